@@ -1,0 +1,82 @@
+"""What an agent must offer: the protocol that training, evaluation and deployment drive."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from metarl.buffer import Rollout
+from metarl.config import settings
+from metarl.find import find
+from metarl.rng import Rng, Streams
+from metarl.types import Acted, Belief, Spec, Tasks, View
+
+Mode = Literal["sample", "greedy"]
+"""Draw actions from the policy, or take its most likely one."""
+
+
+class World(Protocol):
+    """What an agent meets while it is trained."""
+
+    episodes: int
+    """Episodes of a trial, K."""
+    progress: float
+    """How much of the training is over, from 0 to 1: what schedules run on."""
+
+    def tasks(self, count: int, rng: Rng) -> Tasks:
+        """`count` training tasks."""
+
+    def view(self, agent: Agent, tasks: Tasks) -> View:
+        """What `agent` may know of `tasks`."""
+
+    def collect(
+        self, agent: Agent, belief: Belief, tasks: Tasks, episodes: int, rng: Rng, mode: Mode = "sample"
+    ) -> tuple[Rollout, Belief]:
+        """Let every lane live through `episodes` whole episodes."""
+
+
+class Agent(Protocol):
+    """A belief about task rows, a rule to adapt it, and an outer update.
+
+    ``begin → act → adapt`` is the whole of meeting a new task, in training, in evaluation and in use.
+    The constructor takes ``(settings, spec, rng, device)``.
+    """
+
+    task_input: Literal["none", "row", "onehot"]
+    """Whether it is shown the task: not at all (meta-RL), as its row (an oracle), as a one-hot of its index (multi-task)."""
+
+    def begin(self, view: View, lanes: int) -> Belief:
+        """The belief about rows that nothing is known of yet."""
+
+    def act(self, belief: Belief, obs: Tensor, noise: Streams, counter: int, mode: Mode) -> tuple[Acted, Belief]:
+        """Decide for every lane on obs [N, M, O]; all chance comes from `noise` at place `counter`.
+
+        Changes the belief's lane and nothing else.
+        """
+
+    def adapt(self, belief: Belief, rollout: Rollout) -> Belief:
+        """Learn from what was just lived through; changes the belief's row and nothing else."""
+
+    def iterate(self, world: World, rng: Rng) -> dict[str, float]:
+        """One iteration of meta-training → what to log."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that training changes, as tensors, numbers, strings, lists and dicts."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+    def warm_start(self, state: dict[str, Any]) -> None:
+        """Begin from the parameters of another run's `state_dict`, with a fresh optimiser."""
+
+
+def make_agent(name: str, spec: Spec, seed: int = 0, device: str | torch.device = "cpu", **options: Any) -> Agent:
+    """The agent called `name` for families of this `spec`, its weights drawn from `seed`.
+
+    Raises:
+        Mistake: unknown agent or options, or an agent that cannot act in such a family.
+    """
+    found = find("agent", name)
+    agent = found.load()(settings(found, options), spec, Rng(seed).child("agent"), torch.device(device))
+    return agent  # type: ignore[no-any-return]

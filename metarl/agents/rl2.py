@@ -1,0 +1,216 @@
+"""RL² (Duan et al. 2016, arXiv:1611.02779; Wang et al. 2016, arXiv:1611.05763): the memory is the belief.
+
+A trial is K episodes of one task. The policy sees (observation, previous action, previous reward, done) and keeps its
+memory over the episodes of the trial, which becomes the learner; PPO (Schulman et al. 2017) maximises the return of the
+whole trial, so that exploring in the first episode is paid for by the later ones.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from metarl.agent import Mode, World
+from metarl.agents import settings
+from metarl.buffer import Rollout
+from metarl.config import at
+from metarl.moments import Moments
+from metarl.optim import ppo_loss, standardised
+from metarl.policy import Policy
+from metarl.returns import gae
+from metarl.rng import Rng, Streams
+from metarl.types import Acted, Belief, Inputs, Params, Spec, View, first_cue, replace, tree, tree_map
+
+_TARGET_WINDOW = 10.0  # the moments of the value targets remember about so many iterations
+
+
+@tree
+class _Trials:
+    """What PPO needs of N whole trials."""
+
+    inputs: Inputs  # [T, N, M, …]
+    action: Tensor  # [T, N, M] or [T, N, M, A]
+    log_prob: Tensor  # [T, N, M]
+    advantage: Tensor  # [T, N, M], standardised over the iteration
+    value_target: Tensor  # [T, N, M], standardised by running moments
+    valid: Tensor  # [T, N, M]
+
+
+class RL2:
+    """The agent; its belief's lane is the memory, its row the task where that is shown."""
+
+    def __init__(self, options: settings.RL2, spec: Spec, rng: Rng, device: torch.device) -> None:
+        self.options = options
+        self.task_input = options.task_input
+        self.spec = spec
+        self.device = device
+        self.policy = Policy(
+            input_width=Policy.width(spec, cue=True, task=0 if options.task_input == "none" else spec.task_width),
+            action_width=spec.action_width,
+            discrete=spec.discrete,
+            memory=options.memory,
+            memory_width=options.memory_width,
+            encoder=options.encoder,
+            body=options.body,
+            activation=options.activation,
+            initial_std=options.initial_std,
+        )
+        self.params: Params = {}
+        self._optimise(self.policy.init(rng.child("weights").generator()))
+        self.obs_moments = Moments.unknown(spec.obs_width, device)
+        self.reward_moments = Moments.unknown(1, device)
+        self.target_moments = Moments.unknown(1, device)
+
+    # -- meeting a task
+
+    def begin(self, view: View, lanes: int) -> Belief:
+        """An empty memory."""
+        return Belief(
+            cue=first_cue(self.spec, view.rows, lanes, view.device),
+            row=() if view.shown is None else (view.shown,),
+            lane=self.policy.start(view.rows, lanes, view.device),
+        )
+
+    def act(self, belief: Belief, obs: Tensor, noise: Streams, counter: int, mode: Mode) -> tuple[Acted, Belief]:
+        """Feed the last step's outcome and the new observation to the memory, and decide."""
+        shown = [row.unsqueeze(1).expand(*obs.shape[:2], -1) for row in belief.row]
+        inputs = Inputs(obs=obs, cue=belief.cue, task=shown[0] if shown else None)
+        decision, memory = self.policy.step(self.params, self._scaled(inputs), belief.lane)
+        action = decision.actions.sample(noise, counter) if mode == "sample" else decision.actions.mode()
+        value = self._unscaled(decision.value)
+        acted = Acted(inputs, action, decision.actions.log_prob(action), {"value": value})
+        return acted, replace(belief, lane=memory)
+
+    def adapt(self, belief: Belief, rollout: Rollout) -> Belief:
+        """Nothing to do: the memory has seen every step already, and the cue holds the last."""
+        return belief
+
+    # -- meta-training
+
+    def iterate(self, world: World, rng: Rng) -> dict[str, float]:
+        """Collect `trials` trials and improve the policy on them by PPO."""
+        tasks = world.tasks(self.options.trials, rng)
+        belief = self.begin(world.view(self, tasks), lanes=1)
+        trial, _ = world.collect(self, belief, tasks, world.episodes, rng)
+        batch = self._learnable(trial, trace=at(self.options.trace, world.progress))
+        for group in self._optimiser.param_groups:
+            group["lr"] = at(self.options.learning_rate, world.progress)
+
+        metrics: list[dict[str, Tensor]] = []
+        generator = rng.child("minibatches").generator()
+        entropy_weight = at(self.options.entropy_weight, world.progress)
+        for _ in range(self.options.epochs):
+            for rows in torch.randperm(len(tasks), generator=generator).to(self.device).chunk(self.options.minibatches):
+                metrics.append(self._update(tree_map(lambda x: x.index_select(1, rows), batch), entropy_weight))  # noqa: B023
+
+        self._watch(trial)
+        logged = {name: float(torch.stack([m[name] for m in metrics]).mean()) for name in metrics[0]}
+        returns = trial.episode_returns().mean((1, 2))
+        return {
+            "return": float(returns.sum()),
+            "first_return": float(returns[0]),
+            "last_return": float(returns[-1]),
+        } | logged
+
+    def _learnable(self, trial: Rollout, trace: float) -> _Trials:
+        """Advantages over whole trials: credit flows across the ends of episodes and stops at the end of the trial."""
+        value = trial.extras["value"] * trial.valid
+        next_value = torch.cat([value[1:], torch.zeros_like(value[:1])])
+        end = ~torch.cat([trial.valid[1:], torch.zeros_like(trial.valid[:1])])  # of the trial, not of an episode
+        reward = trial.reward * trial.valid
+        advantage = gae(reward, value, next_value, end, self.options.discount, trace) * trial.valid
+        target = (advantage + value).unsqueeze(-1)
+        self._rescale_value_head(self.target_moments.update(target, trial.valid, _TARGET_WINDOW))
+        return _Trials(
+            inputs=self._scaled(trial.inputs),
+            action=trial.action,
+            log_prob=trial.log_prob,
+            advantage=standardised(advantage, trial.valid),
+            value_target=self.target_moments.standardise(target).squeeze(-1),
+            valid=trial.valid,
+        )
+
+    def _update(self, batch: _Trials, entropy_weight: float) -> dict[str, Tensor]:
+        """One gradient step on some whole trials, their memory recomputed from the start."""
+        rows, lanes = batch.valid.shape[1:]
+        loss, metrics = ppo_loss(
+            self.policy.unroll(self.params, batch.inputs, self.policy.start(rows, lanes, self.device)),
+            batch.action,
+            batch.log_prob,
+            batch.advantage,
+            batch.value_target,
+            batch.valid,
+            clip=self.options.clip,
+            value_weight=self.options.value_weight,
+            entropy_weight=entropy_weight,
+        )
+        self._optimiser.zero_grad()
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.params.values(), self.options.max_grad_norm)
+        self._optimiser.step()
+        return metrics | {"grad_norm": norm}
+
+    # -- scales
+
+    def _scaled(self, inputs: Inputs) -> Inputs:
+        """Inputs as the policy takes them; the moments change between iterations only."""
+        if self.options.normalise_obs:
+            inputs = replace(inputs, obs=self.obs_moments.standardise(inputs.obs))
+        if self.options.normalise_reward and inputs.cue is not None:
+            action, reward, done = inputs.cue.split([self.spec.action_width, 1, 1], dim=-1)
+            inputs = replace(inputs, cue=torch.cat([action, reward / self.reward_moments.std, done], dim=-1))
+        return inputs
+
+    def _watch(self, trial: Rollout) -> None:
+        if self.options.normalise_obs:
+            self.obs_moments = self.obs_moments.update(trial.inputs.obs, trial.valid)
+        if self.options.normalise_reward:
+            self.reward_moments = self.reward_moments.update(trial.reward.unsqueeze(-1), trial.valid)
+
+    def _unscaled(self, value: Tensor) -> Tensor:
+        """The value head's output in units of reward."""
+        return value * self.target_moments.std + self.target_moments.mean
+
+    @torch.no_grad()
+    def _rescale_value_head(self, new: Moments) -> None:
+        """Adopt new moments of the targets without changing any prediction (Pop-Art, van Hasselt et al. 2016)."""
+        old = self.target_moments
+        self.params["value.weight"].mul_(old.std / new.std)
+        self.params["value.bias"].mul_(old.std).add_(old.mean - new.mean).div_(new.std)
+        self.target_moments = new
+
+    # -- keeping
+
+    def _optimise(self, params: Params) -> None:
+        """Adopt parameters, with a fresh optimiser."""
+        self.params = {name: value.to(self.device).requires_grad_() for name, value in params.items()}
+        self._optimiser = torch.optim.Adam(self.params.values(), lr=1.0, eps=1e-5)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Parameters, optimiser and moments."""
+        return {
+            "params": {name: value.detach() for name, value in self.params.items()},
+            "optimiser": self._optimiser.state_dict(),
+            "moments": {
+                "obs": self.obs_moments.state_dict(),
+                "reward": self.reward_moments.state_dict(),
+                "target": self.target_moments.state_dict(),
+            },
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where `state_dict` was taken."""
+        self.warm_start(state)
+        self._optimiser.load_state_dict(state["optimiser"])
+
+    def warm_start(self, state: dict[str, Any]) -> None:
+        """Parameters and moments of another run; a fresh optimiser."""
+        self._optimise({name: value.clone() for name, value in state["params"].items()})
+        moments = {name: Moments.from_state_dict(value, self.device) for name, value in state["moments"].items()}
+        self.obs_moments, self.reward_moments, self.target_moments = (
+            moments["obs"],
+            moments["reward"],
+            moments["target"],
+        )

@@ -1,0 +1,67 @@
+"""What a family of tasks and its environments must offer: the two protocols that a third party writes."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, runtime_checkable
+
+from torch import Tensor
+
+from metarl.config import settings
+from metarl.find import Found, Settings, find
+from metarl.rng import Rng
+from metarl.types import Spec, Step, Tasks
+
+SPLITS = ("train", "validation", "test", "ood")
+"""`validation` chooses checkpoints and settings; `test` and `ood` (another distribution) are only ever reported."""
+
+
+@runtime_checkable
+class BatchEnv(Protocol):
+    """N task rows × M lanes that step together, on the device of the tasks."""
+
+    def reset(self, tasks: Tasks, rng: Rng) -> Tensor:
+        """Put every lane at the start of an episode of its row of `tasks` → obs [N, M, O].
+
+        The same object serves any number of rows. All randomness comes from `rng.streams(tasks.index, lanes)`, so that
+        what a row meets does not depend on its neighbours.
+        """
+
+    def step(self, action: Tensor) -> Step:
+        """Step every lane with `action` [N, M] int64 or [N, M, A] float32; lanes whose episode ends start another."""
+
+
+@runtime_checkable
+class Family(Protocol):
+    """A distribution over tasks.
+
+    A family may also offer, each found by name:
+
+    * ``optimum(tasks) -> Tensor [N]``: the best expected return of an episode for an agent that knows the task;
+    * ``mean_optimum: float``: its exact mean over the test tasks, which takes the luck of the draw out of a score;
+    * ``expected_reward(tasks, rollout) -> Tensor [T, N, M]``: the reward's mean, given what was done, for scores with
+      less noise than the rewards that fell.
+    """
+
+    spec: Spec
+
+    def tasks(self, split: str, count: int, rng: Rng) -> Tasks:
+        """`count` rows of `split`; no row may be found in two splits."""
+
+    def make(self, lanes: int) -> BatchEnv:
+        """An environment with `lanes` lanes a row, to be reset onto tasks."""
+
+
+def make_family(name: str, **options: Any) -> Family:
+    """The family called `name` with these options.
+
+    Raises:
+        Mistake: unknown family or options.
+    """
+    found = find("family", name)
+    return build_family(found, settings(found, options))
+
+
+def build_family(found: Found, chosen: Settings) -> Family:
+    """The family itself; a class without settings is built without arguments."""
+    family = found.load()(chosen) if found.settings.model_fields else found.load()()
+    return family  # type: ignore[no-any-return]

@@ -1,0 +1,132 @@
+"""Finding families and agents by name, by module or by file, without importing what is not asked for.
+
+A name is an entry point of the group ``metarl.families`` or ``metarl.agents``. The entry point names a `Settings` class,
+which imports no torch, and the settings name the class that they configure; so every mistake in a configuration is
+reported at once. A class of one's own needs no entry point: ``my_file.py:MyFamily`` and ``package.module:MyFamily`` are
+names too, and its options are the nested class `Settings`, if it has one.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from metarl.errors import Mistake, nearest
+
+Kind = Literal["family", "agent"]
+GROUP = {"family": "metarl.families", "agent": "metarl.agents"}
+
+
+class Settings(BaseModel):
+    """The options of one family or agent: typed, frozen, every field with its meaning; unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    configures: ClassVar[str] = ""
+    """``module:Class`` of what these are the settings of; empty where the class itself was found."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A family or an agent that was found, its class not yet imported where its settings stand apart."""
+
+    kind: Kind
+    name: str
+    settings: type[Settings]
+    _cls: type | None = None
+
+    def load(self) -> Any:
+        """The class, imported now; its constructor takes its settings first."""
+        return self._cls if self._cls is not None else _from_module(self.kind, self.settings.configures)
+
+    @property
+    def summary(self) -> str:
+        """First line of the docstring."""
+        return ((self._cls or self.settings).__doc__ or "").strip().partition("\n")[0]
+
+
+def names(kind: Kind) -> list[str]:
+    """The registered names, sorted."""
+    return sorted({point.name for point in entry_points(group=GROUP[kind])})
+
+
+def find(kind: Kind, name: str) -> Found:
+    """The family or agent called `name`.
+
+    Raises:
+        Mistake: nothing of that name, or its file or module does not import.
+    """
+    if ":" in name:
+        return _found(kind, name, _from_file(kind, name) if ".py:" in name else _from_module(kind, name))
+    points = [point for point in entry_points(group=GROUP[kind]) if point.name == name]
+    if not points:
+        raise Mistake(f"{kind} {name!r} is unknown: {nearest(name, names(kind))} (or give path/to/file.py:Class)")
+    return _found(kind, name, _from_module(kind, points[0].value))
+
+
+def _found(kind: Kind, name: str, thing: Any) -> Found:
+    if not isinstance(thing, type):
+        raise Mistake(f"{kind} {name!r} is no class but {type(thing).__name__}: name a class")
+    if issubclass(thing, Settings):
+        return Found(kind, name, thing)
+    settings = getattr(thing, "Settings", Settings)
+    if not (isinstance(settings, type) and issubclass(settings, Settings)):
+        raise Mistake(f"{kind} {name!r}: its class Settings must derive from metarl.Settings")
+    return Found(kind, name, settings, thing)
+
+
+def _from_module(kind: Kind, name: str) -> Any:
+    module, _, attribute = name.partition(":")
+    try:
+        loaded = importlib.import_module(module)
+    except Exception as error:  # whatever a stranger's module raises is the user's to see, in one line
+        raise Mistake(f"{kind} {name!r}: module {module} does not import: {_one_line(error)}") from error
+    return _attribute(kind, name, loaded, attribute)
+
+
+def _from_file(kind: Kind, name: str) -> Any:
+    path_text, _, attribute = name.rpartition(":")
+    path = Path(path_text).resolve()
+    if not path.is_file():
+        raise Mistake(f"{kind} {name!r}: there is no file {path}")
+    module_name = f"metarl_file_{path.stem}_{abs(hash(str(path))):x}"
+    if module_name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(module_name, path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[module_name] = module
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:
+            del sys.modules[module_name]
+            raise Mistake(f"{kind} {name!r}: {path} does not import: {_one_line(error)}") from error
+    return _attribute(kind, name, sys.modules[module_name], attribute)
+
+
+def _attribute(kind: Kind, name: str, module: ModuleType, attribute: str) -> Any:
+    if not hasattr(module, attribute):
+        classes = [key for key, value in vars(module).items() if isinstance(value, type)]
+        raise Mistake(f"{kind} {name!r}: {module.__file__} has no {attribute!r}: {nearest(attribute, classes)}")
+    return getattr(module, attribute)
+
+
+def _one_line(error: Exception) -> str:
+    """The error with the line of the user's file where it arose."""
+    traceback, place = error.__traceback__, ""
+    while traceback is not None:
+        if (
+            "importlib" not in traceback.tb_frame.f_code.co_filename
+            and traceback.tb_frame.f_code.co_filename != __file__
+        ):
+            place = f" ({Path(traceback.tb_frame.f_code.co_filename).name}, line {traceback.tb_lineno})"
+        traceback = traceback.tb_next
+    return f"{type(error).__name__}: {' '.join(str(error).split())}{place}"

@@ -1,0 +1,89 @@
+"""One seed, named streams of random numbers, and no state.
+
+An `Rng` is a value, a 64-bit key. `child` derives further keys by name, so every consumer of randomness is addressed
+(`rng.child("iteration", 7, "env")`) rather than advanced. A run therefore resumes from its seed and its counters alone,
+and nobody can disturb anybody else's numbers by drawing more of their own.
+
+`Streams` are counter-based generators (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"): the number at
+place `counter` of the stream of task row i and lane j is a hash of (key, i, j, counter). What a row meets does not depend
+on which other rows stand beside it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+_GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)  # 2⁶⁴ / golden ratio as a signed integer: the increment of SplitMix64
+_MIX_1 = 0xBF58476D1CE4E5B9 - (1 << 64)
+_MIX_2 = 0x94D049BB133111EB - (1 << 64)
+_WIDEST_DRAW = 1 << 20
+_BLOCK_ELEMENTS = 1 << 17
+
+
+@dataclass(frozen=True)
+class Rng:
+    """A named place in the tree of random numbers that grows from one seed."""
+
+    key: int
+    """A signed 64-bit number; a user's seed is one too."""
+
+    def child(self, *names: str | int) -> Rng:
+        """The place `names` below this one; different names give independent numbers."""
+        path = "/".join(map(str, (self.key, *names))).encode()
+        return Rng(int.from_bytes(hashlib.blake2b(path, digest_size=8).digest(), "little", signed=True))
+
+    def generator(self, device: torch.device | str = "cpu") -> torch.Generator:
+        """A fresh torch generator, for draws that belong to no task row (initial weights, minibatches)."""
+        return torch.Generator(device).manual_seed(self.key & 0x7FFF_FFFF_FFFF_FFFF)
+
+    def streams(self, index: Tensor, lanes: int = 1) -> Streams:
+        """One stream for each task row of `index` [N] and each lane → keys [N, M]."""
+        row = _hash(index.unsqueeze(1) * _GOLDEN + self.key)
+        return Streams(_hash(row + torch.arange(1, lanes + 1, device=index.device) * _GOLDEN))
+
+
+class Streams:
+    """An endless sequence of draws for every task row and lane, addressed by a counter.
+
+    One purpose, one `Streams`: the same counter always gives the same numbers.
+    """
+
+    def __init__(self, keys: Tensor) -> None:
+        self.keys = keys  # [N, M] int64
+        self._block: tuple[int, int, Tensor] | None = None  # width, first counter, [block, N, M, width]: drawn ahead
+
+    def uniform(self, counter: int, width: int) -> Tensor:
+        """[N, M, width] float32, uniform on the open interval (0, 1) in steps of 2⁻²³."""
+        if self._block is None or self._block[0] != width or not 0 <= counter - self._block[1] < len(self._block[2]):
+            size = max(1, min(64, _BLOCK_ELEMENTS // max(1, self.keys.numel() * width)))
+            self._block = (width, counter, self._draw(counter, size, width))
+        return self._block[2][counter - self._block[1]]
+
+    def normal(self, counter: int, width: int) -> Tensor:
+        """[N, M, width] float32, standard normal (inverse distribution function of `uniform`, so within ±5.3)."""
+        return math.sqrt(2.0) * torch.erfinv(2.0 * self.uniform(counter, width) - 1.0)
+
+    def _draw(self, first: int, size: int, width: int) -> Tensor:
+        """[size, N, M, width]: the draws at counters first … first + size − 1."""
+        device = self.keys.device
+        counters = torch.arange(first, first + size, device=device).view(-1, 1, 1, 1) * _WIDEST_DRAW
+        place = counters + torch.arange(1, width + 1, device=device)
+        bits = _hash(self.keys.unsqueeze(-1) + place * _GOLDEN)
+        return ((bits >> 41) & 0x7FFFFF).to(torch.float32).mul_(2.0**-23).add_(2.0**-24)
+
+
+def _hash(x: Tensor) -> Tensor:
+    """The output function of SplitMix64 (Steele et al. 2014), a bijection of 64-bit integers; int64 wraps around."""
+    x = (x ^ _shift_right(x, 30)) * _MIX_1
+    x = (x ^ _shift_right(x, 27)) * _MIX_2
+    return x ^ _shift_right(x, 31)
+
+
+def _shift_right(x: Tensor, bits: int) -> Tensor:
+    """Logical shift: torch's own repeats the sign bit."""
+    return (x >> bits) & ((1 << (64 - bits)) - 1)

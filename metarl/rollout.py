@@ -1,0 +1,166 @@
+"""`collect`: the only loop that steps an environment, in training and in evaluation."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from metarl.agent import Agent, Mode
+from metarl.buffer import Recorder, Rollout
+from metarl.env import BatchEnv, Family
+from metarl.errors import Mistake
+from metarl.rng import Rng
+from metarl.types import Belief, Spec, Step, Tasks, View, next_cue, one_hot, replace, where
+
+
+@torch.no_grad()
+def collect(
+    agent: Agent,
+    env: BatchEnv,
+    spec: Spec,
+    belief: Belief,
+    tasks: Tasks,
+    episodes: int,
+    rng: Rng,
+    mode: Mode = "sample",
+) -> tuple[Rollout, Belief]:
+    """Let every lane of every row live through `episodes` whole episodes, starting from a reset.
+
+    Lanes that finish early wait: belief and cue stay as their last step left them.
+
+    Raises:
+        Mistake: the family gave an observation or a reward of the wrong shape or type or that is not finite, or an
+            episode outlived its horizon.
+    """
+    rows, lanes = belief.cue.shape[:2]
+    noise = rng.child("act").streams(tasks.index, lanes)
+    recorder = Recorder(capacity=episodes * spec.horizon)
+    obs = env.reset(tasks, rng.child("env"))
+    left = torch.full((rows, lanes), episodes, device=obs.device)
+    valid, all_valid = left > 0, True
+
+    _check("obs", obs, (rows, lanes, spec.obs_width), torch.float32, spec, time=0)
+    for time in range(recorder.capacity):
+        acted, after = agent.act(belief, obs, noise, time, mode)
+        step = env.step(acted.action)
+        _check_step(step, spec, (rows, lanes), time)
+        recorder.write((acted, step, valid))
+        after = replace(after, cue=next_cue(spec, acted.action, step))
+        if not all_valid:
+            after = replace(after, cue=where(valid, after.cue, belief.cue), lane=where(valid, after.lane, belief.lane))
+        belief, obs = after, step.obs
+        if step.done.any():
+            left = left - (step.done & valid).long()
+            valid = left > 0
+            all_valid = bool(valid.all())
+            if not valid.any():
+                rollout = _rollout(recorder, tasks)
+                _check_finite(rollout, spec)
+                return rollout, belief
+    raise Mistake(f"{spec.name}: an episode outlived the horizon of {spec.horizon} steps; end it with truncated = True")
+
+
+def view(agent: Agent, tasks: Tasks, episodes: int, train_tasks: int | None = None) -> View:
+    """What `agent` may know of `tasks`: by its own `task_input`, nothing, their rows or a one-hot of `train_tasks` wide.
+
+    Raises:
+        Mistake: a one-hot of a task outside the fixed training set.
+    """
+    shown = None
+    if agent.task_input == "row":
+        shown = tasks.params
+    elif agent.task_input == "onehot":
+        if train_tasks is None or tasks.split != "train" or int(tasks.index.max()) >= train_tasks:
+            raise Mistake(
+                f"task_input onehot: a {tasks.split} task has no place in the one-hot of {train_tasks or 'no'} fixed "
+                "training tasks; set train_tasks, and evaluate with split train"
+            )
+        shown = one_hot(tasks.index, train_tasks)
+    return View(rows=len(tasks), episodes=episodes, device=tasks.params.device, shown=shown)
+
+
+class TrainingWorld:
+    """The training tasks of one family and `collect` on them, with the count of what was consumed."""
+
+    def __init__(self, family: Family, episodes: int, train_tasks: int | None, rng: Rng, device: torch.device) -> None:
+        self.family = family
+        self.episodes = episodes
+        self.progress = 0.0
+        self.env_steps = 0
+        self.device = device
+        self.train_tasks = train_tasks
+        self._fixed = None if train_tasks is None else family.tasks("train", train_tasks, rng.child("tasks"))
+        self._envs: dict[int, BatchEnv] = {}
+
+    def tasks(self, count: int, rng: Rng) -> Tasks:
+        """`count` training tasks: fresh ones, or rows of the fixed set without repetition as far as it reaches."""
+        if self._fixed is None:
+            return self.family.tasks("train", count, rng.child("tasks")).to(self.device)
+        generator, size = rng.child("tasks").generator(), len(self._fixed)
+        rounds = [torch.randperm(size, generator=generator) for _ in range(-(-count // size))]
+        return self._fixed[torch.cat(rounds)[:count]].to(self.device)
+
+    def view(self, agent: Agent, tasks: Tasks) -> View:
+        """What `agent` may know of `tasks`."""
+        return view(agent, tasks, self.episodes, self.train_tasks)
+
+    def collect(
+        self, agent: Agent, belief: Belief, tasks: Tasks, episodes: int, rng: Rng, mode: Mode = "sample"
+    ) -> tuple[Rollout, Belief]:
+        """`collect` in an environment that is kept for as many lanes as the belief has."""
+        lanes = belief.cue.shape[1]
+        if lanes not in self._envs:
+            self._envs[lanes] = self.family.make(lanes)
+        rollout, belief = collect(agent, self._envs[lanes], self.family.spec, belief, tasks, episodes, rng, mode)
+        self.env_steps += rollout.env_steps
+        return rollout, belief
+
+
+def _rollout(recorder: Recorder, tasks: Tasks) -> Rollout:
+    acted, step, valid = recorder.read()
+    return Rollout(
+        inputs=acted.inputs,
+        action=acted.action,
+        log_prob=acted.log_prob,
+        reward=step.reward,
+        next_obs=step.next_obs,
+        terminated=step.terminated,
+        truncated=step.truncated,
+        valid=valid,
+        index=tasks.index,
+        success=step.success,
+        training_reward=step.training_reward,
+        extras=acted.extras,
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What a family can get wrong
+
+
+def _check(name: str, array: Tensor, shape: tuple[int, ...], dtype: torch.dtype, spec: Spec, time: int) -> None:
+    if array.shape != shape or array.dtype != dtype:
+        raise Mistake(
+            f"{spec.name}: {name} at step {time} is {array.dtype} of shape {list(array.shape)}; "
+            f"the family's spec asks for {dtype} of shape {list(shape)}"
+        )
+
+
+def _check_step(step: Step, spec: Spec, lanes: tuple[int, int], time: int) -> None:
+    for name in ("obs", "next_obs"):
+        _check(name, getattr(step, name), (*lanes, spec.obs_width), torch.float32, spec, time)
+    _check("reward", step.reward, lanes, torch.float32, spec, time)
+    for name in ("terminated", "truncated"):
+        _check(name, getattr(step, name), lanes, torch.bool, spec, time)
+
+
+def _check_finite(rollout: Rollout, spec: Spec) -> None:
+    for name, array in (("obs", rollout.inputs.obs), ("next_obs", rollout.next_obs), ("reward", rollout.reward)):
+        if not torch.isfinite(array.sum()):
+            bad = ~torch.isfinite(array.reshape(*rollout.valid.shape, -1)).all(-1)
+            if (bad & rollout.valid).any():
+                time, row, _ = (bad & rollout.valid).nonzero()[0].tolist()
+                raise Mistake(
+                    f"{spec.name}: {name} of task {int(rollout.index[row])} is not finite at step {time}; "
+                    "mend the family (a NaN would spoil the agent)"
+                )

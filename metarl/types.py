@@ -1,0 +1,237 @@
+"""The arrays that travel, with their shapes.
+
+Letters, the same in every file, always in the order ``[T, N, M, …]``:
+
+=======  ========================================================================
+T        environment steps of a rollout
+N        task rows, one learner a row
+M        lanes: that learner's parallel episodes; they share the row's belief
+K, H     episodes of a trial; horizon of an episode
+O, A, P  widths of observation, action and task row
+=======  ========================================================================
+
+Every array type is frozen and a pytree of its tensors: ``tree_map`` and ``torch.func.vmap`` reach them, and a field that
+is None stays None.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar, dataclass_transform
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import register_pytree_node, tree_map
+
+__all__ = [
+    "Acted",
+    "Belief",
+    "Inputs",
+    "Params",
+    "Spec",
+    "Step",
+    "Tasks",
+    "View",
+    "concatenate",
+    "first_cue",
+    "next_cue",
+    "one_hot",
+    "replace",
+    "static",
+    "tree",
+    "tree_map",
+    "where",
+]
+
+C = TypeVar("C")
+
+Params = dict[str, Tensor]
+"""A policy's parameters by name. One copy a task puts the axis N in front of every tensor."""
+
+
+def static(**options: Any) -> Any:
+    """A field of a tree that holds no array and is carried along unchanged."""
+    return field(metadata={"static": True}, **options)
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(field, static))
+def tree(cls: type[C]) -> type[C]:
+    """Make `cls` a frozen dataclass and a pytree; None and `static` fields are structure, the others are children."""
+    frozen: Any = dataclass(frozen=True)(cls)
+    fields = dataclasses.fields(frozen)
+
+    def flatten(value: Any) -> tuple[list[Any], tuple[tuple[str, ...], tuple[tuple[str, Any], ...]]]:
+        dynamic = [f.name for f in fields if "static" not in f.metadata and getattr(value, f.name) is not None]
+        fixed = tuple((f.name, getattr(value, f.name)) for f in fields if "static" in f.metadata)
+        return [getattr(value, name) for name in dynamic], (tuple(dynamic), fixed)
+
+    def unflatten(children: Any, context: Any) -> Any:
+        names, fixed = context
+        empty = {f.name: None for f in fields}
+        return frozen(**empty | dict(fixed) | dict(zip(names, children, strict=True)))
+
+    register_pytree_node(frozen, flatten, unflatten)
+    return frozen  # type: ignore[no-any-return]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What an environment says
+
+
+@dataclass(frozen=True)
+class Spec:
+    """The shape of a family: everything an agent must know before it sees a task.
+
+    `observation` maps each part of the flat observation to its width, in order, so that dict observations are flat
+    arrays with names. A discrete action is one of `action_width` choices; a continuous one has that many entries in
+    [−1, 1], which the family rescales.
+    """
+
+    name: str
+    observation: dict[str, int]
+    action_width: int
+    discrete: bool
+    horizon: int
+    """Longest episode, in environment steps."""
+    task_width: int
+
+    @property
+    def obs_width(self) -> int:
+        return sum(self.observation.values())
+
+    @property
+    def cue_width(self) -> int:
+        return self.action_width + 2
+
+
+@tree
+class Tasks:
+    """Some task rows of one split."""
+
+    params: Tensor  # [N, P] float32: what the task is; agents see it only where it is shown
+    index: Tensor  # [N] int64: identity of the row within its split
+    split: str = static()  # "train", "validation", "test" or "ood"
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, rows: slice | Tensor) -> Tasks:
+        return Tasks(self.params[rows], self.index[rows], self.split)
+
+    def to(self, device: torch.device) -> Tasks:
+        return Tasks(self.params.to(device), self.index.to(device), self.split)
+
+
+@tree
+class Step:
+    """What one environment step gives back to every lane."""
+
+    obs: Tensor  # [N, M, O] what to act on next; where an episode ended, the first observation of the next one
+    next_obs: Tensor  # [N, M, O] the true successor, also at the end of an episode
+    reward: Tensor  # [N, M] float32
+    terminated: Tensor  # [N, M] bool: the task ended the episode; nothing follows
+    truncated: Tensor  # [N, M] bool: the horizon ended it; something would have followed
+    success: Tensor | None = None  # [N, M] bool, where the family has a notion of it
+    training_reward: Tensor | None = None  # [N, M] a dense reward for the critic, where the family has both
+
+    @property
+    def done(self) -> Tensor:
+        """[N, M] bool: an episode ended here, for either reason."""
+        return self.terminated | self.truncated
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What an agent says
+
+
+@tree
+class Inputs:
+    """All that a policy may see, each part with the same leading axes."""
+
+    obs: Tensor  # [..., O]
+    cue: Tensor | None = None  # [..., A + 2] previous action, previous reward, whether an episode just ended
+    latent: Tensor | None = None  # [..., Z] inferred task variable
+    task: Tensor | None = None  # [..., P] the task row, where the agent is shown it
+    option: Tensor | None = None  # [..., L] running option
+
+    def flat(self) -> Tensor:
+        """[..., O + A + 2 + …]: every part that is present, side by side."""
+        parts = (self.obs, self.cue, self.latent, self.task, self.option)
+        return torch.cat([part for part in parts if part is not None], dim=-1)
+
+
+@tree
+class Belief:
+    """What an agent holds about the rows it faces."""
+
+    cue: Tensor  # [N, M, A + 2] how the last step ended; kept by `collect`, so that it survives from one call to the next
+    row: Any = ()  # any tree with leading axis N, changed only by `adapt`
+    lane: Any = ()  # any tree with leading axes [N, M], changed only by `act`
+
+
+@tree
+class Acted:
+    """One decision for every lane, and what must be remembered of it."""
+
+    inputs: Inputs  # [N, M, …] what the policy saw
+    action: Tensor  # [N, M] int64 if discrete, else [N, M, A] float32 in [−1, 1]
+    log_prob: Tensor  # [N, M] of `action`, summed over its entries
+    extras: dict[str, Tensor] = field(default_factory=dict)  # [N, M, …] whatever the agent's update needs besides
+
+
+@dataclass(frozen=True)
+class View:
+    """What an agent may know when it meets new task rows; never a hidden row."""
+
+    rows: int
+    episodes: int
+    """Episodes to come, K."""
+    device: torch.device
+    shown: Tensor | None = None  # [N, P] the task rows, if the agent's configuration says that they are shown
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Cues
+
+
+def one_hot(action: Tensor, width: int) -> Tensor:
+    """[...] int64 → [..., width] float32."""
+    return torch.zeros(*action.shape, width, device=action.device).scatter_(-1, action.unsqueeze(-1), 1.0)
+
+
+def first_cue(spec: Spec, rows: int, lanes: int, device: torch.device) -> Tensor:
+    """[N, M, A + 2]: no previous action (zeros), reward 0, done 1.
+
+    The authors of RL² start with action index 0 instead of "none"; the zero vector differs from every real action.
+    """
+    cue = torch.zeros(rows, lanes, spec.cue_width, device=device)
+    cue[..., -1] = 1.0
+    return cue
+
+
+def next_cue(spec: Spec, action: Tensor, step: Step) -> Tensor:
+    """[N, M, A + 2]: the action just taken, its reward, and whether it ended an episode (Duan et al. 2016, section 2.2).
+
+    done = terminated | truncated: a time limit ends an episode for the policy as much as the task does.
+    """
+    taken = one_hot(action, spec.action_width) if spec.discrete else action
+    return torch.cat([taken, step.reward.unsqueeze(-1), step.done.unsqueeze(-1).to(taken.dtype)], dim=-1)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Trees
+
+
+def where(condition: Tensor, new: C, old: C) -> C:
+    """`new` where `condition` [N, M] holds, else `old`, for trees of equal structure with leading axes [N, M]."""
+
+    def choose(a: Tensor, b: Tensor) -> Tensor:
+        return torch.where(condition.reshape(condition.shape + (1,) * (a.dim() - condition.dim())), a, b)
+
+    return tree_map(choose, new, old)  # type: ignore[no-any-return]
+
+
+def concatenate(trees: list[C], dim: int) -> C:
+    """Trees of equal structure joined along the axis `dim` of every tensor."""
+    return tree_map(lambda *tensors: torch.cat(tensors, dim=dim), *trees)  # type: ignore[no-any-return]
