@@ -73,7 +73,7 @@ def unroll(kind: MemoryKind, params: Params, x: Tensor, state: tuple[Tensor, ...
     elif x.is_cuda:
         output = torch.gru(sequence, flat[0], list(weights), True, 1, 0.0, False, False, False)[0]
     else:
-        output = _GRUSequence.apply(sequence, flat[0][0], *weights)
+        output = _GRUSequence.apply(sequence, flat[0][0], *weights)  # type: ignore[no-untyped-call]
     return output.view(*x.shape[:-1], -1)
 
 
