@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import field
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from metarl.types import Inputs, replace, tree, tree_map
+from metarl.types import Acted, Inputs, Step, Tasks, replace, tree, tree_map
 
 
 @tree
@@ -29,7 +30,7 @@ class Rollout:
     index: Tensor  # [N] which tasks
     success: Tensor | None = None  # [T, N, M] bool
     training_reward: Tensor | None = None  # [T, N, M]
-    extras: Any = None  # [T, N, M, …] by name: what the agent added in act
+    extras: dict[str, Tensor] = field(default_factory=dict)  # [T, N, M, …] what the agent added in act
 
     @property
     def done(self) -> Tensor:
@@ -59,24 +60,37 @@ class Rollout:
 
 
 class Recorder:
-    """Writes one contiguous row a step into arrays allocated once; `T` is known only when the last row is done."""
+    """Writes one contiguous row a step into arrays allocated once; T is known only when the last row is done."""
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self.length = 0
-        self._storage: Any = None
+        self._storage: dict[str, Any] = {}
         self._rows: list[tuple[Tensor, ...]] = []
 
-    def write(self, record: Any) -> None:
-        """Append the tensors of `record` [N, M, …], a tree of the same structure at every step."""
-        leaves = tree_leaves(record)
-        if self._storage is None:
+    def write(self, acted: Acted, step: Step, valid: Tensor) -> None:
+        """Append what every lane did [N, M, …] and what came of it."""
+        record = {
+            "inputs": acted.inputs,
+            "action": acted.action,
+            "log_prob": acted.log_prob,
+            "reward": step.reward,
+            "next_obs": step.next_obs,
+            "terminated": step.terminated,
+            "truncated": step.truncated,
+            "valid": valid,
+            "extras": acted.extras,
+        }
+        for name in ("success", "training_reward"):
+            if getattr(step, name) is not None:
+                record[name] = getattr(step, name)
+        if not self._storage:
             self._storage = tree_map(lambda x: x.new_empty((self.capacity, *x.shape)), record)
             self._rows = [x.unbind(0) for x in tree_leaves(self._storage)]
-        for rows, leaf in zip(self._rows, leaves, strict=True):
+        for rows, leaf in zip(self._rows, tree_leaves(record), strict=True):
             rows[self.length].copy_(leaf)
         self.length += 1
 
-    def read(self) -> Any:
-        """The tree with axis T in front of every tensor."""
-        return tree_map(lambda x: x[: self.length], self._storage)
+    def rollout(self, tasks: Tasks) -> Rollout:
+        """All that was written, with axis T in front."""
+        return Rollout(index=tasks.index, **tree_map(lambda x: x[: self.length], self._storage))

@@ -65,6 +65,10 @@ class Config(BaseModel):
     mode: Literal["sample", "greedy"] = Field(
         "sample", description="how actions are chosen in evaluation: drawn from the policy, or its most likely one"
     )
+    score: Literal["total", "last"] = Field(
+        "total",
+        description="what the best checkpoint is chosen by: the return of the whole trial or of its last episode",
+    )
     validate_every: int = Field(20, ge=1, description="iterations between evaluations on validation tasks")
     validation_tasks: int = Field(500, ge=2, description="validation tasks; the best checkpoint is chosen on them")
     test_tasks: int = Field(1000, ge=2, description="unseen tasks of the test and ood splits, reported at the end")

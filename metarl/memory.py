@@ -40,7 +40,11 @@ def step(kind: MemoryKind, params: Params, x: Tensor, state: tuple[Tensor, ...])
     weights = (params["w_ih"], params["w_hh"], params["b_ih"], params["b_hh"])
     if weights[0].dim() == 2:
         flat = [part.reshape(-1, part.shape[-1]) for part in (x, *state)]
-        after = (torch.gru_cell(flat[0], flat[1], *weights),) if kind == "gru" else torch.lstm_cell(flat[0], flat[1:], *weights)
+        after = (
+            (torch.gru_cell(flat[0], flat[1], *weights),)
+            if kind == "gru"
+            else torch.lstm_cell(flat[0], flat[1:], *weights)
+        )
         return tuple(part.view(*x.shape[:-1], -1) for part in after)
     from_input, from_memory = affine(x, weights[0], weights[2]), affine(state[0], weights[1], weights[3])
     if kind == "gru":

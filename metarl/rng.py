@@ -34,7 +34,7 @@ class Rng:
 
     def child(self, *names: str | int) -> Rng:
         """The place `names` below this one; different names give independent numbers."""
-        path = "/".join(map(str, (self.key, *names))).encode()
+        path = repr((self.key, *names)).encode()
         return Rng(int.from_bytes(hashlib.blake2b(path, digest_size=8).digest(), "little", signed=True))
 
     def generator(self, device: torch.device | str = "cpu") -> torch.Generator:
@@ -42,8 +42,11 @@ class Rng:
         return torch.Generator(device).manual_seed(self.key & 0x7FFF_FFFF_FFFF_FFFF)
 
     def streams(self, index: Tensor, lanes: int = 1) -> Streams:
-        """One stream for each task row of `index` [N] and each lane → keys [N, M]."""
-        row = _hash(index.unsqueeze(1) * _GOLDEN + self.key)
+        """One stream for each task row of `index` [N] and each lane → keys [N, M].
+
+        A row that stands in `index` again, as in a batch of a small fixed training set, gets streams of its own.
+        """
+        row = _hash(index.unsqueeze(1) * _GOLDEN + self.key) + _repeats(index).unsqueeze(1) * _MIX_1
         return Streams(_hash(row + torch.arange(1, lanes + 1, device=index.device) * _GOLDEN))
 
 
@@ -53,14 +56,15 @@ class Streams:
     One purpose, one `Streams`: the same counter always gives the same numbers.
     """
 
-    def __init__(self, keys: Tensor) -> None:
+    def __init__(self, keys: Tensor, ahead: int = 64) -> None:
         self.keys = keys  # [N, M] int64
+        self._ahead = ahead  # counters that may be drawn at once
         self._block: tuple[int, int, Tensor] | None = None  # width, first counter, [block, N, M, width]: drawn ahead
 
     def uniform(self, counter: int, width: int) -> Tensor:
         """[N, M, width] float32, uniform on the open interval (0, 1) in steps of 2⁻²³."""
         if self._block is None or self._block[0] != width or not 0 <= counter - self._block[1] < len(self._block[2]):
-            size = max(1, min(64, _BLOCK_ELEMENTS // max(1, self.keys.numel() * width)))
+            size = max(1, min(self._ahead, _BLOCK_ELEMENTS // max(1, self.keys.numel() * width)))
             self._block = (width, counter, self._draw(counter, size, width))
         return self._block[2][counter - self._block[1]]
 
@@ -68,13 +72,32 @@ class Streams:
         """[N, M, width] float32, standard normal (inverse distribution function of `uniform`, so within ±5.3)."""
         return math.sqrt(2.0) * torch.erfinv(2.0 * self.uniform(counter, width) - 1.0)
 
+    def split(self, counter: int, *shape: int) -> Streams:
+        """[N, M, *shape] streams of their own, grown from what lies at place `counter`.
+
+        For draws whose number nobody knows beforehand (rejection), and for wide ones that are rarely needed.
+        """
+        bits = self._bits(counter, 1, math.prod(shape))
+        return Streams(bits.view(*self.keys.shape, *shape), ahead=1)
+
     def _draw(self, first: int, size: int, width: int) -> Tensor:
         """[size, N, M, width]: the draws at counters first … first + size − 1."""
-        device = self.keys.device
-        counters = torch.arange(first, first + size, device=device).view(-1, 1, 1, 1) * _WIDEST_DRAW
-        place = counters + torch.arange(1, width + 1, device=device)
-        bits = _hash(self.keys.unsqueeze(-1) + place * _GOLDEN)
+        bits = self._bits(first, size, width)
         return ((bits >> 41) & 0x7FFFFF).to(torch.float32).mul_(2.0**-23).add_(2.0**-24)
+
+    def _bits(self, first: int, size: int, width: int) -> Tensor:
+        """[size, N, M, width] int64."""
+        device = self.keys.device
+        counters = torch.arange(first, first + size, device=device).view(-1, *(1 for _ in self.keys.shape), 1)
+        place = counters * _WIDEST_DRAW + torch.arange(1, width + 1, device=device)
+        return _hash(self.keys.unsqueeze(-1) + place * _GOLDEN)
+
+
+def _repeats(index: Tensor) -> Tensor:
+    """[N] → [N]: how often the same entry stood before."""
+    ordered, order = index.sort(stable=True)
+    place = torch.arange(len(index), device=index.device)
+    return torch.empty_like(place).scatter_(0, order, place - torch.searchsorted(ordered, ordered))
 
 
 def _hash(x: Tensor) -> Tensor:

@@ -44,7 +44,7 @@ def collect(
         acted, after = agent.act(belief, obs, noise, time, mode)
         step = env.step(acted.action)
         _check_step(step, spec, (rows, lanes), time)
-        recorder.write((acted, step, valid))
+        recorder.write(acted, step, valid)
         after = replace(after, cue=next_cue(spec, acted.action, step))
         if not all_valid:
             after = replace(after, cue=where(valid, after.cue, belief.cue), lane=where(valid, after.lane, belief.lane))
@@ -54,7 +54,7 @@ def collect(
             valid = left > 0
             all_valid = bool(valid.all())
             if not valid.any():
-                rollout = _rollout(recorder, tasks)
+                rollout = recorder.rollout(tasks)
                 _check_finite(rollout, spec)
                 return rollout, belief
     raise Mistake(f"{spec.name}: an episode outlived the horizon of {spec.horizon} steps; end it with truncated = True")
@@ -114,24 +114,6 @@ class TrainingWorld:
         rollout, belief = collect(agent, self._envs[lanes], self.family.spec, belief, tasks, episodes, rng, mode)
         self.env_steps += rollout.env_steps
         return rollout, belief
-
-
-def _rollout(recorder: Recorder, tasks: Tasks) -> Rollout:
-    acted, step, valid = recorder.read()
-    return Rollout(
-        inputs=acted.inputs,
-        action=acted.action,
-        log_prob=acted.log_prob,
-        reward=step.reward,
-        next_obs=step.next_obs,
-        terminated=step.terminated,
-        truncated=step.truncated,
-        valid=valid,
-        index=tasks.index,
-        success=step.success,
-        training_reward=step.training_reward,
-        extras=acted.extras,
-    )
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,5 @@
+"""``python -m metarl``."""
+
+from metarl.cli import main
+
+main()

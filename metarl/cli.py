@@ -1,0 +1,236 @@
+"""The command line. Heavy imports wait until a command needs them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from metarl.errors import Mistake
+
+if TYPE_CHECKING:
+    from metarl.find import Kind
+
+app = typer.Typer(
+    name="metarl",
+    help="Meta-reinforcement learning: agents that adapt to a new task in a few episodes.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="such as agent.memory_width=128")]
+
+
+def main() -> None:
+    """Entry point: mistakes that the user can mend end in one clear line each and exit code 2."""
+    try:
+        app()
+    except Mistake as error:
+        for line in str(error).splitlines():
+            print(f"metarl: {line}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("metarl: interrupted; a run continues with --resume", file=sys.stderr)
+        sys.exit(130)
+
+
+@app.command()
+def train(
+    config: Annotated[str, typer.Argument(help="a .yaml file or a shipped name, such as rl2/bernoulli-bandit")],
+    overrides: Overrides = None,
+    out: Annotated[Path | None, typer.Option(help="run folder (default: runs/CONFIG-SEED)")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="go on where the run in the folder was stopped")] = False,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda")] = None,
+    seeds: Annotated[str | None, typer.Option(help="several runs, such as 0,1,2, in folders seed-0 … of --out")] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="how many of several runs at once")] = 1,
+    quiet: Annotated[bool, typer.Option("--quiet", help="no progress display")] = False,
+) -> None:
+    """Train an agent as a configuration says."""
+    from metarl.config import load_config
+
+    chosen = [*(overrides or []), *([f"device={device}"] if device else [])]
+    loaded = load_config(config, chosen)
+    name = Path(config).with_suffix("").as_posix().replace("/", "-").lstrip(".-")
+    if seeds is not None:
+        _train_seeds(config, chosen, out or Path("runs") / name, _seeds(seeds), jobs, resume, quiet)
+        return
+    folder = out or Path("runs") / f"{name}-{loaded.seed}"
+
+    from metarl.train import train as run
+
+    result = run(loaded, folder, resume=resume, quiet=quiet)
+    for split, score in result["scores"].items():
+        total = score["summary"]["total"]["mean"]
+        print(f"{split}: {total['value']:.2f} [{total['low']:.2f}, {total['high']:.2f}] over the trial")
+    print(f"run: {folder}")
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="run folder, or a folder of several seeds")],
+    split: Annotated[str, typer.Option(help="train, validation, test or ood")] = "test",
+    tasks: Annotated[int | None, typer.Option(min=2, help="how many tasks (default: the run's test_tasks)")] = None,
+    episodes: Annotated[int | None, typer.Option(min=1, help="episodes of a trial (default: the run's)")] = None,
+    seed: Annotated[int, typer.Option(help="of the tasks and of chance")] = 0,
+    mode: Annotated[str | None, typer.Option(help="sample or greedy actions (default: the run's)")] = None,
+    beside: Annotated[str, typer.Option(help="other agents on the same tasks, such as random,thompson,ucb1")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="print everything as JSON instead of a table")] = False,
+) -> None:
+    """Evaluate a run on unseen tasks, alone or beside other agents; kept in the folder as evaluation.json."""
+    from metarl.checkpoint import write_atomically
+    from metarl.comparison import compare
+    from metarl.plot import EVALUATION
+
+    names = [name for name in beside.split(",") if name]
+    scores = compare(
+        run, beside=names, split=split, tasks=tasks, episodes=episodes, mode=_mode(mode), seed=seed
+    )  # fmt: skip
+    content = {"run": str(run), "scores": {name: score.to_dict() for name, score in scores.items()}}
+    if run.is_dir():
+        write_atomically(run / EVALUATION, json.dumps(content).encode())
+    if as_json:
+        print(json.dumps(content))
+    else:
+        _print_table(content["scores"])  # type: ignore[arg-type]
+
+
+@app.command()
+def envs(name: Annotated[str | None, typer.Argument(help="family to describe")] = None) -> None:
+    """List the families of tasks, or describe one with all its options."""
+    _list_or_describe("family", name)
+
+
+@app.command()
+def agents(name: Annotated[str | None, typer.Argument(help="agent to describe")] = None) -> None:
+    """List the agents, or describe one with all its options."""
+    _list_or_describe("agent", name)
+
+
+@app.command()
+def config(
+    name: Annotated[str | None, typer.Argument(help="configuration; without one, the shipped names are listed")] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Print a complete configuration, every key explained."""
+    from metarl.config import load_config, shipped, to_yaml
+
+    print(
+        "\n".join(shipped()) if name is None else to_yaml(load_config(name, overrides or [])),
+        end="\n" if name is None else "",
+    )
+
+
+@app.command()
+def plot(
+    runs: Annotated[list[Path], typer.Argument(help="run folders, or folders of several seeds")],
+    out: Annotated[Path | None, typer.Option(help="folder for the pictures (default: the first run's)")] = None,
+) -> None:
+    """Draw learning curves and the adaptation curve as pictures."""
+    from metarl import plot as draw
+    from metarl.comparison import runs as runs_in
+
+    folder = out or runs[0]
+    folder.mkdir(parents=True, exist_ok=True)
+    print(draw.learning_curve([child for run in runs for child in runs_in(run)], folder / "learning.png"))
+    print(draw.adaptation_curve(draw.read_scores(runs[0]), folder / "adaptation.png"))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Several seeds
+
+
+def _seeds(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise Mistake(f"--seeds {text!r}: write whole numbers with commas, such as 0,1,2") from None
+
+
+def _train_seeds(
+    config: str, overrides: list[str], out: Path, seeds: list[int], jobs: int, resume: bool, quiet: bool
+) -> None:
+    """One process a seed, `jobs` of them at a time."""
+    waiting, running, failed = list(seeds), dict[int, "subprocess.Popen[bytes]"](), list[int]()
+    try:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                seed = waiting.pop(0)
+                folder = out / f"seed-{seed}"
+                flags = ["--resume"] * resume + ["--quiet"] * quiet
+                command = [
+                    sys.executable,
+                    "-m",
+                    "metarl",
+                    "train",
+                    config,
+                    *overrides,
+                    f"seed={seed}",
+                    "--out",
+                    str(folder),
+                ]
+                running[seed] = subprocess.Popen([*command, *flags])  # noqa: S603  (our own program)
+            seed, process = next(iter(running.items()))
+            if process.wait() != 0:
+                failed.append(seed)
+            del running[seed]
+    finally:
+        for process in running.values():
+            process.terminate()
+    if failed:
+        raise Mistake(f"seeds {', '.join(map(str, failed))} ended with an error; see above")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Printing
+
+
+def _mode(mode: str | None) -> str | None:
+    if mode not in (None, "sample", "greedy"):
+        raise Mistake(f"--mode {mode!r}: choose sample or greedy")
+    return mode
+
+
+def _list_or_describe(kind: Kind, name: str | None) -> None:
+    from metarl.config import describe
+    from metarl.find import find, names
+
+    if name is None:
+        width = max(map(len, names(kind)))
+        for known in names(kind):
+            print(f"{known:{width}}  {find(kind, known).summary}")
+        return
+    found = find(kind, name)
+    print(f"{name}: {found.summary}")
+    for key, info in found.settings.model_fields.items():
+        print(f"  {kind}.{key}\n      {describe(info)}")
+
+
+def _print_table(scores: Mapping[str, Mapping[str, Any]]) -> None:
+    """A row an agent: trial return, first and last episode, regret and success where known."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    first = next(iter(scores.values()))
+    runs, episodes, tasks = len(first["returns"]), len(first["episodes_consumed"]), len(first["returns"][0][0])
+    title = f"{tasks} {first['split']} tasks, {episodes} episodes each, actions: {first['mode']}, runs: {runs}"
+    table = Table(title=title, box=box.SIMPLE, title_justify="left")
+    known = [key for key in ("regret", "success") if key in first["summary"]]
+    columns = {"total": "return of the trial", "last": "last episode", "regret": "regret", "success": "success, last"}
+    table.add_column("agent")
+    for key in ("total", "last", *known):
+        table.add_column(columns[key], justify="right")
+    table.add_column("IQM of the trial", justify="right")
+    for name, score in sorted(scores.items(), key=lambda item: item[1]["summary"]["total"]["mean"]["value"]):
+        summary = score["summary"]
+        cells = [summary[key]["mean"] for key in ("total", "last", *known)] + [summary["total"]["iqm"]]
+        table.add_row(name, *(f"{cell['value']:.2f} [{cell['low']:.2f}, {cell['high']:.2f}]" for cell in cells))
+    console = Console()
+    console.print(table, soft_wrap=not console.is_terminal)

@@ -1,0 +1,183 @@
+"""Adaptation curves: how well an agent does on tasks it has not seen, episode by episode."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from metarl import stats
+from metarl.agent import Agent, Mode
+from metarl.buffer import Rollout
+from metarl.env import SPLITS, Family
+from metarl.errors import Mistake, nearest
+from metarl.rng import Rng
+from metarl.rollout import collect, view
+from metarl.types import Tasks
+
+_CHUNK = 2048  # task rows evaluated side by side
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What R runs of one agent did on the same N tasks for K episodes each.
+
+    Where the family knows the mean of its rewards, `returns` are sums of these means (pseudo-returns): the same
+    expectation as the rewards that fell, with far less noise.
+    """
+
+    returns: stats.Array  # [R, K, N] return of the k-th episode
+    success: stats.Array | None  # [R, K, N] whether it succeeded at any step, where the family has a notion of it
+    optimum: stats.Array | None  # [N] best expected return of an episode for who knows the task, where it is known
+    mean_optimum: float | None  # its exact mean over all tasks of the split, where it is known
+    split: str
+    mode: str
+    seed: int
+    task_hash: str
+
+    @property
+    def episodes_consumed(self) -> range:
+        """[K] how many episodes of a task were lived through at the end of the k-th: the x-axis of adaptation."""
+        return range(1, self.returns.shape[1] + 1)
+
+    @property
+    def totals(self) -> stats.Array:
+        """[R, N]: return of the whole trial.
+
+        Where the optimum's exact mean is known, the luck of the drawn tasks is taken out: K · mean optimum − regret.
+        """
+        if self.optimum is None or self.mean_optimum is None:
+            return np.asarray(self.returns.sum(1))
+        return np.asarray(len(self.episodes_consumed) * self.mean_optimum - self.regrets)
+
+    @property
+    def regrets(self) -> stats.Array:
+        """[R, N]: what the trial's return falls short of the optimum's.
+
+        Raises:
+            Mistake: the family does not know its optimum.
+        """
+        if self.optimum is None:
+            raise Mistake("regret: the family does not know its optimum; give it a method optimum(tasks)")
+        return np.asarray(len(self.episodes_consumed) * self.optimum - self.returns.sum(1))
+
+    def figure(self, which: str) -> stats.Array:
+        """[R, N]: "total", the trial's return, or "last", that of its last episode."""
+        return self.totals if which == "total" else np.asarray(self.returns[:, -1])
+
+    def summary(self) -> dict[str, Any]:
+        """Mean and interquartile mean with 95 % intervals, the curve over episodes, regret and success if known."""
+
+        def both(scores: stats.Array) -> dict[str, Any]:
+            return {"mean": vars(stats.mean(scores)), "iqm": vars(stats.iqm(scores))}
+
+        curve = dict(zip(("mean", "low", "high"), (x.tolist() for x in stats.mean_curve(self.returns)), strict=True))
+        summary: dict[str, Any] = {"total": both(self.totals), "last": both(self.returns[:, -1]), "curve": curve}
+        if self.optimum is not None:
+            summary["regret"] = both(self.regrets)
+            summary["optimum"] = float(self.optimum.mean())
+        if self.success is not None:
+            summary["success"] = both(self.success[:, -1])
+        return summary
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, as plain values; six significant digits."""
+
+        def plain(array: stats.Array | None) -> Any:
+            return None if array is None else np.vectorize(lambda x: float(f"{x:.6g}"))(array).tolist()
+
+        arrays = {name: plain(getattr(self, name)) for name in ("returns", "success", "optimum")}
+        return vars(self) | arrays | {"episodes_consumed": list(self.episodes_consumed), "summary": self.summary()}
+
+
+def evaluate(
+    agent: Agent,
+    family: Family,
+    *,
+    episodes: int,
+    tasks: int = 1000,
+    split: str = "test",
+    mode: Mode = "sample",
+    seed: int = 0,
+    train_tasks: int | None = None,
+    device: str | torch.device = "cpu",
+) -> Scores:
+    """Let `agent` meet `tasks` rows of `split` and live through `episodes` episodes of each: begin, act, adapt.
+
+    Tasks and chance come from `seed` alone, so that all agents meet the same ones. A result has R = 1; `combine` joins
+    several training runs. Rows of the fixed training set are the first `train_tasks` of the split train.
+
+    Raises:
+        Mistake: unknown split, or an agent that needs to be shown what these tasks cannot show.
+    """
+    if split not in SPLITS:
+        raise Mistake(f"split {split!r} is unknown: {nearest(split, SPLITS)}")
+    rng = Rng(seed).child("evaluate")
+    rows = family.tasks(split, tasks, rng.child("tasks")).to(torch.device(device))
+    parts = [
+        _evaluate_rows(agent, family, rows[first : first + _CHUNK], episodes, mode, rng, train_tasks)
+        for first in range(0, tasks, _CHUNK)
+    ]
+    returns, successes = zip(*parts, strict=True)
+    optimum = getattr(family, "optimum", None)
+    return Scores(
+        returns=np.concatenate(returns, axis=1)[None],
+        success=None if successes[0] is None else np.concatenate(successes, axis=1)[None],
+        optimum=None if optimum is None else optimum(rows).double().cpu().numpy(),
+        mean_optimum=None if split == "ood" else getattr(family, "mean_optimum", None),
+        split=split,
+        mode=mode,
+        seed=seed,
+        task_hash=_hash(rows),
+    )
+
+
+def combine(scores: Sequence[Scores]) -> Scores:
+    """The runs of several `Scores` on the same tasks as one.
+
+    Raises:
+        Mistake: they were not made on the same tasks in the same way.
+    """
+    first = scores[0]
+    if any(
+        (s.task_hash, s.mode, s.returns.shape[1]) != (first.task_hash, first.mode, first.returns.shape[1])
+        for s in scores
+    ):
+        raise Mistake(
+            "scores of different tasks, episodes or modes cannot be combined; evaluate all with the same options"
+        )
+    success = None if first.success is None else np.concatenate([s.success for s in scores if s.success is not None])
+    return replace(first, returns=np.concatenate([s.returns for s in scores]), success=success)
+
+
+def _evaluate_rows(
+    agent: Agent, family: Family, tasks: Tasks, episodes: int, mode: Mode, rng: Rng, train_tasks: int | None
+) -> tuple[stats.Array, stats.Array | None]:
+    """Returns and successes, each [K, N]."""
+    env = family.make(1)
+    belief = agent.begin(view(agent, tasks, episodes, train_tasks), lanes=1)
+    returns, successes = [], []
+    for k in range(episodes):
+        rollout, belief = collect(agent, env, family.spec, belief, tasks, 1, rng.child("episode", k), mode)
+        belief = agent.adapt(belief, rollout)
+        returns.append(_returns(family, tasks, rollout))
+        if rollout.success is not None:
+            successes.append((rollout.success & rollout.valid).any(0).squeeze(-1).double().cpu().numpy())
+    return np.stack(returns), np.stack(successes) if successes else None
+
+
+def _returns(family: Family, tasks: Tasks, rollout: Rollout) -> stats.Array:
+    """[N]: return of the rollout's one episode, of mean rewards where the family knows them."""
+    expected = getattr(family, "expected_reward", None)
+    reward = rollout.reward if expected is None else expected(tasks, rollout)
+    per_lane: stats.Array = rollout.episode_returns(reward)[0].mean(-1).double().cpu().numpy()
+    return per_lane
+
+
+def _hash(tasks: Tasks) -> str:
+    """Which tasks these are, to compare results by."""
+    return hashlib.sha256(tasks.split.encode() + tasks.params.cpu().numpy().tobytes()).hexdigest()[:16]

@@ -1,0 +1,78 @@
+"""Statistics of scores: means that outliers cannot carry away, and honest intervals.
+
+Scores are arrays [R, N] of R training runs on the same N tasks. The bootstrap resamples whole runs and whole tasks (the
+crossed design of Owen 2007, "The pigeonhole bootstrap"), because every run has met every task: resampling single scores,
+as if each were independent, would make intervals far too narrow. With one run, the interval speaks of tasks alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A point estimate with its 95 % bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
+
+
+def mean(scores: Array, resamples: int = 2000, seed: int = 0) -> Estimate:
+    """Mean over runs and tasks of scores [R, N]."""
+
+    def weighted(runs: Array, tasks: Array) -> float:
+        return float(runs @ scores @ tasks)
+
+    return _estimate(scores, float(scores.mean()), weighted, resamples, seed)
+
+
+def iqm(scores: Array, resamples: int = 2000, seed: int = 0) -> Estimate:
+    """Interquartile mean: the mean of the middle half of scores [R, N] (Agarwal et al. 2021, arXiv:2108.13264)."""
+    flat = scores.ravel()
+    order = flat.argsort()
+
+    def middle(runs: Array, tasks: Array) -> float:
+        weight = np.outer(runs, tasks).ravel()[order]
+        upper = weight.cumsum()
+        inside = np.clip(np.minimum(upper, 0.75) - np.maximum(upper - weight, 0.25), 0.0, None)
+        return float(inside @ flat[order] / inside.sum())
+
+    even = np.full(scores.shape[0], 1 / scores.shape[0]), np.full(scores.shape[1], 1 / scores.shape[1])
+    return _estimate(scores, middle(*even), middle, resamples, seed)
+
+
+def mean_curve(curves: Array, resamples: int = 1000, seed: int = 0) -> tuple[Array, Array, Array]:
+    """Mean over runs and tasks of curves [R, K, N] → (mean, low, high), each [K]."""
+    runs, tasks = _weights(curves.shape[0], curves.shape[2], resamples, seed)
+    draws = np.einsum("br,rkn,bn->bk", runs, curves, tasks, optimize=True)
+    low, high = np.quantile(draws, (0.025, 0.975), axis=0)
+    return curves.mean((0, 2)), low, high
+
+
+def _estimate(
+    scores: Array, value: float, statistic: Callable[[Array, Array], float], resamples: int, seed: int
+) -> Estimate:
+    runs, tasks = _weights(scores.shape[0], scores.shape[1], resamples, seed)
+    draws = [statistic(r, t) for r, t in zip(runs, tasks, strict=True)]
+    low, high = np.quantile(draws, (0.025, 0.975))
+    return Estimate(float(value), float(low), float(high))
+
+
+def _weights(runs: int, tasks: int, resamples: int, seed: int) -> tuple[Array, Array]:
+    """How often each run and each task is drawn, as shares: [B, R] and [B, N]."""
+    rng = np.random.default_rng(seed)
+    return (
+        rng.multinomial(runs, np.full(runs, 1 / runs), size=resamples) / runs,
+        rng.multinomial(tasks, np.full(tasks, 1 / tasks), size=resamples) / tasks,
+    )
