@@ -83,13 +83,15 @@ class Config(BaseModel):
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2's scalars (1e-3 is a number, `on` and `yes` are words) and no duplicate keys."""
+    """YAML 1.2's scalars (1e-3 is a number, 010 is ten, `on` and `yes` are words) and no duplicate keys."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise Mistake(f"line {node.start_mark.line + 1}: the key {key!r} stands twice")
+        keys: list[Any] = []
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in keys:
+                raise Mistake(f"line {key_node.start_mark.line + 1}: the key {key!r} stands twice")
+            keys.append(key)
         return super().construct_mapping(node, deep)
 
 
@@ -101,9 +103,18 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|fa
 _Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?[0-9][0-9_]*$"), list("-+0123456789"))
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
-    re.compile(r"^(?:[-+]?(?:[0-9][0-9_]*)(?:\.[0-9_]*)?(?:[eE][-+]?[0-9]+)?|[-+]?\.[0-9_]+|[-+]?\.inf)$"),
+    re.compile(
+        r"^(?:[-+]?(?:[0-9][0-9_]*)(?:\.[0-9_]*)?(?:[eE][-+]?[0-9]+)?|[-+]?\.[0-9_]+(?:[eE][-+]?[0-9]+)?|[-+]?\.inf)$"
+    ),
     list("-+0123456789."),
 )
+_Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(node.value.replace("_", "")))
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes the words that our loader would take for something else."""
+
+    yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
 
 
 def read_yaml(text: str, where: str) -> Any:
@@ -166,7 +177,7 @@ def parse(tree: Mapping[str, Any], where: str = "configuration") -> Config:
                 mistakes += str(error).splitlines()
                 tree[kind] = Choice(name="?", options=Settings())
     try:
-        config = Config(**tree)
+        config = Config.model_validate(tree)
     except ValidationError as error:
         mistakes += _lines(error, "", list(Config.model_fields))
     else:
@@ -184,7 +195,7 @@ def settings(found: Found, options: Mapping[str, Any]) -> Settings:
         Mistake: all mistakes at once, a line each.
     """
     try:
-        return found.settings(**options)
+        return found.settings.model_validate(dict(options))
     except ValidationError as error:
         raise Mistake("\n".join(_lines(error, f"{found.kind}.", list(found.settings.model_fields)))) from None
 
@@ -211,7 +222,9 @@ def _override(tree: dict[str, Any], text: str) -> dict[str, Any]:
     if not dot:
         same = isinstance(old, dict) and old.get("name") == value
         return tree if same else tree | {section: value}
-    return tree | {section: ({"name": old} if isinstance(old, str) else dict(old or {})) | {option: value}}
+    if not isinstance(old, dict):
+        old = {"name": old}
+    return tree | {section: old | {option: value}}
 
 
 def _lines(error: ValidationError, prefix: str, known: Sequence[str]) -> list[str]:
@@ -220,7 +233,7 @@ def _lines(error: ValidationError, prefix: str, known: Sequence[str]) -> list[st
     for item in error.errors():
         key = str(item["loc"][0]) if item["loc"] else "?"
         place = prefix + ".".join(str(part) for part in item["loc"] if isinstance(part, int) or part == key)
-        if item["type"] == "extra_forbidden":
+        if item["type"] in ("extra_forbidden", "invalid_key"):
             message = f"unknown key; {nearest(key, known)}"
         elif item["type"] == "missing":
             message = "is missing; give a value"
@@ -273,7 +286,7 @@ def _entry(key: str, value: Any, info: FieldInfo) -> list[str]:
 def _scalar(value: Any) -> str:
     """YAML on one line."""
     value = list(value) if isinstance(value, tuple) else value
-    return yaml.safe_dump(value, default_flow_style=True, width=10_000).removesuffix("\n...\n").strip()
+    return yaml.dump(value, Dumper=_Dumper, default_flow_style=True, width=10_000).removesuffix("\n...\n").strip()
 
 
 def _type_name(info: FieldInfo) -> str:

@@ -11,6 +11,8 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+import sysconfig
+import traceback
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -22,6 +24,7 @@ from pydantic import BaseModel, ConfigDict
 from metarl.errors import Mistake, nearest
 
 Kind = Literal["family", "agent"]
+_LIBRARIES = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "purelib", "platlib"))
 GROUP = {"family": "metarl.families", "agent": "metarl.agents"}
 
 
@@ -76,6 +79,8 @@ def _found(kind: Kind, name: str, thing: Any) -> Found:
     if not isinstance(thing, type):
         raise Mistake(f"{kind} {name!r} is no class but {type(thing).__name__}: name a class")
     if issubclass(thing, Settings):
+        if not thing.configures:
+            raise Mistake(f"{kind} {name!r}: these are settings of no class; set configures = 'module:Class'")
         return Found(kind, name, thing)
     settings = getattr(thing, "Settings", Settings)
     if not (isinstance(settings, type) and issubclass(settings, Settings)):
@@ -115,18 +120,14 @@ def _from_file(kind: Kind, name: str) -> Any:
 def _attribute(kind: Kind, name: str, module: ModuleType, attribute: str) -> Any:
     if not hasattr(module, attribute):
         classes = [key for key, value in vars(module).items() if isinstance(value, type)]
-        raise Mistake(f"{kind} {name!r}: {module.__file__} has no {attribute!r}: {nearest(attribute, classes)}")
+        place = getattr(module, "__file__", None) or module.__name__
+        raise Mistake(f"{kind} {name!r}: {place} has no {attribute!r}: {nearest(attribute, classes)}")
     return getattr(module, attribute)
 
 
 def _one_line(error: Exception) -> str:
-    """The error with the line of the user's file where it arose."""
-    traceback, place = error.__traceback__, ""
-    while traceback is not None:
-        if (
-            "importlib" not in traceback.tb_frame.f_code.co_filename
-            and traceback.tb_frame.f_code.co_filename != __file__
-        ):
-            place = f" ({Path(traceback.tb_frame.f_code.co_filename).name}, line {traceback.tb_lineno})"
-        traceback = traceback.tb_next
+    """The error with the innermost line of the user's own code."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if f.filename != __file__ and not f.filename.startswith(("<frozen", *_LIBRARIES))]
+    place = f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
     return f"{type(error).__name__}: {' '.join(str(error).split())}{place}"

@@ -101,11 +101,13 @@ class _GRUSequence(torch.autograd.Function):
         q, hs = torch.empty_like(n), x.new_empty(steps + 1, batch, width)
         hs[0] = h
         u_rz, u_n, c_n = w_hh[:two].t().contiguous(), w_hh[two:].t().contiguous(), b_hh[two:]
-        for t, (rz_t, n_t, q_t) in enumerate(zip(rz.unbind(0), n.unbind(0), q.unbind(0), strict=True)):
-            rz_t.addmm_(hs[t], u_rz).sigmoid_()
-            torch.addmm(c_n, hs[t], u_n, out=q_t)
-            n_t.addcmul_(rz_t[:, :width], q_t).tanh_()
-            torch.lerp(n_t, hs[t], rz_t[:, width:], out=hs[t + 1])
+        r, z = rz.split(width, dim=2)
+        views = [part.unbind(0) for part in (rz, r, z, n, q, hs[:-1], hs[1:])]
+        for rz_t, r_t, z_t, n_t, q_t, h_t, h_next in zip(*views, strict=True):
+            rz_t.addmm_(h_t, u_rz).sigmoid_()
+            torch.addmm(c_n, h_t, u_n, out=q_t)
+            n_t.addcmul_(r_t, q_t).tanh_()
+            torch.lerp(n_t, h_t, z_t, out=h_next)
         ctx.save_for_backward(x, w_ih, w_hh, rz, n, q, hs)
         return hs[1:]
 
@@ -114,29 +116,30 @@ class _GRUSequence(torch.autograd.Function):
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
         x, w_ih, w_hh, rz, n, q, hs = ctx.saved_tensors
         (steps, batch, width), two = n.shape, 2 * n.shape[2]
-        r, z = rz.split(width, dim=2)
         dw_ih, dw_hh = torch.zeros_like(w_ih), torch.zeros_like(w_hh)
         db_hh, db_n = w_hh.new_zeros(3 * width), w_hh.new_zeros(width)
         dx = torch.empty_like(x) if ctx.needs_input_grad[0] else None
         block = min(steps, max(1, _BLOCK_ROWS // batch))
         d_gates, d_n = x.new_empty(block, batch, 3 * width), x.new_empty(block, batch, width)  # of r, z, q; of n
-        d_r, d_z, d_q = d_gates.split(width, dim=2)
+        slots = list(zip(d_gates, *(d.unbind(0) for d in d_gates.split(width, dim=2)), d_n, strict=True))
+        sequence = list(zip(grad_out, hs[:-1], *(gate.unbind(0) for gate in rz.split(width, dim=2)), n, q, strict=True))
         g, scratch = torch.zeros_like(hs[0]), torch.empty_like(hs[0])  # g = dL/dh′ of the step at hand
 
         for stop in range(steps, 0, -block):
             first = max(0, stop - block)
             for t in range(stop - 1, first - 1, -1):
-                i = t - first
-                g.add_(grad_out[t])
-                torch.sub(hs[t], n[t], out=scratch).mul_(g)
-                _sigmoid_backward(scratch, z[t], grad_input=d_z[i])
-                torch.mul(g, z[t], out=scratch)  # what reaches h past the gates
+                dh_t, h_t, r_t, z_t, n_t, q_t = sequence[t]
+                d_gates_t, d_r, d_z, d_q, d_n_t = slots[t - first]
+                g.add_(dh_t)
+                torch.sub(h_t, n_t, out=scratch).mul_(g)
+                _sigmoid_backward(scratch, z_t, grad_input=d_z)
+                torch.mul(g, z_t, out=scratch)  # what reaches h past the gates
                 g.sub_(scratch)
-                _tanh_backward(g, n[t], grad_input=d_n[i])
-                torch.mul(d_n[i], r[t], out=d_q[i])
-                torch.mul(d_n[i], q[t], out=g)
-                _sigmoid_backward(g, r[t], grad_input=d_r[i])
-                torch.addmm(scratch, d_gates[i], w_hh, out=g)
+                _tanh_backward(g, n_t, grad_input=d_n_t)
+                torch.mul(d_n_t, r_t, out=d_q)
+                torch.mul(d_n_t, q_t, out=g)
+                _sigmoid_backward(g, r_t, grad_input=d_r)
+                torch.addmm(scratch, d_gates_t, w_hh, out=g)
             rows = (stop - first) * batch
             gates, of_n = d_gates[: stop - first].view(rows, -1), d_n[: stop - first].view(rows, -1)
             flat = x[first:stop].reshape(rows, -1)

@@ -12,17 +12,17 @@ _SMALLEST_STD = 1e-4
 
 @tree
 class Moments:
-    """Mean and variance of what was seen so far."""
+    """Mean and variance of each of W columns, as far as they were seen."""
 
     mean: Tensor  # [W]
     var: Tensor  # [W]
-    count: Tensor  # [] float64: how many samples they stand for
+    count: Tensor  # [W] float64: how many samples they stand for
 
     @staticmethod
     def unknown(width: int, device: torch.device) -> Moments:
         """Mean 0, variance 1, nothing seen."""
         ones = torch.ones(width, device=device)
-        return Moments(torch.zeros_like(ones), ones, torch.zeros((), dtype=torch.float64, device=device))
+        return Moments(torch.zeros_like(ones), ones, torch.zeros(width, dtype=torch.float64, device=device))
 
     @property
     def std(self) -> Tensor:
@@ -30,23 +30,28 @@ class Moments:
         return self.var.sqrt().clamp(min=_SMALLEST_STD)
 
     def update(self, x: Tensor, valid: Tensor, window: float = float("inf")) -> Moments:
-        """With x [..., W] where `valid` [...] holds (Chan et al. 1983, equation 2.1).
+        """With samples x [..., W] where `valid` [..., W] or [..., 1] holds (Chan et al. 1983, equation 2.1).
 
         What was seen before counts as at most `window` times the new samples, so that moving targets are followed.
         """
-        new = x[valid]
-        if not len(new):
-            return self
-        size = torch.tensor(float(len(new)), dtype=torch.float64, device=x.device)
+        x = x.reshape(-1, x.shape[-1])
+        weight = valid.reshape(-1, valid.shape[-1]).expand_as(x).to(x.dtype)
+        size = weight.sum(0)
+        new_mean = (x * weight).sum(0) / size.clamp(min=1)
+        new_var = ((x - new_mean).square() * weight).sum(0) / size.clamp(min=1)
         old = torch.minimum(self.count, size * window) if window < float("inf") else self.count
-        share = (size / (old + size)).float()
-        gap = new.mean(0) - self.mean
-        var = (1 - share) * self.var + share * new.var(0, unbiased=False) + share * (1 - share) * gap.square()
-        return Moments(self.mean + share * gap, var, old + size)
+        share = (size / (old + size).clamp(min=1)).float()
+        gap = new_mean - self.mean
+        var = (1 - share) * self.var + share * new_var + share * (1 - share) * gap.square()
+        return Moments(self.mean + share * gap, var, torch.where(size > 0, old + size, self.count))
 
     def standardise(self, x: Tensor, limit: float = 10.0) -> Tensor:
-        """[..., W] in standard deviations from the mean, at most `limit`."""
+        """x [..., W] in standard deviations from the mean, at most `limit`."""
         return ((x - self.mean) / self.std).clamp(-limit, limit)
+
+    def restore(self, x: Tensor) -> Tensor:
+        """The inverse of `standardise` within its limit."""
+        return x * self.std + self.mean
 
     def state_dict(self) -> dict[str, Tensor]:
         return {"mean": self.mean, "var": self.var, "count": self.count}

@@ -53,7 +53,7 @@ class Policy:
         return spec.obs_width + (spec.cue_width if cue else 0) + task + latent + option
 
     def init(self, generator: torch.Generator) -> Params:
-        """Orthogonal weights, zero biases; a small action layer, so that the first policy is close to uniform."""
+        """Orthogonal weights, zero biases; small heads, so that the first policy is close to uniform and the value flat."""
         params: Params = {}
         width = self._init_layers(params, "encoder", self.input_width, self.encoder, generator)
         if self.memory != "none":
@@ -64,7 +64,7 @@ class Policy:
             params["memory.b_ih"] = torch.zeros(gates * width)
             params["memory.b_hh"] = torch.zeros(gates * width)
         width = self._init_layers(params, "body", width, self.body, generator)
-        for head, out, gain in (("action", self.action_width, 0.01), ("value", 1, 1.0)):
+        for head, out, gain in (("action", self.action_width, 0.01), ("value", 1, 0.0)):
             params[f"{head}.weight"] = gain * _orthogonal(1, out, width, generator)
             params[f"{head}.bias"] = torch.zeros(out)
         if not self.discrete:

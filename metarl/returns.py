@@ -39,7 +39,7 @@ def gae(
         [T, ...].
     """
     delta = reward + discount * next_value - value
-    keep = discount * trace * (~cut)
+    keep = discount * trace * (~cut).to(delta.dtype)
     advantage = torch.empty_like(delta)
     following = torch.zeros_like(delta[0])
     for t in range(len(delta) - 1, -1, -1):

@@ -7,6 +7,7 @@ whole trial, so that exploring in the first episode is paid for by the later one
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -34,7 +35,7 @@ class _Trials:
     action: Tensor  # [T, N, M] or [T, N, M, A]
     log_prob: Tensor  # [T, N, M]
     advantage: Tensor  # [T, N, M], standardised over the iteration
-    value_target: Tensor  # [T, N, M], standardised by running moments
+    value_target: Tensor  # [T, N, M], standardised by running moments of each step of the trial
     valid: Tensor  # [T, N, M]
 
 
@@ -61,7 +62,9 @@ class RL2:
         self._optimise(self.policy.init(rng.child("weights").generator()))
         self.obs_moments = Moments.unknown(spec.obs_width, device)
         self.reward_moments = Moments.unknown(1, device)
-        self.target_moments = Moments.unknown(1, device)
+        self.target_moments = Moments.unknown(
+            0, device
+        )  # one column a step of the trial: what is to come shrinks with it
 
     # -- meeting a task
 
@@ -79,8 +82,7 @@ class RL2:
         inputs = Inputs(obs=obs, cue=belief.cue, task=shown[0] if shown else None)
         decision, memory = self.policy.step(self.params, self._scaled(inputs), belief.lane)
         action = decision.actions.sample(noise, counter) if mode == "sample" else decision.actions.mode()
-        value = self._unscaled(decision.value)
-        acted = Acted(inputs, action, decision.actions.log_prob(action), {"value": value})
+        acted = Acted(inputs, action, decision.actions.log_prob(action), {"value": decision.value})
         return acted, replace(belief, lane=memory)
 
     def adapt(self, belief: Belief, rollout: Rollout) -> Belief:
@@ -116,19 +118,23 @@ class RL2:
 
     def _learnable(self, trial: Rollout, trace: float) -> _Trials:
         """Advantages over whole trials: credit flows across the ends of episodes and stops at the end of the trial."""
-        value = trial.extras["value"] * trial.valid
+        if len(self.target_moments.mean) != len(trial.valid):
+            self.target_moments = Moments.unknown(len(trial.valid), self.device)
+        value = _by_step(self.target_moments.restore, trial.extras["value"]) * trial.valid
         next_value = torch.cat([value[1:], torch.zeros_like(value[:1])])
         end = ~torch.cat([trial.valid[1:], torch.zeros_like(trial.valid[:1])])  # of the trial, not of an episode
         reward = trial.reward * trial.valid
         advantage = gae(reward, value, next_value, end, self.options.discount, trace) * trial.valid
-        target = (advantage + value).unsqueeze(-1)
-        self._rescale_value_head(self.target_moments.update(target, trial.valid, _TARGET_WINDOW))
+        target = advantage + value
+        self.target_moments = self.target_moments.update(
+            target.movedim(0, -1), trial.valid.movedim(0, -1), _TARGET_WINDOW
+        )
         return _Trials(
             inputs=self._scaled(trial.inputs),
             action=trial.action,
             log_prob=trial.log_prob,
             advantage=standardised(advantage, trial.valid),
-            value_target=self.target_moments.standardise(target).squeeze(-1),
+            value_target=_by_step(self.target_moments.standardise, target),
             valid=trial.valid,
         )
 
@@ -165,21 +171,9 @@ class RL2:
 
     def _watch(self, trial: Rollout) -> None:
         if self.options.normalise_obs:
-            self.obs_moments = self.obs_moments.update(trial.inputs.obs, trial.valid)
+            self.obs_moments = self.obs_moments.update(trial.inputs.obs, trial.valid.unsqueeze(-1))
         if self.options.normalise_reward:
-            self.reward_moments = self.reward_moments.update(trial.reward.unsqueeze(-1), trial.valid)
-
-    def _unscaled(self, value: Tensor) -> Tensor:
-        """The value head's output in units of reward."""
-        return value * self.target_moments.std + self.target_moments.mean
-
-    @torch.no_grad()
-    def _rescale_value_head(self, new: Moments) -> None:
-        """Adopt new moments of the targets without changing any prediction (Pop-Art, van Hasselt et al. 2016)."""
-        old = self.target_moments
-        self.params["value.weight"].mul_(old.std / new.std)
-        self.params["value.bias"].mul_(old.std).add_(old.mean - new.mean).div_(new.std)
-        self.target_moments = new
+            self.reward_moments = self.reward_moments.update(trial.reward.unsqueeze(-1), trial.valid.unsqueeze(-1))
 
     # -- keeping
 
@@ -214,3 +208,8 @@ class RL2:
             moments["reward"],
             moments["target"],
         )
+
+
+def _by_step(change: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """`change`, which works on a last axis T, on x [T, N, M]."""
+    return change(x.movedim(0, -1)).movedim(-1, 0)
