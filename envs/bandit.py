@@ -103,7 +103,7 @@ class _Bandits:
 
     def reset(self, tasks: Tasks, rng: Rng) -> Tensor:
         self._means = tasks.params
-        self._noise = rng.streams(tasks.index, self._lanes)
+        self._noise = tasks.streams(rng, self._lanes)
         self._time = 0
         self._obs = torch.ones(len(tasks), self._lanes, 1, device=tasks.params.device)
         self._never = torch.zeros(self._obs.shape[:2], dtype=torch.bool, device=self._obs.device)

@@ -85,8 +85,8 @@ class _MDPs:
         mean, transition = self._family.unpack(tasks.params)
         self._mean = mean.flatten(1)  # [N, S·A]
         self._cumulative = transition.cumsum(-1).flatten(1, 2)  # [N, S·A, S]
-        self._move = rng.child("move").streams(tasks.index, self._lanes)
-        self._noise = rng.child("reward").streams(tasks.index, self._lanes)
+        self._move = tasks.streams(rng.child("move"), self._lanes)
+        self._noise = tasks.streams(rng.child("reward"), self._lanes)
         self._time = 0
         self._state = torch.zeros(len(tasks), self._lanes, dtype=torch.long, device=mean.device)
         self._never = torch.zeros_like(self._state, dtype=torch.bool)

@@ -6,6 +6,8 @@ import errno
 import io
 import os
 import pickle
+import warnings
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -36,7 +38,8 @@ def load(path: Path) -> dict[str, Any]:
         Mistake: no file, a truncated or foreign one, or one of another format.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # of foreign files: the Mistake below says it
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise Mistake(f"checkpoint {path}: there is no such file") from None
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError, KeyError) as error:
@@ -72,7 +75,8 @@ def write_atomically(path: Path, data: bytes) -> None:
         finally:
             os.close(folder)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink()
         raise disk_mistake(path, error) from None
 
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -79,7 +79,9 @@ def evaluate(
     tasks: Annotated[int | None, typer.Option(min=2, help="how many tasks (default: the run's test_tasks)")] = None,
     episodes: Annotated[int | None, typer.Option(min=1, help="episodes of a trial (default: the run's)")] = None,
     seed: Annotated[int, typer.Option(help="of the tasks and of chance")] = 0,
-    mode: Annotated[str | None, typer.Option(help="sample or greedy actions (default: the run's)")] = None,
+    mode: Annotated[
+        Literal["sample", "greedy"] | None, typer.Option(help="how actions are chosen (default: the run's)")
+    ] = None,
     beside: Annotated[str, typer.Option(help="other agents on the same tasks, such as random,thompson,ucb1")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="print everything as JSON instead of a table")] = False,
 ) -> None:
@@ -90,7 +92,7 @@ def evaluate(
 
     names = [name for name in beside.split(",") if name]
     scores = compare(
-        run, beside=names, split=split, tasks=tasks, episodes=episodes, mode=_mode(mode), seed=seed
+        run, beside=names, split=split, tasks=tasks, episodes=episodes, mode=mode, seed=seed
     )  # fmt: skip
     content = {"run": str(run), "scores": {name: score.to_dict() for name, score in scores.items()}}
     if run.is_dir():
@@ -189,12 +191,6 @@ def _train_seeds(
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Printing
-
-
-def _mode(mode: str | None) -> str | None:
-    if mode not in (None, "sample", "greedy"):
-        raise Mistake(f"--mode {mode!r}: choose sample or greedy")
-    return mode
 
 
 def _list_or_describe(kind: Kind, name: str | None) -> None:

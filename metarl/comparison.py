@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from metarl.agent import make_agent
+from metarl.agent import Agent, Mode, make_agent
+from metarl.config import Config
 from metarl.errors import Mistake
-from metarl.evaluate import Scores, combine, evaluate
-from metarl.train import Loaded, load
+from metarl.evaluate import Scores, combine
+from metarl.train import load, score
 
 
 def runs(path: str | Path) -> list[Path]:
@@ -33,7 +34,7 @@ def compare(
     split: str = "test",
     tasks: int | None = None,
     episodes: int | None = None,
-    mode: str | None = None,
+    mode: Mode | None = None,
     seed: int = 0,
 ) -> dict[str, Scores]:
     """Scores by name of the run at `path` (all its seeds as one) and of the agents `beside` it, made with their defaults.
@@ -44,25 +45,13 @@ def compare(
         Mistake: no run there, or an agent that cannot play its family.
     """
     loaded = [load(run) for run in runs(path)]
-    first = loaded[0]
-    config = first.config
-    family = first.family()
+    first = loaded[0].config
+    family = loaded[0].family()
 
-    def score(agent_of: Loaded) -> Scores:
-        return evaluate(
-            agent_of.agent,
-            family,
-            episodes=episodes or config.episodes,
-            tasks=tasks or config.test_tasks,
-            split=split,
-            mode=mode or config.mode,  # type: ignore[arg-type]
-            seed=seed,
-            train_tasks=config.train_tasks,
-            device=config.device,
-        )
+    def scored(agent: Agent, config: Config) -> Scores:
+        config = config.model_copy(update={"episodes": episodes or config.episodes})
+        return score(config, family, agent, split, tasks or config.test_tasks, mode=mode, seed=seed)
 
-    others = {name: make_agent(name, family.spec, device=config.device) for name in beside}
-    scores = {config.agent.name: combine([score(one) for one in loaded])}
-    for name, agent in others.items():
-        scores[name] = score(Loaded(agent, family.spec, config, first.counters))
-    return scores
+    others = {name: make_agent(name, family.spec, device=first.device) for name in beside}
+    scores = {first.agent.name: combine([scored(one.agent, one.config) for one in loaded])}
+    return scores | {name: scored(agent, first) for name, agent in others.items()}

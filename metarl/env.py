@@ -22,8 +22,8 @@ class BatchEnv(Protocol):
     def reset(self, tasks: Tasks, rng: Rng) -> Tensor:
         """Put every lane at the start of an episode of its row of `tasks` → obs [N, M, O].
 
-        The same object serves any number of rows. All randomness comes from `rng.streams(tasks.index, lanes)`, so that
-        what a row meets does not depend on its neighbours.
+        The same object serves any number of rows. All randomness comes from `tasks.streams(rng, lanes)`, so that what
+        a row meets does not depend on its neighbours.
         """
 
     def step(self, action: Tensor) -> Step:

@@ -103,13 +103,13 @@ def evaluate(
     split: str = "test",
     mode: Mode = "sample",
     seed: int = 0,
-    train_tasks: int | None = None,
+    train_set: Tasks | None = None,
     device: str | torch.device = "cpu",
 ) -> Scores:
     """Let `agent` meet `tasks` rows of `split` and live through `episodes` episodes of each: begin, act, adapt.
 
     Tasks and chance come from `seed` alone, so that all agents meet the same ones. A result has R = 1; `combine` joins
-    several training runs. Rows of the fixed training set are the first `train_tasks` of the split train.
+    several training runs. Where an agent was trained on a fixed `train_set`, that is the split train.
 
     Raises:
         Mistake: unknown split, or an agent that needs to be shown what these tasks cannot show.
@@ -117,10 +117,11 @@ def evaluate(
     if split not in SPLITS:
         raise Mistake(f"split {split!r} is unknown: {nearest(split, SPLITS)}")
     rng = Rng(seed).child("evaluate")
-    rows = family.tasks(split, tasks, rng.child("tasks")).to(torch.device(device))
+    fixed = train_set[:tasks] if train_set is not None and split == "train" else None
+    rows = (family.tasks(split, tasks, rng.child("tasks")) if fixed is None else fixed).to(torch.device(device))
     parts = [
-        _evaluate_rows(agent, family, rows[first : first + _CHUNK], episodes, mode, rng, train_tasks)
-        for first in range(0, tasks, _CHUNK)
+        _evaluate_rows(agent, family, rows[first : first + _CHUNK], episodes, mode, rng, train_set)
+        for first in range(0, len(rows), _CHUNK)
     ]
     returns, successes = zip(*parts, strict=True)
     optimum = getattr(family, "optimum", None)
@@ -155,11 +156,11 @@ def combine(scores: Sequence[Scores]) -> Scores:
 
 
 def _evaluate_rows(
-    agent: Agent, family: Family, tasks: Tasks, episodes: int, mode: Mode, rng: Rng, train_tasks: int | None
+    agent: Agent, family: Family, tasks: Tasks, episodes: int, mode: Mode, rng: Rng, train_set: Tasks | None
 ) -> tuple[stats.Array, stats.Array | None]:
     """Returns and successes, each [K, N]."""
     env = family.make(1)
-    belief = agent.begin(view(agent, tasks, episodes, train_tasks), lanes=1)
+    belief = agent.begin(view(agent, tasks, episodes, train_set), lanes=1)
     returns, successes = [], []
     for k in range(episodes):
         rollout, belief = collect(agent, env, family.spec, belief, tasks, 1, rng.child("episode", k), mode)

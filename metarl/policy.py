@@ -15,6 +15,7 @@ from torch import Tensor
 
 from metarl import memory
 from metarl.distribution import Categorical, Distribution, Gaussian
+from metarl.errors import Mistake
 from metarl.types import Inputs, Params, Spec, tree
 
 Activation = Literal["tanh", "relu"]
@@ -115,6 +116,20 @@ class Policy:
             params[f"{name}.{i}.bias"] = torch.zeros(out)
             width = out
         return width
+
+
+def check_shapes(own: Params, given: Params) -> None:
+    """Whether `given` parameters fit in the place of one's `own`.
+
+    Raises:
+        Mistake: names the first that does not.
+    """
+    for name in own | given:
+        here, there = (tuple(params[name].shape) if name in params else "absent" for params in (own, given))
+        if here != there:
+            raise Mistake(
+                f"warm start: parameter {name} is {there} there and {here} here; use the same agent and family"
+            )
 
 
 def _part(params: Params, name: str) -> Params:

@@ -33,9 +33,12 @@ class Rng:
     """A signed 64-bit number; a user's seed is one too."""
 
     def child(self, *names: str | int) -> Rng:
-        """The place `names` below this one; different names give independent numbers."""
-        path = repr((self.key, *names)).encode()
-        return Rng(int.from_bytes(hashlib.blake2b(path, digest_size=8).digest(), "little", signed=True))
+        """The place `names` below this one; ``child(a, b)`` is ``child(a).child(b)``."""
+        key = self.key
+        for name in names:
+            digest = hashlib.blake2b(f"{key}/{name!r}".encode(), digest_size=8).digest()
+            key = int.from_bytes(digest, "little", signed=True)
+        return Rng(key)
 
     def generator(self, device: torch.device | str = "cpu") -> torch.Generator:
         """A fresh torch generator, for draws that belong to no task row (initial weights, minibatches)."""

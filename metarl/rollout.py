@@ -33,7 +33,7 @@ def collect(
             episode outlived its horizon.
     """
     rows, lanes = belief.cue.shape[:2]
-    noise = rng.child("act").streams(tasks.index, lanes)
+    noise = tasks.streams(rng.child("act"), lanes)
     recorder = Recorder(capacity=episodes * spec.horizon)
     obs = env.reset(tasks, rng.child("env"))
     left = torch.full((rows, lanes), episodes, device=obs.device)
@@ -60,49 +60,50 @@ def collect(
     raise Mistake(f"{spec.name}: an episode outlived the horizon of {spec.horizon} steps; end it with truncated = True")
 
 
-def view(agent: Agent, tasks: Tasks, episodes: int, train_tasks: int | None = None) -> View:
-    """What `agent` may know of `tasks`: by its own `task_input`, nothing, their rows or a one-hot of `train_tasks` wide.
+def view(agent: Agent, tasks: Tasks, episodes: int, train_set: Tasks | None = None) -> View:
+    """What `agent` may know of `tasks`, by its own `task_input`: nothing, their rows, or their place in the `train_set`.
 
     Raises:
-        Mistake: a one-hot of a task outside the fixed training set.
+        Mistake: a one-hot of tasks that have no place in a fixed training set.
     """
     shown = None
     if agent.task_input == "row":
         shown = tasks.params
     elif agent.task_input == "onehot":
-        if train_tasks is None or tasks.split != "train" or int(tasks.index.max()) >= train_tasks:
+        if train_set is None or tasks.split != "train":
             raise Mistake(
-                f"task_input onehot: a {tasks.split} task has no place in the one-hot of {train_tasks or 'no'} fixed "
-                "training tasks; set train_tasks, and evaluate with split train"
+                f"task_input onehot: a {tasks.split} task has no place in a one-hot of fixed training tasks; "
+                "set train_tasks, and evaluate on the split train"
             )
-        shown = one_hot(tasks.index, train_tasks)
+        shown = one_hot(tasks.index, len(train_set))
     return View(rows=len(tasks), episodes=episodes, device=tasks.params.device, shown=shown)
 
 
 class TrainingWorld:
     """The training tasks of one family and `collect` on them, with the count of what was consumed."""
 
-    def __init__(self, family: Family, episodes: int, train_tasks: int | None, rng: Rng, device: torch.device) -> None:
+    def __init__(self, family: Family, episodes: int, train_set: Tasks | None, device: torch.device) -> None:
+        """`train_set`: the fixed tasks to train on; None: fresh ones whenever tasks are asked for."""
         self.family = family
         self.episodes = episodes
         self.progress = 0.0
         self.env_steps = 0
         self.device = device
-        self.train_tasks = train_tasks
-        self._fixed = None if train_tasks is None else family.tasks("train", train_tasks, rng.child("tasks"))
+        self.train_set = train_set
         self._envs: dict[int, BatchEnv] = {}
 
     def tasks(self, count: int, rng: Rng) -> Tasks:
-        """`count` training tasks: fresh ones, or rows of the fixed set without repetition as far as it reaches."""
-        if self._fixed is None:
+        """`count` training tasks: fresh ones, or rows of the fixed set, which is walked through before a row returns."""
+        if self.train_set is None:
             return self.family.tasks("train", count, rng.child("tasks")).to(self.device)
-        generator, size = rng.child("tasks").generator(), len(self._fixed)
+        generator, size = rng.child("tasks").generator(), len(self.train_set)
         rounds = [torch.randperm(size, generator=generator) for _ in range(-(-count // size))]
-        return self._fixed[torch.cat(rounds)[:count]].to(self.device)
+        rows = self.train_set[torch.cat(rounds)[:count]]
+        return replace(rows, copy=torch.arange(count) // size).to(self.device)
 
     def view(self, agent: Agent, tasks: Tasks) -> View:
         """What `agent` may know of `tasks`."""
-        return view(agent, tasks, self.episodes, self.train_tasks)
+        return view(agent, tasks, self.episodes, self.train_set)
 
     def collect(
         self, agent: Agent, belief: Belief, tasks: Tasks, episodes: int, rng: Rng, mode: Mode = "sample"
@@ -137,12 +138,15 @@ def _check_step(step: Step, spec: Spec, lanes: tuple[int, int], time: int) -> No
 
 
 def _check_finite(rollout: Rollout, spec: Spec) -> None:
-    for name, array in (("obs", rollout.inputs.obs), ("next_obs", rollout.next_obs), ("reward", rollout.reward)):
+    """Tells the first of all; lanes that wait count too, for 0 · NaN is NaN."""
+    found: list[tuple[int, int, str]] = []
+    for name, array in (("obs", rollout.inputs.obs), ("reward", rollout.reward), ("next_obs", rollout.next_obs)):
         if not torch.isfinite(array.sum()):
             bad = ~torch.isfinite(array.reshape(*rollout.valid.shape, -1)).all(-1)
-            if (bad & rollout.valid).any():
-                time, row, _ = (bad & rollout.valid).nonzero()[0].tolist()
-                raise Mistake(
-                    f"{spec.name}: {name} of task {int(rollout.index[row])} is not finite at step {time}; "
-                    "mend the family (a NaN would spoil the agent)"
-                )
+            found += [(time, row, name) for time, row, _ in bad.nonzero()[:1].tolist()]
+    if found:
+        time, row, name = min(found, key=lambda mistake: mistake[0])
+        raise Mistake(
+            f"{spec.name}: {name} of task {int(rollout.index[row])} is not finite at step {time}; "
+            "mend the family (a NaN would spoil the agent)"
+        )

@@ -85,7 +85,7 @@ class Session:
 
     def _start_episode(self) -> None:
         self._recorder = Recorder(self.spec.horizon)
-        self._noise = self._rng.child("episode", self._episode).streams(self._tasks.index)
+        self._noise = self._tasks.streams(self._rng.child("episode", self._episode), lanes=1)
         self._episode += 1
 
     def _row(self, name: str, obs: ArrayLike) -> torch.Tensor:

@@ -25,7 +25,7 @@ from typing import Any
 import torch
 
 from metarl import checkpoint
-from metarl.agent import Agent, make_agent
+from metarl.agent import Agent, Mode, make_agent
 from metarl.config import Config, load_config, parse, to_dict, to_yaml
 from metarl.env import Family, build_family
 from metarl.errors import Mistake
@@ -34,7 +34,7 @@ from metarl.find import find
 from metarl.log import Display, MetricsLog
 from metarl.rng import Rng
 from metarl.rollout import TrainingWorld
-from metarl.types import Spec, replace
+from metarl.types import Spec, Tasks, replace
 
 LIMITS = ("env_steps", "iterations", "minutes")
 """What may change when a run is resumed."""
@@ -116,6 +116,13 @@ def build(config: Config) -> tuple[Family, Agent]:
     if config.warm_start is not None:
         agent.warm_start(checkpoint.load(_checkpoint_path(config.warm_start))["agent"])
     return family, agent
+
+
+def train_set(config: Config, family: Family) -> Tasks | None:
+    """The fixed training tasks of a configuration, if it has any."""
+    if config.train_tasks is None:
+        return None
+    return family.tasks("train", config.train_tasks, Rng(config.seed).child("train_set"))
 
 
 @dataclass(frozen=True)
@@ -217,7 +224,7 @@ def _run(
     """Learn, log, validate and keep checkpoints until a limit is reached or a callback asks to stop."""
     rng = Rng(config.seed)
     spec = _shown_spec(config, family.spec)
-    world = TrainingWorld(family, config.episodes, config.train_tasks, rng, torch.device(config.device))
+    world = TrainingWorld(family, config.episodes, train_set(config, family), torch.device(config.device))
     counters, best = Counters(), None
     if state is not None:
         agent.load_state_dict(state["agent"])
@@ -243,8 +250,9 @@ def _run(
             progress = counters.progress(**limits)
             answers = [callback(update) for callback in callbacks]
             stop = any(answers) or progress >= 1
-            if stop or counters.iterations % config.validate_every == 0:
-                scores = _scores(config, family, agent, "validation", config.validation_tasks)
+            if progress >= 1 or counters.iterations % config.validate_every == 0:
+                split = "train" if agent.task_input == "onehot" else "validation"
+                scores = score(config, family, agent, split, config.validation_tasks)
                 record["validation"] = float(scores.figure(config.score).mean())
                 if best is None or record["validation"] > best:
                     best = record["validation"]
@@ -263,8 +271,8 @@ def _finish(config: Config, family: Family, folder: Path, display: Display) -> d
     """Report the best checkpoint on unseen tasks."""
     display.note(f"evaluating the best checkpoint on {config.test_tasks} unseen tasks")
     loaded = load(folder)
-    splits = ("test", "ood") if config.train_tasks is None or loaded.agent.task_input != "onehot" else ("train",)
-    scores = {split: _scores(config, family, loaded.agent, split, config.test_tasks) for split in splits}
+    splits = ("train",) if loaded.agent.task_input == "onehot" else ("train", "test", "ood")
+    scores = {split: score(config, family, loaded.agent, split, config.test_tasks) for split in splits}
     result = describe(folder, config, scores) | {
         "best_iteration": loaded.counters.iterations,
         "best_env_steps": loaded.counters.env_steps,
@@ -285,15 +293,19 @@ def describe(folder: Path, config: Config, scores: dict[str, Scores]) -> dict[st
     }
 
 
-def _scores(config: Config, family: Family, agent: Agent, split: str, tasks: int) -> Scores:
+def score(
+    config: Config, family: Family, agent: Agent, split: str, tasks: int, *, mode: Mode | None = None, seed: int = 0
+) -> Scores:
+    """`evaluate` as a configuration says."""
     return evaluate(
         agent,
         family,
         episodes=config.episodes,
         tasks=tasks,
         split=split,
-        mode=config.mode,
-        train_tasks=config.train_tasks,
+        mode=mode or config.mode,
+        seed=seed,
+        train_set=train_set(config, family),
         device=config.device,
     )
 

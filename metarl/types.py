@@ -24,6 +24,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import register_pytree_node, tree_map
 
+from metarl.rng import Rng, Streams
+
 __all__ = [
     "Acted",
     "Belief",
@@ -112,15 +114,20 @@ class Tasks:
     params: Tensor  # [N, P] float32: what the task is; agents see it only where it is shown
     index: Tensor  # [N] int64: identity of the row within its split
     split: str = static()  # "train", "validation", "test" or "ood"
+    copy: Tensor | None = None  # [N] int64: tells apart rows that stand here more than once
 
     def __len__(self) -> int:
         return len(self.index)
 
     def __getitem__(self, rows: slice | Tensor) -> Tasks:
-        return Tasks(self.params[rows], self.index[rows], self.split)
+        return tree_map(lambda x: x[rows], self)  # type: ignore[no-any-return]
 
     def to(self, device: torch.device) -> Tasks:
-        return Tasks(self.params.to(device), self.index.to(device), self.split)
+        return tree_map(lambda x: x.to(device), self)  # type: ignore[no-any-return]
+
+    def streams(self, rng: Rng, lanes: int) -> Streams:
+        """Every lane's own stream of chance [N, M], whatever other rows stand beside it."""
+        return rng.streams(self.index if self.copy is None else self.index + (self.copy << 32), lanes)
 
 
 @tree

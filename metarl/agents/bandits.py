@@ -41,7 +41,7 @@ class Arms:
         if self.rewards == "bernoulli":
             return (self.paid + 1) / (self.pulls + 2)
         average, deviation, low, high = self._normal()
-        mass = torch.special.ndtr(high) - torch.special.ndtr(low)
+        mass: Tensor = torch.special.ndtr(high) - torch.special.ndtr(low)
         return average + deviation * (_density(low) - _density(high)) / mass
 
     def sample(self, noise: Streams) -> Tensor:
@@ -52,7 +52,8 @@ class Arms:
             return dirichlet(beta, noise.split(0, beta.shape[-2]))[..., 0]
         average, deviation, low, high = self._normal()
         below, above = torch.special.ndtr(low), torch.special.ndtr(high)
-        return average + deviation * torch.special.ndtri(below + noise.uniform(0, low.shape[-1]) * (above - below))
+        drawn: Tensor = torch.special.ndtri(below + noise.uniform(0, low.shape[-1]) * (above - below))
+        return average + deviation * drawn
 
     def _normal(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Average and its standard deviation, and 0 and 1 in these units: the posterior is normal between the two."""

@@ -46,7 +46,7 @@ class Experience:
 # Rules: (options, experience, one stream a lane [N, M], horizon) → action values [N, M or 1, H, S, A]
 
 
-def psrl(options: settings.PSRL, seen: Experience, noise: Streams, horizon: int) -> Tensor:
+def psrl(options: settings.MDPSettings, seen: Experience, noise: Streams, horizon: int) -> Tensor:
     """Of one process drawn from the posterior."""
     return action_values(*_sampled(options, seen, noise), horizon)
 
@@ -99,7 +99,8 @@ def action_values(reward: Tensor, transition: Tensor, horizon: int, bonus: Tenso
     """
     value, values = torch.zeros_like(reward[..., 0]), []
     for left in range(horizon):
-        values.append(reward + (transition * value[..., None, None, :]).sum(-1) + left * bonus)
+        future = (transition * value[..., None, None, :]).sum(-1)  # a product of matrices would round equal rows apart
+        values.append(reward + future + left * bonus)
         value = values[-1].amax(-1)
     return torch.stack(values[::-1], dim=-3)
 

@@ -7,6 +7,7 @@ whole trial, so that exploring in the first episode is paid for by the later one
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +20,7 @@ from metarl.buffer import Rollout
 from metarl.config import at
 from metarl.moments import Moments
 from metarl.optim import ppo_loss, standardised
-from metarl.policy import Policy
+from metarl.policy import Policy, check_shapes
 from metarl.returns import gae
 from metarl.rng import Rng, Streams
 from metarl.types import Acted, Belief, Inputs, Params, Spec, View, first_cue, replace, tree, tree_map
@@ -103,8 +104,9 @@ class RL2:
         metrics: list[dict[str, Tensor]] = []
         generator = rng.child("minibatches").generator()
         entropy_weight = at(self.options.entropy_weight, world.progress)
+        minibatches = min(self.options.minibatches, len(tasks))
         for _ in range(self.options.epochs):
-            for rows in torch.randperm(len(tasks), generator=generator).to(self.device).chunk(self.options.minibatches):
+            for rows in torch.randperm(len(tasks), generator=generator).to(self.device).tensor_split(minibatches):
                 metrics.append(self._update(tree_map(lambda x: x.index_select(1, rows), batch), entropy_weight))  # noqa: B023
 
         self._watch(trial)
@@ -197,10 +199,15 @@ class RL2:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where `state_dict` was taken."""
         self.warm_start(state)
-        self._optimiser.load_state_dict(state["optimiser"])
+        self._optimiser.load_state_dict(copy.deepcopy(state["optimiser"]))  # torch would share its tensors
 
     def warm_start(self, state: dict[str, Any]) -> None:
-        """Parameters and moments of another run; a fresh optimiser."""
+        """Parameters and moments of another run; a fresh optimiser.
+
+        Raises:
+            Mistake: parameters of another architecture.
+        """
+        check_shapes(self.params, state.get("params", {}))
         self._optimise({name: value.clone() for name, value in state["params"].items()})
         moments = {name: Moments.from_state_dict(value, self.device) for name, value in state["moments"].items()}
         self.obs_moments, self.reward_moments, self.target_moments = (

@@ -39,7 +39,7 @@ class Greedy(BanditSettings):
 class EpsilonGreedy(BanditSettings):
     """The arm of the highest posterior mean, or sometimes any arm (Sutton & Barto 2018, section 2.2)."""
 
-    epsilon: float = Field(0.1, ge=0, le=1, description="probability of any arm instead of the best one")
+    epsilon: float = Field(0.05, ge=0, le=1, description="probability of any arm instead of the best one")
 
 
 class Thompson(BanditSettings):
@@ -49,7 +49,9 @@ class Thompson(BanditSettings):
 class UCB1(BanditSettings):
     """UCB1: the arm of the highest upper confidence bound (Auer et al. 2002; counts as in Duan et al. 2016)."""
 
-    bonus: float = Field(0.2, ge=0, description="c, the factor of the confidence width; UCB1 in theory has 1")
+    bonus: float = Field(
+        0.2, ge=0, description="c, the factor of the confidence width; 1 in theory, 0.2 is best on validation tasks"
+    )
 
 
 class Gittins(BanditSettings):
@@ -82,13 +84,15 @@ class PSRL(MDPSettings):
 class OPSRL(MDPSettings):
     """Optimistic PSRL: the best that any of several drawn processes promises (Osband & Van Roy 2016, TabulaRL)."""
 
-    samples: int = Field(10, ge=1, description="processes drawn for an episode")
+    samples: int = Field(5, ge=1, description="processes drawn for an episode; on validation tasks 2 to 10 are alike")
 
 
 class BEB(MDPSettings):
     """Bayesian exploration bonus: solve the mean process with a bonus for rare pairs (Kolter & Ng 2009; TabulaRL)."""
 
-    scaling: float = Field(0.001, ge=0, description="factor of the bonus")
+    scaling: float = Field(
+        1.6e-4, ge=0, description="factor of the bonus for transitions; best on validation tasks for 10 episodes"
+    )
 
 
 class CertaintyEquivalence(MDPSettings):

@@ -1,0 +1,33 @@
+# `make demo` trains and evaluates an agent; `make test` runs every check. Both make their own virtual environment first.
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+OUT ?= runs/demo
+
+.PHONY: demo test fast lint install clean
+
+install: $(BIN)/.installed
+
+$(BIN)/.installed: setup.cfg pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --editable '.[test]'
+	touch $@
+
+demo: install
+	$(BIN)/metarl train rl2/bernoulli-bandit threads=2 --out $(OUT) --resume
+	$(BIN)/metarl evaluate $(OUT) --beside random,greedy,thompson,ucb1,gittins
+	$(BIN)/metarl plot $(OUT)
+
+test: lint
+	$(BIN)/pytest --numprocesses 2
+
+fast: install
+	$(BIN)/pytest --numprocesses 2 -m 'not learning'
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

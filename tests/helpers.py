@@ -1,0 +1,110 @@
+"""A family and an agent that the tests share, simple enough to be followed by hand."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+from metarl.buffer import Rollout
+from metarl.env import BatchEnv, Family
+from metarl.rng import Rng, Streams
+from metarl.rollout import collect
+from metarl.types import Acted, Belief, Inputs, Spec, Step, Tasks, View, first_cue, replace
+
+CPU = torch.device("cpu")
+
+
+class Ragged:
+    """Episodes whose course is known by heart: episode e of task i lasts `length(i, e)` steps.
+
+    Five steps are more than the horizon of four, so those episodes are truncated and all others terminate. Step s of
+    episode e pays 10 e + s + 1. The observation is (task, episode, step, a number from the row's own stream).
+    """
+
+    def __init__(self, discrete: bool = True) -> None:
+        observation = {"task": 1, "episode": 1, "step": 1, "noise": 1}
+        self.spec = Spec("ragged", observation, action_width=2, discrete=discrete, horizon=4, task_width=1)
+
+    @staticmethod
+    def length(index: Tensor, episode: Tensor) -> Tensor:
+        return 1 + (index + 2 * episode) % 5
+
+    def tasks(self, split: str, count: int, rng: Rng) -> Tasks:
+        index = torch.arange(count)
+        return Tasks(index.unsqueeze(1).float(), index, split)
+
+    def make(self, lanes: int) -> _RaggedEnv:
+        return _RaggedEnv(self, lanes)
+
+
+class _RaggedEnv:
+    def __init__(self, family: Ragged, lanes: int) -> None:
+        self.family, self.lanes = family, lanes
+
+    def reset(self, tasks: Tasks, rng: Rng) -> Tensor:
+        self.noise = tasks.streams(rng, self.lanes)
+        self.index = tasks.index.unsqueeze(1).expand(-1, self.lanes)
+        self.episode, self.moved = torch.zeros_like(self.index), torch.zeros_like(self.index)
+        self.time = 0
+        return self.look(self.episode, self.moved)
+
+    def step(self, action: Tensor) -> Step:
+        reward = 10.0 * self.episode + self.moved + 1
+        self.time += 1
+        episode, moved, horizon = self.episode, self.moved + 1, self.family.spec.horizon
+        length = self.family.length(self.index, episode)
+        terminated = moved == length
+        truncated = (moved == horizon) & ~terminated
+        done = terminated | truncated
+        self.episode, self.moved = episode + done.long(), moved.masked_fill(done, 0)
+        return Step(self.look(self.episode, self.moved), self.look(episode, moved), reward, terminated, truncated)
+
+    def look(self, episode: Tensor, moved: Tensor) -> Tensor:
+        noise = self.noise.uniform(self.time, 1)
+        return torch.cat([torch.stack([self.index, episode, moved], dim=-1).float(), noise], dim=-1)
+
+
+class Counting:
+    """Acts at random and believes in the number of its own steps."""
+
+    task_input = "none"
+
+    def __init__(self, spec: Spec) -> None:
+        self.spec = spec
+
+    def begin(self, view: View, lanes: int) -> Belief:
+        return Belief(first_cue(self.spec, view.rows, lanes, view.device), lane=(torch.zeros(view.rows, lanes),))
+
+    def act(self, belief: Belief, obs: Tensor, noise: Streams, counter: int, mode: str) -> tuple[Acted, Belief]:
+        action = random_action(self.spec, noise, counter)
+        count = belief.lane[0]
+        acted = Acted(Inputs(obs, cue=belief.cue), action, torch.zeros_like(count), {"count": count})
+        return acted, replace(belief, lane=(count + 1,))
+
+    def adapt(self, belief: Belief, rollout: Rollout) -> Belief:
+        return belief
+
+
+def random_action(spec: Spec, noise: Streams, counter: int) -> Tensor:
+    """A uniform action for every lane of `noise`."""
+    if spec.discrete:
+        return (noise.uniform(counter, 1).squeeze(-1) * spec.action_width).long()
+    return 2 * noise.uniform(counter, spec.action_width) - 1
+
+
+def live(
+    family: Family, tasks: Tasks, episodes: int, *, lanes: int = 1, seed: int = 0, env: BatchEnv | None = None
+) -> tuple[Rollout, Belief]:
+    """What a `Counting` agent lives through."""
+    agent = Counting(family.spec)
+    belief = agent.begin(View(len(tasks), episodes, CPU), lanes)
+    return collect(agent, env or family.make(lanes), family.spec, belief, tasks, episodes, Rng(seed))
+
+
+def same(a: object, b: object) -> bool:
+    """Whether two trees hold the same tensors, bit for bit."""
+    left, right = tree_leaves(a), tree_leaves(b)
+    return len(left) == len(right) and all(
+        torch.equal(x, y) if isinstance(x, Tensor) else x == y for x, y in zip(left, right, strict=True)
+    )

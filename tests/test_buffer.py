@@ -1,0 +1,90 @@
+"""The rollout buffer, on ragged episodes written by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from helpers import CPU, Ragged, live, same
+
+from metarl.buffer import Recorder, Rollout
+from metarl.rng import Rng
+from metarl.types import Acted, Inputs, Step, Tasks, tree_map
+
+# Two episodes a row: row 0 lives 1 + 2 steps and waits for two, row 1 lives 2 + 3.
+TERMINATED = [[1, 0], [0, 1], [1, 0], [1, 0], [0, 0]]  # what a waiting lane reports (row 0, step 3) means nothing
+TRUNCATED = [[0, 0], [0, 0], [0, 0], [0, 0], [0, 1]]
+VALID = [[1, 1], [1, 1], [1, 1], [0, 1], [0, 1]]
+REWARD = [[1, 10], [2, 20], [3, 30], [99, 40], [99, 50]]
+
+
+@pytest.fixture
+def ragged() -> Rollout:
+    def array(rows: list[list[int]]) -> torch.Tensor:
+        return torch.tensor(rows).unsqueeze(-1)
+
+    obs = torch.randn(5, 2, 1, 3)
+    return Rollout(
+        inputs=Inputs(obs),
+        action=torch.zeros(5, 2, 1, dtype=torch.long),
+        log_prob=torch.randn(5, 2, 1),
+        reward=array(REWARD).float(),
+        next_obs=obs,
+        terminated=array(TERMINATED).bool(),
+        truncated=array(TRUNCATED).bool(),
+        valid=array(VALID).bool(),
+        index=torch.tensor([4, 7]),
+        extras={"value": torch.randn(5, 2, 1)},
+    )
+
+
+def test_episodes_are_numbered_from_zero(ragged: Rollout):
+    episode = ragged.episode().squeeze(-1)
+    assert episode[:3, 0].tolist() == [0, 1, 1]
+    assert episode[:, 1].tolist() == [0, 0, 1, 1, 1]
+
+
+def test_returns_are_sums_over_episodes_without_the_waiting(ragged: Rollout):
+    assert ragged.episode_returns().squeeze(-1).tolist() == [[1, 30], [5, 120]]
+    assert ragged.episode_returns(torch.ones_like(ragged.reward)).squeeze(-1).tolist() == [[1, 2], [2, 3]]
+
+
+def test_steps_lived_through_are_counted(ragged: Rollout):
+    assert ragged.env_steps == 3 + 5
+    assert ragged.done.squeeze(-1).int().tolist() == [[1, 0], [0, 1], [1, 0], [1, 0], [0, 1]]
+
+
+def test_rows_choose_from_every_array(ragged: Rollout):
+    swapped = ragged.rows(torch.tensor([1, 0]))
+    assert swapped.index.tolist() == [7, 4]
+    assert torch.equal(swapped.extras["value"], ragged.extras["value"].flip(1))
+    assert torch.equal(swapped.inputs.obs, ragged.inputs.obs.flip(1))
+    assert same(swapped.rows(torch.tensor([1, 0])), ragged)
+    assert swapped.success is None
+
+
+def test_returns_of_what_was_collected_are_those_by_hand():
+    """Episode e of task i pays Σ_{s=1}^{L} (10 e + s) = 10 e L + L (L + 1) / 2, L its length."""
+    family = Ragged()
+    rollout, _ = live(family, family.tasks("test", 5, Rng(0)), episodes=4)
+    index, episode = torch.meshgrid(torch.arange(5), torch.arange(4), indexing="ij")
+    length = family.length(index, episode).clamp(max=4)
+    expected = 10 * episode * length + length * (length + 1) // 2
+    assert torch.equal(rollout.episode_returns().squeeze(-1).t(), expected.float())
+    assert rollout.env_steps == length.sum()
+
+
+def test_the_recorder_keeps_what_was_written():
+    """Copies, so that a family may hand out the same array at every step."""
+    recorder, shared = Recorder(capacity=5), torch.zeros(2, 1)
+    never = torch.zeros(2, 1, dtype=torch.bool)
+    for t in range(3):
+        shared.fill_(t)
+        step = Step(shared.unsqueeze(-1), shared.unsqueeze(-1), shared, never, never, success=never)
+        recorder.write(Acted(Inputs(shared.unsqueeze(-1)), shared.long(), shared, {"value": shared}), step, ~never)
+    rollout = recorder.rollout(Tasks(torch.zeros(2, 1), torch.arange(2), "train"))
+    expected = torch.arange(3.0).view(3, 1, 1).expand(3, 2, 1)
+    for array in (rollout.reward, rollout.extras["value"], rollout.inputs.obs.squeeze(-1), rollout.action.float()):
+        assert torch.equal(array, expected)
+    assert rollout.success.shape == (3, 2, 1)
+    assert rollout.training_reward is None
+    assert same(tree_map(lambda x: x.to(CPU), rollout), rollout)

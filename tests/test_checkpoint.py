@@ -1,0 +1,83 @@
+"""Checkpoints are whole or absent, and never executed."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pickle
+
+import pytest
+import torch
+
+from metarl import checkpoint
+from metarl.errors import Mistake
+
+
+def test_what_is_saved_is_loaded(tmp_path):
+    content = {"weights": {"a": torch.arange(3.0)}, "count": 3, "best": None, "name": "x", "list": [1, 2.5]}
+    checkpoint.save(tmp_path / "c.pt", content)
+    loaded = checkpoint.load(tmp_path / "c.pt")
+    assert torch.equal(loaded["weights"]["a"], torch.arange(3.0))
+    assert {key: loaded[key] for key in ("count", "best", "name", "list")} == {
+        key: content[key] for key in ("count", "best", "name", "list")
+    }
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.99])
+def test_truncated_checkpoint_is_one_clear_line(tmp_path, share):
+    path = tmp_path / "c.pt"
+    checkpoint.save(path, {"weights": torch.zeros(1000)})
+    data = path.read_bytes()
+    path.write_bytes(data[: int(share * len(data))])
+    with pytest.raises(Mistake, match=r"c\.pt is truncated or no checkpoint") as error:
+        checkpoint.load(path)
+    assert "\n" not in str(error.value)
+
+
+class Bomb:
+    def __reduce__(self):
+        return os.mkdir, ("exploded",)
+
+
+def test_code_in_a_checkpoint_is_not_executed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"format": checkpoint.FORMAT, "bomb": Bomb()}, tmp_path / "c.pt")
+    (tmp_path / "d.pt").write_bytes(pickle.dumps(Bomb(), protocol=2))
+    for name in ("c.pt", "d.pt"):
+        with pytest.raises(Mistake):
+            checkpoint.load(tmp_path / name)
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_other_formats_and_foreign_files_are_refused(tmp_path, monkeypatch):
+    torch.save({"weights": torch.zeros(1)}, tmp_path / "foreign.pt")
+    with pytest.raises(Mistake, match="was not written by metarl"):
+        checkpoint.load(tmp_path / "foreign.pt")
+    monkeypatch.setattr(checkpoint, "FORMAT", checkpoint.FORMAT + 1)
+    checkpoint.save(tmp_path / "newer.pt", {})
+    monkeypatch.undo()
+    with pytest.raises(Mistake, match="has format 2, written by metarl"):
+        checkpoint.load(tmp_path / "newer.pt")
+    with pytest.raises(Mistake, match="no such file"):
+        checkpoint.load(tmp_path / "absent.pt")
+
+
+def test_full_disk_leaves_the_old_file_and_no_scraps(tmp_path, monkeypatch):
+    path = tmp_path / "c.pt"
+    checkpoint.save(path, {"count": 1})
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(Mistake, match=r"the disk is full.*--resume"):
+        checkpoint.save(path, {"count": 2})
+    monkeypatch.undo()
+    assert checkpoint.load(path)["count"] == 1
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_unwritable_folder_is_a_mistake(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(Mistake, match="could not be written"):
+        checkpoint.write_atomically(tmp_path / "file" / "c.pt", b"")

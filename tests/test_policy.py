@@ -1,0 +1,184 @@
+"""Action distributions against torch's, and the policy: whole sequences equal steps, copies equal single ones."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from helpers import CPU, same
+from scipy import stats
+
+from metarl.distribution import Categorical, Gaussian
+from metarl.policy import Decision, Policy
+from metarl.rng import Rng
+from metarl.types import Inputs, Params, Spec, tree_map
+
+MEMORIES = ["none", "gru", "lstm"]
+T, N, M, O, A = 5, 3, 2, 4, 3  # noqa: E741  (letters of metarl.types)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Distributions
+
+
+def test_categorical_is_torchs():
+    logits = torch.randn(6, 4, A)
+    ours, theirs = Categorical(logits), torch.distributions.Categorical(logits=logits)
+    action = theirs.sample()
+    torch.testing.assert_close(ours.log_prob(action), theirs.log_prob(action))
+    torch.testing.assert_close(ours.entropy(), theirs.entropy())
+    assert torch.equal(ours.mode(), theirs.probs.argmax(-1))
+    everything = torch.stack([ours.log_prob(torch.full((6, 4), a)) for a in range(A)]).exp().sum(0)
+    torch.testing.assert_close(everything, torch.ones(6, 4))
+
+
+@pytest.mark.parametrize("log_std_shape", [(A,), (6, 4, A)], ids=["shared", "of each"])
+def test_gaussian_is_torchs_summed_over_entries(log_std_shape: tuple[int, ...]):
+    """A mean over the entries instead of the sum would change ratios and divergences (SPECS 1.4, item 14)."""
+    mean, log_std = torch.randn(6, 4, A), torch.randn(log_std_shape)
+    ours, theirs = Gaussian(mean, log_std), torch.distributions.Normal(mean, log_std.exp())
+    action = theirs.sample()
+    torch.testing.assert_close(ours.log_prob(action), theirs.log_prob(action).sum(-1))
+    torch.testing.assert_close(ours.entropy(), theirs.entropy().sum(-1))
+    assert torch.equal(ours.mode(), mean)
+
+
+def test_categorical_draws_by_its_probabilities():
+    probs = torch.tensor([0.1, 0.6, 0.0, 0.3], dtype=torch.float64)
+    noise = Rng(0).streams(torch.arange(100_000))
+    action = Categorical(probs.log().float().expand(100_000, 1, 4)).sample(noise, 0)
+    counts = torch.bincount(action.flatten(), minlength=4)
+    assert action.shape == (100_000, 1)
+    assert counts[2] == 0
+    assert stats.chisquare(counts[[0, 1, 3]].numpy(), 1e5 * probs[[0, 1, 3]].numpy()).pvalue > 1e-3
+
+
+def test_gaussian_draws_by_its_density():
+    mean, log_std = torch.tensor([1.0, -2.0]), torch.tensor([0.5, -1.0])
+    action = Gaussian(mean.expand(20_000, 1, 2), log_std).sample(Rng(0).streams(torch.arange(20_000)), 0)
+    for i in range(2):
+        assert stats.kstest(action[:, 0, i].numpy(), "norm", (mean[i].item(), log_std[i].exp().item())).pvalue > 1e-3
+    assert abs(torch.corrcoef(action.squeeze(1).t())[0, 1]) < 4 / math.sqrt(20_000)
+
+
+def test_a_draw_is_a_function_of_its_place():
+    noise = Rng(0).streams(torch.arange(50))
+    for actions in (Categorical(torch.zeros(50, 1, 9)), Gaussian(torch.zeros(50, 1, 2), torch.zeros(2))):
+        assert same(actions.sample(noise, 3), actions.sample(noise, 3))
+        assert not same(actions.sample(noise, 3), actions.sample(noise, 4))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The policy
+
+
+def make(memory: str = "none", discrete: bool = True) -> tuple[Policy, Params]:
+    """A policy whose heads are not tiny, so that differences show."""
+    policy = Policy(O, A, discrete, memory=memory, memory_width=6, encoder=(5,), body=(7, 4))
+    return policy, tree_map(lambda x: x + 0.3 * torch.randn_like(x), policy.init(Rng(0).generator()))
+
+
+def copies(params: Params) -> Params:
+    """One perturbed copy a task."""
+    return {name: value + 0.1 * torch.randn(N, *value.shape) for name, value in params.items()}
+
+
+@pytest.fixture
+def inputs() -> Inputs:
+    torch.manual_seed(0)
+    return Inputs(torch.randn(T, N, M, O - 1), cue=torch.randn(T, N, M, 1))
+
+
+def by_steps(policy: Policy, params: Params, inputs: Inputs) -> Decision:
+    state, decisions = policy.start(N, M, CPU), []
+    for t in range(T):
+        decision, state = policy.step(params, tree_map(lambda x, t=t: x[t], inputs), state)
+        decisions.append((decision.value, decision.actions.entropy(), decision.actions.mode()))
+    return [torch.stack(part) for part in zip(*decisions, strict=True)]
+
+
+@pytest.mark.parametrize("per_task", [False, True], ids=["shared", "per task"])
+@pytest.mark.parametrize("discrete", [True, False], ids=["discrete", "continuous"])
+@pytest.mark.parametrize("memory", MEMORIES)
+def test_a_whole_sequence_equals_its_steps(memory: str, discrete: bool, per_task: bool, inputs: Inputs):
+    """Else acting and learning would disagree about the policy."""
+    policy, params = make(memory, discrete)
+    params = copies(params) if per_task else params
+    whole = policy.unroll(params, inputs, policy.start(N, M, CPU))
+    expected = by_steps(policy, params, inputs)
+    for ours, theirs in zip((whole.value, whole.actions.entropy(), whole.actions.mode()), expected, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("discrete", [True, False], ids=["discrete", "continuous"])
+@pytest.mark.parametrize("memory", MEMORIES)
+def test_one_copy_a_task_equals_the_loop_over_tasks(memory: str, discrete: bool, inputs: Inputs):
+    policy, params = make(memory, discrete)
+    params = copies(params)
+    together = policy.unroll(params, inputs, policy.start(N, M, CPU))
+    action = together.actions.mode()
+    for i in range(N):
+        row = tree_map(lambda x, i=i: x[:, i : i + 1], inputs)
+        alone = policy.unroll({k: v[i] for k, v in params.items()}, row, policy.start(1, M, CPU))
+        torch.testing.assert_close(together.value[:, i : i + 1], alone.value)
+        torch.testing.assert_close(
+            together.actions.log_prob(action)[:, i : i + 1], alone.actions.log_prob(action[:, i : i + 1])
+        )
+
+
+@pytest.mark.parametrize("discrete", [True, False], ids=["discrete", "continuous"])
+def test_a_feed_forward_policy_can_be_vmapped_over_tasks(discrete: bool, inputs: Inputs):
+    """A loss written for one task, mapped over the axis N, is the same as one copy a task."""
+    policy, params = make("none", discrete)
+    params = copies(params)
+    mapped = torch.func.vmap(lambda p, x: policy.unroll(p, x, ()), in_dims=(0, 1), out_dims=1)
+    torch.testing.assert_close(mapped(params, inputs).value, policy.unroll(params, inputs, ()).value)
+    first = inputs.obs.new_zeros(())  # and differentiated
+
+    def one(p: Params, x: Inputs) -> torch.Tensor:
+        return policy.unroll(p, x, ()).actions.entropy().mean() + first
+
+    per_task = torch.func.vmap(torch.func.grad(one), in_dims=(0, 1))(params, inputs)
+    i = N - 1
+    alone = torch.func.grad(one)({k: v[i] for k, v in params.items()}, tree_map(lambda x: x[:, i], inputs))
+    torch.testing.assert_close({k: v[i] for k, v in per_task.items()}, alone)
+
+
+@pytest.mark.parametrize("memory", ["gru", "lstm"])
+def test_memory_reaches_later_decisions_only(memory: str, inputs: Inputs):
+    policy, params = make(memory)
+    inputs.obs.requires_grad_()
+    value = policy.unroll(params, inputs, policy.start(N, M, CPU)).value
+    (grad,) = torch.autograd.grad(value[2, 1, 0], inputs.obs)
+    touched = grad.abs().sum(-1) > 0
+    expected = torch.zeros(T, N, M, dtype=torch.bool)
+    expected[:3, 1, 0] = True
+    assert torch.equal(touched, expected)
+
+
+def test_the_first_policy_is_nearly_uniform_or_has_the_wished_spread(inputs: Inputs):
+    discrete = Policy(O, A, True, memory="gru", body=(32,))
+    decision = discrete.unroll(discrete.init(Rng(1).generator()), inputs, discrete.start(N, M, CPU))
+    assert float(decision.actions.entropy().min()) > math.log(A) - 1e-3
+    continuous = Policy(O, A, False, initial_std=0.3)
+    actions = continuous.unroll(continuous.init(Rng(1).generator()), inputs, ()).actions
+    torch.testing.assert_close(actions.log_std.exp(), torch.full((A,), 0.3))
+    assert float(actions.mean.abs().max()) < 0.1
+
+
+def test_weights_are_orthogonal_gate_by_gate():
+    params = Policy(O, A, True, memory="lstm", memory_width=4, encoder=(4,)).init(Rng(2).generator())
+    for block in (
+        *params["memory.w_ih"].chunk(4),
+        *params["memory.w_hh"].chunk(4),
+        params["encoder.0.weight"] / 2**0.5,
+    ):
+        torch.testing.assert_close(block @ block.t(), torch.eye(4))
+    assert same(params, Policy(O, A, True, memory="lstm", memory_width=4, encoder=(4,)).init(Rng(2).generator()))
+
+
+def test_width_counts_the_parts_that_are_shown():
+    spec = Spec("s", {"a": 2, "b": 3}, action_width=4, discrete=True, horizon=1, task_width=7)
+    assert Policy.width(spec) == 5
+    assert Policy.width(spec, cue=True, task=7, latent=2, option=1) == 5 + 6 + 7 + 2 + 1
