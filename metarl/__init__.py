@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from metarl.config import Config, load_config, parse
     from metarl.env import BatchEnv, Family, make_family
     from metarl.errors import Mistake
-    from metarl.evaluate import Scores, combine, evaluate
+    from metarl.evaluation import Scores, combine, evaluate
     from metarl.find import Settings
     from metarl.rng import Rng
     from metarl.session import Session
-    from metarl.train import Update, build, learn, load, train
+    from metarl.training import Update, build, learn, load, train
     from metarl.types import Spec, Step, Tasks
 
 _HOME = {
@@ -25,11 +25,11 @@ _HOME = {
     "metarl.config": ("Config", "load_config", "parse"),
     "metarl.env": ("BatchEnv", "Family", "make_family"),
     "metarl.errors": ("Mistake",),
-    "metarl.evaluate": ("Scores", "combine", "evaluate"),
+    "metarl.evaluation": ("Scores", "combine", "evaluate"),
     "metarl.find": ("Settings",),
     "metarl.rng": ("Rng",),
     "metarl.session": ("Session",),
-    "metarl.train": ("Update", "build", "learn", "load", "train"),
+    "metarl.training": ("Update", "build", "learn", "load", "train"),
     "metarl.types": ("Spec", "Step", "Tasks"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}

@@ -63,7 +63,7 @@ def train(
         return
     folder = out or Path("runs") / f"{name}-{loaded.seed}"
 
-    from metarl.train import train as run
+    from metarl.training import train as run
 
     result = run(loaded, folder, resume=resume, quiet=quiet)
     for split, score in result["scores"].items():
@@ -138,9 +138,9 @@ def plot(
     from metarl import plot as draw
     from metarl.comparison import runs as runs_in
 
-    folder = out or runs[0]
+    folder, found = out or runs[0], [child for run in runs for child in runs_in(run)]
     folder.mkdir(parents=True, exist_ok=True)
-    print(draw.learning_curve([child for run in runs for child in runs_in(run)], folder / "learning.png"))
+    print(draw.learning_curve(found, folder / "learning.png"))
     print(draw.adaptation_curve(draw.read_scores(runs[0]), folder / "adaptation.png"))
 
 
@@ -228,5 +228,4 @@ def _print_table(scores: Mapping[str, Mapping[str, Any]]) -> None:
         summary = score["summary"]
         cells = [summary[key]["mean"] for key in ("total", "last", *known)] + [summary["total"]["iqm"]]
         table.add_row(name, *(f"{cell['value']:.2f} [{cell['low']:.2f}, {cell['high']:.2f}]" for cell in cells))
-    console = Console()
-    console.print(table, soft_wrap=not console.is_terminal)
+    Console(width=None if sys.stdout.isatty() else 160).print(table)

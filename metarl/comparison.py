@@ -8,8 +8,8 @@ from pathlib import Path
 from metarl.agent import Agent, Mode, make_agent
 from metarl.config import Config
 from metarl.errors import Mistake
-from metarl.evaluate import Scores, combine
-from metarl.train import load, score
+from metarl.evaluation import Scores, combine
+from metarl.training import load, score
 
 
 def runs(path: str | Path) -> list[Path]:

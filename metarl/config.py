@@ -27,15 +27,17 @@ from metarl.find import Found, Settings, find
 
 SHIPPED = Path(str(files("metarl_configs")))
 
-Schedule = float | tuple[float, float]
-"""A constant, or ``[first, last]``: a straight line over the run."""
+Schedule = float | tuple[float, float] | tuple[float, float, float]
+"""A constant; ``[first, last]``, a straight line over the run; or ``[first, last, share]``, over that share of the run."""
 
 
 def at(schedule: Schedule, progress: float) -> float:
     """The value of a schedule when `progress` (0 to 1) of the training is over."""
-    if isinstance(schedule, tuple):
-        return schedule[0] + (schedule[1] - schedule[0]) * min(max(progress, 0.0), 1.0)
-    return schedule
+    if not isinstance(schedule, tuple):
+        return schedule
+    first, last = schedule[:2]
+    share = schedule[2] if len(schedule) == 3 else 1.0
+    return first + (last - first) * min(max(progress / share, 0.0), 1.0)
 
 
 class Choice(BaseModel):

@@ -47,6 +47,10 @@ class Policy:
     body: tuple[int, ...] = ()
     activation: Activation = "tanh"
     initial_std: float = 1.0
+    obs_width: int = 0
+    """Of the observation within the inputs; needed by the two options below."""
+    pair_input: bool = False
+    readout: Literal["linear", "observation"] = "linear"
 
     @staticmethod
     def width(spec: Spec, *, cue: bool = False, task: int = 0, latent: int = 0, option: int = 0) -> int:
@@ -56,7 +60,8 @@ class Policy:
     def init(self, generator: torch.Generator) -> Params:
         """Orthogonal weights, zero biases; small heads, so that the first policy is close to uniform and the value flat."""
         params: Params = {}
-        width = self._init_layers(params, "encoder", self.input_width, self.encoder, generator)
+        width = self.input_width + (2 * self.obs_width * self.action_width if self.pair_input else 0)
+        width = self._init_layers(params, "encoder", width, self.encoder, generator)
         if self.memory != "none":
             gates, last = memory.GATES[self.memory], width
             width = self.memory_width
@@ -65,42 +70,63 @@ class Policy:
             params["memory.b_ih"] = torch.zeros(gates * width)
             params["memory.b_hh"] = torch.zeros(gates * width)
         width = self._init_layers(params, "body", width, self.body, generator)
+        maps = 1 if self.readout == "linear" else 1 + self.obs_width
         for head, out, gain in (("action", self.action_width, 0.01), ("value", 1, 0.0)):
-            params[f"{head}.weight"] = gain * _orthogonal(1, out, width, generator)
-            params[f"{head}.bias"] = torch.zeros(out)
+            params[f"{head}.weight"] = gain * _orthogonal(maps, out, width, generator)
+            params[f"{head}.bias"] = torch.zeros(maps * out)
         if not self.discrete:
             params["action.log_std"] = torch.full((self.action_width,), math.log(self.initial_std))
         return params
 
     def start(self, rows: int, lanes: int, device: torch.device) -> State:
-        """The memory before the first step."""
-        if self.memory == "none":
-            return ()
-        return memory.start(self.memory, self.memory_width, rows, lanes, device)
+        """What is remembered before the first step: nothing."""
+        state = () if self.memory == "none" else memory.start(self.memory, self.memory_width, rows, lanes, device)
+        return (*state, torch.zeros(rows, lanes, self.obs_width, device=device)) if self.pair_input else state
 
     def step(self, params: Params, inputs: Inputs, state: State) -> tuple[Decision, State]:
         """One time step: inputs [N, M, …] → decision [N, M], the memory after it."""
-        features = self._layers(params, "encoder", self.encoder, inputs.flat())
+        held, previous = (state[:-1], state[-1]) if self.pair_input else (state, inputs.obs)
+        features = self._layers(params, "encoder", self.encoder, self._features(inputs, previous))
         if self.memory != "none":
-            state = memory.step(self.memory, _part(params, "memory"), features, state)
-            features = state[0]
-        return self._decide(params, features), state
+            held = memory.step(self.memory, _part(params, "memory"), features, held)
+            features = held[0]
+        return self._decide(params, features, inputs.obs), (*held, inputs.obs) if self.pair_input else held
 
     def unroll(self, params: Params, inputs: Inputs, state: State) -> Decision:
         """A whole sequence from its start: inputs [T, N, M, …] → decision [T, N, M]; equals T calls of `step`."""
-        features = self._layers(params, "encoder", self.encoder, inputs.flat())
+        held, previous = state, inputs.obs
+        if self.pair_input:
+            held, previous = state[:-1], torch.cat([state[-1].unsqueeze(0), inputs.obs[:-1]])
+        features = self._layers(params, "encoder", self.encoder, self._features(inputs, previous))
         if self.memory != "none":
-            features = memory.unroll(self.memory, _part(params, "memory"), features, state)
-        return self._decide(params, features)
+            features = memory.unroll(self.memory, _part(params, "memory"), features, held)
+        return self._decide(params, features, inputs.obs)
 
-    def _decide(self, params: Params, features: Tensor) -> Decision:
+    def _features(self, inputs: Inputs, previous: Tensor) -> Tensor:
+        """[..., I]: the flat inputs, with the previous obs [..., O] times action if `pair_input` [..., 2·O·A]."""
+        if not self.pair_input:
+            return inputs.flat()
+        assert inputs.cue is not None
+        action, reward, _ = inputs.cue.split([self.action_width, 1, 1], dim=-1)
+        pair = (previous.unsqueeze(-1) * action.unsqueeze(-2)).flatten(-2)
+        return torch.cat([inputs.flat(), pair, pair * reward], dim=-1)
+
+    def _decide(self, params: Params, features: Tensor, obs: Tensor) -> Decision:
         features = self._layers(params, "body", self.body, features)
-        action = memory.affine(features, params["action.weight"], params["action.bias"])
-        value = memory.affine(features, params["value.weight"], params["value.bias"]).squeeze(-1)
+        action = self._read(features, obs, params["action.weight"], params["action.bias"])
+        value = self._read(features, obs, params["value.weight"], params["value.bias"]).squeeze(-1)
         if self.discrete:
             return Decision(Categorical(action), value)
         log_std = params["action.log_std"]
         return Decision(Gaussian(action, log_std.unsqueeze(-2) if log_std.dim() > 1 else log_std), value)
+
+    def _read(self, features: Tensor, obs: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """[..., W]: one map of the features, or the one that (1, obs) mixes from 1 + O of them."""
+        out = memory.affine(features, weight, bias)
+        if self.readout == "linear":
+            return out
+        maps: Tensor = out.unflatten(-1, (1 + self.obs_width, -1))
+        return maps[..., 0, :] + torch.matmul(obs.unsqueeze(-2), maps[..., 1:, :]).squeeze(-2)
 
     def _layers(self, params: Params, name: str, widths: tuple[int, ...], x: Tensor) -> Tensor:
         activate = torch.tanh if self.activation == "tanh" else torch.relu

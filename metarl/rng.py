@@ -45,11 +45,8 @@ class Rng:
         return torch.Generator(device).manual_seed(self.key & 0x7FFF_FFFF_FFFF_FFFF)
 
     def streams(self, index: Tensor, lanes: int = 1) -> Streams:
-        """One stream for each task row of `index` [N] and each lane → keys [N, M].
-
-        A row that stands in `index` again, as in a batch of a small fixed training set, gets streams of its own.
-        """
-        row = _hash(index.unsqueeze(1) * _GOLDEN + self.key) + _repeats(index).unsqueeze(1) * _MIX_1
+        """One stream for each task row of `index` [N] and each lane → keys [N, M]."""
+        row = _hash(index.unsqueeze(1) * _GOLDEN + self.key)
         return Streams(_hash(row + torch.arange(1, lanes + 1, device=index.device) * _GOLDEN))
 
 
@@ -94,13 +91,6 @@ class Streams:
         counters = torch.arange(first, first + size, device=device).view(-1, *(1 for _ in self.keys.shape), 1)
         place = counters * _WIDEST_DRAW + torch.arange(1, width + 1, device=device)
         return _hash(self.keys.unsqueeze(-1) + place * _GOLDEN)
-
-
-def _repeats(index: Tensor) -> Tensor:
-    """[N] → [N]: how often the same entry stood before."""
-    ordered, order = index.sort(stable=True)
-    place = torch.arange(len(index), device=index.device)
-    return torch.empty_like(place).scatter_(0, order, place - torch.searchsorted(ordered, ordered))
 
 
 def _hash(x: Tensor) -> Tensor:

@@ -178,7 +178,8 @@ def test_configurations_that_are_not_there_are_mistakes(tmp_path):
 
 def test_schedules_are_straight_lines_within_the_run():
     assert at(0.5, 0.3) == 0.5
-    assert [at((2.0, 4.0), progress) for progress in (-1, 0, 0.25, 1, 2)] == [2, 2, 2.5, 4, 4]
+    assert [at((2.0, 4.0), progress) for progress in (0, 0.25, 1, 2)] == [2, 2.5, 4, 4]
+    assert [at((2.0, 4.0, 0.5), progress) for progress in (0, 0.25, 0.5, 1)] == [2, 3, 4, 4]
 
 
 def test_configurations_are_frozen():

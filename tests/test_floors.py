@@ -11,13 +11,13 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 FLOORS = {
-    0: "errors returns rng stats types",
-    1: "buffer checkpoint find memory moments distribution",
-    2: "config log policy",
-    3: "agent agents.settings agents.strategy_settings env optim plot",
-    4: "agents.strategy rollout session",
-    5: "agents.bandits agents.mdps agents.rl2 evaluate",
-    6: "train",
+    0: "errors returns rng stats",
+    1: "checkpoint find types",
+    2: "buffer config distribution log memory moments",
+    3: "agents.settings agents.strategy_settings agent env plot policy",
+    4: "agents.strategy optim rollout session",
+    5: "agents.bandits agents.mdps agents.rl2 evaluation",
+    6: "training",
     7: "comparison",
     8: "cli",
     9: "__init__ __main__ agents.__init__",
@@ -100,14 +100,14 @@ from ..types import Spec
 if TYPE_CHECKING:
     from metarl.buffer import Rollout
 def later():
-    from metarl.train import train
+    from metarl.training import train
 """
     assert sorted(set(imports("metarl.agents.rl2", source))) == [
         "metarl.agents.settings",
         "metarl.buffer",
         "metarl.memory",
         "metarl.rng",
-        "metarl.train",
+        "metarl.training",
         "metarl.types",
         "ray",
     ]

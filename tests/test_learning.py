@@ -11,10 +11,10 @@ import torch
 
 from metarl.agents import rl2
 from metarl.config import load_config
-from metarl.evaluate import evaluate
+from metarl.evaluation import evaluate
 from metarl.rng import Rng
 from metarl.rollout import TrainingWorld
-from metarl.train import build, learn
+from metarl.training import build, learn
 from metarl.types import replace
 
 THRESHOLD = 6.61  # between greedy's 6.56 ± .01 and the optimum; the standard error of a score is .01

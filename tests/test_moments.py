@@ -47,7 +47,8 @@ def test_each_column_may_have_its_own_valid_samples():
 def test_nothing_new_changes_nothing():
     x = torch.randn(7, 1)
     before = Moments.unknown(1, CPU).update(x, all_valid(x))
-    assert same(before.update(torch.randn(7, 1), ~all_valid(x)), before)
+    for window in (3.0, float("inf")):
+        assert same(before.update(torch.randn(7, 1), ~all_valid(x), window), before)
 
 
 def test_nothing_seen_scales_nothing():

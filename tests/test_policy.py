@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -73,9 +74,15 @@ def test_a_draw_is_a_function_of_its_place():
 # The policy
 
 
-def make(memory: str = "none", discrete: bool = True) -> tuple[Policy, Params]:
+OPTIONS = pytest.mark.parametrize(
+    "options", [{}, {"pair_input": True}, {"readout": "observation"}], ids=["plain", "pairs", "observation readout"]
+)
+
+
+def make(memory: str = "none", discrete: bool = True, **options: Any) -> tuple[Policy, Params]:
     """A policy whose heads are not tiny, so that differences show."""
-    policy = Policy(O, A, discrete, memory=memory, memory_width=6, encoder=(5,), body=(7, 4))
+    width = O + A + 2
+    policy = Policy(width, A, discrete, memory, memory_width=6, encoder=(5,), body=(7, 4), obs_width=O, **options)
     return policy, tree_map(lambda x: x + 0.3 * torch.randn_like(x), policy.init(Rng(0).generator()))
 
 
@@ -87,7 +94,7 @@ def copies(params: Params) -> Params:
 @pytest.fixture
 def inputs() -> Inputs:
     torch.manual_seed(0)
-    return Inputs(torch.randn(T, N, M, O - 1), cue=torch.randn(T, N, M, 1))
+    return Inputs(torch.randn(T, N, M, O), cue=torch.randn(T, N, M, A + 2))
 
 
 def by_steps(policy: Policy, params: Params, inputs: Inputs) -> Decision:
@@ -98,12 +105,15 @@ def by_steps(policy: Policy, params: Params, inputs: Inputs) -> Decision:
     return [torch.stack(part) for part in zip(*decisions, strict=True)]
 
 
+@OPTIONS
 @pytest.mark.parametrize("per_task", [False, True], ids=["shared", "per task"])
 @pytest.mark.parametrize("discrete", [True, False], ids=["discrete", "continuous"])
 @pytest.mark.parametrize("memory", MEMORIES)
-def test_a_whole_sequence_equals_its_steps(memory: str, discrete: bool, per_task: bool, inputs: Inputs):
+def test_a_whole_sequence_equals_its_steps(
+    memory: str, discrete: bool, per_task: bool, options: dict[str, Any], inputs: Inputs
+):
     """Else acting and learning would disagree about the policy."""
-    policy, params = make(memory, discrete)
+    policy, params = make(memory, discrete, **options)
     params = copies(params) if per_task else params
     whole = policy.unroll(params, inputs, policy.start(N, M, CPU))
     expected = by_steps(policy, params, inputs)
@@ -111,10 +121,13 @@ def test_a_whole_sequence_equals_its_steps(memory: str, discrete: bool, per_task
         torch.testing.assert_close(ours, theirs)
 
 
+@OPTIONS
 @pytest.mark.parametrize("discrete", [True, False], ids=["discrete", "continuous"])
 @pytest.mark.parametrize("memory", MEMORIES)
-def test_one_copy_a_task_equals_the_loop_over_tasks(memory: str, discrete: bool, inputs: Inputs):
-    policy, params = make(memory, discrete)
+def test_one_copy_a_task_equals_the_loop_over_tasks(
+    memory: str, discrete: bool, options: dict[str, Any], inputs: Inputs
+):
+    policy, params = make(memory, discrete, **options)
     params = copies(params)
     together = policy.unroll(params, inputs, policy.start(N, M, CPU))
     action = together.actions.mode()
@@ -157,11 +170,24 @@ def test_memory_reaches_later_decisions_only(memory: str, inputs: Inputs):
     assert torch.equal(touched, expected)
 
 
+def test_pairs_and_readout_are_as_written(inputs: Inputs):
+    """Without layers or memory both can be followed by hand, at the first step and at the second."""
+    policy = Policy(O + A + 2, A, True, obs_width=O, pair_input=True, readout="observation")
+    params = tree_map(torch.randn_like, policy.init(Rng(0).generator()))
+    logits = policy.unroll(params, inputs, policy.start(N, M, CPU)).actions.logits
+    for t in range(2):
+        obs, cue = inputs.obs[t, 1, 0], inputs.cue[t, 1, 0]
+        pair = torch.outer(inputs.obs[0, 1, 0] if t else torch.zeros(O), cue[:A]).flatten()
+        features = torch.cat([obs, cue, pair, cue[A] * pair])
+        maps = (params["action.weight"] @ features + params["action.bias"]).view(1 + O, A)
+        torch.testing.assert_close(logits[t, 1, 0], maps[0] + obs @ maps[1:], rtol=1e-4, atol=1e-4)
+
+
 def test_the_first_policy_is_nearly_uniform_or_has_the_wished_spread(inputs: Inputs):
-    discrete = Policy(O, A, True, memory="gru", body=(32,))
+    discrete = Policy(O + A + 2, A, True, memory="gru", body=(32,))
     decision = discrete.unroll(discrete.init(Rng(1).generator()), inputs, discrete.start(N, M, CPU))
     assert float(decision.actions.entropy().min()) > math.log(A) - 1e-3
-    continuous = Policy(O, A, False, initial_std=0.3)
+    continuous = Policy(O + A + 2, A, False, initial_std=0.3)
     actions = continuous.unroll(continuous.init(Rng(1).generator()), inputs, ()).actions
     torch.testing.assert_close(actions.log_std.exp(), torch.full((A,), 0.3))
     assert float(actions.mean.abs().max()) < 0.1

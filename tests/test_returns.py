@@ -35,10 +35,10 @@ def test_gae_is_the_sum_of_later_errors_up_to_the_cut(seed: int, discount: float
     delta = reward + discount * next_value - value
     expected = torch.zeros_like(delta)
     for t in range(len(delta)):
-        alive = torch.ones_like(cut[0])
+        alive = torch.ones_like(delta[0])
         for later in range(t, len(delta)):
             expected[t] += alive * (discount * trace) ** (later - t) * delta[later]
-            alive &= ~cut[later]
+            alive = alive * ~cut[later]
     torch.testing.assert_close(gae(reward, value, next_value, cut, discount, trace), expected)
 
 

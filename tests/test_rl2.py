@@ -75,28 +75,24 @@ def small_world(family: Family | None = None, train_tasks: int | None = None) ->
 
 @MEMORIES
 def test_memory_is_carried_over_the_episodes_of_a_trial(memory: str):
-    """One unroll from zero explains every decision of the trial; memory that is reset at each episode does not."""
-    family = Ragged()
+    """One unroll from zero explains every decision of ten pulls; a memory that starts again at the sixth does not."""
+    family = make_family("bernoulli-bandit")
     agent = make(family, memory=memory)
-    trial, _ = trial_of(agent, family, rows=1)
-    stored = trial.log_prob
-    torch.testing.assert_close(log_probs(agent, trial.inputs, trial.action), stored, rtol=0, atol=1e-5)
-    second = int((trial.episode() == 1).flatten().nonzero()[0])
-    restarted = log_probs(agent, tree_map(lambda x: x[second:], trial.inputs), trial.action[second:])
-    assert float((restarted - stored[second:]).abs().max()) > 1e-2
+    trial, _ = trial_of(agent, family, episodes=10)
+    torch.testing.assert_close(log_probs(agent, trial.inputs, trial.action), trial.log_prob, rtol=0, atol=1e-5)
+    restarted = log_probs(agent, tree_map(lambda x: x[5:], trial.inputs), trial.action[5:])
+    assert float((restarted - trial.log_prob[5:]).abs().max()) > 1e-2
 
 
 @MEMORIES
 def test_a_trial_may_be_lived_in_parts(memory: str):
     """Meta-testing collects one episode at a time: memory and cue go on where they stopped."""
-    family, belief, parts = Ragged(), None, []
+    family, belief, parts = make_family("bernoulli-bandit"), None, []
     agent = make(family, memory=memory)
-    for seed, episodes in enumerate((1, 2, 1)):
-        part, belief = trial_of(agent, family, belief, episodes=episodes, rows=1, seed=seed)
-        parts.append(part)
-    inputs, action, stored = (
-        concatenate([getattr(p, name) for p in parts], 0) for name in ("inputs", "action", "log_prob")
-    )
+    for seed, episodes in enumerate((1, 5, 2)):
+        part, belief = trial_of(agent, family, belief, episodes=episodes, seed=seed)
+        parts.append((part.inputs, part.action, part.log_prob))
+    inputs, action, stored = concatenate(parts, dim=0)
     torch.testing.assert_close(log_probs(agent, inputs, action), stored, rtol=0, atol=1e-5)
 
 
@@ -256,6 +252,13 @@ def test_what_stands_in_waiting_steps_means_nothing():
     torch.testing.assert_close(agents[0][0].state_dict()["moments"], agents[1][0].state_dict()["moments"])
 
 
+def test_advantages_are_standardised_over_the_steps_lived_through():
+    trial, _ = trial_of(make(Ragged()), Ragged())
+    lived = advantages(trial)[trial.valid]
+    torch.testing.assert_close(lived.mean(), torch.tensor(0.0), rtol=0, atol=1e-5)
+    torch.testing.assert_close(lived.std(unbiased=False), torch.tensor(1.0))
+
+
 def test_the_scale_of_values_outlasts_trials_of_other_lengths():
     """Where episodes terminate, no two iterations need have the same T; what is known of the targets must stay."""
     agent = make(Ragged(), trials=2)
@@ -322,6 +325,18 @@ def test_moments_of_observations_and_rewards_are_learned_and_saved():
     assert float(moments["obs"]["mean"][0]) == pytest.approx(
         float(trial.inputs.obs[..., 0][trial.valid].mean()), abs=1e-4
     )
+
+
+def test_what_the_policy_sees_is_put_on_a_common_scale():
+    """Observations lose mean and spread, the reward in the cue its spread only, so that its sign stays."""
+    agent = make(Ragged(), **NORMALISED)
+    train(agent, small_world(), range(2))
+    trial, _ = trial_of(agent, Ragged())
+    seen, scaled = trial.inputs, agent._scaled(trial.inputs)
+    torch.testing.assert_close(scaled.obs, agent.obs_moments.standardise(seen.obs))
+    torch.testing.assert_close(scaled.cue[..., -2], seen.cue[..., -2] / agent.reward_moments.std)
+    assert float(agent.reward_moments.std) > 2
+    assert same(scaled.cue[..., [0, 1, 3]], seen.cue[..., [0, 1, 3]])
 
 
 def test_the_same_seed_gives_the_same_agent():

@@ -92,13 +92,6 @@ def test_streams_too_large_for_a_block_draw_the_same(monkeypatch: pytest.MonkeyP
     assert torch.equal(Rng(1).streams(torch.arange(5)).uniform(3, 2), ample)
 
 
-def test_repeated_rows_live_different_lives():
-    """A fixed set of few training tasks fills a batch by repetition; identical copies would teach nothing new."""
-    draws = Rng(0).streams(torch.tensor([1, 1, 2, 1]), 2).uniform(0, 1).flatten()
-    assert len(draws.unique()) == len(draws)
-    assert torch.equal(draws[:2], Rng(0).streams(torch.tensor([1]), 2).uniform(0, 1).flatten())
-
-
 @pytest.mark.parametrize(("bits", "expected"), [(0, 2.0**-24), (-1, 1 - 2.0**-24)], ids=["lowest", "highest"])
 def test_uniform_is_on_the_open_interval_and_normal_finite(bits: int, expected: float, monkeypatch: pytest.MonkeyPatch):
     """log(u), log(1 − u) and the normal quantile must exist for the extreme hashes too."""

@@ -259,16 +259,16 @@ def agent_that_is_shown(what: str) -> Counting:
 
 def test_an_agent_is_shown_what_it_asks_for_and_never_more():
     tasks = Ragged().tasks("train", 3, Rng(0))
-    assert view(agent_that_is_shown("none"), tasks, 2, 3).shown is None
+    assert view(agent_that_is_shown("none"), tasks, 2, tasks).shown is None
     assert same(view(agent_that_is_shown("row"), tasks, 2).shown, tasks.params)
-    assert torch.equal(view(agent_that_is_shown("onehot"), tasks[1:], 2, 3).shown, torch.eye(3)[1:])
+    assert torch.equal(view(agent_that_is_shown("onehot"), tasks[1:], 2, tasks).shown, torch.eye(3)[1:])
     assert view(agent_that_is_shown("none"), tasks, 2) == View(rows=3, episodes=2, device=CPU)
 
 
 @pytest.mark.parametrize(("split", "train_tasks"), [("test", 5), ("train", None)])
 def test_a_one_hot_of_an_unseen_task_is_a_mistake(split: str, train_tasks: int | None):
+    train_set = Ragged().tasks("train", train_tasks, Rng(0)) if train_tasks else None
     with pytest.raises(Mistake, match=f"a {split} task has no place"):
-        train_set = train_tasks and Ragged().tasks("train", train_tasks, Rng(0))
         view(agent_that_is_shown("onehot"), Ragged().tasks(split, 3, Rng(0)), 2, train_set)
 
 

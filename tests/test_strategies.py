@@ -13,13 +13,14 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from metarl.agent import Agent, make_agent
-from metarl.agents.bandits import Arms, gittins_indices
-from metarl.agents.mdps import action_values
+from metarl.agents import strategy_settings
+from metarl.agents.bandits import Arms, gittins, gittins_indices
+from metarl.agents.mdps import Experience, action_values, beb, certainty_equivalence, psrl
 from metarl.agents.strategy import choose, dirichlet, gamma
 from metarl.buffer import Rollout
 from metarl.env import Family, make_family
 from metarl.errors import Mistake
-from metarl.evaluate import evaluate
+from metarl.evaluation import evaluate
 from metarl.rng import Rng
 from metarl.rollout import collect, view
 from metarl.types import Belief, Spec, Tasks, replace, tree_map
@@ -160,6 +161,13 @@ def test_gittins_indices_of_the_last_pulls_are_those_found_by_hand() -> None:
     torch.testing.assert_close(index[1], torch.tensor(5 / 9), atol=1e-4, rtol=0)
 
 
+def test_gittins_looks_up_the_pulls_that_are_left() -> None:
+    """One of three pulls has been used and won: two are left, and by hand λ = p + p (p′ − λ), p′ after another win."""
+    arms = Arms(torch.tensor([[[0.0, 1.0]]]), torch.tensor([[[0.0, 1.0]]]), "bernoulli", horizon=3)
+    index = gittins(strategy_settings.Gittins(), arms, Rng(0).streams(torch.arange(1)))
+    torch.testing.assert_close(index, torch.tensor([[[5 / 9, 7 / 10]]]), atol=1e-4, rtol=0)
+
+
 def test_gittins_falls_short_of_the_optimum_by_next_to_nothing() -> None:
     """Exactly, without chance: 0.0003 of 6.02 and 0.006 of 64.9."""
     assert 6.0215 < two_armed_value(10, gittins_indices(10)) < 6.0218
@@ -284,14 +292,54 @@ def test_a_plan_is_kept_through_an_episode_and_drawn_anew_for_the_next() -> None
     env, noise = family.make(2), Rng(0).streams(torch.arange(3), 2)
     belief, obs = agent.begin(view(agent, tasks, 2), 2), env.reset(tasks, Rng(1))
     plans = []
-    for time in range(11):
-        _, belief = agent.act(belief, obs, noise, time, "sample")
+    for time in range(6):
+        acted, belief = agent.act(belief, obs, noise, time, "sample")
         plans.append(belief.lane.values)
-        belief.cue[..., -1] = float(time == 9)
-    assert all(same(plan, plans[0]) for plan in plans[:10])
-    assert not same(plans[10], plans[0])
-    assert not same(plans[0][:, 0], plans[0][:, 1])  # lanes draw their own
-    assert belief.lane.time.tolist() == [[1, 1]] * 3
+        belief.cue[..., -1] = 0.0
+        if time == 4:  # the episode of one lane ends
+            belief.cue[1, 0, -1] = 1.0
+        if time < 5:  # every lane follows its own plan
+            assert torch.equal(acted.action, belief.lane.values[:, :, time, 0].argmax(-1))
+    assert all(same(plan, plans[0]) for plan in plans[:5])
+    assert not same(plans[0][:, 0], plans[0][:, 1])
+    changed = (plans[5] != plans[0]).flatten(2).any(-1)
+    assert changed.tolist() == [[False, False], [True, False], [False, False]]
+    assert belief.lane.time.tolist() == [[6, 6], [1, 6], [6, 6]]
+
+
+def test_psrl_draws_rewards_and_transitions_from_their_posteriors() -> None:
+    """Four lessons of action 0 in state 0, three of which led to state 1; rewards of state 1 are known to be 1."""
+    visits = torch.tensor([[[4.0, 0.0], [1e8, 1e8]]])
+    moves = torch.zeros(1, 2, 2, 2)
+    moves[0, 0, 0] = torch.tensor([1.0, 3.0])
+    seen = Experience(visits, torch.tensor([[[-400.0, 0.0], [1e8, 1e8]]]), moves)
+    noise = Rng(0).streams(torch.arange(1), 40_000)
+    values = psrl(strategy_settings.PSRL(prior_mean=-100.0), seen, noise, 2)[0, :, :, 0]  # [lanes, H, A] in state 0
+    last, future = values[:, 1], values[:, 0] - values[:, 1]
+    torch.testing.assert_close(last.mean(0), torch.tensor([-100.0, -100.0]), atol=0.02, rtol=0)
+    torch.testing.assert_close(last.var(0), torch.tensor([1 / 5, 1.0]), atol=0.03, rtol=0)
+    # What follows is worth 1 in state 1 and last.max in state 0, so it gives away the probability of state 1.
+    best = last.amax(-1, keepdim=True)
+    probability = (future - best) / (1 - best)
+    torch.testing.assert_close(probability.mean(0), torch.tensor([4 / 6, 1 / 2]), atol=0.005, rtol=0)
+    torch.testing.assert_close(probability.var(0), torch.tensor([8 / 252, 1 / 12]), atol=0.002, rtol=0)
+
+
+def test_the_posterior_and_its_bonus_are_those_of_a_sum_by_hand() -> None:
+    """State 0 was left once by action 0, for 4 and for state 1; nothing else was tried. Episodes of two steps."""
+    visits = torch.tensor([[[1.0, 0.0], [0.0, 0.0]]])
+    moves = torch.zeros(1, 2, 2, 2)
+    moves[0, 0, 0, 1] = 1.0
+    seen, noise = Experience(visits, 4 * visits, moves), Rng(0).streams(torch.arange(1))
+    # Means: (4 + 2) / 2 = 3 where tried, else 2. Transitions: 1/3 and 2/3 where tried, else 1/2 and 1/2.
+    plain = certainty_equivalence(strategy_settings.CertaintyEquivalence(prior_mean=2.0), seen, noise, 2)[0, 0]
+    torch.testing.assert_close(plain[1], torch.tensor([[3.0, 2.0], [2.0, 2.0]]))
+    torch.testing.assert_close(plain[0, 0], torch.tensor([3 + 1 / 3 * 3 + 2 / 3 * 2, 2 + 1 / 2 * 3 + 1 / 2 * 2]))
+    # Bonus: 1/3 where tried, else 1/2; and with one step left 2 · 2³ · 0.1 / (1 + 3) = 0.4, else 1.6 / 3.
+    bold = beb(strategy_settings.BEB(prior_mean=2.0, scaling=0.1), seen, noise, 2)[0, 0]
+    torch.testing.assert_close(bold[1], torch.tensor([[3 + 1 / 3, 2.5], [2.5, 2.5]]))
+    expected = [3 + 1 / 3 + 1 / 3 * (10 / 3) + 2 / 3 * 2.5 + 0.4, 2.5 + 1 / 2 * (10 / 3) + 1 / 2 * 2.5 + 1.6 / 3]
+    torch.testing.assert_close(bold[0, 0], torch.tensor(expected))
 
 
 def test_experience_counts_every_step_and_every_move_but_those_that_end_an_episode() -> None:

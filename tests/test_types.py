@@ -8,6 +8,7 @@ import pytest
 import torch
 from helpers import CPU, same
 
+from metarl.rng import Rng
 from metarl.types import (
     Acted,
     Belief,
@@ -79,6 +80,17 @@ def test_tasks_are_chosen_by_rows():
     assert len(tasks) == 5
     assert same(tasks[rows], Tasks(tasks.params[rows], rows, "train"))
     assert same(tasks[1:3].index, torch.tensor([1, 2]))
+
+
+def test_copies_of_a_row_have_streams_of_their_own():
+    """A fixed set of few training tasks fills a batch by repetition; identical copies would teach nothing new."""
+    once = Tasks(torch.zeros(4, 1), torch.tensor([1, 1, 2, 1]), "train")
+    copies = dataclasses.replace(once, copy=torch.tensor([0, 1, 0, 2]))
+    draws = copies.streams(Rng(0), 2).uniform(0, 1).flatten(1)
+    assert len(draws.flatten().unique()) == 8
+    rows = torch.tensor([3, 0])
+    assert torch.equal(copies[rows].streams(Rng(0), 2).uniform(0, 1).flatten(1), draws[rows])
+    assert torch.equal(once[rows].streams(Rng(0), 2).uniform(0, 1).flatten(1), draws[[0, 0]])
 
 
 def test_widths_of_a_spec():

@@ -58,6 +58,9 @@ class RL2:
             body=options.body,
             activation=options.activation,
             initial_std=options.initial_std,
+            obs_width=spec.obs_width,
+            pair_input=options.pair_input,
+            readout=options.readout,
         )
         self.params: Params = {}
         self._optimise(self.policy.init(rng.child("weights").generator()))

@@ -24,6 +24,13 @@ class RL2(Settings):
     encoder: tuple[int, ...] = Field((), description="widths of the layers before the memory")
     body: tuple[int, ...] = Field((), description="widths of the layers after the memory")
     activation: Literal["tanh", "relu"] = Field("tanh", description="activation of these layers")
+    pair_input: bool = Field(
+        False,
+        description="also give the memory the previous observation times the previous action, alone and times the reward",
+    )
+    readout: Literal["linear", "observation"] = Field(
+        "linear", description="heads: one linear map of the memory, or one whose weights are linear in the observation"
+    )
     initial_std: float = Field(1.0, gt=0, description="standard deviation of the first policy (continuous actions)")
     trials: int = Field(500, ge=1, description="trials, one task each, in an iteration")
     epochs: int = Field(4, ge=1, description="passes over the trials of an iteration")

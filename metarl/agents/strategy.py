@@ -90,6 +90,7 @@ def gamma(shape: Tensor, noise: Streams) -> Tensor:
     Marsaglia & Tsang 2000 (ACM TOMS 26): with d = shape − ⅓, propose d (1 + x / √(9 d))³ for a normal x. At least
     95 % of the proposals are accepted; the entries that are refused propose again.
     """
+    assert (shape >= 1).all(), "a smaller shape might propose for ever"
     d = shape.flatten() - 1 / 3
     keys, value = noise.keys.flatten(), torch.empty_like(d)
     waiting = torch.arange(len(d), device=d.device)

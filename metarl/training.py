@@ -29,7 +29,7 @@ from metarl.agent import Agent, Mode, make_agent
 from metarl.config import Config, load_config, parse, to_dict, to_yaml
 from metarl.env import Family, build_family
 from metarl.errors import Mistake
-from metarl.evaluate import Scores, evaluate
+from metarl.evaluation import Scores, evaluate
 from metarl.find import find
 from metarl.log import Display, MetricsLog
 from metarl.rng import Rng

@@ -19,7 +19,7 @@ from metarl import checkpoint, log
 from metarl.config import load_config, parse, to_dict
 from metarl.errors import Mistake
 from metarl.log import read_metrics
-from metarl.train import build, load, train
+from metarl.training import build, load, train
 
 SMALL = {
     "agent": {"name": "rl2", "memory_width": 8, "trials": 12, "minibatches": 2, "epochs": 2, "normalise_reward": True},

@@ -7,11 +7,11 @@ import pytest
 import torch
 from helpers import Counting, Ragged
 
-from metarl import evaluate as module
+from metarl import evaluation as module
 from metarl.agent import make_agent
 from metarl.env import make_family
 from metarl.errors import Mistake
-from metarl.evaluate import combine, evaluate
+from metarl.evaluation import combine, evaluate
 from metarl.types import replace
 
 

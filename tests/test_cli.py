@@ -1,0 +1,195 @@
+"""What a person types and sees."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from metarl import cli
+from metarl.config import SHIPPED, load_config, shipped, to_dict
+
+QUICK = [
+    "episodes=4",
+    "iterations=2",
+    "env_steps=null",
+    "agent.trials=8",
+    "agent.memory_width=4",
+    "agent.minibatches=2",
+    "validation_tasks=10",
+    "test_tasks=10",
+]
+
+
+def metarl(*arguments, cwd=None):
+    """Run as a program → exit code, output, errors."""
+    done = subprocess.run(
+        [sys.executable, "-m", "metarl", *map(str, arguments)], capture_output=True, text=True, cwd=cwd
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def mistake(monkeypatch, capsys, *arguments):
+    """Run in this process; the lines that a mistake printed."""
+    monkeypatch.setattr(sys, "argv", ["metarl", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert all(line.startswith("metarl: ") for line in lines)
+    return [line.removeprefix("metarl: ") for line in lines]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cli") / "run"
+    code, out, err = metarl("train", "rl2/bernoulli-bandit", *QUICK, "--out", folder)
+    assert code == 0, err
+    assert f"run: {folder}" in out
+    return folder
+
+
+def test_progress_says_all_that_one_wants_to_know(tmp_path):
+    _, _, err = metarl("train", "rl2/bernoulli-bandit", *QUICK, "--out", tmp_path / "run")
+    for word in ("iteration 1", "env steps", "steps/s", "return", "left"):
+        assert word in err
+
+
+def test_evaluate_prints_a_table_with_intervals(run):
+    code, out, err = metarl("evaluate", run, "--tasks", 20, "--beside", "random,thompson")
+    assert code == 0, err
+    for word in ("rl2", "random", "thompson", "return of the trial", "regret", "20 test tasks, 4 episodes"):
+        assert word in out
+    assert out.count("[") >= 12
+    assert json.loads((run / "evaluation.json").read_text())["scores"].keys() == {"rl2", "random", "thompson"}
+
+
+def test_evaluate_as_json_is_complete_and_repeatable(run):
+    command = (
+        "evaluate",
+        run,
+        "--split",
+        "ood",
+        "--tasks",
+        6,
+        "--episodes",
+        3,
+        "--seed",
+        5,
+        "--mode",
+        "greedy",
+        "--json",
+    )
+    (_, first, _), (_, second, _) = metarl(*command), metarl(*command)
+    assert first == second
+    score = json.loads(first)["scores"]["rl2"]
+    assert (len(score["returns"][0]), len(score["returns"][0][0])) == (3, 6)
+    assert (score["split"], score["mode"], score["seed"], score["episodes_consumed"]) == ("ood", "greedy", 5, [1, 2, 3])
+
+
+def test_plot_writes_pictures(run, tmp_path):
+    code, out, err = metarl("plot", run, "--out", tmp_path)
+    assert code == 0, err
+    for name in ("learning.png", "adaptation.png"):
+        assert str(tmp_path / name) in out
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_several_seeds_are_trained_and_evaluated_as_one(tmp_path):
+    code, _, err = metarl(
+        "train", "rl2/bernoulli-bandit", *QUICK, "--seeds", "3,4", "--jobs", 2, "--quiet", "--out", tmp_path
+    )
+    assert code == 0, err
+    assert {path.name for path in tmp_path.iterdir()} == {"seed-3", "seed-4"}
+    assert load_config(tmp_path / "seed-4" / "config.yaml").seed == 4
+    code, out, err = metarl("evaluate", tmp_path)
+    assert code == 0, err
+    assert "runs: 2" in out
+    assert metarl("plot", tmp_path)[0] == 0
+
+
+def test_lists_and_descriptions():
+    for command, name, option in (("envs", "bernoulli-bandit", "family.arms"), ("agents", "rl2", "agent.memory_width")):
+        code, out, _ = metarl(command)
+        assert code == 0
+        assert name in out
+        code, out, _ = metarl(command, name)
+        assert code == 0
+        assert option in out
+        assert "default" in out
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_every_shipped_configuration_is_complete_and_reads_back(name, capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "argv", ["metarl", "config", name])
+    with pytest.raises(SystemExit):
+        cli.main()
+    path = tmp_path / "c.yaml"
+    path.write_text(capsys.readouterr().out)
+    assert to_dict(load_config(path)) == to_dict(load_config(name))
+    assert set(yaml.safe_load((SHIPPED / f"{name}.yaml").read_text())) >= {"agent", "family", "episodes"}
+
+
+def test_help_and_mistakes_answer_without_torch():
+    code = """
+import sys
+from metarl import cli
+for argv in (["metarl", "--help"], ["metarl", "train", "rl2/bernoulli-bandit", "agent.memory_widht=3"]):
+    sys.argv = argv
+    try:
+        cli.main()
+    except SystemExit:
+        pass
+assert "torch" not in sys.modules, "torch was imported"
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "did you mean 'memory_width'?" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["train", "rl2/bernoulli-bandti"], "did you mean 'rl2/bernoulli-bandit'?"),
+        (["train", "absent.yaml"], "absent.yaml: No such file or directory"),
+        (["train", "rl2/bernoulli-bandit", "episodes"], "write key=value"),
+        (["train", "rl2/bernoulli-bandit", "family=bandit"], "family 'bandit' is unknown"),
+        (["train", "rl2/bernoulli-bandit", "agent=rl3"], "agent 'rl3' is unknown: did you mean 'rl2'?"),
+        (["train", "rl2/bernoulli-bandit", "family=absent.py:Mine"], "there is no file"),
+        (["train", "rl2/bernoulli-bandit", "--device", "tpu"], "device: "),
+        (["train", "rl2/bernoulli-bandit", "--seeds", "1;2"], "write whole numbers"),
+        (["evaluate", "nowhere"], "nowhere is no run folder"),
+        (["envs", "bandit"], "family 'bandit' is unknown"),
+        (["plot", "nowhere"], "nowhere is no run folder"),
+    ],
+)
+def test_a_mistake_is_one_clear_line(monkeypatch, capsys, tmp_path, arguments, says):
+    monkeypatch.chdir(tmp_path)
+    (line,) = mistake(monkeypatch, capsys, *arguments)
+    assert says in line
+    assert not list(tmp_path.iterdir()), "a mistake left something behind"
+
+
+def test_all_mistakes_of_a_configuration_at_once(monkeypatch, capsys):
+    lines = mistake(monkeypatch, capsys, "train", "rl2/bernoulli-bandit", "agent.clip=-1", "family.arms=two", "sed=1")
+    assert len(lines) == 3
+
+
+def test_a_family_of_ones_own_trains_from_its_file(tmp_path):
+    (tmp_path / "mine.py").write_text((Path(__file__).parent / "families" / "needle.py").read_text())
+    code, _, err = metarl("train", "rl2/point", "family=mine.py:Needle", *QUICK, "--out", "run", cwd=tmp_path)
+    assert code == 0, err
+    assert metarl("evaluate", "run", cwd=tmp_path)[0] == 0
+
+
+def test_a_family_that_gives_nan_is_named(tmp_path):
+    source = (Path(__file__).parent / "families" / "needle.py").read_text()
+    (tmp_path / "mine.py").write_text(source.replace("reward = ", "reward = float('nan') * "))
+    code, _, err = metarl("train", "rl2/point", "family=mine.py:Needle", *QUICK, "--out", "run", cwd=tmp_path)
+    assert code == 2
+    assert "metarl: needle: reward of task 0 is not finite at step 0" in err
+    assert "Traceback" not in err
