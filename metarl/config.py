@@ -16,7 +16,7 @@ import re
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -27,7 +27,7 @@ from metarl.find import Found, Settings, find
 
 SHIPPED = Path(str(files("metarl_configs")))
 
-Schedule = float | tuple[float, float] | tuple[float, float, float]
+Schedule = float | tuple[float, float] | tuple[float, float, Annotated[float, Field(gt=0, le=1)]]
 """A constant; ``[first, last]``, a straight line over the run; or ``[first, last, share]``, over that share of the run."""
 
 
@@ -158,7 +158,7 @@ def load_config(name: str | Path, overrides: Sequence[str] = ()) -> Config:
     tree = read_yaml(text, str(path))
     if not isinstance(tree, dict):
         raise Mistake(f"{path}: a configuration is a mapping of keys to values")
-    for override in overrides:
+    for override in sorted(overrides, key=lambda text: "." in text.partition("=")[0]):  # names before their options
         tree = _override(tree, override)
     return parse(tree, where=str(name))
 
@@ -278,7 +278,7 @@ def to_yaml(config: Config) -> str:
 def describe(info: FieldInfo) -> str:
     """Meaning, type and default of one option, in a line."""
     default = "required" if info.is_required() else f"default {_scalar(info.get_default())}"
-    return f"{info.description} ({_type_name(info)}; {default})"
+    return f"{info.description or 'not described'} ({_type_name(info)}; {default})"
 
 
 def _entry(key: str, value: Any, info: FieldInfo) -> list[str]:

@@ -60,8 +60,8 @@ def step(kind: MemoryKind, params: Params, x: Tensor, state: tuple[Tensor, ...])
 def unroll(kind: MemoryKind, params: Params, x: Tensor, state: tuple[Tensor, ...]) -> Tensor:
     """A whole sequence: x [T, N, M, I] from state [N, M, D] → outputs [T, N, M, D].
 
-    Same numbers as T calls of `step`. First-order gradients are fast with shared parameters; with one copy a task, or
-    inside ``torch.func``, the loop of steps has gradients of every order.
+    Same numbers as T calls of `step`. With shared parameters it is fast and has first-order gradients; with one copy a
+    task it is the loop of steps, with gradients of every order.
     """
     weights = (params["w_ih"], params["w_hh"], params["b_ih"], params["b_hh"])
     if weights[0].dim() != 2:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from metarl.types import tree
+from metarl.types import tree, tree_map
 
 _SMALLEST_STD = 1e-4
 
@@ -23,6 +23,11 @@ class Moments:
         """Mean 0, variance 1, nothing seen."""
         ones = torch.ones(width, device=device)
         return Moments(torch.zeros_like(ones), ones, torch.zeros(width, dtype=torch.float64, device=device))
+
+    def columns(self, width: int) -> Moments:
+        """The first `width` columns, unknown where there are fewer."""
+        more = Moments.unknown(max(0, width - len(self.mean)), self.mean.device)
+        return tree_map(lambda own, new: torch.cat([own[:width], new]), self, more)  # type: ignore[no-any-return]
 
     @property
     def std(self) -> Tensor:

@@ -62,7 +62,7 @@ class Streams:
         self._block: tuple[int, int, Tensor] | None = None  # width, first counter, [block, N, M, width]: drawn ahead
 
     def uniform(self, counter: int, width: int) -> Tensor:
-        """[N, M, width] float32, uniform on the open interval (0, 1) in steps of 2⁻²³."""
+        """[N, M, width] float32, uniform on the open interval (0, 1) in steps of 2⁻²³; not to be changed in place."""
         if self._block is None or self._block[0] != width or not 0 <= counter - self._block[1] < len(self._block[2]):
             size = max(1, min(self._ahead, _BLOCK_ELEMENTS // max(1, self.keys.numel() * width)))
             self._block = (width, counter, self._draw(counter, size, width))

@@ -123,23 +123,21 @@ class RL2:
 
     def _learnable(self, trial: Rollout, trace: float) -> _Trials:
         """Advantages over whole trials: credit flows across the ends of episodes and stops at the end of the trial."""
-        if len(self.target_moments.mean) != len(trial.valid):
-            self.target_moments = Moments.unknown(len(trial.valid), self.device)
-        value = _by_step(self.target_moments.restore, trial.extras["value"]) * trial.valid
+        moments = self.target_moments.columns(steps := len(trial.valid))
+        value = _by_step(moments.restore, trial.extras["value"]) * trial.valid
         next_value = torch.cat([value[1:], torch.zeros_like(value[:1])])
         end = ~torch.cat([trial.valid[1:], torch.zeros_like(trial.valid[:1])])  # of the trial, not of an episode
         reward = trial.reward * trial.valid
         advantage = gae(reward, value, next_value, end, self.options.discount, trace) * trial.valid
         target = advantage + value
-        self.target_moments = self.target_moments.update(
-            target.movedim(0, -1), trial.valid.movedim(0, -1), _TARGET_WINDOW
-        )
+        moments = moments.update(target.movedim(0, -1), trial.valid.movedim(0, -1), _TARGET_WINDOW)
+        self.target_moments = tree_map(lambda new, old: torch.cat([new, old[steps:]]), moments, self.target_moments)
         return _Trials(
             inputs=self._scaled(trial.inputs),
             action=trial.action,
             log_prob=trial.log_prob,
             advantage=standardised(advantage, trial.valid),
-            value_target=_by_step(self.target_moments.standardise, target),
+            value_target=_by_step(moments.standardise, target),
             valid=trial.valid,
         )
 
@@ -190,8 +188,8 @@ class RL2:
     def state_dict(self) -> dict[str, Any]:
         """Parameters, optimiser and moments."""
         return {
-            "params": {name: value.detach() for name, value in self.params.items()},
-            "optimiser": self._optimiser.state_dict(),
+            "params": {name: value.detach().clone() for name, value in self.params.items()},
+            "optimiser": copy.deepcopy(self._optimiser.state_dict()),
             "moments": {
                 "obs": self.obs_moments.state_dict(),
                 "reward": self.reward_moments.state_dict(),
