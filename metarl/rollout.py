@@ -135,7 +135,10 @@ def _check_step(step: Step, spec: Spec, lanes: tuple[int, int], time: int) -> No
     _check("reward", step.reward, lanes, torch.float32, spec, time)
     for name in ("terminated", "truncated"):
         _check(name, getattr(step, name), lanes, torch.bool, spec, time)
-    for name, array, dtype in (("success", step.success, torch.bool), ("training_reward", step.training_reward, torch.float32)):
+    for name, array, dtype in (
+        ("success", step.success, torch.bool),
+        ("training_reward", step.training_reward, torch.float32),
+    ):
         if array is not None:
             _check(name, array, lanes, dtype, spec, time)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
@@ -25,21 +27,25 @@ QUICK = [
 ]
 
 
-def metarl(*arguments, cwd=None):
-    """Run as a program → exit code, output, errors."""
-    done = subprocess.run(
-        [sys.executable, "-m", "metarl", *map(str, arguments)], capture_output=True, text=True, cwd=cwd
-    )
-    return done.returncode, done.stdout, done.stderr
+NEEDLE = (Path(__file__).parent / "families" / "needle.py").read_text()
 
 
-def mistake(monkeypatch, capsys, *arguments):
-    """Run in this process; the lines that a mistake printed."""
-    monkeypatch.setattr(sys, "argv", ["metarl", *map(str, arguments)])
-    with pytest.raises(SystemExit) as stop:
-        cli.main()
-    assert stop.value.code == 2
-    lines = capsys.readouterr().err.splitlines()
+def metarl(*arguments, cwd="."):
+    """Run the command → exit code, output, errors."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.chdir(cwd)
+        patch.setattr(sys, "argv", ["metarl", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+    return stop.value.code or 0, out.getvalue(), err.getvalue()
+
+
+def mistake(*arguments, cwd="."):
+    """The lines that a mistake printed."""
+    code, _, err = metarl(*arguments, cwd=cwd)
+    assert code == 2
+    lines = err.splitlines()
     assert all(line.startswith("metarl: ") for line in lines)
     return [line.removeprefix("metarl: ") for line in lines]
 
@@ -124,12 +130,9 @@ def test_lists_and_descriptions():
 
 
 @pytest.mark.parametrize("name", shipped())
-def test_every_shipped_configuration_is_complete_and_reads_back(name, capsys, monkeypatch, tmp_path):
-    monkeypatch.setattr(sys, "argv", ["metarl", "config", name])
-    with pytest.raises(SystemExit):
-        cli.main()
+def test_every_shipped_configuration_is_complete_and_reads_back(name, tmp_path):
     path = tmp_path / "c.yaml"
-    path.write_text(capsys.readouterr().out)
+    path.write_text(metarl("config", name)[1])
     assert to_dict(load_config(path)) == to_dict(load_config(name))
     assert set(yaml.safe_load((SHIPPED / f"{name}.yaml").read_text())) >= {"agent", "family", "episodes"}
 
@@ -167,28 +170,26 @@ assert "torch" not in sys.modules, "torch was imported"
         (["plot", "nowhere"], "nowhere is no run folder"),
     ],
 )
-def test_a_mistake_is_one_clear_line(monkeypatch, capsys, tmp_path, arguments, says):
-    monkeypatch.chdir(tmp_path)
-    (line,) = mistake(monkeypatch, capsys, *arguments)
+def test_a_mistake_is_one_clear_line(tmp_path, arguments, says):
+    (line,) = mistake(*arguments, cwd=tmp_path)
     assert says in line
     assert not list(tmp_path.iterdir()), "a mistake left something behind"
 
 
-def test_all_mistakes_of_a_configuration_at_once(monkeypatch, capsys):
-    lines = mistake(monkeypatch, capsys, "train", "rl2/bernoulli-bandit", "agent.clip=-1", "family.arms=two", "sed=1")
+def test_all_mistakes_of_a_configuration_at_once():
+    lines = mistake("train", "rl2/bernoulli-bandit", "agent.clip=-1", "family.arms=two", "sed=1")
     assert len(lines) == 3
 
 
 def test_a_family_of_ones_own_trains_from_its_file(tmp_path):
-    (tmp_path / "mine.py").write_text((Path(__file__).parent / "families" / "needle.py").read_text())
+    (tmp_path / "mine.py").write_text(NEEDLE)
     code, _, err = metarl("train", "rl2/point", "family=mine.py:Needle", *QUICK, "--out", "run", cwd=tmp_path)
     assert code == 0, err
     assert metarl("evaluate", "run", cwd=tmp_path)[0] == 0
 
 
 def test_a_family_that_gives_nan_is_named(tmp_path):
-    source = (Path(__file__).parent / "families" / "needle.py").read_text()
-    (tmp_path / "mine.py").write_text(source.replace("reward = ", "reward = float('nan') * "))
+    (tmp_path / "mine.py").write_text(NEEDLE.replace("reward = ", "reward = float('nan') * "))
     code, _, err = metarl("train", "rl2/point", "family=mine.py:Needle", *QUICK, "--out", "run", cwd=tmp_path)
     assert code == 2
     assert "metarl: needle: reward of task 0 is not finite at step 0" in err
