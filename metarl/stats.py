@@ -7,6 +7,7 @@ as if each were independent, would make intervals far too narrow. With one run, 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -52,7 +53,7 @@ def iqm(scores: Array, resamples: int = 2000, seed: int = 0) -> Estimate:
     return _estimate(scores, middle(*even), middle, resamples, seed)
 
 
-def mean_curve(curves: Array, resamples: int = 1000, seed: int = 0) -> tuple[Array, Array, Array]:
+def mean_curve(curves: Array, resamples: int = 2000, seed: int = 0) -> tuple[Array, Array, Array]:
     """Mean over runs and tasks of curves [R, K, N] → (mean, low, high), each [K]."""
     runs, tasks = _weights(curves.shape[0], curves.shape[2], resamples, seed)
     draws = np.einsum("br,rkn,bn->bk", runs, curves, tasks, optimize=True)
@@ -69,6 +70,7 @@ def _estimate(
     return Estimate(float(value), float(low), float(high))
 
 
+@functools.lru_cache(maxsize=4)  # many figures of the same runs and tasks are estimated one after the other
 def _weights(runs: int, tasks: int, resamples: int, seed: int) -> tuple[Array, Array]:
     """How often each run and each task is drawn, as shares: [B, R] and [B, N]."""
     rng = np.random.default_rng(seed)
