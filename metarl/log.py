@@ -71,6 +71,7 @@ class Display:
         self._quiet = quiet
         self._is_live = not quiet and self._console.is_terminal
         self._last = -float("inf")
+        self._validation = ""
         if self._is_live:
             self._live.start()
 
@@ -82,7 +83,7 @@ class Display:
         )
         if "validation" in record:
             self._validation = f"  validation {record['validation']:.2f}"
-        line += getattr(self, "_validation", "")
+        line += self._validation
         if self._is_live:
             self._live.update(line)
         elif not self._quiet and time.monotonic() - self._last >= 10:

@@ -59,14 +59,16 @@ class Streams:
     def __init__(self, keys: Tensor, ahead: int = 64) -> None:
         self.keys = keys  # [N, M] int64
         self._ahead = ahead  # counters that may be drawn at once
-        self._block: tuple[int, int, Tensor] | None = None  # width, first counter, [block, N, M, width]: drawn ahead
+        self._block = (0, 0, torch.empty(0))  # width, first counter, [block, N, M, width]: drawn ahead, more every time
 
     def uniform(self, counter: int, width: int) -> Tensor:
         """[N, M, width] float32, uniform on the open interval (0, 1) in steps of 2⁻²³; not to be changed in place."""
-        if self._block is None or self._block[0] != width or not 0 <= counter - self._block[1] < len(self._block[2]):
-            size = max(1, min(self._ahead, _BLOCK_ELEMENTS // max(1, self.keys.numel() * width)))
-            self._block = (width, counter, self._draw(counter, size, width))
-        return self._block[2][counter - self._block[1]]
+        drawn_for, first, block = self._block
+        if drawn_for != width or not 0 <= counter - first < len(block):
+            size = min(2 * len(block), self._ahead, _BLOCK_ELEMENTS // max(1, self.keys.numel() * width))
+            first, block = counter, self._draw(counter, max(1, size), width)
+            self._block = (width, first, block)
+        return block[counter - first]
 
     def normal(self, counter: int, width: int) -> Tensor:
         """[N, M, width] float32, standard normal (inverse distribution function of `uniform`, so within ±5.3)."""

@@ -35,7 +35,6 @@ __all__ = [
     "Step",
     "Tasks",
     "View",
-    "concatenate",
     "first_cue",
     "next_cue",
     "one_hot",
@@ -237,8 +236,3 @@ def where(condition: Tensor, new: C, old: C) -> C:
         return torch.where(condition.reshape(condition.shape + (1,) * (a.dim() - condition.dim())), a, b)
 
     return tree_map(choose, new, old)  # type: ignore[no-any-return]
-
-
-def concatenate(trees: list[C], dim: int) -> C:
-    """Trees of equal structure joined along the axis `dim` of every tensor."""
-    return tree_map(lambda *tensors: torch.cat(tensors, dim=dim), *trees)  # type: ignore[no-any-return]

@@ -17,7 +17,7 @@ from metarl.buffer import Rollout
 from metarl.env import Family, make_family
 from metarl.rng import Rng
 from metarl.rollout import TrainingWorld, collect
-from metarl.types import Belief, Inputs, View, concatenate, one_hot, replace, tree_map
+from metarl.types import Belief, Inputs, View, one_hot, replace, tree_map
 
 ROWS, EPISODES = 6, 3
 SMALL = {"trials": ROWS, "epochs": 2, "minibatches": 2, "memory_width": 8, "learning_rate": 1e-2}
@@ -92,7 +92,7 @@ def test_a_trial_may_be_lived_in_parts(memory: str):
     for seed, episodes in enumerate((1, 5, 2)):
         part, belief = trial_of(agent, family, belief, episodes=episodes, seed=seed)
         parts.append((part.inputs, part.action, part.log_prob))
-    inputs, action, stored = concatenate(parts, dim=0)
+    inputs, action, stored = tree_map(lambda *pieces: torch.cat(pieces), *parts)
     torch.testing.assert_close(log_probs(agent, inputs, action), stored, rtol=0, atol=1e-5)
 
 

@@ -408,7 +408,8 @@ def test_lanes_and_episodes_count_one_by_one_and_what_is_not_valid_does_not(
 @pytest.mark.parametrize(("name", "rule", "options"), PLAYERS)
 def test_nothing_is_learned_and_nothing_kept(name: str, rule: str, options: dict[str, Any]) -> None:
     agent = strategy(rule, make_family(name).spec, **options)
-    assert agent.iterate(None, Rng(0)) == {}  # type: ignore[arg-type]
+    with pytest.raises(Mistake, match="learns nothing"):
+        agent.iterate(None, Rng(0))  # type: ignore[arg-type]
     assert agent.state_dict() == {}
     agent.load_state_dict({})
     agent.warm_start({})

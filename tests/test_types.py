@@ -16,7 +16,6 @@ from metarl.types import (
     Spec,
     Step,
     Tasks,
-    concatenate,
     first_cue,
     next_cue,
     one_hot,
@@ -66,12 +65,6 @@ def test_where_chooses_by_lane_whatever_axes_follow():
     chosen = where(condition, new, tree_map(torch.zeros_like, new))
     for part in chosen.values():
         assert torch.equal(part.flatten(2).mean(-1) if part.dim() > 2 else part, condition.float())
-
-
-def test_concatenate_undoes_a_split():
-    whole = Inputs(torch.randn(3, 5, 2), cue=torch.randn(3, 5, 4))
-    parts = [tree_map(lambda x, r=r: x[:, r], whole) for r in (slice(0, 2), slice(2, 5))]
-    assert same(concatenate(parts, dim=1), whole)
 
 
 def test_tasks_are_chosen_by_rows():

@@ -65,7 +65,7 @@ def certainty_equivalence(
 
 
 def beb(options: settings.BEB, seen: Experience, noise: Streams, horizon: int) -> Tensor:
-    """Of the mean process with a bonus that falls as 1 / visits (Kolter & Ng 2009, equation 6).
+    """Of the mean process with a bonus that falls as 1 / visits (Kolter & Ng 2009).
 
     TabulaRL's form: 1 / (τ + 1) for the reward, τ its posterior precision, and for what may follow
     2 H³ · scaling / (1 + α) for every step that is left after this one, α the sum of the Dirichlet counts.

@@ -12,6 +12,7 @@ from torch import Tensor
 from metarl.agent import Agent, Mode, World
 from metarl.agents import strategy_settings as settings
 from metarl.buffer import Rollout
+from metarl.errors import Mistake
 from metarl.rng import Rng, Streams
 from metarl.types import Acted, Belief, Inputs, Spec, View, first_cue
 
@@ -23,8 +24,10 @@ class Strategy(Agent):
     """
 
     def iterate(self, world: World, rng: Rng) -> dict[str, float]:
-        """Nothing is learned and no environment is stepped."""
-        return {}
+        """Raises a Mistake: there is nothing to train."""
+        raise Mistake(
+            "this agent is a fixed rule and learns nothing; see it beside a run: metarl evaluate RUN --beside NAME"
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Nothing."""
