@@ -14,7 +14,7 @@ $(BIN)/.installed: setup.cfg pyproject.toml
 	touch $@
 
 demo: install
-	$(BIN)/metarl train rl2/bernoulli-bandit threads=2 --out $(OUT) --resume
+	$(BIN)/metarl train rl2/bernoulli-bandit --out $(OUT) --resume
 	$(BIN)/metarl evaluate $(OUT) --beside random,greedy,thompson,ucb1,gittins
 	$(BIN)/metarl plot $(OUT)
 
