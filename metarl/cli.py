@@ -85,22 +85,24 @@ def evaluate(
     beside: Annotated[str, typer.Option(help="other agents on the same tasks, such as random,thompson,ucb1")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="print everything as JSON instead of a table")] = False,
 ) -> None:
-    """Evaluate a run on unseen tasks, alone or beside other agents; kept in the folder as evaluation.json."""
+    """Evaluate a run on unseen tasks, alone or beside other agents; the folder keeps a summary, evaluation.json."""
     from metarl.checkpoint import write_atomically
     from metarl.comparison import compare
+    from metarl.evaluation import ARRAYS
     from metarl.plot import EVALUATION
 
     names = [name for name in beside.split(",") if name]
     scores = compare(
         run, beside=names, split=split, tasks=tasks, episodes=episodes, mode=mode, seed=seed
     )  # fmt: skip
-    content = {"run": str(run), "scores": {name: score.to_dict() for name, score in scores.items()}}
+    content = {name: score.to_dict() for name, score in scores.items()}
     if run.is_dir():
-        write_atomically(run / EVALUATION, json.dumps(content).encode())
+        brief = {name: {key: score[key] for key in score if key not in ARRAYS} for name, score in content.items()}
+        write_atomically(run / EVALUATION, json.dumps({"run": str(run), "scores": brief}).encode())
     if as_json:
-        print(json.dumps(content))
+        print(json.dumps({"run": str(run), "scores": content}))
     else:
-        _print_table(content["scores"])  # type: ignore[arg-type]
+        _print_table(content)
 
 
 @app.command()

@@ -19,6 +19,9 @@ from metarl.rng import Rng
 from metarl.rollout import collect, view
 from metarl.types import Tasks
 
+ARRAYS = ("returns", "success", "optimum")
+"""The fields of `Scores` that hold a number a task."""
+
 _CHUNK = 2048  # task rows evaluated side by side
 
 
@@ -85,12 +88,10 @@ class Scores:
         return summary
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything, as plain values; six significant digits."""
-
-        def plain(array: stats.Array | None) -> Any:
-            return None if array is None else np.vectorize(lambda x: float(f"{x:.6g}"))(array).tolist()
-
-        arrays = {name: plain(getattr(self, name)) for name in ("returns", "success", "optimum")}
+        """Everything, as plain values with six decimals."""
+        arrays = {
+            name: None if getattr(self, name) is None else np.round(getattr(self, name), 6).tolist() for name in ARRAYS
+        }
         return vars(self) | arrays | {"episodes_consumed": list(self.episodes_consumed), "summary": self.summary()}
 
 
