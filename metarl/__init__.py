@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from metarl.evaluation import Scores, combine, evaluate
     from metarl.find import Settings
     from metarl.rng import Rng
+    from metarl.run import build, load, train
     from metarl.session import Session
-    from metarl.training import Update, build, learn, load, train
+    from metarl.training import Update, learn
     from metarl.types import Spec, Step, Tasks
 
 _HOME = {
@@ -28,8 +29,9 @@ _HOME = {
     "metarl.evaluation": ("Scores", "combine", "evaluate"),
     "metarl.find": ("Settings",),
     "metarl.rng": ("Rng",),
+    "metarl.run": ("build", "load", "train"),
     "metarl.session": ("Session",),
-    "metarl.training": ("Update", "build", "learn", "load", "train"),
+    "metarl.training": ("Update", "learn"),
     "metarl.types": ("Spec", "Step", "Tasks"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}

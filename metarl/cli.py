@@ -63,9 +63,9 @@ def train(
         return
     folder = out or Path("runs") / f"{name}-{loaded.seed}"
 
-    from metarl.training import train as run
+    from metarl.run import train as train_run
 
-    result = run(loaded, folder, resume=resume, quiet=quiet)
+    result = train_run(loaded, folder, resume=resume, quiet=quiet)
     for split, score in result["scores"].items():
         total = score["summary"]["total"]["mean"]
         print(f"{split}: {total['value']:.2f} [{total['low']:.2f}, {total['high']:.2f}] over the trial")

@@ -9,7 +9,7 @@ from metarl.agent import Agent, Mode, make_agent
 from metarl.config import Config
 from metarl.errors import Mistake
 from metarl.evaluation import Scores, combine
-from metarl.training import load, score
+from metarl.run import load, score
 
 
 def runs(path: str | Path) -> list[Path]:

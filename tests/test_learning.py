@@ -1,39 +1,47 @@
-"""RL² must learn, and a broken RL² must not: the 5-armed bandit with 10 pulls tells them apart.
-
-The Bayes optimum is 6.660. Who never explores (credit cut at the end of every pull) reaches at most greedy's 6.56; who
-forgets or hears nothing of the last pull stays below that.
-"""
+"""RL² must learn, and a broken RL² must not: the vault tells them apart by calculation (see its docstring)."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
+from helpers import CPU
 
 from metarl.agents import rl2
-from metarl.config import load_config
+from metarl.config import parse
 from metarl.evaluation import evaluate
 from metarl.rng import Rng
 from metarl.rollout import TrainingWorld
-from metarl.training import build, learn
+from metarl.run import build
+from metarl.training import learn
 from metarl.types import replace
 
-THRESHOLD = 6.61  # between greedy's 6.56 ± .01 and the optimum; the standard error of a score is .01
+CONFIG = parse(
+    {
+        "agent": {"name": "rl2", "memory_width": 32, "trials": 500, "trace": [0.5, 0.98], "learning_rate": [8e-3, 0.0]},
+        "family": f"{Path(__file__).parent / 'families' / 'vault.py'}:Vault",
+        "episodes": 20,
+        "env_steps": 1_500_000,
+    }
+)
+FORGETFUL = 4.0  # the most that a policy of the last pull alone can earn
+EXPLORING = 7.8  # what trying the arms in turn earns
 
 pytestmark = pytest.mark.learning
 
 
 def trained_score(change=lambda agent: None):
-    config = load_config("rl2/bernoulli-bandit-k5-n10")
-    family, agent = build(config)
+    family, agent = build(CONFIG)
     change(agent)
-    world = TrainingWorld(family, config.episodes, None, torch.device("cpu"))
-    for _ in learn(agent, world, Rng(0), env_steps=config.env_steps):
+    world = TrainingWorld(family, CONFIG.episodes, None, CPU)
+    for _ in learn(agent, world, Rng(0), env_steps=CONFIG.env_steps):
         pass
-    return evaluate(agent, family, episodes=config.episodes, tasks=20_000).totals.mean()
+    return evaluate(agent, family, episodes=CONFIG.episodes, tasks=4000).totals.mean()
 
 
-def test_rl2_explores_and_remembers():
-    assert trained_score() >= THRESHOLD
+def test_rl2_explores_hears_and_remembers():
+    assert trained_score() > EXPLORING - 0.5
 
 
 def test_without_memory_between_episodes_it_fails():
@@ -42,14 +50,14 @@ def test_without_memory_between_episodes_it_fails():
         agent.policy = replace(agent.policy, memory="none", body=(agent.policy.memory_width,))
         agent._optimise(agent.policy.init(torch.Generator().manual_seed(0)))
 
-    assert trained_score(forget) < THRESHOLD
+    assert trained_score(forget) < FORGETFUL + 0.2
 
 
 def test_without_the_cue_it_fails():
     def deafen(agent):
         agent._scaled = lambda inputs: replace(inputs, cue=torch.zeros_like(inputs.cue))
 
-    assert trained_score(deafen) < THRESHOLD
+    assert trained_score(deafen) < FORGETFUL + 0.2
 
 
 def test_with_credit_cut_at_episode_ends_it_fails(monkeypatch):
@@ -59,4 +67,4 @@ def test_with_credit_cut_at_episode_ends_it_fails(monkeypatch):
         return gae(reward, value, torch.zeros_like(next_value), torch.ones_like(cut), discount, trace)
 
     monkeypatch.setattr(rl2, "gae", cut_at_every_episode)
-    assert trained_score() < THRESHOLD
+    assert trained_score() < FORGETFUL + 0.2

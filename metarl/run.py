@@ -1,0 +1,302 @@
+"""Runs: a folder that holds all of a training, and survives being stopped::
+
+config.yaml      the complete configuration
+metrics.jsonl    one object an iteration
+tensorboard/     the same for TensorBoard
+checkpoints/     latest.pt, previous.pt, best.pt (by the validation tasks)
+result.json      scores of the best checkpoint per task and episode, with all that is needed to compare them
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from metarl import checkpoint
+from metarl.agent import Agent, Mode, make_agent
+from metarl.config import Config, load_config, parse, to_dict, to_yaml
+from metarl.env import Family, build_family
+from metarl.errors import Mistake
+from metarl.evaluation import Scores, evaluate
+from metarl.find import find
+from metarl.log import Display, MetricsLog
+from metarl.rng import Rng
+from metarl.rollout import TrainingWorld
+from metarl.training import LIMITS, Counters, Update, learn
+from metarl.types import Spec, Tasks, replace
+
+Callback = Callable[[Update], bool | None]
+"""Called after every iteration; True ends the training."""
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Building and loading
+
+
+def build(config: Config) -> tuple[Family, Agent]:
+    """The family and the untrained agent of a configuration.
+
+    Raises:
+        Mistake: an agent that cannot act in this family, a warm start that does not fit, a device that is not there.
+    """
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise Mistake("device: cuda is not available here; use device=cpu")
+    torch.set_num_threads(config.threads)
+    family = build_family(find("family", config.family.name), config.family.options)
+    agent = _agent(config, _shown_spec(config, family.spec))
+    if config.warm_start is not None:
+        agent.warm_start(checkpoint.load(_checkpoint_path(config.warm_start))["agent"])
+    return family, agent
+
+
+def train_set(config: Config, family: Family) -> Tasks | None:
+    """The fixed training tasks of a configuration, if it has any."""
+    if config.train_tasks is None:
+        return None
+    return family.tasks("train", config.train_tasks, Rng(config.seed).child("train_set"))
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A trained agent and all that belongs to it."""
+
+    agent: Agent
+    spec: Spec
+    config: Config
+    counters: Counters
+
+    def family(self) -> Family:
+        """The family that it was trained on."""
+        return build_family(find("family", self.config.family.name), self.config.family.options)
+
+
+def load(path: str | Path) -> Loaded:
+    """The agent of a run folder (its best checkpoint) or of a checkpoint file.
+
+    Raises:
+        Mistake: nothing there that can be loaded.
+    """
+    content = checkpoint.load(_checkpoint_path(Path(path)))
+    config = parse(content["config"], where=str(path))
+    spec = Spec(**content["spec"])
+    agent = _agent(config, spec)
+    agent.load_state_dict(content["agent"])
+    return Loaded(agent, spec, config, Counters(**content["counters"]))
+
+
+def _agent(config: Config, spec: Spec) -> Agent:
+    options = config.agent.options.model_dump()
+    return make_agent(config.agent.name, spec, config.seed, config.device, **options)
+
+
+def _shown_spec(config: Config, spec: Spec) -> Spec:
+    """The spec as the agent meets it: a one-hot of the task is as wide as the fixed training set."""
+    if getattr(config.agent.options, "task_input", "none") != "onehot":
+        return spec
+    if config.train_tasks is None:
+        raise Mistake("agent.task_input: onehot needs a fixed training set; set train_tasks")
+    return replace(spec, task_width=config.train_tasks)
+
+
+def _checkpoint_path(path: Path) -> Path:
+    """A checkpoint file itself, or that of a run folder: the best one, or the latest before there is a best."""
+    if not path.is_dir():
+        return path
+    for name in ("best", "latest", "previous"):
+        if (found := path / "checkpoints" / f"{name}.pt").is_file():
+            return found
+    raise Mistake(f"{path} is no run folder: it has no checkpoints")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Runs
+
+
+def train(
+    config: Config | str,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    callbacks: Sequence[Callback] = (),
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Train in the run folder `out` to the end, or on from where it was stopped → the content of result.json.
+
+    Raises:
+        Mistake: a folder that holds another run or is in use, or anything the configuration or the family got wrong.
+    """
+    config = load_config(config) if isinstance(config, str) else config
+    folder = Path(out)
+    with _locked(folder):
+        state = _open(config, folder, resume)
+        result = folder / "result.json"
+        if result.is_file() and state is not None and _over(config, state):
+            return json.loads(result.read_text())  # type: ignore[no-any-return]
+        family, agent = build(config if state is None else config.model_copy(update={"warm_start": None}))
+        checkpoint.write_atomically(folder / "config.yaml", to_yaml(config).encode())
+        result.unlink(missing_ok=True)
+        display = Display(quiet)
+        try:
+            _run(config, family, agent, folder, state, callbacks, display)
+            return _finish(config, family, folder, display)
+        finally:
+            display.close()
+
+
+def _run(
+    config: Config,
+    family: Family,
+    agent: Agent,
+    folder: Path,
+    state: dict[str, Any] | None,
+    callbacks: Sequence[Callback],
+    display: Display,
+) -> None:
+    """Learn, log, validate and keep checkpoints until a limit is reached or a callback asks to stop."""
+    rng = Rng(config.seed)
+    spec = _shown_spec(config, family.spec)
+    world = TrainingWorld(family, config.episodes, train_set(config, family), torch.device(config.device))
+    counters, best = Counters(), None
+    if state is not None:
+        agent.load_state_dict(state["agent"])
+        counters, best = Counters(**state["counters"]), state["best"]
+        display.note(f"resuming after iteration {counters.iterations}")
+
+    def save(*names: str) -> None:
+        content = {"agent": agent.state_dict(), "config": to_dict(config), "spec": asdict(spec)}
+        for name in names:
+            path = folder / "checkpoints" / f"{name}.pt"
+            if name == "latest" and path.is_file():
+                path.replace(path.with_name("previous.pt"))
+            checkpoint.save(path, content | {"counters": asdict(counters), "best": best})
+
+    limits = {name: getattr(config, name) for name in LIMITS}
+    log = MetricsLog(folder, resume_at=counters.iterations)
+    try:
+        save("latest")
+        for update in learn(agent, world, rng, start=counters, **limits):
+            counters = update.counters
+            record = asdict(counters) | update.metrics
+            record = {"iteration": record.pop("iterations"), **record}
+            progress = counters.progress(**limits)
+            answers = [callback(update) for callback in callbacks]
+            stop = any(answers) or progress >= 1
+            if progress >= 1 or counters.iterations % config.validate_every == 0:
+                split = "train" if agent.task_input == "onehot" else "validation"
+                scores = score(config, family, agent, split, config.validation_tasks)
+                record["validation"] = float(scores.figure(config.score).mean())
+                if best is None or record["validation"] > best:
+                    best = record["validation"]
+                    save("best")
+            log.write(record)
+            display.show(record, progress, counters.seconds * (1 / progress - 1))
+            if stop or counters.iterations % config.checkpoint_every == 0:
+                save("latest")
+            if stop:
+                break
+    finally:
+        log.close()
+
+
+def _finish(config: Config, family: Family, folder: Path, display: Display) -> dict[str, Any]:
+    """Report the best checkpoint on unseen tasks."""
+    display.note(f"evaluating the best checkpoint on {config.test_tasks} unseen tasks")
+    loaded = load(folder)
+    splits = ("train",) if loaded.agent.task_input == "onehot" else ("train", "test", "ood")
+    scores = {split: score(config, family, loaded.agent, split, config.test_tasks) for split in splits}
+    result = describe(folder, config, scores) | {
+        "best_iteration": loaded.counters.iterations,
+        "best_env_steps": loaded.counters.env_steps,
+    }
+    checkpoint.write_atomically(folder / "result.json", json.dumps(result).encode())
+    return result
+
+
+def describe(folder: Path, config: Config, scores: dict[str, Scores]) -> dict[str, Any]:
+    """Scores with all that is needed to compare them: the configuration, versions, the command."""
+    packages = ("metarl", "torch", "mujoco", "gymnasium", "numpy")
+    return {
+        "run": folder.name,
+        "config": to_dict(config),
+        "versions": {package: version(package) for package in packages} | {"python": sys.version.split()[0]},
+        "command": " ".join(sys.argv),
+        "scores": {name: score.to_dict() for name, score in scores.items()},
+    }
+
+
+def score(
+    config: Config, family: Family, agent: Agent, split: str, tasks: int, *, mode: Mode | None = None, seed: int = 0
+) -> Scores:
+    """`evaluate` as a configuration says."""
+    return evaluate(
+        agent,
+        family,
+        episodes=config.episodes,
+        tasks=tasks,
+        split=split,
+        mode=mode or config.mode,
+        seed=seed,
+        train_set=train_set(config, family),
+        device=config.device,
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Folders
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Nobody else trains in the folder meanwhile; a killed process holds no lock."""
+    try:
+        (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("w")
+    except OSError as error:
+        raise checkpoint.disk_mistake(folder, error) from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise Mistake(f"{folder} is in use: another process is training there; choose another --out") from None
+        yield
+
+
+def _open(config: Config, folder: Path, resume: bool) -> dict[str, Any] | None:
+    """The checkpoint to go on from, or None at the start of a new run.
+
+    Raises:
+        Mistake: the folder holds a run and `resume` was not asked for, or it holds a run of another configuration.
+    """
+    written = folder / "config.yaml"
+    if written.is_file() and not resume:
+        raise Mistake(f"{folder} holds a run already: continue it with --resume, or choose another --out")
+    if written.is_file():
+        old, new = to_dict(load_config(written)), to_dict(config)
+        differing = [key for key in new if key not in LIMITS and old.get(key) != new[key]]
+        if differing:
+            raise Mistake(
+                f"{folder} holds a run with another {', '.join(differing)}; only {', '.join(LIMITS)} may change"
+            )
+    paths = [path for name in ("latest", "previous") if (path := folder / "checkpoints" / f"{name}.pt").is_file()]
+    for path in paths:
+        try:
+            return checkpoint.load(path)
+        except Mistake as error:
+            if path == paths[-1]:
+                raise
+            path.unlink()  # or it would take the place of the good one when the next is written
+            print(f"metarl: {error}; going on from {paths[-1].name}", file=sys.stderr)
+    return None
+
+
+def _over(config: Config, state: dict[str, Any]) -> bool:
+    return Counters(**state["counters"]).progress(**{name: getattr(config, name) for name in LIMITS}) >= 1
