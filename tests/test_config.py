@@ -94,9 +94,14 @@ def test_overrides_set_options_and_keys():
 
 
 def test_another_family_drops_the_options_of_the_one_before():
-    config = load_config("rl2/bernoulli-bandit", ["family.arms=7", "family=point", "family.horizon=9"])
+    config = load_config("rl2/bernoulli-bandit", ["family.horizon=9", "family=point"])  # in any order
     assert (config.family.name, config.family.options.horizon) == ("point", 9)
     assert load_config("rl2/bernoulli-bandit", ["family=gaussian-bandit"]).family.options.arms == 5
+
+
+def test_an_option_that_was_typed_is_never_dropped():
+    with pytest.raises(Mistake, match=r"family\.arms: unknown key"):
+        load_config("rl2/bernoulli-bandit", ["family.arms=7", "family=point"])
 
 
 def test_naming_the_same_family_keeps_its_options():
