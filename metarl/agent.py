@@ -78,5 +78,5 @@ def make_agent(name: str, spec: Spec, seed: int = 0, device: str | torch.device 
         Mistake: unknown agent or options, or an agent that cannot act in such a family.
     """
     found = find("agent", name)
-    agent = found.load()(settings(found, options), spec, Rng(seed).child("agent"), torch.device(device))
-    return agent  # type: ignore[no-any-return]
+    agent: Agent = found.load()(settings(found, options), spec, Rng(seed).child("agent"), torch.device(device))
+    return agent

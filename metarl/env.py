@@ -63,5 +63,5 @@ def make_family(name: str, **options: Any) -> Family:
 
 def build_family(found: Found, chosen: Settings) -> Family:
     """The family itself; a class without settings is built without arguments."""
-    family = found.load()(chosen) if found.settings.model_fields else found.load()()
-    return family  # type: ignore[no-any-return]
+    family: Family = found.load()(chosen) if found.settings.model_fields else found.load()()
+    return family

@@ -27,7 +27,7 @@ class Moments:
     def columns(self, width: int) -> Moments:
         """The first `width` columns, unknown where there are fewer."""
         more = Moments.unknown(max(0, width - len(self.mean)), self.mean.device)
-        return tree_map(lambda own, new: torch.cat([own[:width], new]), self, more)  # type: ignore[no-any-return]
+        return tree_map(lambda own, new: torch.cat([own[:width], new]), self, more)
 
     @property
     def std(self) -> Tensor:

@@ -62,7 +62,7 @@ def read_scores(folder: Path) -> dict[str, Any]:
         Mistake: the run has neither.
     """
     if (path := folder / EVALUATION).is_file():
-        return json.loads(path.read_text())["scores"]  # type: ignore[no-any-return]
+        return dict(json.loads(path.read_text())["scores"])
     if (path := folder / "result.json").is_file():
         result = json.loads(path.read_text())
         return {f"{result['config']['agent']['name']} ({split})": score for split, score in result["scores"].items()}

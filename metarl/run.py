@@ -140,7 +140,7 @@ def train(
         state = _open(config, folder, resume)
         result = folder / "result.json"
         if result.is_file() and state is not None and _over(config, state):
-            return json.loads(result.read_text())  # type: ignore[no-any-return]
+            return dict(json.loads(result.read_text()))
         family, agent = build(config if state is None else config.model_copy(update={"warm_start": None}))
         checkpoint.write_atomically(folder / "config.yaml", to_yaml(config).encode())
         result.unlink(missing_ok=True)

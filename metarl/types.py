@@ -17,12 +17,13 @@ is None stays None.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar, dataclass_transform
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import register_pytree_node, tree_map
+from torch.utils import _pytree as pytree
 
 from metarl.rng import Rng, Streams
 
@@ -72,8 +73,15 @@ def tree(cls: type[C]) -> type[C]:
         empty = {f.name: None for f in fields}
         return frozen(**empty | dict(fixed) | dict(zip(names, children, strict=True)))
 
-    register_pytree_node(frozen, flatten, unflatten)
-    return frozen  # type: ignore[no-any-return]
+    pytree.register_pytree_node(frozen, flatten, unflatten)
+    registered: type[C] = frozen
+    return registered
+
+
+def tree_map(change: Callable[..., Tensor], first: C, *others: C) -> C:
+    """The tree of `change(tensor of first, tensor of second, …)`, for trees of equal structure."""
+    changed: C = pytree.tree_map(change, first, *others)
+    return changed
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -119,10 +127,10 @@ class Tasks:
         return len(self.index)
 
     def __getitem__(self, rows: slice | Tensor) -> Tasks:
-        return tree_map(lambda x: x[rows], self)  # type: ignore[no-any-return]
+        return tree_map(lambda x: x[rows], self)
 
     def to(self, device: torch.device) -> Tasks:
-        return tree_map(lambda x: x.to(device), self)  # type: ignore[no-any-return]
+        return tree_map(lambda x: x.to(device), self)
 
     def streams(self, rng: Rng, lanes: int) -> Streams:
         """Every lane's own stream of chance [N, M], whatever other rows stand beside it."""
@@ -235,4 +243,4 @@ def where(condition: Tensor, new: C, old: C) -> C:
     def choose(a: Tensor, b: Tensor) -> Tensor:
         return torch.where(condition.reshape(condition.shape + (1,) * (a.dim() - condition.dim())), a, b)
 
-    return tree_map(choose, new, old)  # type: ignore[no-any-return]
+    return tree_map(choose, new, old)
