@@ -23,6 +23,8 @@ TABLE = [
     ("bernoulli-bandit", {"arms": 10}, 100, BANDITS),
     ("tabular-mdp", {}, 10, MDPS),
     ("tabular-mdp", {}, 25, MDPS),
+    ("tabular-mdp", {}, 50, MDPS),
+    ("tabular-mdp", {}, 100, MDPS),
 ]
 
 

@@ -39,6 +39,10 @@ class _Trials:
     value_target: Tensor  # [T, N, M], standardised by running moments of each step of the trial
     valid: Tensor  # [T, N, M]
 
+    def rows(self, chosen: Tensor) -> _Trials:
+        """Some of them, whole: [T, n, M, …]."""
+        return tree_map(lambda x: x.index_select(1, chosen), self)
+
 
 class RL2:
     """The agent; its belief's lane is the memory, its row the task where that is shown."""
@@ -110,7 +114,7 @@ class RL2:
         minibatches = min(self.options.minibatches, len(tasks))
         for _ in range(self.options.epochs):
             for rows in torch.randperm(len(tasks), generator=generator).to(self.device).tensor_split(minibatches):
-                metrics.append(self._update(tree_map(lambda x: x.index_select(1, rows), batch), entropy_weight))  # noqa: B023
+                metrics.append(self._update(batch.rows(rows), entropy_weight))
 
         self._watch(trial)
         logged = {name: float(torch.stack([m[name] for m in metrics]).mean()) for name in metrics[0]}
