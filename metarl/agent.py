@@ -44,8 +44,9 @@ class Agent(Protocol):
     The constructor takes ``(settings, spec, rng, device)``.
     """
 
-    task_input: Literal["none", "row", "onehot"]
-    """Whether it is shown the task: not at all (meta-RL), as its row (an oracle), as a one-hot of its index (multi-task)."""
+    task_input: Literal["none", "row", "goal", "onehot"]
+    """How it is shown the task: not at all (meta-RL), as its row (an oracle), as the row's goal (goal-conditioned RL), or
+    as a one-hot of its index (multi-task RL)."""
 
     def begin(self, view: View, lanes: int) -> Belief:
         """The belief about rows that nothing is known of yet."""

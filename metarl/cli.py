@@ -218,7 +218,8 @@ def _print_table(scores: Mapping[str, Mapping[str, Any]]) -> None:
 
     first = next(iter(scores.values()))
     runs, episodes, tasks = len(first["returns"]), len(first["episodes_consumed"]), len(first["returns"][0][0])
-    title = f"{tasks} {first['split']} tasks, {episodes} episodes each, actions: {first['mode']}, runs: {runs}"
+    closed = " (a closed family: the tasks of every split are the same)" if first["closed"] else ""
+    title = f"{tasks} {first['split']} tasks{closed}, {episodes} episodes each, actions: {first['mode']}, runs: {runs}"
     table = Table(title=title, box=box.SIMPLE, title_justify="left")
     known = [key for key in ("regret", "success") if key in first["summary"]]
     columns = {"total": "return of the trial", "last": "last episode", "regret": "regret", "success": "success, last"}

@@ -158,7 +158,7 @@ def load_config(name: str | Path, overrides: Sequence[str] = ()) -> Config:
     tree = read_yaml(text, str(path))
     if not isinstance(tree, dict):
         raise Mistake(f"{path}: a configuration is a mapping of keys to values")
-    for override in sorted(overrides, key=lambda text: "." in text.partition("=")[0]):  # names before their options
+    for override in sorted(overrides, key=_rank):
         tree = _override(tree, override)
     return parse(tree, where=str(name))
 
@@ -211,8 +211,14 @@ def _choice(kind: Literal["agent", "family"], section: Any) -> Choice:
     return Choice(name=found.name, options=settings(found, options))
 
 
+def _rank(override: str) -> int:
+    """Names go before variants, and these before the options that they fill in."""
+    key = override.partition("=")[0]
+    return 0 if "." not in key else 1 if key.endswith(".variant") else 2
+
+
 def _override(tree: dict[str, Any], text: str) -> dict[str, Any]:
-    """`tree` with one ``section.key=value``; naming another family or agent drops the options of the one before."""
+    """`tree` with one ``section.key=value``; another family, agent or variant drops the options of the one before."""
     key, equals, value_text = text.partition("=")
     if not equals or not key:
         raise Mistake(f"{text!r} is no override: write key=value")
@@ -226,6 +232,8 @@ def _override(tree: dict[str, Any], text: str) -> dict[str, Any]:
         return tree if same else tree | {section: value}
     if not isinstance(old, dict):
         old = {"name": old}
+    if option == "variant" and old.get("variant") != value:
+        old = {"name": old.get("name")}
     return tree | {section: old | {option: value}}
 
 

@@ -11,9 +11,6 @@ from metarl.find import Found, Settings, find
 from metarl.rng import Rng
 from metarl.types import Spec, Step, Tasks
 
-SPLITS = ("train", "validation", "test", "ood")
-"""`validation` chooses checkpoints and settings; `test` and `ood` (another distribution) are only ever reported."""
-
 
 @runtime_checkable
 class BatchEnv(Protocol):
@@ -39,13 +36,21 @@ class Family(Protocol):
     * ``optimum(tasks) -> Tensor [N]``: the best expected return of an episode for an agent that knows the task;
     * ``mean_optimum: float``: its exact mean over the test tasks, which takes the luck of the draw out of a score;
     * ``expected_reward(tasks, rollout) -> Tensor [T, N, M]``: the reward's mean, given what was done, for scores with
-      less noise than the rewards that fell.
+      less noise than the rewards that fell;
+    * ``goal_reward(achieved [..., G], desired [..., G]) -> Tensor [...]``: the reward for having achieved one goal where
+      another was desired, for hindsight;
+    * ``scene(params [P], obs [T, O]) -> Scene``: what to draw of an episode, seen from above.
+
+    Its environments may offer ``frame(row, lane) -> ndarray [height, width, 3] uint8``, a picture of what is the case now.
     """
 
     spec: Spec
 
     def tasks(self, split: str, count: int, rng: Rng) -> Tasks:
-        """`count` rows of `split`; no row may be found in two splits."""
+        """`count` rows of `split`, one of `spec.splits`; no row may be found in two, unless the spec says `closed`.
+
+        Asking for more rows keeps the first ones. A family of few tasks repeats them: ``Tasks.draw``.
+        """
 
     def make(self, lanes: int) -> BatchEnv:
         """An environment with `lanes` lanes a row, to be reset onto tasks."""

@@ -13,7 +13,7 @@ import torch
 from metarl import stats
 from metarl.agent import Agent, Mode
 from metarl.buffer import Rollout
-from metarl.env import SPLITS, Family
+from metarl.env import Family
 from metarl.errors import Mistake, nearest
 from metarl.rng import Rng
 from metarl.rollout import collect, view
@@ -38,6 +38,7 @@ class Scores:
     optimum: stats.Array | None  # [N] best expected return of an episode for who knows the task, where it is known
     mean_optimum: float | None  # its exact mean over all tasks of the split, where it is known
     split: str
+    closed: bool  # whether these are the tasks that agents were trained on, the family having no others
     mode: str
     seed: int
     task_hash: str
@@ -113,10 +114,10 @@ def evaluate(
     several training runs. Where an agent was trained on a fixed `train_set`, that is the split train.
 
     Raises:
-        Mistake: unknown split, or an agent that needs to be shown what these tasks cannot show.
+        Mistake: a split that the family does not have, or an agent that needs to be shown what these tasks cannot show.
     """
-    if split not in SPLITS:
-        raise Mistake(f"split {split!r} is unknown: {nearest(split, SPLITS)}")
+    if split not in family.spec.splits:
+        raise Mistake(f"{family.spec.name} has no split {split!r}: {nearest(split, family.spec.splits)}")
     rng = Rng(seed).child("evaluate")
     fixed = train_set[:tasks] if train_set is not None and split == "train" else None
     rows = (family.tasks(split, tasks, rng.child("tasks")) if fixed is None else fixed).to(torch.device(device))
@@ -132,6 +133,7 @@ def evaluate(
         optimum=None if optimum is None else optimum(rows).double().cpu().numpy(),
         mean_optimum=None if split == "ood" else getattr(family, "mean_optimum", None),
         split=split,
+        closed=family.spec.closed,
         mode=mode,
         seed=seed,
         task_hash=_hash(rows),
@@ -161,7 +163,7 @@ def _evaluate_rows(
 ) -> tuple[stats.Array, stats.Array | None]:
     """Returns and successes, each [K, N]."""
     env = family.make(1)
-    belief = agent.begin(view(agent, tasks, episodes, train_set), lanes=1)
+    belief = agent.begin(view(agent, family.spec, tasks, episodes, train_set), lanes=1)
     returns, successes = [], []
     for k in range(episodes):
         rollout, belief = collect(agent, env, family.spec, belief, tasks, 1, rng.child("episode", k), mode)

@@ -13,13 +13,14 @@ import importlib.util
 import sys
 import sysconfig
 import traceback
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from metarl.errors import Mistake, nearest
 
@@ -35,6 +36,17 @@ class Settings(BaseModel):
 
     configures: ClassVar[str] = ""
     """``module:Class`` of what these are the settings of; empty where the class itself was found."""
+
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """Named sets of defaults, where the literature disagrees; the option `variant` chooses one."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_the_variant(cls, given: Any) -> Any:
+        if not cls.variants or not isinstance(given, dict):
+            return given
+        chosen = given.get("variant", cls.model_fields["variant"].default)
+        return {**cls.variants.get(chosen, {}), **given} if isinstance(chosen, str) else given
 
 
 @dataclass(frozen=True)

@@ -60,8 +60,8 @@ def collect(
     raise Mistake(f"{spec.name}: an episode outlived the horizon of {spec.horizon} steps; end it with truncated = True")
 
 
-def view(agent: Agent, tasks: Tasks, episodes: int, train_set: Tasks | None = None) -> View:
-    """What `agent` may know of `tasks`, by its own `task_input`: nothing, their rows, or their place in the `train_set`.
+def view(agent: Agent, spec: Spec, tasks: Tasks, episodes: int, train_set: Tasks | None = None) -> View:
+    """What `agent` may know of `tasks`, by its `task_input`: nothing, rows, goals, or their place in the `train_set`.
 
     Raises:
         Mistake: a one-hot of tasks that have no place in a fixed training set.
@@ -69,6 +69,8 @@ def view(agent: Agent, tasks: Tasks, episodes: int, train_set: Tasks | None = No
     shown = None
     if agent.task_input == "row":
         shown = tasks.params
+    elif agent.task_input == "goal":
+        shown = tasks.params[:, : spec.goal_width]
     elif agent.task_input == "onehot":
         if train_set is None or tasks.split != "train":
             raise Mistake(
@@ -96,14 +98,11 @@ class TrainingWorld:
         """`count` training tasks: fresh ones, or rows of the fixed set, which is walked through before a row returns."""
         if self.train_set is None:
             return self.family.tasks("train", count, rng.child("tasks")).to(self.device)
-        generator, size = rng.child("tasks").generator(), len(self.train_set)
-        rounds = [torch.randperm(size, generator=generator) for _ in range(-(-count // size))]
-        rows = self.train_set[torch.cat(rounds)[:count]]
-        return replace(rows, copy=torch.arange(count) // size).to(self.device)
+        return self.train_set.draw(count, rng.child("tasks")).to(self.device)
 
     def view(self, agent: Agent, tasks: Tasks) -> View:
         """What `agent` may know of `tasks`."""
-        return view(agent, tasks, self.episodes, self.train_set)
+        return view(agent, self.family.spec, tasks, self.episodes, self.train_set)
 
     def collect(
         self, agent: Agent, belief: Belief, tasks: Tasks, episodes: int, rng: Rng, mode: Mode = "sample"

@@ -211,7 +211,8 @@ def _finish(config: Config, family: Family, folder: Path, display: Display) -> d
     """Report the best checkpoint on unseen tasks."""
     display.note(f"evaluating the best checkpoint on {config.test_tasks} unseen tasks")
     loaded = load(folder)
-    splits = ("train",) if loaded.agent.task_input == "onehot" else ("train", "test", "ood")
+    reported = ("train",) if loaded.agent.task_input == "onehot" else ("train", "test", "ood")
+    splits = [split for split in reported if split in family.spec.splits]
     scores = {split: score(config, family, loaded.agent, split, config.test_tasks) for split in splits}
     result = describe(folder, config, scores) | {
         "best_iteration": loaded.counters.iterations,

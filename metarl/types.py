@@ -25,13 +25,16 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from metarl.errors import Mistake
 from metarl.rng import Rng, Streams
 
 __all__ = [
+    "SPLITS",
     "Acted",
     "Belief",
     "Inputs",
     "Params",
+    "Scene",
     "Spec",
     "Step",
     "Tasks",
@@ -47,6 +50,9 @@ __all__ = [
 ]
 
 C = TypeVar("C")
+
+SPLITS = ("train", "validation", "test", "ood")
+"""`validation` chooses checkpoints and settings; `test` and `ood` (another distribution) are only ever reported."""
 
 Params = dict[str, Tensor]
 """A policy's parameters by name. One copy a task puts the axis N in front of every tensor."""
@@ -104,6 +110,14 @@ class Spec:
     horizon: int
     """Longest episode, in environment steps."""
     task_width: int
+    goal_width: int = 0
+    """How many entries at the front of a task row are its goal; 0 where it has none."""
+    achieved_goal: str | None = None
+    """The part of the observation that is compared with the goal, where the family offers `goal_reward`."""
+    splits: tuple[str, ...] = SPLITS
+    """The splits that the family has tasks for."""
+    closed: bool = False
+    """All splits hold the same tasks, so that a score on test tasks says nothing of generalisation."""
 
     @property
     def obs_width(self) -> int:
@@ -112,6 +126,25 @@ class Spec:
     @property
     def cue_width(self) -> int:
         return self.action_width + 2
+
+    def part(self, name: str) -> slice:
+        """Where the part `name` stands in the flat observation."""
+        first = 0
+        for part, width in self.observation.items():
+            if part == name:
+                return slice(first, first + width)
+            first += width
+        raise KeyError(name)
+
+    def shown_width(self, task_input: str) -> int:
+        """How wide the task is for an agent with this `task_input`; `task_width` stands for the one-hot's width too.
+
+        Raises:
+            Mistake: the goal is to be shown, and the family has none.
+        """
+        if task_input == "goal" and not self.goal_width:
+            raise Mistake(f"task_input goal: the tasks of {self.name} have no goal; show the row instead")
+        return {"none": 0, "goal": self.goal_width}.get(task_input, self.task_width)
 
 
 @tree
@@ -131,6 +164,12 @@ class Tasks:
 
     def to(self, device: torch.device) -> Tasks:
         return tree_map(lambda x: x.to(device), self)
+
+    def draw(self, count: int, rng: Rng) -> Tasks:
+        """`count` of these rows in random order; each stands there once before any returns, as another copy."""
+        size, generator = len(self), rng.generator()
+        rounds = [torch.randperm(size, generator=generator) for _ in range(-(-count // size))]
+        return replace(self[torch.cat(rounds)[:count]], copy=torch.arange(count) // size)
 
     def streams(self, rng: Rng, lanes: int) -> Streams:
         """Every lane's own stream of chance [N, M], whatever other rows stand beside it."""
@@ -153,6 +192,18 @@ class Step:
     def done(self) -> Tensor:
         """[N, M] bool: an episode ended here, for either reason."""
         return self.terminated | self.truncated
+
+
+@dataclass(frozen=True)
+class Scene:
+    """An episode seen from above, to be drawn; lengths are the family's own."""
+
+    path: Tensor  # [T, 2] where the agent was
+    limits: tuple[float, float, float, float]  # left, right, bottom, top
+    goal: Tensor | None = None  # [G, 2] where it should go
+    goal_radius: float = 0.0
+    walls: Tensor | None = None  # [W, 4] left, bottom, width, height of each
+    others: Tensor | None = None  # [D, 2] places that are easily taken for the goal
 
 
 # ---------------------------------------------------------------------------------------------------------------------

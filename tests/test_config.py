@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -242,3 +243,50 @@ def test_configuration_imports_no_torch(module: str):
     """So that `--help` and a mistake answer at once (importing torch takes seconds)."""
     program = f"import sys, {module}; assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Variants
+
+
+VARIED = """
+from typing import Literal
+from metarl import Settings, Spec
+
+class Varied:
+    class Settings(Settings):
+        variants = {"near": {"reach": 1.0, "horizon": 5}, "far": {"reach": 9.0, "horizon": 50}}
+        variant: Literal["near", "far"] = "near"
+        reach: float = 1.0
+        horizon: int = 5
+"""
+
+
+@pytest.fixture
+def varied(tmp_path: Path) -> str:
+    (tmp_path / "varied.py").write_text(VARIED)
+    (tmp_path / "run.yaml").write_text(
+        f"agent: rl2\nfamily: {{name: '{tmp_path}/varied.py:Varied', variant: near, horizon: 7}}\nepisodes: 2\niterations: 1\n"
+    )
+    return str(tmp_path / "run.yaml")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "variant", "reach", "horizon"),
+    [
+        ([], "near", 1.0, 7),
+        (["family.variant=far"], "far", 9.0, 50),  # another variant brings its own options
+        (["family.horizon=3", "family.variant=far"], "far", 9.0, 3),  # in whatever order they are given
+        (["family.variant=near"], "near", 1.0, 7),
+    ],
+)
+def test_a_variant_fills_in_what_is_not_given(
+    varied: str, overrides: list[str], variant: str, reach: float, horizon: int
+):
+    options = load_config(varied, overrides).family.options
+    assert options.model_dump() == {"variant": variant, "reach": reach, "horizon": horizon}
+
+
+def test_an_unknown_variant_is_a_mistake(varied: str):
+    with pytest.raises(Mistake, match=r"family.variant: input should be 'near' or 'far', not 'fra'"):
+        load_config(varied, ["family.variant=fra"])

@@ -14,10 +14,10 @@ from helpers import live, random_action, same
 from scipy import stats
 from torch import Tensor
 
-from metarl.env import SPLITS, BatchEnv, Family, make_family
+from metarl.env import BatchEnv, Family, make_family
 from metarl.find import names
 from metarl.rng import Rng
-from metarl.types import Step, Tasks, replace
+from metarl.types import SPLITS, Step, Tasks, replace
 
 DETERMINISTIC = {"point"}
 """Families in which the same actions always lead to the same episode."""

@@ -259,17 +259,17 @@ def agent_that_is_shown(what: str) -> Counting:
 
 def test_an_agent_is_shown_what_it_asks_for_and_never_more():
     tasks = Ragged().tasks("train", 3, Rng(0))
-    assert view(agent_that_is_shown("none"), tasks, 2, tasks).shown is None
-    assert same(view(agent_that_is_shown("row"), tasks, 2).shown, tasks.params)
-    assert torch.equal(view(agent_that_is_shown("onehot"), tasks[1:], 2, tasks).shown, torch.eye(3)[1:])
-    assert view(agent_that_is_shown("none"), tasks, 2) == View(rows=3, episodes=2, device=CPU)
+    assert view(agent_that_is_shown("none"), Ragged().spec, tasks, 2, tasks).shown is None
+    assert same(view(agent_that_is_shown("row"), Ragged().spec, tasks, 2).shown, tasks.params)
+    assert torch.equal(view(agent_that_is_shown("onehot"), Ragged().spec, tasks[1:], 2, tasks).shown, torch.eye(3)[1:])
+    assert view(agent_that_is_shown("none"), Ragged().spec, tasks, 2) == View(rows=3, episodes=2, device=CPU)
 
 
 @pytest.mark.parametrize(("split", "train_tasks"), [("test", 5), ("train", None)])
 def test_a_one_hot_of_an_unseen_task_is_a_mistake(split: str, train_tasks: int | None):
     train_set = Ragged().tasks("train", train_tasks, Rng(0)) if train_tasks else None
     with pytest.raises(Mistake, match=f"a {split} task has no place"):
-        view(agent_that_is_shown("onehot"), Ragged().tasks(split, 3, Rng(0)), 2, train_set)
+        view(agent_that_is_shown("onehot"), Ragged().spec, Ragged().tasks(split, 3, Rng(0)), 2, train_set)
 
 
 def test_a_fixed_training_set_is_walked_through_without_repetition():
@@ -278,3 +278,13 @@ def test_a_fixed_training_set_is_walked_through_without_repetition():
     assert sorted(batch.index[:5].tolist()) == sorted(batch.index[5:10].tolist()) == list(range(5))
     assert len(set(batch.index[10:].tolist())) == 2
     assert not torch.equal(world.tasks(5, Rng(3)).index, world.tasks(5, Rng(4)).index)
+
+
+def test_the_goal_stands_at_the_front_of_the_row():
+    tasks = replace(Ragged().tasks("train", 3, Rng(0)), params=torch.arange(12.0).view(3, 4))
+    spec = replace(Ragged().spec, task_width=4, goal_width=2)
+    shown = view(agent_that_is_shown("goal"), spec, tasks, 2).shown
+    assert torch.equal(shown, tasks.params[:, :2])
+    assert spec.shown_width("goal") == 2
+    with pytest.raises(Mistake, match="tasks of ragged have no goal"):
+        Ragged().spec.shown_width("goal")

@@ -42,7 +42,7 @@ def strategy(name: str, spec: Spec, **options: Any) -> Agent:
 def play(agent: Agent, family: Family, tasks: Tasks, episodes: int, lanes: int = 1) -> tuple[list[Rollout], Belief]:
     """What the agent lives through, adapting after every episode."""
     env, rollouts = family.make(lanes), []
-    belief = agent.begin(view(agent, tasks, episodes), lanes)
+    belief = agent.begin(view(agent, agent.spec, tasks, episodes), lanes)
     for k in range(episodes):
         rollout, belief = collect(agent, env, family.spec, belief, tasks, 1, Rng(0).child("episode", k))
         belief = agent.adapt(belief, rollout)
@@ -276,7 +276,7 @@ def test_psrl_believes_the_truth_in_the_end() -> None:
     _, lived = play(strategy("Random", family.spec), family, tasks, 1, lanes=4000)
     rollout, _ = collect(strategy("Random", family.spec), family.make(4000), family.spec, lived, tasks, 1, Rng(1))
     agent = strategy("PSRL", family.spec)
-    belief = agent.adapt(agent.begin(view(agent, tasks, 1), 1), rollout)
+    belief = agent.adapt(agent.begin(view(agent, agent.spec, tasks, 1), 1), rollout)
     mean, transition = family.unpack(tasks.params)  # type: ignore[attr-defined]
     seen = belief.row
     torch.testing.assert_close(seen.mean_reward(1.0), mean, atol=0.1, rtol=0)
@@ -290,7 +290,7 @@ def test_a_plan_is_kept_through_an_episode_and_drawn_anew_for_the_next() -> None
     family = make_family("tabular-mdp")
     agent, tasks = strategy("PSRL", family.spec), family.tasks("test", 3, Rng(0))
     env, noise = family.make(2), Rng(0).streams(torch.arange(3), 2)
-    belief, obs = agent.begin(view(agent, tasks, 2), 2), env.reset(tasks, Rng(1))
+    belief, obs = agent.begin(view(agent, agent.spec, tasks, 2), 2), env.reset(tasks, Rng(1))
     plans = []
     for time in range(6):
         acted, belief = agent.act(belief, obs, noise, time, "sample")
@@ -390,7 +390,7 @@ def test_lanes_and_episodes_count_one_by_one_and_what_is_not_valid_does_not(
 ) -> None:
     family = make_family(name)
     agent, tasks = strategy(rule, family.spec, **options), family.tasks("test", 4, Rng(0))
-    begun = agent.begin(view(agent, tasks, 2), 3)
+    begun = agent.begin(view(agent, agent.spec, tasks, 2), 3)
     rollout, lived = collect(agent, family.make(3), family.spec, begun, tasks, 2, Rng(1))
     whole, stepwise = agent.adapt(lived, rollout), lived
     for part in (

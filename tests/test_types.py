@@ -112,3 +112,19 @@ def test_next_cue_carries_action_reward_and_done(spec: Spec, terminated: bool, t
     entries = [0.0, 0.0, 1.0] if spec.discrete else [0.1, -0.2, 0.3]
     expected = torch.tensor([[[*entries, 0.7, float(terminated or truncated)]]])
     assert torch.equal(next_cue(spec, action, step), expected)
+
+
+def test_drawn_rows_come_all_before_any_returns():
+    rows = Tasks(torch.arange(3.0).unsqueeze(1), torch.arange(3), "train")
+    drawn = rows.draw(7, Rng(0))
+    assert sorted(drawn.index[:3].tolist()) == sorted(drawn.index[3:6].tolist()) == [0, 1, 2]
+    assert drawn.copy.tolist() == [0, 0, 0, 1, 1, 1, 2]
+    assert torch.equal(drawn.params.squeeze(1).long(), drawn.index)
+    assert torch.equal(rows.draw(4, Rng(0)).index, drawn.index[:4])
+
+
+def test_a_part_of_the_observation_is_found_by_name():
+    spec = Spec("s", {"a": 2, "b": 3}, action_width=1, discrete=False, horizon=1, task_width=1)
+    assert (spec.part("a"), spec.part("b")) == (slice(0, 2), slice(2, 5))
+    with pytest.raises(KeyError):
+        spec.part("c")

@@ -53,7 +53,7 @@ class RL2:
         self.spec = spec
         self.device = device
         self.policy = Policy(
-            input_width=Policy.width(spec, cue=True, task=0 if options.task_input == "none" else spec.task_width),
+            input_width=Policy.width(spec, cue=True, task=spec.shown_width(options.task_input)),
             action_width=spec.action_width,
             discrete=spec.discrete,
             memory=options.memory,

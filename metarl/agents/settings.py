@@ -9,8 +9,8 @@ from pydantic import Field
 from metarl.config import Schedule
 from metarl.find import Settings
 
-TaskInput = Literal["none", "row", "onehot"]
-TASK_INPUT = "what the agent is shown of the task: nothing, its row (an oracle), or a one-hot of train_tasks"
+TaskInput = Literal["none", "row", "goal", "onehot"]
+TASK_INPUT = "what the agent is shown of the task: nothing, its row (an oracle), its goal, or a one-hot of train_tasks"
 
 
 class RL2(Settings):
