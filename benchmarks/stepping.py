@@ -1,0 +1,223 @@
+"""Speed of stepping MuJoCo robots: beside the limit, beside other vectorised environments, and with a model a task.
+
+The limit is ONE native call of ``mujoco.rollout`` that replays the same models, states and controls in open loop, on the
+same number of threads. Contenders take turns within a round, in another order every time; a ratio is the median over
+rounds of ratios within a round. Episodes do not end within a round, so that all step the same kind of state; peers get
+robots without contact forces, as Gymnasium's Ant-v5 is asked to do without them.
+
+    pip install envpool
+    python benchmarks/stepping.py limit|peers|models [--rounds 9] [--rows 40 160 400]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+
+import gymnasium
+import mujoco
+import mujoco.rollout
+import numpy as np
+import torch
+
+from metarl import Rng, make_family
+from metarl.adapters.mujoco import MujocoEnv
+
+THREADS = len(os.sched_getaffinity(0))
+SECONDS = 1.0  # about so much time for each contender in a round
+ROBOTS = {
+    "half-cheetah": ("half-cheetah-vel", {"variant": "promp", "horizon": 10_000}, "HalfCheetah-v5", {}),
+    "ant": (
+        "ant-dir",
+        {"contact_cost": 0.0, "horizon": 10_000},
+        "Ant-v5",
+        {"include_cfrc_ext_in_observation": False, "terminate_when_unhealthy": False},
+    ),
+    "ant with contact forces": ("ant-goal", {"horizon": 10_000}, "", {}),
+}
+
+
+def closed_loop(robot: str, rows: int) -> MujocoEnv:
+    """Our environment at the start of an episode, one that does not end."""
+    name, options, *_ = ROBOTS[robot]
+    family = make_family(name, **options)
+    if hasattr(family, "terminated"):
+        family.terminated = lambda after: torch.zeros(after.qpos.shape[:2], dtype=torch.bool)
+    env = family.make(1)
+    env.reset(family.tasks("train", rows, Rng(0)), Rng(0))
+    return env
+
+
+def seconds(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def rounds_of(contenders: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each contender in each round, after one that does not count."""
+    names, taken = list(contenders), {name: [] for name in contenders}
+    for number in range(rounds + 1):
+        turn = number % len(names)
+        for name in names[turn:] + names[:turn]:
+            spent = seconds(contenders[name])
+            if number:
+                taken[name].append(spent)
+    return taken
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The limit
+
+
+def limit(robot: str, rows: int, rounds: int) -> None:
+    """Closed loop with the family's observation and reward, beside one open-loop call from where it began."""
+    env = closed_loop(robot, rows)
+    family = env._family
+    pool = mujoco.rollout.Rollout(nthread=THREADS)
+    steps = max(5, round(SECONDS * rate(env, rows) / rows))
+    action = 2 * torch.rand(steps, rows, 1, family.spec.action_width) - 1
+    control = (action.double() * env._reach + env._middle)[:, :, 0].movedim(0, 1)
+    control = control.repeat_interleave(family.frame_skip, 1).contiguous().numpy()
+    states = np.zeros((rows, control.shape[1], env._state.shape[1]))
+    sensors = np.zeros((rows, control.shape[1], env._sensors.shape[2]))
+    begun: dict[str, np.ndarray] = {}
+
+    def closed() -> None:
+        for each in action:
+            env.step(each)
+
+    def open_loop() -> None:
+        pool.rollout(
+            env._models,
+            env._data,
+            begun["state"],
+            control,
+            control_spec=int(mujoco.mjtState.mjSTATE_CTRL),
+            skip_checks=True,
+            nstep=control.shape[1],
+            state=states,
+            sensordata=sensors,
+            chunk_size=-(-rows // THREADS),
+        )
+
+    ratios, speeds = [], []
+    for number in range(rounds + 1):
+        env.reset(env._tasks, Rng(number))
+        begun["state"] = env._state.numpy().copy()
+        order = (closed, open_loop) if number % 2 else (open_loop, closed)
+        spent = {work: seconds(work) for work in order}
+        if number:
+            ratios.append(spent[open_loop] / spent[closed])
+            speeds.append(rows * steps / spent[closed])
+    print(
+        f"{robot:24} {rows:5} rows: {statistics.median(speeds):9,.0f} steps/s, "
+        f"{statistics.median(ratios):.2f} of the limit (rounds {min(ratios):.2f} to {max(ratios):.2f})"
+    )
+
+
+def rate(env: MujocoEnv, rows: int) -> float:
+    """Steps a second, roughly."""
+    action = torch.zeros(rows, 1, env._family.spec.action_width)
+    return 5 * rows / seconds(lambda: [env.step(action) for _ in range(5)])
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Peers
+
+
+def peers(robot: str, rows: int, rounds: int) -> None:
+    """The same number of steps in every library."""
+    import envpool
+    from stable_baselines3.common.vec_env import SubprocVecEnv
+
+    *_, theirs, options = ROBOTS[robot]
+    if not theirs:
+        return
+    env = closed_loop(robot, rows)
+    steps = max(5, round(SECONDS * rate(env, rows) / rows))
+    action = (2 * torch.rand(steps, rows, 1, env._family.spec.action_width) - 1).float()
+    arrays = action[:, :, 0].numpy()
+
+    def make() -> gymnasium.Env:
+        return gymnasium.make(theirs, **options)
+
+    sync = gymnasium.vector.SyncVectorEnv([make] * rows)
+    parallel = gymnasium.vector.AsyncVectorEnv([make] * THREADS)
+    processes = SubprocVecEnv([make] * THREADS, start_method="fork")
+    pooled_options = {name: value for name, value in options.items() if name != "include_cfrc_ext_in_observation"}
+    if theirs.startswith("Ant"):
+        pooled_options["use_contact_force"] = False
+    pooled = envpool.make_gymnasium(theirs.replace("v5", "v4"), num_envs=rows, num_threads=THREADS, **pooled_options)
+    for each in (sync, parallel, processes, pooled):
+        each.reset()
+
+    few = max(1, steps * rows // THREADS // 8)  # the slow ones step an eighth of the time
+    contenders = {
+        "metarl": (lambda: [env.step(each) for each in action], steps * rows),
+        "envpool": (lambda: [pooled.step(each.astype(np.float64)) for each in arrays], steps * rows),
+        "gymnasium sync": (
+            lambda: [sync.step(each) for each in arrays[: max(1, steps // 4)]],
+            max(1, steps // 4) * rows,
+        ),
+        "gymnasium async": (lambda: [parallel.step(arrays[0, :THREADS]) for _ in range(few)], few * THREADS),
+        "sb3 subproc": (lambda: [processes.step(arrays[0, :THREADS]) for _ in range(few)], few * THREADS),
+    }
+    taken = rounds_of({name: work for name, (work, _) in contenders.items()}, rounds)
+    speeds = {name: [count / spent for spent in taken[name]] for name, (_, count) in contenders.items()}
+    for name, speed in speeds.items():
+        ratios = [ours / other for ours, other in zip(speeds["metarl"], speed, strict=True)]
+        print(
+            f"{robot:14} {rows:4} rows  {name:16} {statistics.median(speed):9,.0f} steps/s  "
+            f"metarl: {statistics.median(ratios):5.2f} × ({min(ratios):.2f} to {max(ratios):.2f})"
+        )
+    for each in (sync, parallel, processes, pooled):
+        each.close()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# A model a task
+
+
+def models(rounds: int) -> None:
+    """40 tasks × 20 lanes of the walker: every task its own model, beside all tasks the shared one."""
+    family, shared = make_family("walker-params", horizon=10_000), make_family("walker-params", horizon=10_000)
+    shared.task_model = lambda model, row: model
+    tasks, envs = family.tasks("train", 40, Rng(0)), {}
+    action = 2 * torch.rand(40, 40, 20, 6) - 1
+    for name, each in (("a model a task", family), ("one model", shared)):
+        each.terminated = lambda after: torch.zeros(after.qpos.shape[:2], dtype=torch.bool)
+        envs[name] = each.make(20)
+
+    def play(env: MujocoEnv) -> None:
+        env.reset(tasks, Rng(0))
+        for each in action:
+            env.step(each)
+
+    making = seconds(lambda: envs["a model a task"].reset(tasks, Rng(0)))
+    taken = rounds_of({name: lambda env=env: play(env) for name, env in envs.items()}, rounds)
+    ratios = [own / one for own, one in zip(*taken.values(), strict=True)]
+    print(
+        f"walker-params, 40 × 20: a model a task costs {statistics.median(ratios):.2f} × one model "
+        f"(rounds {min(ratios):.2f} to {max(ratios):.2f}), resets included; a reset takes {making:.2f} s"
+    )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("what", choices=("limit", "peers", "models"))
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rows", type=int, nargs="+", default=[40, 160, 400])
+    chosen = parser.parse_args()
+    torch.set_num_threads(1)
+    print(f"{platform.processor() or platform.machine()}, {THREADS} threads, mujoco {mujoco.__version__}")
+    if chosen.what == "models":
+        models(chosen.rounds)
+    else:
+        for robot in ROBOTS:
+            for rows in chosen.rows:
+                (limit if chosen.what == "limit" else peers)(robot, rows, chosen.rounds)

@@ -1,0 +1,88 @@
+"""A humanoid that walks in an unseen direction."""
+
+from __future__ import annotations
+
+import math
+
+import mujoco
+import torch
+from torch import Tensor
+
+from metarl.adapters.mujoco import MujocoEnv, Physics, add_com, add_contact_forces, contact_forces, load_model
+from metarl.rng import Rng, Streams
+from metarl.types import Spec, Tasks
+
+from . import robot_settings as settings
+from .locomotion import ASSETS, direction, effort, noisy_start, uniform_rows
+
+_PHYSICS_SECONDS = 0.003  # of a physics step, five of which are a control step
+_START = torch.tensor([0.0, 0.0, 1.4, 1.0, *[0.0] * 20])
+
+
+class HumanoidDir:
+    """¼ ⟨d, Δ⟩ / 0.003 − 0.1 ‖a‖² − min(5·10⁻⁷ ‖contact forces‖², 10) + 5, for Δ the way of the centre of mass.
+
+    ============  =====================================================================================
+    observation   [22] height, orientation (a quaternion), joint angles; [23] velocities. The published [376] also
+                  hold inertias, body velocities and forces, which the simulator computes from these
+    action        [17] torques of the joints, in units of 0.4
+    Δ             metres over one control step of five physics steps of 0.003 s, although the published formula divides
+                  by one; seen, like the contact forces, at the start of the last physics step
+    episode       terminates where the torso's height leaves [1, 2] m, truncated after H steps of 0.015 s
+    start         standing; positions and velocities ± 0.01
+    task row      [2] d, a unit vector, uniform on the circle
+    ============  =====================================================================================
+    """
+
+    frame_skip = 5
+
+    def __init__(self, options: settings.HumanoidDir) -> None:
+        self.options = options
+        self.threads = options.threads
+        self.spec = Spec(
+            "humanoid-dir",
+            {"pose": 22, "velocity": 23},
+            17,
+            False,
+            options.horizon,
+            task_width=2,
+            goal_width=2,
+            splits=("train", "validation", "test"),
+        )
+
+    def tasks(self, split: str, count: int, rng: Rng) -> Tasks:
+        """`count` directions."""
+        angle = 2 * math.pi * uniform_rows(count, 1, rng.child(split)).squeeze(1)
+        return Tasks(direction(angle), torch.arange(count), split)
+
+    def make(self, lanes: int) -> MujocoEnv:
+        """N tasks × `lanes` humanoids."""
+        return MujocoEnv(self, lanes)
+
+    def model(self) -> mujoco.MjModel:
+        """Gymnasium's model."""
+        return load_model(ASSETS / "humanoid.xml", add_contact_forces if self.options.contacts else add_com)
+
+    def start(self, noise: Streams, counter: int) -> tuple[Tensor, Tensor]:
+        """Standing."""
+        return noisy_start(noise, counter, _START, 23, 0.01, normal=False)
+
+    def observe(self, now: Physics) -> Tensor:
+        """[N, M, 45]."""
+        return torch.cat([now.qpos[..., 2:], now.qvel], dim=-1)
+
+    def reward(self, before: Physics, after: Physics, control: Tensor, params: Tensor) -> Tensor:
+        """[N, M]."""
+        way = after.sensors["com"][..., :2] - before.sensors["com"][..., :2]
+        forward = 0.25 * (way * params).sum(-1) / _PHYSICS_SECONDS
+        return forward - 0.1 * effort(control) - self._contact(after) + 5
+
+    def terminated(self, after: Physics) -> Tensor:
+        """[N, M] bool: fallen."""
+        height = after.qpos[..., 2]
+        return (height < 1) | (height > 2)
+
+    def _contact(self, after: Physics) -> Tensor | float:
+        if not self.options.contacts:
+            return 0.0
+        return (5e-7 * contact_forces(after).square().sum((-1, -2))).clamp(max=10)

@@ -1,0 +1,335 @@
+"""MuJoCo models as families: N task rows × M lanes stepped by one native call on a persistent thread pool.
+
+A family of its own says what the model is, what is observed and what is paid; `MujocoEnv` does the rest::
+
+    def make(self, lanes):
+        return MujocoEnv(self, lanes)
+
+Physics runs in float64 on the CPU and is the same bit for bit whatever the number of threads. One control step equals
+`frame_skip` calls of ``mj_step`` from the same state with a cold warm start; the warm start is no part of MuJoCo's state.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import mujoco
+import mujoco.rollout
+import numpy as np
+import torch
+from torch import Tensor
+
+from metarl.errors import Mistake
+from metarl.rng import Rng
+from metarl.types import Spec, Step, Tasks
+
+_FULL = mujoco.mjtState.mjSTATE_FULLPHYSICS
+_CONTROL = int(mujoco.mjtState.mjSTATE_CTRL)
+_PICTURE = (480, 480)  # height and width of a frame
+
+
+@dataclass(frozen=True)
+class Physics:
+    """What the simulator knows of every lane, as views that the next step overwrites."""
+
+    qpos: Tensor  # [N, M, nq] float64: generalised positions
+    qvel: Tensor  # [N, M, nv] float64: generalised velocities
+    sensors: Mapping[str, Tensor]  # [N, M, width] float64: at the start of the last physics step, as after ``mj_step``
+
+
+class Simulated(Protocol):
+    """What `MujocoEnv` asks of a family.
+
+    A family may also offer, each found by name:
+
+    * ``start(noise, counter) -> (qpos [N, M, nq], qvel [N, M, nv])``: where episodes start, all chance from `noise` at
+      place `counter`; without it, the model's own initial position at rest;
+    * ``terminated(after) -> Tensor [N, M] bool``: which episodes are over;
+    * ``task_model(model, row [P]) -> MjModel``: the model of one task, a changed copy of the shared one;
+    * ``threads: int``: how many threads step the lanes; without it, one for every core that is there.
+    """
+
+    spec: Spec
+    frame_skip: int
+    """Physics steps of one control step."""
+
+    def model(self) -> mujoco.MjModel:
+        """The model; its sensors, if it has any, come back by name in `Physics`."""
+
+    def observe(self, now: Physics) -> Tensor:
+        """[N, M, O]."""
+
+    def reward(self, before: Physics, after: Physics, control: Tensor, params: Tensor) -> Tensor:
+        """[N, M] for `control` [N, M, nu], in the actuators' own units, and task rows `params` [N, 1, P]; all float64."""
+
+
+def load_model(path: str | Path, change: Callable[[Any], None] | None = None) -> mujoco.MjModel:
+    """The compiled model of an XML file, after `change` has edited its ``mujoco.MjSpec``.
+
+    Raises:
+        Mistake: no such file, or MuJoCo refuses it.
+    """
+    if not Path(path).is_file():
+        raise Mistake(f"there is no MuJoCo model {path}")
+    mujoco.set_mju_user_warning(lambda message: None)  # or they are printed, and written to a log in the working folder
+    try:
+        spec = mujoco.MjSpec.from_file(str(path))
+        if change is not None:
+            change(spec)
+        with warnings.catch_warnings():  # Gymnasium's models are older than the words that MuJoCo would like there
+            warnings.filterwarnings("ignore", message=".*deprecated")
+            return spec.compile()
+    except ValueError as error:
+        raise Mistake(f"MuJoCo refuses {path}: {' '.join(str(error).split())}") from error
+
+
+def add_contact_forces(spec: Any) -> None:
+    """Give every body two sensors, from which `contact_forces` finds what acts on it from outside.
+
+    Raises:
+        Mistake: a MuJoCo without contact sensors.
+    """
+    kind = getattr(mujoco.mjtSensor, "mjSENS_CONTACT", None)
+    if kind is None:
+        raise Mistake(f"contact forces need contact sensors, which MuJoCo {mujoco.__version__} lacks: upgrade to 3.3.5")
+    force_torque_position, net_force = 2 + 4 + 16, 3
+    bodies = [body for body in spec.bodies if body.parent is not None]
+    for i, body in enumerate(bodies):
+        body.name = body.name or f"body-{i + 1}"
+        spec.add_sensor(
+            name=f"contact:{body.name}",
+            type=kind,
+            objtype=mujoco.mjtObj.mjOBJ_BODY,
+            objname=body.name,
+            intprm=[force_torque_position, net_force, 1],
+        )
+    add_com(spec)
+
+
+def add_com(spec: Any) -> None:
+    """Give the model's first body the sensor `com`: the centre of mass of all that hangs on it."""
+    root = next(body for body in spec.bodies if body.parent is not None)
+    kind, body = mujoco.mjtSensor.mjSENS_SUBTREECOM, mujoco.mjtObj.mjOBJ_BODY
+    spec.add_sensor(name="com", type=kind, objtype=body, objname=root.name)
+
+
+def contact_forces(now: Physics) -> Tensor:
+    """[N, M, bodies, 6]: MuJoCo's ``cfrc_ext`` of every body but the world: torque about the centre of mass, force."""
+    net = torch.stack([value for name, value in now.sensors.items() if name.startswith("contact:")], dim=-2)
+    force, torque, position = net.unflatten(-1, (3, 3)).unbind(-2)
+    arm = position - now.sensors["com"].unsqueeze(-2)
+    return -torch.cat([torque + torch.linalg.cross(arm, force), force], dim=-1)
+
+
+class MujocoEnv:
+    """N task rows × M lanes of a simulated family."""
+
+    def __init__(self, family: Simulated, lanes: int) -> None:
+        self._family = family
+        self._lanes = lanes
+        self._start()
+
+    def _start(self) -> None:
+        """What is not part of the state: the model, the pool, and what the family offers."""
+        self._shared = self._family.model()
+        self._threads = getattr(self._family, "threads", 0) or len(os.sched_getaffinity(0))
+        self._pool = mujoco.rollout.Rollout(nthread=self._threads if self._threads > 1 else 0)
+        self._data = [mujoco.MjData(self._shared) for _ in range(self._threads)]
+        self._painter: _Painter | None = None
+        low, high = self._shared.actuator_ctrlrange.T
+        self._middle, self._reach = torch.tensor((low + high) / 2), torch.tensor((high - low) / 2)
+
+    # -- BatchEnv
+
+    def reset(self, tasks: Tasks, rng: Rng) -> Tensor:
+        """Put every lane at the start of an episode."""
+        self._tasks = tasks
+        self._params = tasks.params.double().cpu().unsqueeze(1)  # [N, 1, P]
+        self._noise = tasks.to(torch.device("cpu")).streams(rng, self._lanes)
+        self._time = 0
+        self._age = torch.zeros(len(tasks), self._lanes, dtype=torch.long)
+        self._allocate()
+        self._restart(torch.ones_like(self._age, dtype=torch.bool))
+        return self._out(self._family.observe(self._now))
+
+    def step(self, action: Tensor) -> Step:
+        """Control every lane with `action` [N, M, A] in [−1, 1], scaled to the range of the actuators, for one step."""
+        family = self._family
+        control = action.double().cpu().clamp(-1, 1) * self._reach + self._middle
+        self._control.copy_(control.flatten(0, 1).unsqueeze(1))
+        self._simulate()
+        self._time += 1
+
+        diverged = self._diverged()
+        next_obs = self._out(family.observe(self._after))
+        reward = self._out(family.reward(self._now, self._after, control, self._params))
+        self._age = self._age + 1
+        offered = getattr(family, "terminated", None)
+        terminated = diverged if offered is None else diverged | offered(self._after)
+        truncated = (self._age >= family.spec.horizon) & ~terminated
+        self._state.copy_(self._states[:, -1])
+        self._sensed.copy_(self._sensors[:, -1])
+
+        obs, done = next_obs, terminated | truncated
+        if done.any():
+            self._restart(done)
+            first = self._out(family.observe(self._now))
+            obs = torch.where(done.unsqueeze(-1).to(first.device), first, next_obs)
+        terminated, truncated = (flag.to(obs.device) for flag in (terminated, truncated))
+        return Step(obs, next_obs, reward, terminated, truncated)
+
+    def frame(self, row: int, lane: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        """[height, width, 3]: one lane as its camera sees it.
+
+        Raises:
+            Mistake: there is nothing to draw with.
+        """
+        place = row * self._lanes + lane
+        model, data = self._models[place], mujoco.MjData(self._models[place])
+        mujoco.mj_setState(model, data, self._state[place].numpy(), int(_FULL))
+        mujoco.mj_forward(model, data)
+        if self._painter is None:
+            self._painter = _Painter(self._shared)
+        return self._painter.paint(model, data)
+
+    # -- the simulator
+
+    def _allocate(self) -> None:
+        """Buffers for the native call, made once for as many rows as there are, and views of them by name."""
+        model, rows = self._shared, len(self._tasks) * self._lanes
+        width, skip = mujoco.mj_stateSize(model, int(_FULL)), self._family.frame_skip
+        change = getattr(self._family, "task_model", None)
+        rows_params = self._tasks.params.cpu().numpy()
+        own = [model if change is None else change(model, row) for row in rows_params]
+        self._models = [each for each in own for _ in range(self._lanes)]
+        self._state = torch.zeros(rows, width, dtype=torch.double)
+        self._sensed = torch.zeros(rows, model.nsensordata, dtype=torch.double)
+        self._control = torch.zeros(rows, skip, model.nu, dtype=torch.double)
+        self._states = torch.zeros(rows, skip, width, dtype=torch.double)
+        self._sensors = torch.zeros(rows, skip, model.nsensordata, dtype=torch.double)
+        self._now = self._view(self._state, self._sensed)
+        self._after = self._view(self._states[:, -1], self._sensors[:, -1])
+
+    def _view(self, state: Tensor, sensed: Tensor) -> Physics:
+        """state [N·M, 1 + nq + nv + …] begins with the time, then positions, then velocities."""
+        model, shape = self._shared, (len(self._tasks), self._lanes)
+        state, sensed = state.unflatten(0, shape), sensed.unflatten(0, shape)
+        sensors = {
+            model.sensor(i).name: sensed[..., (first := int(model.sensor_adr[i])) : first + int(model.sensor_dim[i])]
+            for i in range(model.nsensor)
+        }
+        return Physics(state[..., 1 : 1 + model.nq], state[..., 1 + model.nq : 1 + model.nq + model.nv], sensors)
+
+    def _simulate(self) -> None:
+        """Fill `_states` and `_sensors` [N·M, frame_skip, …] from `_state` and `_control`."""
+        self._pool.rollout(
+            self._models,
+            self._data,
+            self._state.numpy(),
+            self._control.numpy(),
+            control_spec=_CONTROL,
+            skip_checks=True,
+            nstep=self._family.frame_skip,
+            state=self._states.numpy(),
+            sensordata=self._sensors.numpy(),
+            chunk_size=-(-len(self._state) // self._threads),
+        )
+
+    def _diverged(self) -> Tensor:
+        """[N, M] bool: where MuJoCo gave up, which sets its clock back; these lanes stay where they were."""
+        expected = self._state[:, 0] + (self._family.frame_skip - 0.5) * self._shared.opt.timestep
+        failed = self._states[:, -1, 0] < expected
+        if failed.any():
+            self._states[:, -1][failed] = self._state[failed]
+            rows = (failed.nonzero().squeeze(1) // self._lanes).tolist()
+            tasks = sorted({int(self._tasks.index[row]) for row in rows})
+            warnings.warn(f"{self._family.spec.name}: physics diverged in tasks {tasks}; episodes ended", stacklevel=3)
+        return torch.unflatten(failed, 0, self._age.shape)
+
+    def _restart(self, done: Tensor) -> None:
+        """Begin an episode where `done` [N, M]."""
+        chosen, start = done.flatten(), getattr(self._family, "start", None)
+        fresh = torch.zeros_like(self._state[chosen])
+        if start is None:
+            fresh[:, 1 : 1 + self._shared.nq] = torch.from_numpy(self._shared.qpos0)
+        else:
+            position = torch.cat([part.double() for part in start(self._noise, self._time)], dim=-1)
+            fresh[:, 1 : 1 + position.shape[-1]] = position[done]
+        self._state[chosen] = fresh
+        self._age = self._age.masked_fill(done, 0)
+        if self._shared.nsensor:
+            models = [self._models[place] for place in chosen.nonzero().squeeze(1).tolist()]
+            _, sensed = self._pool.rollout(models, self._data, fresh.numpy(), nstep=1)
+            self._sensed[chosen] = torch.from_numpy(sensed[:, 0])
+
+    def _out(self, array: Tensor) -> Tensor:
+        """To float32, on the device of the tasks."""
+        return array.to(device=self._tasks.params.device, dtype=torch.float32)
+
+    # -- keeping
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the simulator's own objects, which are made anew."""
+        kept = ("_family", "_lanes", "_tasks", "_params", "_noise", "_time", "_age", "_state", "_sensed")
+        return {name: value for name, value in vars(self).items() if name in kept}
+
+    def __setstate__(self, kept: dict[str, Any]) -> None:
+        self._family, self._lanes = kept["_family"], kept["_lanes"]
+        self._start()
+        vars(self).update(kept)
+        if "_tasks" in kept:
+            self._allocate()
+            self._state.copy_(kept["_state"])
+            self._sensed.copy_(kept["_sensed"])
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Pictures
+
+
+class _Painter:
+    """Draws models of one size, off the screen."""
+
+    def __init__(self, model: mujoco.MjModel) -> None:
+        """Raises a Mistake where no OpenGL library is found."""
+        chosen = os.environ.get("MUJOCO_GL") or ("glfw" if os.environ.get("DISPLAY") else "egl")
+        height, width = _PICTURE
+        try:
+            self._gl = importlib.import_module(f"mujoco.{chosen}").GLContext(width, height)
+            self._gl.make_current()
+            self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
+        except Exception as error:  # missing libraries show as errors of many kinds, by back end
+            raise Mistake(
+                f"MuJoCo cannot draw with MUJOCO_GL={chosen} ({' '.join(str(error).split())}): install an OpenGL "
+                "library (on Debian: apt install --no-install-recommends libegl1 libgl1), or choose another MUJOCO_GL"
+            ) from error
+        self._scene = mujoco.MjvScene(model, maxgeom=10_000)
+
+    def paint(self, model: mujoco.MjModel, data: mujoco.MjData) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        """[height, width, 3]."""
+        height, width = _PICTURE
+        self._gl.make_current()
+        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
+        every = mujoco.mjtCatBit.mjCAT_ALL.value
+        mujoco.mjv_updateScene(model, data, mujoco.MjvOption(), None, _camera(model), every, self._scene)
+        picture, frame = np.empty((height, width, 3), np.uint8), mujoco.MjrRect(0, 0, width, height)
+        mujoco.mjr_render(frame, self._scene, self._context)
+        mujoco.mjr_readPixels(picture, None, frame, self._context)
+        return picture[::-1].copy()  # OpenGL's first row is at the bottom
+
+
+def _camera(model: mujoco.MjModel) -> mujoco.MjvCamera:
+    """The model's first camera, or one that follows its first body."""
+    camera = mujoco.MjvCamera()
+    if model.ncam:
+        camera.type, camera.fixedcamid = mujoco.mjtCamera.mjCAMERA_FIXED, 0
+    else:
+        camera.type, camera.trackbodyid = mujoco.mjtCamera.mjCAMERA_TRACKING, min(1, model.nbody - 1)
+        camera.distance, camera.elevation = 2.0 * model.stat.extent, -20.0
+    return camera
