@@ -14,7 +14,7 @@ from metarl.rng import Rng, Streams
 from metarl.types import Spec, Tasks
 
 from . import robot_settings as settings
-from .locomotion import ASSETS, direction, effort, noisy_start, uniform_rows
+from .locomotion import ASSETS, direction, effort, noisy_start
 
 _SECONDS = 0.05  # of a control step: five physics steps of 0.01
 _HIGHEST = 1.0  # metres: an ant whose torso is higher has jumped, and its episode ends
@@ -102,7 +102,7 @@ class AntDir(Ant):
         """`count` directions."""
         if self.spec.closed:
             return Tasks(torch.tensor([[1.0, 0.0], [-1.0, 0.0]]), torch.arange(2), split).draw(count, rng.child(split))
-        angle = 2 * math.pi * uniform_rows(count, 1, rng.child(split)).squeeze(1)
+        angle = 2 * math.pi * rng.child(split).rows(count, 1).squeeze(1)
         return Tasks(direction(angle), torch.arange(count), split)
 
     def observe(self, now: Physics) -> Tensor:
@@ -144,7 +144,7 @@ class AntGoal(Ant):
 
     def tasks(self, split: str, count: int, rng: Rng) -> Tasks:
         """`count` places."""
-        radius, turn = uniform_rows(count, 2, rng.child(split)).split(1, dim=1)
+        radius, turn = rng.child(split).rows(count, 2).split(1, dim=1)
         radius = (1 + radius / 3) if split == "ood" else radius.sqrt()
         goal = self.options.farthest * radius * direction(2 * math.pi * turn.squeeze(1))
         return Tasks(goal, torch.arange(count), split)
@@ -172,7 +172,7 @@ class AntVel(Ant):
 
     def tasks(self, split: str, count: int, rng: Rng) -> Tasks:
         """`count` speeds."""
-        uniform = uniform_rows(count, 1, rng.child(split))
+        uniform = rng.child(split).rows(count, 1)
         speed = self.options.fastest * (1 + uniform / 2 if split == "ood" else uniform)
         return Tasks(speed, torch.arange(count), split)
 

@@ -32,7 +32,7 @@ class BernoulliBandit:
 
     def tasks(self, split: str, count: int, rng: Rng) -> Tasks:
         """`count` rows of arm means."""
-        uniform = _uniform_rows(count, self.spec.task_width, rng.child(split))
+        uniform = rng.child(split).rows(count, self.spec.task_width)
         return Tasks(uniform.square() if split == "ood" else uniform, torch.arange(count), split)
 
     def make(self, lanes: int) -> _Bandits:
@@ -69,7 +69,7 @@ class GaussianBandit:
 
     def tasks(self, split: str, count: int, rng: Rng) -> Tasks:
         """`count` rows of arm means."""
-        uniform = _uniform_rows(count, self.spec.task_width, rng.child(split))
+        uniform = rng.child(split).rows(count, self.spec.task_width)
         return Tasks(2 * uniform if split == "ood" else uniform, torch.arange(count), split)
 
     def make(self, lanes: int) -> _Bandits:
@@ -117,11 +117,6 @@ class _Bandits:
 
 def _spec(name: str, arms: int) -> Spec:
     return Spec(name, observation={"constant": 1}, action_width=arms, discrete=True, horizon=1, task_width=arms)
-
-
-def _uniform_rows(count: int, width: int, rng: Rng) -> Tensor:
-    """[count, width]: row i is the same however many rows are asked for."""
-    return rng.streams(torch.arange(count)).uniform(0, width).squeeze(1)
 
 
 def _pulled(means: Tensor, action: Tensor) -> Tensor:

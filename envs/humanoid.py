@@ -13,7 +13,7 @@ from metarl.rng import Rng, Streams
 from metarl.types import Spec, Tasks
 
 from . import robot_settings as settings
-from .locomotion import ASSETS, direction, effort, noisy_start, uniform_rows
+from .locomotion import ASSETS, direction, effort, noisy_start
 
 _PHYSICS_SECONDS = 0.003  # of a physics step, five of which are a control step
 _START = torch.tensor([0.0, 0.0, 1.4, 1.0, *[0.0] * 20])
@@ -52,7 +52,7 @@ class HumanoidDir:
 
     def tasks(self, split: str, count: int, rng: Rng) -> Tasks:
         """`count` directions."""
-        angle = 2 * math.pi * uniform_rows(count, 1, rng.child(split)).squeeze(1)
+        angle = 2 * math.pi * rng.child(split).rows(count, 1).squeeze(1)
         return Tasks(direction(angle), torch.arange(count), split)
 
     def make(self, lanes: int) -> MujocoEnv:

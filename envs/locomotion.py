@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from metarl.rng import Rng, Streams
+from metarl.rng import Streams
 
 ASSETS = Path(str(files("gymnasium.envs.mujoco"))) / "assets"
 """The model files that come with Gymnasium."""
@@ -21,11 +21,6 @@ def noisy_start(
     uniform = noise.uniform(counter, len(position) + velocities).double()
     qpos, qvel = uniform[..., : len(position)], uniform[..., len(position) :]
     return position + spread * (2 * qpos - 1), spread * (torch.special.ndtri(qvel) if normal else 2 * qvel - 1)
-
-
-def uniform_rows(count: int, width: int, rng: Rng) -> Tensor:
-    """[count, width] in (0, 1): row i is the same however many rows are asked for."""
-    return rng.streams(torch.arange(count)).uniform(0, width).squeeze(1)
 
 
 def direction(angle: Tensor) -> Tensor:

@@ -83,8 +83,10 @@ class _MDPs:
 
     def reset(self, tasks: Tasks, rng: Rng) -> Tensor:
         mean, transition = self._family.unpack(tasks.params)
-        self._mean = mean.flatten(1)  # [N, S·A]
-        self._cumulative = transition.cumsum(-1).flatten(1, 2)  # [N, S·A, S]
+        pairs = self._family.states * self._family.actions
+        self._mean = mean.flatten()  # [N·S·A]
+        self._cumulative = transition.cumsum(-1)[..., :-1].flatten(0, 2)  # [N·S·A, S − 1]
+        self._first_pair = pairs * torch.arange(len(tasks), device=mean.device).unsqueeze(1)
         self._move = tasks.streams(rng.child("move"), self._lanes)
         self._noise = tasks.streams(rng.child("reward"), self._lanes)
         self._time = 0
@@ -93,10 +95,9 @@ class _MDPs:
         return one_hot(self._state, self._family.states)
 
     def step(self, action: Tensor) -> Step:
-        family, pair = self._family, self._state * self._family.actions + action
-        reward = self._mean.gather(1, pair) + self._noise.normal(self._time, 1).squeeze(-1)
-        cumulative = self._cumulative.gather(1, pair.unsqueeze(-1).expand(-1, -1, family.states))
-        self._state = (cumulative[..., :-1] < self._move.uniform(self._time, 1)).sum(-1)
+        family, pair = self._family, self._first_pair + self._state * self._family.actions + action
+        reward = self._mean[pair] + self._noise.normal(self._time, 1).squeeze(-1)
+        self._state = (self._cumulative[pair] < self._move.uniform(self._time, 1)).sum(-1)
         self._time += 1
         next_obs = one_hot(self._state, family.states)
         if self._time % family.spec.horizon:

@@ -4,57 +4,79 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.linalg import vector_norm
 
 from metarl.rng import Rng
-from metarl.types import Spec, Step, Tasks
+from metarl.types import Scene, Spec, Step, Tasks
 
 from . import settings
 
+_STARTS = 32  # along each axis, where the optimum is a mean over starts
+
 
 class Point:
-    """A point starts at the origin and is paid for being close to a goal that it does not see.
+    """A point is paid for being close to a goal that it does not see.
 
     ============  =====================================================================================
     observation   [2] position
     action        [2] move, in units of `step_size`, clipped to [−1, 1]
     reward        −‖position − goal‖₂ after the move
+    start         uniform on the square [−s, s]², another one in every episode; s = 0: the origin
     episode       terminates at the goal (closer than `arrival` along both axes), truncated after H steps
     task row      [2] goal: uniform on the square [−g, g]²; in the split ood outside it, on the rim of a square of
                   half-width between g and 2 g
+    variants      maml: start in the origin, g = ½, ends on arrival, H = 100 (Finn et al. 2017, section 5.2);
+                  pearl: s = g = 1, never ends on arrival, H = 20 (Rakelly et al. 2019, the authors' code)
     ============  =====================================================================================
     """
 
     def __init__(self, options: settings.Point) -> None:
         self.options = options
         self.spec = Spec(
-            "point", observation={"position": 2}, action_width=2, discrete=False, horizon=options.horizon, task_width=2
+            "point",
+            observation={"position": 2},
+            action_width=2,
+            discrete=False,
+            horizon=options.horizon,
+            task_width=2,
+            goal_width=2,
+            achieved_goal="position",
         )
 
     def tasks(self, split: str, count: int, rng: Rng) -> Tasks:
         """`count` goals."""
-        index = torch.arange(count)
-        uniform = rng.child(split).streams(index).uniform(0, 3).squeeze(1)
+        uniform = rng.child(split).rows(count, 3)
         goal = self.options.goal_range * (2 * uniform[:, :2] - 1)
         if split == "ood":
             rim = goal / goal.abs().max(-1, keepdim=True).values
             goal = self.options.goal_range * (1 + uniform[:, 2:]) * rim
-        return Tasks(goal, index, split)
+        return Tasks(goal, torch.arange(count), split)
 
     def make(self, lanes: int) -> _Points:
         return _Points(self.options, lanes)
 
     def optimum(self, tasks: Tasks) -> Tensor:
-        """[N]: the return of the straightest way, the largest useful move along each axis at every step."""
-        env = self.make(lanes=1)
-        position = env.reset(tasks, Rng(0))
-        goal = tasks.params.unsqueeze(1)
-        total, running = torch.zeros(len(tasks), device=goal.device), torch.ones(len(tasks), device=goal.device)
+        """[N]: the mean return, over starts, of the largest useful move along each axis at every step."""
+        along = _STARTS if self.options.start_range else 1
+        middle = (2 * torch.arange(along, device=tasks.params.device) + 1) / along - 1
+        start = self.options.start_range * torch.cartesian_prod(middle, middle)
+        gap = (start - tasks.params.unsqueeze(1)).abs()  # [N, S, 2]
+        total, running = torch.zeros_like(gap[..., 0]), torch.ones_like(gap[..., 0])
         for _ in range(self.options.horizon):
-            step = env.step((goal - position) / self.options.step_size)
-            total += running * step.reward.squeeze(1)
-            running *= 1 - step.done.squeeze(1).float()
-            position = step.obs
-        return total
+            gap = (gap - self.options.step_size).clamp(min=0)
+            total -= running * vector_norm(gap, dim=-1)
+            running *= (gap >= self.options.arrival).any(-1)
+        return total.mean(1)
+
+    def goal_reward(self, achieved: Tensor, desired: Tensor) -> Tensor:
+        """[...]: the reward at the position `achieved` [..., 2] where `desired` [..., 2] is the goal."""
+        distance: Tensor = vector_norm(achieved - desired, dim=-1)
+        return -distance
+
+    def scene(self, params: Tensor, obs: Tensor) -> Scene:
+        """The point's way."""
+        edge = 1.1 * max(self.options.start_range, 2 * self.options.goal_range)
+        return Scene(obs, (-edge, edge, -edge, edge), goal=params.unsqueeze(0), goal_radius=self.options.arrival)
 
 
 class _Points:
@@ -66,24 +88,32 @@ class _Points:
 
     def reset(self, tasks: Tasks, rng: Rng) -> Tensor:
         self._goal = tasks.params.unsqueeze(1)  # [N, 1, 2]
-        self._position = torch.zeros(len(tasks), self._lanes, 2, device=self._goal.device)
-        self._steps = torch.zeros(self._position.shape[:2], dtype=torch.long, device=self._goal.device)
+        self._starts = tasks.streams(rng, self._lanes)
+        self._time = 0
+        self._position = self._start()
+        self._end = torch.full(self._position.shape[:2], self._options.horizon, device=self._goal.device)
         return self._position
 
     def step(self, action: Tensor) -> Step:
+        self._time += 1
         next_obs = self._position + self._options.step_size * action.clamp(-1, 1)
         gap = next_obs - self._goal
-        self._steps = self._steps + 1
-        arrived = (gap.abs() < self._options.arrival).all(-1)
-        truncated = (self._steps >= self._options.horizon) & ~arrived
+        arrived = gap.abs().amax(-1) < self._options.arrival
+        truncated = (self._end == self._time) & ~arrived
         done = arrived | truncated
-        self._position = next_obs.masked_fill(done.unsqueeze(-1), 0.0)
-        self._steps = self._steps.masked_fill(done, 0)
+        self._position = next_obs
+        if done.any():
+            self._position = torch.where(done.unsqueeze(-1), self._start(), next_obs)
+            self._end = torch.where(done, self._time + self._options.horizon, self._end)
         return Step(
             obs=self._position,
             next_obs=next_obs,
-            reward=-gap.norm(dim=-1),
+            reward=-vector_norm(gap, dim=-1),
             terminated=arrived,
             truncated=truncated,
-            success=arrived,
+            success=arrived if self._options.arrival else None,
         )
+
+    def _start(self) -> Tensor:
+        """[N, M, 2]: where an episode starts that begins now."""
+        return self._options.start_range * (2 * self._starts.uniform(self._time, 2) - 1)

@@ -16,7 +16,7 @@ from metarl.rng import Rng, Streams
 from metarl.types import Spec, Tasks
 
 from . import robot_settings as settings
-from .locomotion import ASSETS, effort, noisy_start, uniform_rows
+from .locomotion import ASSETS, effort, noisy_start
 
 _SECONDS = 0.008  # of a control step: four physics steps of 0.002
 _FASTEST = 10.0  # velocities are clipped to ± this where they are observed
@@ -63,7 +63,7 @@ class RandomParams(ABC):
 
     def tasks(self, split: str, count: int, rng: Rng) -> Tasks:
         """`count` rows of exponents."""
-        exponent = 2 * uniform_rows(count, self.spec.task_width, rng.child(split)) - 1
+        exponent = 2 * rng.child(split).rows(count, self.spec.task_width) - 1
         if split == "ood":
             exponent = exponent.sign() + exponent / 3
         return Tasks(self.options.scale * exponent, torch.arange(count), split)

@@ -44,6 +44,10 @@ class Rng:
         """A fresh torch generator, for draws that belong to no task row (initial weights, minibatches)."""
         return torch.Generator(device).manual_seed(self.key & 0x7FFF_FFFF_FFFF_FFFF)
 
+    def rows(self, count: int, width: int) -> Tensor:
+        """[count, width] uniform on (0, 1), for task rows: row i is the same however many are asked for."""
+        return self.streams(torch.arange(count)).uniform(0, width).squeeze(1)
+
     def streams(self, index: Tensor, lanes: int = 1) -> Streams:
         """One stream for each task row of `index` [N] and each lane → keys [N, M]."""
         row = _hash(index.unsqueeze(1) * _GOLDEN + self.key)

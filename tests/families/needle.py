@@ -15,11 +15,13 @@ class Needle:
 
     def __init__(self, options: Settings) -> None:
         self.arms = options.arms
-        self.spec = Spec("needle", {"constant": 1}, action_width=self.arms, discrete=True, horizon=1, task_width=1)
+        self.spec = Spec(
+            "needle", {"constant": 1}, action_width=self.arms, discrete=True, horizon=1, task_width=1, closed=True
+        )
 
     def tasks(self, split: str, count: int, rng: Rng) -> Tasks:
         index = torch.arange(count)
-        return Tasks((rng.child(split).streams(index).uniform(0, 1).squeeze(1) * self.arms).floor(), index, split)
+        return Tasks((rng.child(split).rows(count, 1) * self.arms).floor(), index, split)
 
     def make(self, lanes: int) -> "NeedleEnv":
         return NeedleEnv(lanes)

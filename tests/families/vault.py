@@ -18,7 +18,7 @@ class Vault:
     """
 
     def __init__(self) -> None:
-        self.spec = Spec("vault", {"constant": 1}, action_width=5, discrete=True, horizon=1, task_width=1)
+        self.spec = Spec("vault", {"constant": 1}, action_width=5, discrete=True, horizon=1, task_width=1, closed=True)
 
     def tasks(self, split: str, count: int, rng: Rng) -> Tasks:
         index = torch.arange(count)
