@@ -25,7 +25,12 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from metarl.errors import Mistake, nearest
 
 Kind = Literal["family", "agent"]
-_LIBRARIES = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "purelib", "platlib"))
+_NOT_THEIRS = (
+    "<frozen",
+    f"{Path(__file__).parent}/",
+    *(sysconfig.get_paths()[name] for name in ("stdlib", "purelib", "platlib")),
+)
+"""Where files begin that no user wrote."""
 GROUP = {"family": "metarl.families", "agent": "metarl.agents"}
 
 
@@ -105,7 +110,7 @@ def _from_module(kind: Kind, name: str) -> Any:
     try:
         loaded = importlib.import_module(module)
     except Exception as error:  # whatever a stranger's module raises is the user's to see, in one line
-        raise Mistake(f"{kind} {name!r}: module {module} does not import: {_one_line(error)}") from error
+        raise Mistake(f"{kind} {name!r}: module {module} does not import: {one_line(error)}") from error
     return _attribute(kind, name, loaded, attribute)
 
 
@@ -125,7 +130,7 @@ def _from_file(kind: Kind, name: str) -> Any:
             spec.loader.exec_module(module)
         except Exception as error:
             del sys.modules[module_name]
-            raise Mistake(f"{kind} {name!r}: {path} does not import: {_one_line(error)}") from error
+            raise Mistake(f"{kind} {name!r}: {path} does not import: {one_line(error)}") from error
     return _attribute(kind, name, sys.modules[module_name], attribute)
 
 
@@ -137,9 +142,9 @@ def _attribute(kind: Kind, name: str, module: ModuleType, attribute: str) -> Any
     return getattr(module, attribute)
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
     """The error with the innermost line of the user's own code."""
     frames = traceback.extract_tb(error.__traceback__)
-    own = [f for f in frames if f.filename != __file__ and not f.filename.startswith(("<frozen", *_LIBRARIES))]
+    own = [frame for frame in frames if not frame.filename.startswith(_NOT_THEIRS)]
     place = f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
     return f"{type(error).__name__}: {' '.join(str(error).split())}{place}"

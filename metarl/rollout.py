@@ -39,11 +39,11 @@ def collect(
     left = torch.full((rows, lanes), episodes, device=obs.device)
     valid, all_valid = left > 0, True
 
-    _check("obs", obs, (rows, lanes, spec.obs_width), torch.float32, spec, time=0)
+    check_array("obs", obs, (rows, lanes, spec.obs_width), torch.float32, spec, time=0)
     for time in range(recorder.capacity):
         acted, after = agent.act(belief, obs, noise, time, mode)
         step = env.step(acted.action)
-        _check_step(step, spec, (rows, lanes), time)
+        check_step(step, spec, (rows, lanes), time)
         recorder.write(acted, step, valid)
         after = replace(after, cue=next_cue(spec, acted.action, step))
         if not all_valid:
@@ -120,7 +120,8 @@ class TrainingWorld:
 # What a family can get wrong
 
 
-def _check(name: str, array: Tensor, shape: tuple[int, ...], dtype: torch.dtype, spec: Spec, time: int) -> None:
+def check_array(name: str, array: Tensor, shape: tuple[int, ...], dtype: torch.dtype, spec: Spec, time: int) -> None:
+    """Raises a Mistake where `array` is not what the spec promises."""
     if array.shape != shape or array.dtype != dtype:
         raise Mistake(
             f"{spec.name}: {name} at step {time} is {array.dtype} of shape {list(array.shape)}; "
@@ -128,18 +129,19 @@ def _check(name: str, array: Tensor, shape: tuple[int, ...], dtype: torch.dtype,
         )
 
 
-def _check_step(step: Step, spec: Spec, lanes: tuple[int, int], time: int) -> None:
+def check_step(step: Step, spec: Spec, lanes: tuple[int, int], time: int) -> None:
+    """Raises a Mistake where a part of `step` has not the shape [N, M, …] or the type of the spec."""
     for name in ("obs", "next_obs"):
-        _check(name, getattr(step, name), (*lanes, spec.obs_width), torch.float32, spec, time)
-    _check("reward", step.reward, lanes, torch.float32, spec, time)
+        check_array(name, getattr(step, name), (*lanes, spec.obs_width), torch.float32, spec, time)
+    check_array("reward", step.reward, lanes, torch.float32, spec, time)
     for name in ("terminated", "truncated"):
-        _check(name, getattr(step, name), lanes, torch.bool, spec, time)
+        check_array(name, getattr(step, name), lanes, torch.bool, spec, time)
     for name, array, dtype in (
         ("success", step.success, torch.bool),
         ("training_reward", step.training_reward, torch.float32),
     ):
         if array is not None:
-            _check(name, array, lanes, dtype, spec, time)
+            check_array(name, array, lanes, dtype, spec, time)
 
 
 def _check_finite(rollout: Rollout, spec: Spec) -> None:

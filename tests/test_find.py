@@ -89,7 +89,7 @@ def mistake(name: str) -> str:
 
 def test_an_unknown_name_is_told_its_nearest():
     assert "'pont' is unknown: did you mean 'point'?" in mistake("pont")
-    assert "there is: bernoulli-bandit, " in mistake("xyzzy")
+    assert "there is: ant-dir, " in mistake("xyzzy")
 
 
 def test_a_missing_file_is_named(tmp_path: Path):
