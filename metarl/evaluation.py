@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,11 +13,11 @@ import torch
 from metarl import stats
 from metarl.agent import Agent, Mode
 from metarl.buffer import Rollout
-from metarl.env import Family
+from metarl.env import BatchEnv, Family
 from metarl.errors import Mistake, nearest
 from metarl.rng import Rng
 from metarl.rollout import collect, view
-from metarl.types import Tasks
+from metarl.types import Belief, Spec, Tasks
 
 ARRAYS = ("returns", "success", "optimum")
 """The fields of `Scores` that hold a number a task."""
@@ -116,11 +116,8 @@ def evaluate(
     Raises:
         Mistake: a split that the family does not have, or an agent that needs to be shown what these tasks cannot show.
     """
-    if split not in family.spec.splits:
-        raise Mistake(f"{family.spec.name} has no split {split!r}: {nearest(split, family.spec.splits)}")
-    rng = Rng(seed).child("evaluate")
-    fixed = train_set[:tasks] if train_set is not None and split == "train" else None
-    rows = (family.tasks(split, tasks, rng.child("tasks")) if fixed is None else fixed).to(torch.device(device))
+    rng = chance(seed)
+    rows = choose(family, split, tasks, rng, train_set).to(torch.device(device))
     parts = [
         _evaluate_rows(agent, family, rows[first : first + _CHUNK], episodes, mode, rng, train_set)
         for first in range(0, len(rows), _CHUNK)
@@ -158,16 +155,58 @@ def combine(scores: Sequence[Scores]) -> Scores:
     return replace(first, returns=np.concatenate([s.returns for s in scores]), success=success)
 
 
+# ---------------------------------------------------------------------------------------------------------------------
+# Meeting tasks
+
+
+def chance(seed: int) -> Rng:
+    """Where all randomness of an evaluation with this seed comes from."""
+    return Rng(seed).child("evaluate")
+
+
+def choose(family: Family, split: str, count: int, rng: Rng, train_set: Tasks | None) -> Tasks:
+    """The first `count` rows of `split`; of the fixed `train_set`, if there is one, where the split is train.
+
+    Raises:
+        Mistake: a split that the family does not have.
+    """
+    if split not in family.spec.splits:
+        raise Mistake(f"{family.spec.name} has no split {split!r}: {nearest(split, family.spec.splits)}")
+    if train_set is not None and split == "train":
+        return train_set[:count]
+    return family.tasks(split, count, rng.child("tasks"))
+
+
+def trial(
+    agent: Agent,
+    env: BatchEnv,
+    spec: Spec,
+    tasks: Tasks,
+    episodes: int,
+    mode: Mode,
+    rng: Rng,
+    *,
+    lanes: int = 1,
+    train_set: Tasks | None = None,
+) -> Iterator[Rollout]:
+    """Begin, then act and adapt for each of the episodes → what was lived through in it."""
+    begun = agent.begin(view(agent, spec, tasks, episodes, train_set), lanes=lanes)
+
+    def live(belief: Belief) -> Iterator[Rollout]:
+        for k in range(episodes):
+            rollout, belief = collect(agent, env, spec, belief, tasks, 1, rng.child("episode", k), mode)
+            belief = agent.adapt(belief, rollout)
+            yield rollout
+
+    return live(begun)
+
+
 def _evaluate_rows(
     agent: Agent, family: Family, tasks: Tasks, episodes: int, mode: Mode, rng: Rng, train_set: Tasks | None
 ) -> tuple[stats.Array, stats.Array | None]:
     """Returns and successes, each [K, N]."""
-    env = family.make(1)
-    belief = agent.begin(view(agent, family.spec, tasks, episodes, train_set), lanes=1)
     returns, successes = [], []
-    for k in range(episodes):
-        rollout, belief = collect(agent, env, family.spec, belief, tasks, 1, rng.child("episode", k), mode)
-        belief = agent.adapt(belief, rollout)
+    for rollout in trial(agent, family.make(1), family.spec, tasks, episodes, mode, rng, train_set=train_set):
         returns.append(_returns(family, tasks, rollout))
         if rollout.success is not None:
             successes.append((rollout.success & rollout.valid).any(0).squeeze(-1).double().cpu().numpy())

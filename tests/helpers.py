@@ -8,11 +8,17 @@ from torch.utils._pytree import tree_leaves
 
 from metarl.buffer import Rollout
 from metarl.env import BatchEnv, Family
+from metarl.find import find, names
 from metarl.rng import Rng, Streams
 from metarl.rollout import collect
 from metarl.types import Acted, Belief, Inputs, Spec, Step, Tasks, View, first_cue, replace
 
 CPU = torch.device("cpu")
+
+FAMILIES = [
+    name for name in names("family") if find("family", name).settings.__module__ != "metarl_envs.extra_settings"
+]
+"""Those that need no package of their own; the others are tested in tests/extras."""
 
 
 class Ragged:

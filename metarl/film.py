@@ -1,0 +1,130 @@
+"""Films: the episodes of one rollout as they can be drawn, from above or through the environment's own camera."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from metarl.agent import Agent, Mode
+from metarl.buffer import Rollout
+from metarl.env import Family
+from metarl.errors import Mistake
+from metarl.evaluation import chance, choose, trial
+from metarl.rng import Rng
+from metarl.types import Scene, Step, Tasks
+
+Picture = NDArray[np.uint8]
+"""[height, width, 3], red, green, blue."""
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One episode of T steps: what was paid, and how it looked."""
+
+    rewards: NDArray[np.float64]  # [T] as they fell
+    scene: Scene | None = None  # its path has T + 1 places: the last is where the episode ended
+    frames: tuple[Picture, ...] = ()  # [T] before each step; what it ended in is not seen: the next has begun by then
+
+    @property
+    def steps(self) -> int:
+        return len(self.rewards)
+
+    def paid(self, steps: int | None = None) -> float:
+        """The return so far, after `steps` steps; of the whole episode without."""
+        return float(self.rewards[:steps].sum())
+
+
+@dataclass(frozen=True)
+class Film:
+    """The episodes of one lane, lived through one by one as they are asked for: pictures are large."""
+
+    title: str
+    length: int  # episodes, K
+    episodes: Iterator[Episode]
+
+
+def film(
+    agent: Agent,
+    family: Family,
+    *,
+    task: int = 0,
+    split: str = "test",
+    episodes: int = 1,
+    mode: Mode = "sample",
+    seed: int = 0,
+    lane: int = 0,
+    train_set: Tasks | None = None,
+    device: str | torch.device = "cpu",
+) -> Film:
+    """Let `agent` meet row `task` of `split`: lane 0 lives through what `evaluate` finds there with the same seed.
+
+    Lane j has its own chance; the j lanes before it stand beside it, and the agent adapts by all of them. A family that
+    offers a scene is drawn from above, any other by what its environment's camera sees.
+
+    Raises:
+        Mistake: no such split or task, a family that cannot be drawn, or an agent that must be shown what cannot be.
+    """
+    rng = chance(seed)
+    row = choose(family, split, task + 1, rng, train_set)[task:].to(torch.device(device))
+    if not len(row) and train_set is not None:
+        raise Mistake(f"task {task}: there are {len(train_set)} training tasks, and the first is task 0")
+    env: Any = family.make(lane + 1)
+    scene = getattr(family, "scene", None)
+    if scene is None:
+        env = _Camera(env, lane, family.spec.name)
+    lived = trial(agent, env, family.spec, row, episodes, mode, rng, lanes=lane + 1, train_set=train_set)
+
+    def watched() -> Iterator[Episode]:
+        for rollout in lived:
+            rewards, obs = _lived(rollout, lane)
+            if scene is not None:
+                yield Episode(rewards, scene=scene(row.params[0].cpu(), obs))
+            else:
+                yield Episode(rewards, frames=tuple(env.frames[: len(rewards)]))
+
+    return Film(f"{type(agent).__name__} on {split} task {task} of {family.spec.name}", episodes, watched())
+
+
+class _Camera:
+    """An environment that takes a picture of one lane after every reset and step."""
+
+    def __init__(self, env: Any, lane: int, name: str) -> None:
+        if not hasattr(env, "frame"):
+            raise Mistake(
+                f"{name} offers neither scene nor frame: give the family scene(params, obs), "
+                "or its environment frame(row, lane)"
+            )
+        self._env, self._lane, self._name = env, lane, name
+        self.frames: list[Picture] = []  # since the last reset
+
+    def reset(self, tasks: Tasks, rng: Rng) -> Tensor:
+        obs: Tensor = self._env.reset(tasks, rng)
+        self.frames = [self._take()]
+        return obs
+
+    def step(self, action: Tensor) -> Step:
+        step: Step = self._env.step(action)
+        self.frames.append(self._take())
+        return step
+
+    def _take(self) -> Picture:
+        picture = np.array(self._env.frame(0, self._lane))
+        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
+            raise Mistake(
+                f"{self._name}: frame is {picture.dtype} of shape {list(picture.shape)}; "
+                "give uint8 of shape [height, width, 3]"
+            )
+        return picture
+
+
+def _lived(rollout: Rollout, lane: int) -> tuple[NDArray[np.float64], Tensor]:
+    """rewards [T] and obs [T + 1, O] of a lane's one episode, which may be over before those of other lanes."""
+    lived = rollout.valid[:, 0, lane]
+    obs = torch.cat([rollout.inputs.obs[:1, 0, lane], rollout.next_obs[lived, 0, lane]])
+    return rollout.reward[lived, 0, lane].double().cpu().numpy(), obs.cpu()
