@@ -28,6 +28,7 @@ from metarl import Rng, make_family
 from metarl.adapters.mujoco import MujocoEnv
 
 THREADS = len(os.sched_getaffinity(0))
+PROCESSES = 40  # of the libraries that give each environment one
 SECONDS = 1.0  # about so much time for each contender in a round
 ROBOTS = {
     "half-cheetah": ("half-cheetah-vel", {"variant": "promp", "horizon": 10_000}, "HalfCheetah-v5", {}),
@@ -147,8 +148,8 @@ def peers(robot: str, rows: int, rounds: int) -> None:
         return gymnasium.make(theirs, **options)
 
     sync = gymnasium.vector.SyncVectorEnv([make] * rows)
-    parallel = gymnasium.vector.AsyncVectorEnv([make] * THREADS)
-    processes = SubprocVecEnv([make] * THREADS, start_method="fork")
+    parallel = gymnasium.vector.AsyncVectorEnv([make] * PROCESSES)
+    processes = SubprocVecEnv([make] * PROCESSES, start_method="fork")
     pooled_options = {name: value for name, value in options.items() if name != "include_cfrc_ext_in_observation"}
     if theirs.startswith("Ant"):
         pooled_options["use_contact_force"] = False
@@ -156,7 +157,7 @@ def peers(robot: str, rows: int, rounds: int) -> None:
     for each in (sync, parallel, processes, pooled):
         each.reset()
 
-    few = max(1, steps * rows // THREADS // 8)  # the slow ones step an eighth of the time
+    few = max(1, steps * rows // PROCESSES // 8)  # the slow ones take fewer steps
     contenders = {
         "metarl": (lambda: [env.step(each) for each in action], steps * rows),
         "envpool": (lambda: [pooled.step(each.astype(np.float64)) for each in arrays], steps * rows),
@@ -164,8 +165,8 @@ def peers(robot: str, rows: int, rounds: int) -> None:
             lambda: [sync.step(each) for each in arrays[: max(1, steps // 4)]],
             max(1, steps // 4) * rows,
         ),
-        "gymnasium async": (lambda: [parallel.step(arrays[0, :THREADS]) for _ in range(few)], few * THREADS),
-        "sb3 subproc": (lambda: [processes.step(arrays[0, :THREADS]) for _ in range(few)], few * THREADS),
+        "gymnasium async": (lambda: [parallel.step(arrays[0, :PROCESSES]) for _ in range(few)], few * PROCESSES),
+        "sb3 subproc": (lambda: [processes.step(arrays[0, :PROCESSES]) for _ in range(few)], few * PROCESSES),
     }
     taken = rounds_of({name: work for name, (work, _) in contenders.items()}, rounds)
     speeds = {name: [count / spent for spent in taken[name]] for name, (_, count) in contenders.items()}

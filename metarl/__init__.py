@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from metarl.agent import Agent, make_agent
+    from metarl.check import check_family
     from metarl.config import Config, load_config, parse
     from metarl.env import BatchEnv, Family, make_family
     from metarl.errors import Mistake
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "metarl.agent": ("Agent", "make_agent"),
+    "metarl.check": ("check_family",),
     "metarl.config": ("Config", "load_config", "parse"),
     "metarl.env": ("BatchEnv", "Family", "make_family"),
     "metarl.errors": ("Mistake",),
@@ -51,6 +53,7 @@ __all__ = [
     "Tasks",
     "Update",
     "build",
+    "check_family",
     "combine",
     "evaluate",
     "learn",

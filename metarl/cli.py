@@ -118,6 +118,34 @@ def agents(name: Annotated[str | None, typer.Argument(help="agent to describe")]
 
 
 @app.command()
+def check(
+    family: Annotated[str, typer.Argument(help="name of a family, or my_file.py:MyFamily")],
+    options: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="of the family, such as horizon=20")
+    ] = None,
+) -> None:
+    """Look at every promise that a family makes; exit code 1 if one is broken."""
+    from metarl.config import read_yaml, settings
+    from metarl.find import find
+
+    chosen: dict[str, Any] = {}
+    for text in options or []:
+        key, equals, value = text.removeprefix("family.").partition("=")
+        if not equals:
+            raise Mistake(f"{text!r} is no option: write key=value")
+        chosen[key] = read_yaml(value, key)
+    found = find("family", family)
+    valid = settings(found, chosen)
+
+    from metarl.check import check_found  # imports torch, which no mistake above waits for
+
+    report = check_found(found, valid)
+    print(report)
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+@app.command()
 def config(
     name: Annotated[str | None, typer.Argument(help="configuration; without one, the shipped names are listed")] = None,
     overrides: Overrides = None,
@@ -144,6 +172,44 @@ def plot(
     folder.mkdir(parents=True, exist_ok=True)
     print(draw.learning_curve(found, folder / "learning.png"))
     print(draw.adaptation_curve(draw.read_scores(runs[0]), folder / "adaptation.png"))
+
+
+@app.command()
+def render(
+    source: Annotated[str, typer.Argument(metavar="FAMILY|RUN", help="family, or a run folder, whose agent acts")],
+    options: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="of a family, such as family.horizon=20")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="a picture, .png, or a video, .gif or .mp4")] = Path("rollout.png"),
+    task: Annotated[int, typer.Option(min=0, help="which row of the split")] = 0,
+    split: Annotated[str, typer.Option(help="train, validation, test or ood")] = "test",
+    episodes: Annotated[int | None, typer.Option(min=1, help="episodes (default: the run's, or 1)")] = None,
+    agent: Annotated[str | None, typer.Option(help="who acts (default: the run's agent, or random)")] = None,
+    mode: Annotated[
+        Literal["sample", "greedy"] | None, typer.Option(help="how actions are chosen (default: the run's, or sample)")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="of the task and of chance, as in evaluate")] = 0,
+    lane: Annotated[int, typer.Option(min=0, help="which of the task's parallel episodes; 0 is that of evaluate")] = 0,
+    fps: Annotated[int | None, typer.Option(min=1, max=50, help="steps a second in a video (default: 4 to 20)")] = None,
+) -> None:
+    """Draw what an agent does on one task: a picture of its episodes, or a video."""
+    from metarl.render import render as draw
+
+    print(
+        draw(
+            source,
+            out,
+            options or [],
+            agent=agent,
+            task=task,
+            split=split,
+            episodes=episodes,
+            mode=mode,
+            seed=seed,
+            lane=lane,
+            fps=fps,
+        )
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -196,18 +262,9 @@ def _train_seeds(
 
 
 def _list_or_describe(kind: Kind, name: str | None) -> None:
-    from metarl.config import describe
-    from metarl.find import find, names
+    from metarl.catalogue import description, listing
 
-    if name is None:
-        width = max(map(len, names(kind)))
-        for known in names(kind):
-            print(f"{known:{width}}  {find(kind, known).summary}")
-        return
-    found = find(kind, name)
-    print(f"{name}: {found.summary}")
-    for key, info in found.settings.model_fields.items():
-        print(f"  {kind}.{key}\n      {describe(info)}")
+    print(listing(kind) if name is None else description(kind, name))
 
 
 def _print_table(scores: Mapping[str, Mapping[str, Any]]) -> None:

@@ -1,4 +1,4 @@
-"""What the README shows runs as it stands there."""
+"""What the README and the guides show runs as it stands there."""
 
 from __future__ import annotations
 
@@ -13,34 +13,58 @@ from metarl import cli
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+GUIDE = (ROOT / "docs" / "plugging-in.md").read_text()
+PYTHON = re.compile(r"```python\n(.*?)```", re.DOTALL)
+EXAMPLES = {"my_pendulum.py:Gravity": 20, "my_thermostat.py:Thermostat": 40, "my_arm.py:Arm": 40}
+"""Name → lines that its file may have."""
+
+
+def run(monkeypatch: pytest.MonkeyPatch, words: str) -> int:
+    """The exit code of `metarl` with these words."""
+    monkeypatch.setattr(sys, "argv", ["metarl", *words.split()])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    return int(stop.value.code or 0)
 
 
 def test_the_readmes_python_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, object] = {}
-    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(blocks) == 3
+    blocks = PYTHON.findall(README)
+    assert len(blocks) == 2
     for block in blocks:
         exec(block, namespace)
     assert "'value'" in capsys.readouterr().out
 
 
-def test_the_readmes_family_learns(tmp_path, monkeypatch):
-    source = re.findall(r"```python\n(.*?)```", README, re.DOTALL)[-1]
-    (tmp_path / "my_file.py").write_text(source)
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_the_guides_families_keep_the_contract_and_train(name: str, tmp_path, monkeypatch, capsys):
+    file, _, _ = name.partition(":")
+    source = next(block for block in PYTHON.findall(GUIDE) if block.startswith(f"# {file}\n"))
+    assert len(source.splitlines()) <= EXAMPLES[name]
+    (tmp_path / file).write_text(source)
     monkeypatch.chdir(tmp_path)
-    words = "train rl2/bernoulli-bandit family=my_file.py:Needle episodes=4 env_steps=4000 agent.trials=50 --out run --quiet"
-    monkeypatch.setattr(sys, "argv", ["metarl", *words.split(), "validation_tasks=20", "test_tasks=20"])
-    with pytest.raises(SystemExit) as stop:
-        cli.main()
-    assert stop.value.code == 0
+    assert run(monkeypatch, f"check {name}") == 0, capsys.readouterr().out
+    words = f"train rl2/point family={name} episodes=1 iterations=1 agent.trials=4 --out run --quiet"
+    assert run(monkeypatch, words + " validation_tasks=2 test_tasks=2") == 0
     assert (tmp_path / "run" / "result.json").is_file()
 
 
+def test_the_guides_last_examples_run(tmp_path, monkeypatch):
+    for block in PYTHON.findall(GUIDE):
+        if not block.startswith("# my_"):
+            namespace: dict[str, object] = {"__name__": "guide"}
+            exec(block, namespace)
+            for env in ("env", "envs", "vec_env"):
+                if env in namespace:
+                    namespace[env].reset()
+                    namespace[env].close()
+
+
 def test_every_path_that_is_mentioned_exists():
-    for document in (README, (ROOT / "CONTRIBUTING.md").read_text()):
-        for path in re.findall(r"\]\(([^)#]+)\)", document):
-            assert (ROOT / path).exists(), path
+    for document in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
+        for path in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
+            assert (document.parent / path).exists(), path
 
 
 def test_every_package_is_installed():

@@ -11,16 +11,17 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 FLOORS = {
-    0: "errors returns rng stats",
-    1: "checkpoint find types",
-    2: "buffer config distribution log memory moments",
-    3: "agents.settings agents.strategy_settings agent env plot policy",
-    4: "agents.strategy optim rollout session",
-    5: "agents.bandits agents.mdps agents.rl2 evaluation training",
-    6: "run",
-    7: "comparison",
-    8: "cli",
-    9: "__init__ __main__ agents.__init__",
+    0: "errors returns rng rule stats",
+    1: "adapters.spaces checkpoint find types",
+    2: "adapters.lanes adapters.registration buffer config distribution log memory moments video",
+    3: "adapters.batch adapters.mujoco adapters.workers agent agents.settings agents.strategy_settings env policy",
+    4: "adapters.base adapters.shown agents.strategy catalogue optim rollout session",
+    5: "adapters.gymnasium adapters.vector agents.bandits agents.mdps agents.rl2 evaluation probe training",
+    6: "adapters.sb3 contract film offers run",
+    7: "check comparison plot",
+    8: "render",
+    9: "cli",
+    10: "__init__ __main__ agents.__init__ adapters.__init__",
 }
 """Floor → its modules, below `metarl`. A new module goes to the lowest floor that is above all that it imports."""
 
@@ -30,6 +31,8 @@ ROOMS = {
     "mujoco": ("metarl.adapters.", "metarl_envs."),
     "gymnasium": ("metarl.adapters.", "metarl_envs."),
     "matplotlib": ("metarl.plot",),
+    "PIL": ("metarl.video",),
+    "imageio_ffmpeg": ("metarl.video",),
     "typer": ("metarl.cli",),
     "metarl_envs": ("metarl_envs.",),
 }

@@ -343,10 +343,10 @@ def test_the_same_seed_gives_the_same_agent():
     assert train(make(Ragged()), small_world(), range(2)) == train(make(Ragged()), small_world(), range(2))
 
 
-@pytest.mark.parametrize("task_input", ["row", "onehot"])
+@pytest.mark.parametrize("task_input", ["row", "goal", "onehot"])
 def test_an_agent_that_is_shown_the_task_trains(task_input: str):
     """A one-hot is as wide as the fixed training set, which the spec that the agent is built for then says."""
     family = Ragged()
-    family.spec = replace(family.spec, task_width=4 if task_input == "onehot" else 1)
+    family.spec = replace(family.spec, task_width=4 if task_input == "onehot" else 1, goal_width=1)
     agent = make(family, task_input=task_input)
     assert train(agent, small_world(family, train_tasks=4), range(1))[0]["grad_norm"] > 0
