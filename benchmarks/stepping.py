@@ -1,9 +1,10 @@
 """Speed of stepping MuJoCo robots: beside the limit, beside other vectorised environments, and with a model a task.
 
 The limit is ONE native call of ``mujoco.rollout`` that replays the same models, states and controls in open loop, on the
-same number of threads. Contenders take turns within a round, in another order every time; a ratio is the median over
-rounds of ratios within a round. Episodes do not end within a round, so that all step the same kind of state; peers get
-robots without contact forces, as Gymnasium's Ant-v5 is asked to do without them.
+same number of threads; beside it stands what native calls alone reach, one a step. Contenders take turns within a
+round, in another order every time; a ratio is the median over rounds of ratios within a round. Episodes do not end
+within a round, so that all step the same kind of state; peers get robots without contact forces, as Gymnasium's Ant-v5
+is asked to do without them.
 
     pip install envpool
     python benchmarks/stepping.py limit|peers|models [--rounds 9] [--rows 40 160 400]
@@ -29,7 +30,7 @@ from metarl.adapters.mujoco import MujocoEnv
 
 THREADS = len(os.sched_getaffinity(0))
 PROCESSES = 40  # of the libraries that give each environment one
-SECONDS = 1.0  # about so much time for each contender in a round
+SECONDS = 0.5  # about so much time for each contender in a round
 ROBOTS = {
     "half-cheetah": ("half-cheetah-vel", {"variant": "promp", "horizon": 10_000}, "HalfCheetah-v5", {}),
     "ant": (
@@ -47,7 +48,7 @@ def closed_loop(robot: str, rows: int) -> MujocoEnv:
     name, options, *_ = ROBOTS[robot]
     family = make_family(name, **options)
     if hasattr(family, "terminated"):
-        family.terminated = lambda after: torch.zeros(after.qpos.shape[:2], dtype=torch.bool)
+        family.terminated = lambda after: np.zeros(after.qpos.shape[:2], bool)
     env = family.make(1)
     env.reset(family.tasks("train", rows, Rng(0)), Rng(0))
     return env
@@ -82,42 +83,57 @@ def limit(robot: str, rows: int, rounds: int) -> None:
     pool = mujoco.rollout.Rollout(nthread=THREADS)
     steps = max(5, round(SECONDS * rate(env, rows) / rows))
     action = 2 * torch.rand(steps, rows, 1, family.spec.action_width) - 1
-    control = (action.double() * env._reach + env._middle)[:, :, 0].movedim(0, 1)
-    control = control.repeat_interleave(family.frame_skip, 1).contiguous().numpy()
+    control = (action.numpy().astype(np.float64) * env._reach + env._middle)[:, :, 0].swapaxes(0, 1)
+    control = control.repeat(family.frame_skip, axis=1)
     states = np.zeros((rows, control.shape[1], env._state.shape[1]))
     sensors = np.zeros((rows, control.shape[1], env._sensors.shape[2]))
-    begun: dict[str, np.ndarray] = {}
+    begun = np.zeros_like(env._state)
+    each_step = [np.ascontiguousarray(one) for one in np.split(control, steps, axis=1)]
 
-    def closed() -> None:
-        for each in action:
-            env.step(each)
-
-    def open_loop() -> None:
+    def native(state: np.ndarray, given: np.ndarray, out: np.ndarray, sensed: np.ndarray) -> None:
         pool.rollout(
             env._models,
             env._data,
-            begun["state"],
-            control,
+            state,
+            given,
             control_spec=int(mujoco.mjtState.mjSTATE_CTRL),
             skip_checks=True,
-            nstep=control.shape[1],
-            state=states,
-            sensordata=sensors,
+            nstep=given.shape[1],
+            state=out,
+            sensordata=sensed,
             chunk_size=-(-rows // THREADS),
         )
 
-    ratios, speeds = [], []
+    def closed() -> None:
+        for one in action:
+            env.step(one)
+
+    def stepwise() -> None:
+        now = begun.copy()
+        for given in each_step:
+            native(now, given, env._states, env._sensors)
+            now[:] = env._states[:, -1]
+
+    def open_loop() -> None:
+        native(begun, control, states, sensors)
+
+    contenders, taken = [closed, stepwise, open_loop], []
     for number in range(rounds + 1):
         env.reset(env._tasks, Rng(number))
-        begun["state"] = env._state.numpy().copy()
-        order = (closed, open_loop) if number % 2 else (open_loop, closed)
-        spent = {work: seconds(work) for work in order}
+        begun[:] = env._state
+        turn = number % 3
+        spent = {}
+        for work in contenders[turn:] + contenders[:turn]:
+            env.reset(env._tasks, Rng(number))
+            spent[work] = seconds(work)
         if number:
-            ratios.append(spent[open_loop] / spent[closed])
-            speeds.append(rows * steps / spent[closed])
+            taken.append([spent[work] for work in contenders])
+    ours, bare, whole = zip(*taken, strict=True)
+    share = [b / a for a, b in zip(ours, whole, strict=True)]
+    ceiling = statistics.median(b / a for a, b in zip(bare, whole, strict=True))
     print(
-        f"{robot:24} {rows:5} rows: {statistics.median(speeds):9,.0f} steps/s, "
-        f"{statistics.median(ratios):.2f} of the limit (rounds {min(ratios):.2f} to {max(ratios):.2f})"
+        f"{robot:24} {rows:5} rows: {rows * steps / statistics.median(ours):9,.0f} steps/s, {statistics.median(share):.2f} "
+        f"of the limit (rounds {min(share):.2f} to {max(share):.2f}); native calls alone, one a step: {ceiling:.2f}"
     )
 
 
@@ -191,7 +207,7 @@ def models(rounds: int) -> None:
     tasks, envs = family.tasks("train", 40, Rng(0)), {}
     action = 2 * torch.rand(40, 40, 20, 6) - 1
     for name, each in (("a model a task", family), ("one model", shared)):
-        each.terminated = lambda after: torch.zeros(after.qpos.shape[:2], dtype=torch.bool)
+        each.terminated = lambda after: np.zeros(after.qpos.shape[:2], bool)
         envs[name] = each.make(20)
 
     def play(env: MujocoEnv) -> None:

@@ -6,19 +6,20 @@ import math
 from abc import ABC, abstractmethod
 
 import mujoco
+import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
-from metarl.adapters.mujoco import MujocoEnv, Physics, add_contact_forces, contact_forces, load_model
+from metarl.adapters.mujoco import Array, MujocoEnv, Physics, add_contact_forces, contact_forces, load_model
 from metarl.rng import Rng, Streams
 from metarl.types import Spec, Tasks
 
 from . import robot_settings as settings
-from .locomotion import ASSETS, direction, effort, noisy_start
+from .locomotion import ASSETS, direction, effort, noisy_start, summed
 
 _SECONDS = 0.05  # of a control step: five physics steps of 0.01
 _HIGHEST = 1.0  # metres: an ant whose torso is higher has jumped, and its episode ends
-_START = torch.tensor([0.0, 0.0, 0.75, 1.0, *[0.0] * 11])
+_START = np.array([0.0, 0.0, 0.75, 1.0, *[0.0] * 11])
 _BODIES = 13
 
 _PROPRIOCEPTION = {"pose": 13, "velocity": 14}
@@ -50,11 +51,11 @@ class Ant(ABC):
         """`count` rows of `split`."""
 
     @abstractmethod
-    def observe(self, now: Physics) -> Tensor:
+    def observe(self, now: Physics) -> Array:
         """[N, M, O]."""
 
     @abstractmethod
-    def reward(self, before: Physics, after: Physics, control: Tensor, params: Tensor) -> Tensor:
+    def reward(self, before: Physics, after: Physics, control: Array, params: Array) -> Array:
         """[N, M]."""
 
     def make(self, lanes: int) -> MujocoEnv:
@@ -65,15 +66,15 @@ class Ant(ABC):
         """Gymnasium's model, with sensors of contact where they are asked for."""
         return load_model(ASSETS / "ant.xml", add_contact_forces if self._senses else None)
 
-    def start(self, noise: Streams, counter: int) -> tuple[Tensor, Tensor]:
+    def start(self, noise: Streams, counter: int) -> tuple[Array, Array]:
         """Standing in the air, about to fall on its feet."""
         return noisy_start(noise, counter, _START, 14, 0.1, normal=True)
 
-    def contact(self, after: Physics) -> Tensor | float:
+    def contact(self, after: Physics) -> Array | float:
         """[N, M]: what contacts cost."""
         if not self.contact_cost:
             return 0.0
-        return self.contact_cost * contact_forces(after).clamp(-1, 1).square().sum((-1, -2))
+        return self.contact_cost * summed(summed(np.square(contact_forces(after).clip(-1, 1))))
 
 
 class AntDir(Ant):
@@ -105,17 +106,17 @@ class AntDir(Ant):
         angle = 2 * math.pi * rng.child(split).rows(count, 1).squeeze(1)
         return Tasks(direction(angle), torch.arange(count), split)
 
-    def observe(self, now: Physics) -> Tensor:
+    def observe(self, now: Physics) -> Array:
         """[N, M, 27]: x and y are not seen."""
-        return torch.cat([now.qpos[..., 2:], now.qvel], dim=-1)
+        return np.concatenate([now.qpos[..., 2:], now.qvel], axis=-1)
 
-    def reward(self, before: Physics, after: Physics, control: Tensor, params: Tensor) -> Tensor:
+    def reward(self, before: Physics, after: Physics, control: Array, params: Array) -> Array:
         """[N, M]."""
         velocity = (after.qpos[..., :2] - before.qpos[..., :2]) / _SECONDS
-        forward = (velocity * params).sum(-1)
+        forward = summed(velocity * params)
         return forward - self.options.effort_cost * effort(control) - self.contact(after) + self.options.survival
 
-    def terminated(self, after: Physics) -> Tensor:
+    def terminated(self, after: Physics) -> NDArray[np.bool_]:
         """[N, M] bool: lying or jumping."""
         height = after.qpos[..., 2]
         return (height < self.options.lowest) | (height > _HIGHEST)
@@ -149,13 +150,15 @@ class AntGoal(Ant):
         goal = self.options.farthest * radius * direction(2 * math.pi * turn.squeeze(1))
         return Tasks(goal, torch.arange(count), split)
 
-    def observe(self, now: Physics) -> Tensor:
+    def observe(self, now: Physics) -> Array:
         """[N, M, 107]."""
-        return torch.cat([now.qpos, now.qvel, contact_forces(now).clamp(-1, 1).flatten(-2)], dim=-1)
+        return np.concatenate(
+            [now.qpos, now.qvel, contact_forces(now).clip(-1, 1).reshape(*now.qpos.shape[:2], -1)], axis=-1
+        )
 
-    def reward(self, before: Physics, after: Physics, control: Tensor, params: Tensor) -> Tensor:
+    def reward(self, before: Physics, after: Physics, control: Array, params: Array) -> Array:
         """[N, M]."""
-        gap = (after.qpos[..., :2] - params).abs().sum(-1)
+        gap = summed(np.abs(after.qpos[..., :2] - params))
         return -gap - self.options.effort_cost * effort(control) - self.contact(after)
 
 
@@ -176,17 +179,17 @@ class AntVel(Ant):
         speed = self.options.fastest * (1 + uniform / 2 if split == "ood" else uniform)
         return Tasks(speed, torch.arange(count), split)
 
-    def observe(self, now: Physics) -> Tensor:
+    def observe(self, now: Physics) -> Array:
         """[N, M, 27]: x and y are not seen."""
-        return torch.cat([now.qpos[..., 2:], now.qvel], dim=-1)
+        return np.concatenate([now.qpos[..., 2:], now.qvel], axis=-1)
 
-    def reward(self, before: Physics, after: Physics, control: Tensor, params: Tensor) -> Tensor:
+    def reward(self, before: Physics, after: Physics, control: Array, params: Array) -> Array:
         """[N, M]."""
         speed = (after.qpos[..., 0] - before.qpos[..., 0]) / _SECONDS
-        missed = (speed - params[..., 0]).abs()
+        missed = np.abs(speed - params[..., 0])
         return -missed - self.options.effort_cost * effort(control) - self.contact(after) + self.options.survival
 
-    def terminated(self, after: Physics) -> Tensor:
+    def terminated(self, after: Physics) -> NDArray[np.bool_]:
         """[N, M] bool: lying or jumping."""
         height = after.qpos[..., 2]
         return (height < 0.2) | (height > _HIGHEST)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 
 import mujoco
+import numpy as np
 import torch
-from torch import Tensor
 
-from metarl.adapters.mujoco import MujocoEnv, Physics, load_model
+from metarl.adapters.mujoco import Array, MujocoEnv, Physics, load_model
 from metarl.rng import Rng, Streams
 from metarl.types import Spec, Tasks
 
@@ -44,7 +44,7 @@ class HalfCheetah(ABC):
         """`count` rows of `split`."""
 
     @abstractmethod
-    def pay(self, speed: Tensor, task: Tensor) -> Tensor:
+    def pay(self, speed: Array, task: Array) -> Array:
         """[N, M] for running at `speed` [N, M] in m/s, in tasks [N, 1]."""
 
     def make(self, lanes: int) -> MujocoEnv:
@@ -55,19 +55,19 @@ class HalfCheetah(ABC):
         """Gymnasium's model."""
         return load_model(ASSETS / "half_cheetah.xml")
 
-    def start(self, noise: Streams, counter: int) -> tuple[Tensor, Tensor]:
+    def start(self, noise: Streams, counter: int) -> tuple[Array, Array]:
         """Lying on its feet."""
-        return noisy_start(noise, counter, torch.zeros(9), 9, 0.1, normal=True)
+        return noisy_start(noise, counter, np.zeros(9), 9, 0.1, normal=True)
 
-    def observe(self, now: Physics) -> Tensor:
+    def observe(self, now: Physics) -> Array:
         """[N, M, O]."""
         parts = [now.qpos[..., 1:], now.qvel]
         if self.options.show_torso:
             x, z = now.qpos[..., 0], now.qpos[..., 1]
-            parts.append(torch.stack([x, torch.zeros_like(x), z + _TORSO_HEIGHT], dim=-1))
-        return torch.cat(parts, dim=-1)
+            parts.append(np.stack([x, np.zeros_like(x), z + _TORSO_HEIGHT], axis=-1))
+        return np.concatenate(parts, axis=-1)
 
-    def reward(self, before: Physics, after: Physics, control: Tensor, params: Tensor) -> Tensor:
+    def reward(self, before: Physics, after: Physics, control: Array, params: Array) -> Array:
         """`pay` − 0.05 ‖a‖²."""
         speed = (after.qpos[..., 0] - before.qpos[..., 0]) / _SECONDS
         return self.pay(speed, params[..., 0]) - self.options.effort_cost * effort(control)
@@ -87,9 +87,9 @@ class HalfCheetahVel(HalfCheetah):
         speed = self.fastest * (1 + uniform / 2 if split == "ood" else uniform)
         return Tasks(speed, torch.arange(count), split)
 
-    def pay(self, speed: Tensor, task: Tensor) -> Tensor:
+    def pay(self, speed: Array, task: Array) -> Array:
         """−|v − v*|."""
-        return -(speed - task).abs()
+        return -np.abs(speed - task)
 
 
 class HalfCheetahDir(HalfCheetah):
@@ -103,7 +103,7 @@ class HalfCheetahDir(HalfCheetah):
         """Both directions, as often as asked for."""
         return Tasks(torch.tensor([[1.0], [-1.0]]), torch.arange(2), split).draw(count, rng.child(split))
 
-    def pay(self, speed: Tensor, task: Tensor) -> Tensor:
+    def pay(self, speed: Array, task: Array) -> Array:
         """d · v."""
         return task * speed
 

@@ -5,18 +5,19 @@ from __future__ import annotations
 import math
 
 import mujoco
+import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
-from metarl.adapters.mujoco import MujocoEnv, Physics, add_com, add_contact_forces, contact_forces, load_model
+from metarl.adapters.mujoco import Array, MujocoEnv, Physics, add_com, add_contact_forces, contact_forces, load_model
 from metarl.rng import Rng, Streams
 from metarl.types import Spec, Tasks
 
 from . import robot_settings as settings
-from .locomotion import ASSETS, direction, effort, noisy_start
+from .locomotion import ASSETS, direction, effort, noisy_start, summed
 
 _PHYSICS_SECONDS = 0.003  # of a physics step, five of which are a control step
-_START = torch.tensor([0.0, 0.0, 1.4, 1.0, *[0.0] * 20])
+_START = np.array([0.0, 0.0, 1.4, 1.0, *[0.0] * 20])
 
 
 class HumanoidDir:
@@ -63,26 +64,26 @@ class HumanoidDir:
         """Gymnasium's model."""
         return load_model(ASSETS / "humanoid.xml", add_contact_forces if self.options.contacts else add_com)
 
-    def start(self, noise: Streams, counter: int) -> tuple[Tensor, Tensor]:
+    def start(self, noise: Streams, counter: int) -> tuple[Array, Array]:
         """Standing."""
         return noisy_start(noise, counter, _START, 23, 0.01, normal=False)
 
-    def observe(self, now: Physics) -> Tensor:
+    def observe(self, now: Physics) -> Array:
         """[N, M, 45]."""
-        return torch.cat([now.qpos[..., 2:], now.qvel], dim=-1)
+        return np.concatenate([now.qpos[..., 2:], now.qvel], axis=-1)
 
-    def reward(self, before: Physics, after: Physics, control: Tensor, params: Tensor) -> Tensor:
+    def reward(self, before: Physics, after: Physics, control: Array, params: Array) -> Array:
         """[N, M]."""
         way = after.sensors["com"][..., :2] - before.sensors["com"][..., :2]
-        forward = 0.25 * (way * params).sum(-1) / _PHYSICS_SECONDS
+        forward = 0.25 * summed(way * params) / _PHYSICS_SECONDS
         return forward - 0.1 * effort(control) - self._contact(after) + 5
 
-    def terminated(self, after: Physics) -> Tensor:
+    def terminated(self, after: Physics) -> NDArray[np.bool_]:
         """[N, M] bool: fallen."""
         height = after.qpos[..., 2]
         return (height < 1) | (height > 2)
 
-    def _contact(self, after: Physics) -> Tensor | float:
+    def _contact(self, after: Physics) -> Array | float:
         if not self.options.contacts:
             return 0.0
-        return (5e-7 * contact_forces(after).square().sum((-1, -2))).clamp(max=10)
+        return np.minimum(5e-7 * summed(summed(np.square(contact_forces(after)))), 10)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from importlib.resources import files
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from metarl.adapters.mujoco import Array
 from metarl.rng import Streams
 
 ASSETS = Path(str(files("gymnasium.envs.mujoco"))) / "assets"
@@ -15,12 +17,13 @@ ASSETS = Path(str(files("gymnasium.envs.mujoco"))) / "assets"
 
 
 def noisy_start(
-    noise: Streams, counter: int, position: Tensor, velocities: int, spread: float, *, normal: bool
-) -> tuple[Tensor, Tensor]:
+    noise: Streams, counter: int, position: Array, velocities: int, spread: float, *, normal: bool
+) -> tuple[Array, Array]:
     """`position` [nq] ± `spread`, and velocities: normal with this deviation, or uniform within it → [N, M, nq and nv]."""
     uniform = noise.uniform(counter, len(position) + velocities).double()
-    qpos, qvel = uniform[..., : len(position)], uniform[..., len(position) :]
-    return position + spread * (2 * qpos - 1), spread * (torch.special.ndtri(qvel) if normal else 2 * qvel - 1)
+    around, speed = 2 * uniform[..., : len(position)] - 1, uniform[..., len(position) :]
+    speed = torch.special.ndtri(speed) if normal else 2 * speed - 1
+    return position + spread * around.numpy(), spread * speed.numpy()
 
 
 def direction(angle: Tensor) -> Tensor:
@@ -28,6 +31,12 @@ def direction(angle: Tensor) -> Tensor:
     return torch.stack([angle.cos(), angle.sin()], dim=-1)
 
 
-def effort(control: Tensor) -> Tensor:
+def effort(control: Array) -> Array:
     """‖a‖², [N, M, nu] → [N, M]."""
-    return control.square().sum(-1)
+    return summed(np.square(control))
+
+
+def summed(parts: Array) -> Array:
+    """[..., X] → [...]."""
+    total: Array = parts.sum(-1)
+    return total

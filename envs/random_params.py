@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from typing import Any
 
 import mujoco
 import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
-from metarl.adapters.mujoco import MujocoEnv, Physics, load_model
+from metarl.adapters.mujoco import Array, MujocoEnv, Physics, load_model
 from metarl.rng import Rng, Streams
 from metarl.types import Spec, Tasks
 
@@ -46,7 +45,7 @@ class RandomParams(ABC):
         self.options = options
         self.threads = options.threads
         self._file = file
-        self._position = torch.tensor([0.0, 1.25, *[0.0] * (joints + 1)])
+        self._position = np.array([0.0, 1.25, *[0.0] * (joints + 1)])
         self._velocities = joints + 3
         self.spec = Spec(
             name,
@@ -58,7 +57,7 @@ class RandomParams(ABC):
         )
 
     @abstractmethod
-    def terminated(self, after: Physics) -> Tensor:
+    def terminated(self, after: Physics) -> NDArray[np.bool_]:
         """[N, M] bool: fallen."""
 
     def tasks(self, split: str, count: int, rng: Rng) -> Tasks:
@@ -76,7 +75,7 @@ class RandomParams(ABC):
         """Gymnasium's model."""
         return load_model(ASSETS / self._file)
 
-    def task_model(self, model: mujoco.MjModel, row: np.ndarray[Any, np.dtype[np.float32]]) -> mujoco.MjModel:
+    def task_model(self, model: mujoco.MjModel, row: NDArray[np.float32]) -> mujoco.MjModel:
         """The model with what `row` [P] changes, and what MuJoCo derives from that."""
         own, first = copy.copy(model), 0
         for part, base in zip(_changed(own), _BASES.values(), strict=True):
@@ -85,15 +84,15 @@ class RandomParams(ABC):
         mujoco.mj_setConst(own, mujoco.MjData(own))
         return own
 
-    def start(self, noise: Streams, counter: int) -> tuple[Tensor, Tensor]:
+    def start(self, noise: Streams, counter: int) -> tuple[Array, Array]:
         """Standing."""
         return noisy_start(noise, counter, self._position, self._velocities, 0.005, normal=False)
 
-    def observe(self, now: Physics) -> Tensor:
+    def observe(self, now: Physics) -> Array:
         """[N, M, O]."""
-        return torch.cat([now.qpos[..., 1:], now.qvel.clamp(-_FASTEST, _FASTEST)], dim=-1)
+        return np.concatenate([now.qpos[..., 1:], now.qvel.clip(-_FASTEST, _FASTEST)], axis=-1)
 
-    def reward(self, before: Physics, after: Physics, control: Tensor, params: Tensor) -> Tensor:
+    def reward(self, before: Physics, after: Physics, control: Array, params: Array) -> Array:
         """[N, M]."""
         speed = (after.qpos[..., 0] - before.qpos[..., 0]) / _SECONDS
         return speed + 1 - 1e-3 * effort(control)
@@ -105,10 +104,10 @@ class WalkerParams(RandomParams):
     def __init__(self, options: settings.WalkerParams) -> None:
         super().__init__("walker-params", "walker2d_v5.xml", 6, options)
 
-    def terminated(self, after: Physics) -> Tensor:
+    def terminated(self, after: Physics) -> NDArray[np.bool_]:
         """[N, M] bool: fallen."""
         height, angle = after.qpos[..., 1], after.qpos[..., 2]
-        return (height <= 0.8) | (height >= 2) | (angle.abs() >= 1)
+        return (height <= 0.8) | (height >= 2) | (np.abs(angle) >= 1)
 
 
 class HopperParams(RandomParams):
@@ -120,13 +119,14 @@ class HopperParams(RandomParams):
     def __init__(self, options: settings.HopperParams) -> None:
         super().__init__("hopper-params", "hopper.xml", 3, options)
 
-    def terminated(self, after: Physics) -> Tensor:
+    def terminated(self, after: Physics) -> NDArray[np.bool_]:
         """[N, M] bool: fallen."""
         height, angle = after.qpos[..., 1], after.qpos[..., 2]
-        state = torch.cat([after.qpos[..., 2:], after.qvel], dim=-1)
-        return (height <= 0.7) | (angle.abs() >= 0.2) | (state.abs() >= 100).any(-1)
+        state = np.concatenate([after.qpos[..., 2:], after.qvel], axis=-1)
+        far: NDArray[np.bool_] = (np.abs(state) >= 100).any(-1)
+        return (height <= 0.7) | (np.abs(angle) >= 0.2) | far
 
 
-def _changed(model: mujoco.MjModel) -> list[np.ndarray[Any, np.dtype[np.float64]]]:
+def _changed(model: mujoco.MjModel) -> list[Array]:
     """The arrays that a task changes, without the world's own mass and inertia."""
     return [model.body_mass[1:], model.body_inertia[1:], model.geom_friction, model.dof_damping]

@@ -39,9 +39,9 @@ def play(name: str, steps: int, rows: int = 3, lanes: int = 2, seed: int = 0, **
     tasks, seen = family.tasks("train", rows, Rng(seed)), []
     pay = family.reward
 
-    def spy(before: Physics, after: Physics, control: Tensor, params: Tensor) -> Tensor:
+    def spy(before: Physics, after: Physics, control: np.ndarray, params: np.ndarray) -> np.ndarray:
         reward = pay(before, after, control, params)
-        seen.append([copied(before), copied(after), control.clone(), params.clone(), reward.clone()])
+        seen.append([tensors(before), tensors(after), *(torch.tensor(x) for x in (control, params, reward))])
         return reward
 
     family.reward = spy
@@ -54,9 +54,15 @@ def play(name: str, steps: int, rows: int = 3, lanes: int = 2, seed: int = 0, **
     return family, tasks, first, seen
 
 
-def copied(physics: Physics) -> Physics:
-    sensors = {name: value.clone() for name, value in physics.sensors.items()}
-    return Physics(physics.qpos.clone(), physics.qvel.clone(), sensors)
+def tensors(physics: Physics) -> Physics:
+    """A copy in tensors, for theory to be written in."""
+    sensors = {name: torch.tensor(value) for name, value in physics.sensors.items()}
+    return Physics(torch.tensor(physics.qpos), torch.tensor(physics.qvel), sensors)
+
+
+def arrays(physics: Physics) -> Physics:
+    sensors = {name: value.numpy() for name, value in physics.sensors.items()}
+    return Physics(physics.qpos.numpy(), physics.qvel.numpy(), sensors)
 
 
 def simulator(name: str, **options: object) -> tuple[mujoco.MjModel, mujoco.MjData]:
@@ -127,7 +133,7 @@ def test_contact_forces_are_mujocos():
         mujoco.mj_forward(model, data)
         mujoco.mj_rnePostConstraint(model, data)
         expected = np.clip(data.cfrc_ext[1:], -1, 1)
-        observed = family.observe(after)[0, 1, 29:].view(13, 6)
+        observed = torch.tensor(family.observe(arrays(after)))[0, 1, 29:].view(13, 6)
         torch.testing.assert_close(observed, torch.from_numpy(expected), rtol=0, atol=1e-8)
         largest = max(largest, float(np.abs(data.cfrc_ext).max()))
     assert largest > 10
@@ -225,7 +231,7 @@ def forces(family: object, after: Physics) -> Tensor:
     """Clipped, squared and summed; where they come from is tested above."""
     from metarl.adapters.mujoco import contact_forces
 
-    return (contact_forces(after).clip(-1, 1) ** 2).sum((-1, -2))
+    return torch.tensor((contact_forces(arrays(after)).clip(-1, 1) ** 2).sum((-1, -2)))
 
 
 def check(name: str, formula, steps: int = 30, **options: object) -> None:
@@ -276,7 +282,7 @@ def test_humanoid_dir_pays_along_its_direction():
 
     def formula(f, b, a, u, p):
         way = a.sensors["com"][..., :2] - b.sensors["com"][..., :2]
-        contact = (5e-7 * (contact_forces(a) ** 2).sum((-1, -2))).clip(max=10)
+        contact = torch.tensor((5e-7 * (contact_forces(arrays(a)) ** 2).sum((-1, -2))).clip(max=10))
         return 0.25 * (way * p).sum(-1) / 0.003 - 0.1 * squared(u) - contact + 5
 
     check("humanoid-dir", formula)
@@ -342,10 +348,10 @@ def test_starts_are_gymnasiums():
     family = make_family("ant-dir")
     env = family.make(400)
     env.reset(family.tasks("train", 2, Rng(0)), Rng(0))
-    qpos, qvel = env._now.qpos, env._now.qvel
+    qpos, qvel = torch.tensor(env._now.qpos), torch.tensor(env._now.qvel)
     assert stats.kstest(((qpos[..., 2] - 0.75) / 0.1).flatten().numpy(), "uniform", (-1, 2)).pvalue > 1e-3
     assert stats.kstest((qvel[..., 5] / 0.1).flatten().numpy(), "norm").pvalue > 1e-3
-    assert float(env._now.qpos[..., 3].mean()) == pytest.approx(1, abs=0.01)
+    assert env._now.qpos[..., 3].mean() == pytest.approx(1, abs=0.01)
 
 
 @pytest.mark.parametrize(
@@ -408,8 +414,8 @@ def test_the_body_that_a_row_describes_is_the_one_that_moves():
     """Two lanes of a row agree where they start alike; two rows do not."""
     family = make_family("hopper-params")
     family.start = lambda noise, counter: (
-        torch.tensor([0.0, 1.25, 0, 0, 0, 0]).expand(*noise.keys.shape, 6),
-        torch.zeros(*noise.keys.shape, 6),
+        np.tile([0.0, 1.25, 0, 0, 0, 0], (*noise.keys.shape, 1)),
+        np.zeros((*noise.keys.shape, 6)),
     )
     env = family.make(2)
     env.reset(family.tasks("train", 2, Rng(0)), Rng(0))

@@ -5,8 +5,9 @@ A family of its own says what the model is, what is observed and what is paid; `
     def make(self, lanes):
         return MujocoEnv(self, lanes)
 
-Physics runs in float64 on the CPU and is the same bit for bit whatever the number of threads. One control step equals
-`frame_skip` calls of ``mj_step`` from the same state with a cold warm start; the warm start is no part of MuJoCo's state.
+Physics, and what is said of it, are NumPy arrays of float64, the same bit for bit whatever the number of threads. One control
+step equals `frame_skip` calls of ``mj_step`` from the same state with a cold warm start; the warm start is no part of
+MuJoCo's state.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import mujoco
 import mujoco.rollout
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from metarl.errors import Mistake
@@ -33,14 +35,16 @@ _FULL = mujoco.mjtState.mjSTATE_FULLPHYSICS
 _CONTROL = int(mujoco.mjtState.mjSTATE_CTRL)
 _PICTURE = (480, 480)  # height and width of a frame
 
+Array = NDArray[np.float64]
+
 
 @dataclass(frozen=True)
 class Physics:
     """What the simulator knows of every lane, as views that the next step overwrites."""
 
-    qpos: Tensor  # [N, M, nq] float64: generalised positions
-    qvel: Tensor  # [N, M, nv] float64: generalised velocities
-    sensors: Mapping[str, Tensor]  # [N, M, width] float64: at the start of the last physics step, as after ``mj_step``
+    qpos: Array  # [N, M, nq] generalised positions
+    qvel: Array  # [N, M, nv] generalised velocities
+    sensors: Mapping[str, Array]  # [N, M, width] at the start of the last physics step, as after ``mj_step``
 
 
 class Simulated(Protocol):
@@ -50,7 +54,7 @@ class Simulated(Protocol):
 
     * ``start(noise, counter) -> (qpos [N, M, nq], qvel [N, M, nv])``: where episodes start, all chance from `noise` at
       place `counter`; without it, the model's own initial position at rest;
-    * ``terminated(after) -> Tensor [N, M] bool``: which episodes are over;
+    * ``terminated(after) -> array [N, M] bool``: which episodes are over;
     * ``task_model(model, row [P]) -> MjModel``: the model of one task, a changed copy of the shared one;
     * ``threads: int``: how many threads step the lanes; without it, one for every core that is there.
     """
@@ -62,11 +66,11 @@ class Simulated(Protocol):
     def model(self) -> mujoco.MjModel:
         """The model; its sensors, if it has any, come back by name in `Physics`."""
 
-    def observe(self, now: Physics) -> Tensor:
-        """[N, M, O]."""
+    def observe(self, now: Physics) -> Array:
+        """[N, M, O], a new array."""
 
-    def reward(self, before: Physics, after: Physics, control: Tensor, params: Tensor) -> Tensor:
-        """[N, M] for `control` [N, M, nu], in the actuators' own units, and task rows `params` [N, 1, P]; all float64."""
+    def reward(self, before: Physics, after: Physics, control: Array, params: Array) -> Array:
+        """[N, M] for `control` [N, M, nu], in the actuators' own units, and task rows `params` [N, 1, P]."""
 
 
 def load_model(path: str | Path, change: Callable[[Any], None] | None = None) -> mujoco.MjModel:
@@ -119,12 +123,12 @@ def add_com(spec: Any) -> None:
     spec.add_sensor(name="com", type=kind, objtype=body, objname=root.name)
 
 
-def contact_forces(now: Physics) -> Tensor:
+def contact_forces(now: Physics) -> Array:
     """[N, M, bodies, 6]: MuJoCo's ``cfrc_ext`` of every body but the world: torque about the centre of mass, force."""
-    net = torch.stack([value for name, value in now.sensors.items() if name.startswith("contact:")], dim=-2)
-    force, torque, position = net.unflatten(-1, (3, 3)).unbind(-2)
-    arm = position - now.sensors["com"].unsqueeze(-2)
-    return -torch.cat([torque + torch.linalg.cross(arm, force), force], dim=-1)
+    net = np.stack([value for name, value in now.sensors.items() if name.startswith("contact:")], axis=-2)
+    force, torque, position = net[..., :3], net[..., 3:6], net[..., 6:]
+    arm = position - now.sensors["com"][..., None, :]
+    return -np.concatenate([torque + np.cross(arm, force), force], axis=-1)
 
 
 class MujocoEnv:
@@ -143,48 +147,46 @@ class MujocoEnv:
         self._data = [mujoco.MjData(self._shared) for _ in range(self._threads)]
         self._painter: _Painter | None = None
         low, high = self._shared.actuator_ctrlrange.T
-        self._middle, self._reach = torch.tensor((low + high) / 2), torch.tensor((high - low) / 2)
+        self._middle, self._reach = (low + high) / 2, (high - low) / 2
 
     # -- BatchEnv
 
     def reset(self, tasks: Tasks, rng: Rng) -> Tensor:
         """Put every lane at the start of an episode."""
         self._tasks = tasks
-        self._params = tasks.params.double().cpu().unsqueeze(1)  # [N, 1, P]
+        self._params = tasks.params.double().cpu().numpy()[:, None]  # [N, 1, P]
         self._noise = tasks.to(torch.device("cpu")).streams(rng, self._lanes)
         self._time = 0
-        self._age = torch.zeros(len(tasks), self._lanes, dtype=torch.long)
+        self._age = np.zeros((len(tasks), self._lanes), np.int64)
         self._allocate()
-        self._restart(torch.ones_like(self._age, dtype=torch.bool))
+        self._restart(np.ones_like(self._age, bool))
         return self._out(self._family.observe(self._now))
 
     def step(self, action: Tensor) -> Step:
         """Control every lane with `action` [N, M, A] in [−1, 1], scaled to the range of the actuators, for one step."""
         family = self._family
-        control = action.double().cpu().clamp(-1, 1) * self._reach + self._middle
-        self._control.copy_(control.flatten(0, 1).unsqueeze(1))
+        control = np.clip(action.cpu().numpy(), -1, 1) * self._reach + self._middle
+        self._control[:] = control.reshape(-1, 1, control.shape[-1])
         self._simulate()
         self._time += 1
 
         diverged = self._diverged()
-        next_obs = self._out(family.observe(self._after))
+        seen = family.observe(self._after)
         reward = self._out(family.reward(self._now, self._after, control, self._params))
-        self._age = self._age + 1
+        self._age += 1
         offered = getattr(family, "terminated", None)
         terminated = diverged if offered is None else diverged | offered(self._after)
         truncated = (self._age >= family.spec.horizon) & ~terminated
-        self._state.copy_(self._states[:, -1])
-        self._sensed.copy_(self._sensors[:, -1])
+        self._state[:], self._sensed[:] = self._states[:, -1], self._sensors[:, -1]
 
-        obs, done = next_obs, terminated | truncated
-        if done.any():
+        obs = next_obs = self._out(seen)
+        if (done := terminated | truncated).any():
             self._restart(done)
-            first = self._out(family.observe(self._now))
-            obs = torch.where(done.unsqueeze(-1).to(first.device), first, next_obs)
-        terminated, truncated = (flag.to(obs.device) for flag in (terminated, truncated))
-        return Step(obs, next_obs, reward, terminated, truncated)
+            obs = self._out(np.where(done[..., None], family.observe(self._now), seen))
+        ended, over = (torch.from_numpy(flag).to(obs.device) for flag in (terminated, truncated))
+        return Step(obs, next_obs, reward, terminated=ended, truncated=over)
 
-    def frame(self, row: int, lane: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    def frame(self, row: int, lane: int) -> NDArray[np.uint8]:
         """[height, width, 3]: one lane as its camera sees it.
 
         Raises:
@@ -192,7 +194,7 @@ class MujocoEnv:
         """
         place = row * self._lanes + lane
         model, data = self._models[place], mujoco.MjData(self._models[place])
-        mujoco.mj_setState(model, data, self._state[place].numpy(), int(_FULL))
+        mujoco.mj_setState(model, data, self._state[place], int(_FULL))
         mujoco.mj_forward(model, data)
         if self._painter is None:
             self._painter = _Painter(self._shared)
@@ -208,18 +210,16 @@ class MujocoEnv:
         rows_params = self._tasks.params.cpu().numpy()
         own = [model if change is None else change(model, row) for row in rows_params]
         self._models = [each for each in own for _ in range(self._lanes)]
-        self._state = torch.zeros(rows, width, dtype=torch.double)
-        self._sensed = torch.zeros(rows, model.nsensordata, dtype=torch.double)
-        self._control = torch.zeros(rows, skip, model.nu, dtype=torch.double)
-        self._states = torch.zeros(rows, skip, width, dtype=torch.double)
-        self._sensors = torch.zeros(rows, skip, model.nsensordata, dtype=torch.double)
+        self._state, self._states = np.zeros((rows, width)), np.zeros((rows, skip, width))
+        self._sensed, self._sensors = np.zeros((rows, model.nsensordata)), np.zeros((rows, skip, model.nsensordata))
+        self._control = np.zeros((rows, skip, model.nu))
         self._now = self._view(self._state, self._sensed)
         self._after = self._view(self._states[:, -1], self._sensors[:, -1])
 
-    def _view(self, state: Tensor, sensed: Tensor) -> Physics:
+    def _view(self, state: Array, sensed: Array) -> Physics:
         """state [N·M, 1 + nq + nv + …] begins with the time, then positions, then velocities."""
         model, shape = self._shared, (len(self._tasks), self._lanes)
-        state, sensed = state.unflatten(0, shape), sensed.unflatten(0, shape)
+        state, sensed = _unflatten(state, shape), _unflatten(sensed, shape)
         sensors = {
             model.sensor(i).name: sensed[..., (first := int(model.sensor_adr[i])) : first + int(model.sensor_dim[i])]
             for i in range(model.nsensor)
@@ -231,46 +231,45 @@ class MujocoEnv:
         self._pool.rollout(
             self._models,
             self._data,
-            self._state.numpy(),
-            self._control.numpy(),
+            self._state,
+            self._control,
             control_spec=_CONTROL,
             skip_checks=True,
             nstep=self._family.frame_skip,
-            state=self._states.numpy(),
-            sensordata=self._sensors.numpy(),
+            state=self._states,
+            sensordata=self._sensors,
             chunk_size=-(-len(self._state) // self._threads),
         )
 
-    def _diverged(self) -> Tensor:
-        """[N, M] bool: where MuJoCo gave up, which sets its clock back; these lanes stay where they were."""
-        expected = self._state[:, 0] + (self._family.frame_skip - 0.5) * self._shared.opt.timestep
-        failed = self._states[:, -1, 0] < expected
+    def _diverged(self) -> NDArray[np.bool_]:
+        """[N, M]: where MuJoCo gave up, which sets its clock back; these lanes stay where they were."""
+        elapsed = self._states[:, -1, 0] - self._state[:, 0]
+        failed: NDArray[np.bool_] = elapsed < (self._family.frame_skip - 0.5) * self._shared.opt.timestep
         if failed.any():
-            self._states[:, -1][failed] = self._state[failed]
-            rows = (failed.nonzero().squeeze(1) // self._lanes).tolist()
-            tasks = sorted({int(self._tasks.index[row]) for row in rows})
+            self._states[failed, -1] = self._state[failed]
+            tasks = sorted({int(self._tasks.index[place // self._lanes]) for place in np.flatnonzero(failed)})
             warnings.warn(f"{self._family.spec.name}: physics diverged in tasks {tasks}; episodes ended", stacklevel=3)
-        return torch.unflatten(failed, 0, self._age.shape)
+        return failed.reshape(self._age.shape)
 
-    def _restart(self, done: Tensor) -> None:
+    def _restart(self, done: NDArray[np.bool_]) -> None:
         """Begin an episode where `done` [N, M]."""
-        chosen, start = done.flatten(), getattr(self._family, "start", None)
-        fresh = torch.zeros_like(self._state[chosen])
+        chosen, start = done.ravel(), getattr(self._family, "start", None)
+        fresh = np.zeros((int(done.sum()), self._state.shape[1]))
         if start is None:
-            fresh[:, 1 : 1 + self._shared.nq] = torch.from_numpy(self._shared.qpos0)
+            fresh[:, 1 : 1 + self._shared.nq] = self._shared.qpos0
         else:
-            position = torch.cat([part.double() for part in start(self._noise, self._time)], dim=-1)
+            position = np.concatenate([np.asarray(part) for part in start(self._noise, self._time)], axis=-1)
             fresh[:, 1 : 1 + position.shape[-1]] = position[done]
         self._state[chosen] = fresh
-        self._age = self._age.masked_fill(done, 0)
+        self._age[done] = 0
         if self._shared.nsensor:
-            models = [self._models[place] for place in chosen.nonzero().squeeze(1).tolist()]
-            _, sensed = self._pool.rollout(models, self._data, fresh.numpy(), nstep=1)
-            self._sensed[chosen] = torch.from_numpy(sensed[:, 0])
+            models = [self._models[place] for place in np.flatnonzero(chosen)]
+            _, sensed = self._pool.rollout(models, self._data, fresh, nstep=1)
+            self._sensed[chosen] = sensed[:, 0]
 
-    def _out(self, array: Tensor) -> Tensor:
+    def _out(self, array: Array) -> Tensor:
         """To float32, on the device of the tasks."""
-        return array.to(device=self._tasks.params.device, dtype=torch.float32)
+        return torch.from_numpy(array.astype(np.float32)).to(self._tasks.params.device)
 
     # -- keeping
 
@@ -285,8 +284,16 @@ class MujocoEnv:
         vars(self).update(kept)
         if "_tasks" in kept:
             self._allocate()
-            self._state.copy_(kept["_state"])
-            self._sensed.copy_(kept["_sensed"])
+            self._state[:], self._sensed[:] = kept["_state"], kept["_sensed"]
+
+
+def _unflatten(array: Array, shape: tuple[int, int]) -> Array:
+    """A view [N, M, …] of `array` [N·M, …], whose rows need not lie side by side."""
+    rows, lanes = shape
+    view: Array = np.lib.stride_tricks.as_strided(
+        array, (rows, lanes, array.shape[1]), (lanes * array.strides[0], *array.strides)
+    )
+    return view
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -311,7 +318,7 @@ class _Painter:
             ) from error
         self._scene = mujoco.MjvScene(model, maxgeom=10_000)
 
-    def paint(self, model: mujoco.MjModel, data: mujoco.MjData) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    def paint(self, model: mujoco.MjModel, data: mujoco.MjData) -> NDArray[np.uint8]:
         """[height, width, 3]."""
         height, width = _PICTURE
         self._gl.make_current()
