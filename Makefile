@@ -2,9 +2,10 @@
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
+EXTRAS ?= .venv-extras
 OUT ?= runs/demo
 
-.PHONY: demo test fast lint install clean
+.PHONY: demo test fast extras lint install clean
 
 install: $(BIN)/.installed
 
@@ -24,10 +25,18 @@ test: lint
 fast: install
 	$(BIN)/pytest --numprocesses 2 -m 'not learning'
 
+extras: $(EXTRAS)/bin/.installed
+	$(EXTRAS)/bin/pytest --numprocesses 2 --dist loadfile tests/extras
+
+$(EXTRAS)/bin/.installed: setup.cfg pyproject.toml
+	$(PYTHON) -m venv $(EXTRAS)
+	$(EXTRAS)/bin/pip install --quiet --editable '.[test,metaworld,robotics,minigrid]'
+	touch $@
+
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(EXTRAS) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
