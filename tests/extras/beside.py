@@ -46,7 +46,7 @@ def same_by_hand(
             assert float(now.reward) == np.float32(reward)
             assert bool(now.terminated) == terminated
             assert bool(now.truncated) == (over and not terminated)
-            assert bool(now.success) == bool(info[told] if told in info else reward > 0)
+            assert bool(now.success) == bool(info.get(told, reward > 0))
             if over:
                 ends, age, episode = ends + 1, 0, episode + 1
                 env, seen = begin(tasks[row : row + 1], seed_of(int(keys[row, lane]), episode))
