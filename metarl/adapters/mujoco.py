@@ -101,10 +101,9 @@ def add_contact_forces(spec: Any) -> None:
     """
     kind = getattr(mujoco.mjtSensor, "mjSENS_CONTACT", None)
     if kind is None:
-        raise Mistake(f"contact forces need contact sensors, which MuJoCo {mujoco.__version__} lacks: upgrade to 3.3.5")
+        raise Mistake(f"contact forces need contact sensors, which MuJoCo {mujoco.__version__} lacks: upgrade to 3.3.5, or do without them")
     force_torque_position, net_force = 2 + 4 + 16, 3
-    bodies = [body for body in spec.bodies if body.parent is not None]
-    for i, body in enumerate(bodies):
+    for i, body in enumerate(_bodies(spec)):
         body.name = body.name or f"body-{i + 1}"
         spec.add_sensor(
             name=f"contact:{body.name}",
@@ -118,9 +117,13 @@ def add_contact_forces(spec: Any) -> None:
 
 def add_com(spec: Any) -> None:
     """Give the model's first body the sensor `com`: the centre of mass of all that hangs on it."""
-    root = next(body for body in spec.bodies if body.parent is not None)
     kind, body = mujoco.mjtSensor.mjSENS_SUBTREECOM, mujoco.mjtObj.mjOBJ_BODY
-    spec.add_sensor(name="com", type=kind, objtype=body, objname=root.name)
+    spec.add_sensor(name="com", type=kind, objtype=body, objname=_bodies(spec)[0].name)
+
+
+def _bodies(spec: Any) -> list[Any]:
+    """All but the world."""
+    return [body for body in spec.bodies if body.name != "world"]
 
 
 def contact_forces(now: Physics) -> Array:
