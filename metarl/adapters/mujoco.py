@@ -101,7 +101,9 @@ def add_contact_forces(spec: Any) -> None:
     """
     kind = getattr(mujoco.mjtSensor, "mjSENS_CONTACT", None)
     if kind is None:
-        raise Mistake(f"contact forces need contact sensors, which MuJoCo {mujoco.__version__} lacks: upgrade to 3.3.5, or do without them")
+        raise Mistake(
+            f"contact forces need contact sensors, which MuJoCo {mujoco.__version__} lacks: upgrade to 3.3.5, or do without"
+        )
     force_torque_position, net_force = 2 + 4 + 16, 3
     for i, body in enumerate(_bodies(spec)):
         body.name = body.name or f"body-{i + 1}"
