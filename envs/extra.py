@@ -30,13 +30,14 @@ def package(name: str, extra: str) -> Any:
     Raises:
         Mistake: the package is not installed.
     """
+    root = name.partition(".")[0]
     try:
-        return import_module(name)
+        import_module(root)
     except ModuleNotFoundError as error:
-        root = name.partition(".")[0]
         if error.name != root:
             raise
         raise Mistake(f"the package {root} is missing: pip install 'metarl[{extra}]'") from None
+    return import_module(name)
 
 
 class Pictures(gymnasium.Wrapper[Any, Any, Any, Any]):

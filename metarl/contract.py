@@ -15,6 +15,8 @@ from metarl.probe import Probe, Still, Trace, difference, go_on, live, random, r
 from metarl.rule import Broken, must, rule
 from metarl.types import SPLITS, Spec, Tasks, replace, tree_map
 
+_MANY = 500  # rows of a split: enough to see whether another has some of them
+_ALL = 5000  # more than a closed family has
 _IMPROBABLE = 1e-3  # what chance brings about less often than this is not laid to chance
 _FEW = 4  # lanes that meet the task are too few to see that it persists
 
@@ -87,7 +89,8 @@ def tasks(probe: Probe) -> str:
 )
 def splits(probe: Probe) -> str:
     """No row in two splits, or all rows in every split where the spec says `closed`."""
-    drawn = {split: probe.family.tasks(split, 500, probe.rng).params for split in probe.spec.splits}
+    count = _ALL if probe.spec.closed else _MANY
+    drawn = {split: probe.family.tasks(split, count, probe.rng).params for split in probe.spec.splits}
     rows = {split: {tuple(row) for row in params.tolist()} for split, params in drawn.items()}
     for (one, a), (other, b) in itertools.combinations(rows.items(), 2):
         if probe.spec.closed:
@@ -95,7 +98,7 @@ def splits(probe: Probe) -> str:
         else:
             must(not a & b, f"{len(a & b)} rows are both in {one} and in {other}")
     sizes = ", ".join(f"{split} {len(found)}" for split, found in rows.items())
-    return f"different rows among 500: {sizes}; {'closed: the same in all' if probe.spec.closed else 'none in two'}"
+    return f"different rows among {count}: {sizes}; {'closed: the same in all' if probe.spec.closed else 'none in two'}"
 
 
 def _same(a: Tasks, b: Tasks) -> bool:

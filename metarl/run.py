@@ -10,6 +10,7 @@ result.json      scores of the best checkpoint per task and episode, with all th
 from __future__ import annotations
 
 import fcntl
+import importlib.util
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -33,6 +34,9 @@ from metarl.rng import Rng
 from metarl.rollout import TrainingWorld
 from metarl.training import LIMITS, Counters, Update, learn
 from metarl.types import Spec, Tasks, replace
+
+_PACKAGES = ("metarl", "torch", "mujoco", "gymnasium", "numpy", "metaworld", "gymnasium-robotics", "minigrid")
+"""Whose versions a result depends on, where they are installed."""
 
 Callback = Callable[[Update], bool | None]
 """Called after every iteration; True ends the training."""
@@ -224,7 +228,7 @@ def _finish(config: Config, family: Family, folder: Path, display: Display) -> d
 
 def describe(folder: Path, config: Config, scores: dict[str, Scores]) -> dict[str, Any]:
     """Scores with all that is needed to compare them: the configuration, versions, the command."""
-    packages = ("metarl", "torch", "mujoco", "gymnasium", "numpy")
+    packages = [name for name in _PACKAGES if importlib.util.find_spec(name.replace("-", "_"))]
     return {
         "run": folder.name,
         "config": to_dict(config),

@@ -40,6 +40,7 @@ class Workers:
 
     def __init__(self, family: Builder, count: int) -> None:
         cls = type(family)
+        _ = family.env_layout  # found here, or every process would build an environment to find it
         try:
             pickled = cloudpickle.dumps(family)
         except Exception as error:  # whatever an attribute raises
