@@ -181,7 +181,7 @@ plant("another split", "tasks", "says that its split is 'x'", tasks=lambda tasks
 plant("more are others", "tasks", "are not those of asking for 4", tasks=shuffled)
 plant("no identity", "tasks", "(index, copy) stands twice", tasks=lambda t, rng: replace(t, index=t.index // 2))
 plant("trained on", "splits", "500 rows are both in train and in validation", tasks=of_all_splits)
-plant("not closed", "splits", "1000 rows of train and validation are in one of them alone", spec={"closed": True})
+plant("not closed", "splits", "10000 rows of train and validation are in one of them alone", spec={"closed": True})
 
 
 @pytest.mark.parametrize("missing", ["spec", "tasks", "make"])
