@@ -476,6 +476,24 @@ def test_pictures_are_taken_of_the_right_lane():
         env.frame(0, 0)
 
 
+class Unpainted(Simple):
+    """Asks for a library that is not there."""
+
+    metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012
+    render_mode = "rgb_array"
+
+    def render(self):
+        raise gymnasium.error.DependencyNotInstalled("brushes are not installed")
+
+
+def test_nothing_to_draw_with_is_one_line():
+    family = Plain(Unpainted)
+    env = family.make(1)
+    env.reset(family.tasks("train", 1, Rng(0)), Rng(0))
+    with pytest.raises(Mistake, match=r"cannot be drawn: DependencyNotInstalled: brushes are not installed"):
+        env.frame(0, 0)
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Copies
 

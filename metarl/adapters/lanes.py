@@ -6,7 +6,9 @@ is a hash of (key, e), so that the seed, the task, the lane and the episode dete
 
 from __future__ import annotations
 
+import atexit
 import hashlib
+import os
 import weakref
 from typing import Any, NamedTuple, Protocol
 
@@ -16,6 +18,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
 from metarl.adapters.spaces import Array, Layout
 from metarl.errors import Mistake
+from metarl.find import one_line
 
 SUCCESS = ("success", "is_success")
 """Where environments tell of success in their info."""
@@ -91,6 +94,7 @@ class Separate:
     def __init__(self, family: Builder) -> None:
         self._family, self._layout = family, family.env_layout
         self._envs: list[gymnasium.Env[Any, Any]] = []
+        self._drawn = False
         weakref.finalize(self, _close, self._envs)
 
     def reset(self, rows: Array, keys: Array) -> Array:
@@ -124,7 +128,10 @@ class Separate:
         return Stepped(obs, next_obs, reward, terminated, truncated, success if layout.tells_success else None)
 
     def frame(self, lane: int) -> Array:
-        return np.asarray(self._envs[lane].render(), np.uint8)
+        if not self._drawn:
+            self._drawn = True
+            atexit.register(_close, self._envs)  # after OpenGL has registered its own end, and so before it
+        return np.asarray(_picture(self._envs[lane]), np.uint8)
 
     def _start(self, lane: int, episode: int) -> Array:
         """[1, O]: the first observation of an episode."""
@@ -140,6 +147,21 @@ class Separate:
 def _close(envs: list[gymnasium.Env[Any, Any]]) -> None:
     for env in envs:
         env.close()
+
+
+def _picture(env: gymnasium.Env[Any, Any] | gymnasium.vector.VectorEnv[Any, Any, Any]) -> Any:
+    """What `env` renders; MuJoCo's also without a screen, where Gymnasium would look for one.
+
+    Raises:
+        Mistake: there is nothing to draw with.
+    """
+    os.environ.setdefault("MUJOCO_GL", "glfw" if os.environ.get("DISPLAY") else "egl")
+    try:
+        return env.render()
+    except Exception as error:  # missing libraries show as errors of many kinds
+        raise Mistake(
+            f"{env} cannot be drawn: {one_line(error)}; install what it asks for (for MuJoCo on Debian libegl1 and libgl1)"
+        ) from error
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -211,8 +233,7 @@ class Together:
 
     def frame(self, lane: int) -> Array:
         assert self._env is not None
-        frames = self._env.render()
-        assert frames is not None
+        frames = _picture(self._env)
         return np.asarray(frames[lane], np.uint8)
 
     def _next_episode(self, done: Array, obs: Array) -> Array:
