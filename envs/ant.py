@@ -15,7 +15,7 @@ from metarl.rng import Rng, Streams
 from metarl.types import Spec, Tasks
 
 from . import robot_settings as settings
-from .locomotion import ASSETS, direction, effort, noisy_start, summed
+from .locomotion import ASSETS, direction, directions, effort, noisy_start, speeds, summed
 
 _SECONDS = 0.05  # of a control step: five physics steps of 0.01
 _HIGHEST = 1.0  # metres: an ant whose torso is higher has jumped, and its episode ends
@@ -103,12 +103,11 @@ class AntDir(Ant):
         """`count` directions."""
         if self.spec.closed:
             return Tasks(torch.tensor([[1.0, 0.0], [-1.0, 0.0]]), torch.arange(2), split).draw(count, rng.child(split))
-        angle = 2 * math.pi * rng.child(split).rows(count, 1).squeeze(1)
-        return Tasks(direction(angle), torch.arange(count), split)
+        return directions(split, count, rng)
 
     def observe(self, now: Physics) -> Array:
         """[N, M, 27]: x and y are not seen."""
-        return np.concatenate([now.qpos[..., 2:], now.qvel], axis=-1)
+        return _proprioception(now)
 
     def reward(self, before: Physics, after: Physics, control: Array, params: Array) -> Array:
         """[N, M]."""
@@ -118,8 +117,7 @@ class AntDir(Ant):
 
     def terminated(self, after: Physics) -> NDArray[np.bool_]:
         """[N, M] bool: lying or jumping."""
-        height = after.qpos[..., 2]
-        return (height < self.options.lowest) | (height > _HIGHEST)
+        return _fallen(after, self.options.lowest)
 
 
 class AntGoal(Ant):
@@ -175,13 +173,11 @@ class AntVel(Ant):
 
     def tasks(self, split: str, count: int, rng: Rng) -> Tasks:
         """`count` speeds."""
-        uniform = rng.child(split).rows(count, 1)
-        speed = self.options.fastest * (1 + uniform / 2 if split == "ood" else uniform)
-        return Tasks(speed, torch.arange(count), split)
+        return speeds(split, count, rng, self.options.fastest)
 
     def observe(self, now: Physics) -> Array:
         """[N, M, 27]: x and y are not seen."""
-        return np.concatenate([now.qpos[..., 2:], now.qvel], axis=-1)
+        return _proprioception(now)
 
     def reward(self, before: Physics, after: Physics, control: Array, params: Array) -> Array:
         """[N, M]."""
@@ -191,5 +187,15 @@ class AntVel(Ant):
 
     def terminated(self, after: Physics) -> NDArray[np.bool_]:
         """[N, M] bool: lying or jumping."""
-        height = after.qpos[..., 2]
-        return (height < 0.2) | (height > _HIGHEST)
+        return _fallen(after, lowest=0.2)
+
+
+def _proprioception(now: Physics) -> Array:
+    """[N, M, 27]: all but x and y."""
+    return np.concatenate([now.qpos[..., 2:], now.qvel], axis=-1)
+
+
+def _fallen(after: Physics, lowest: float) -> NDArray[np.bool_]:
+    """[N, M]: where the torso's height has left [`lowest`, 1] m."""
+    height = after.qpos[..., 2]
+    return (height < lowest) | (height > _HIGHEST)

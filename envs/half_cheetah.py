@@ -13,7 +13,7 @@ from metarl.rng import Rng, Streams
 from metarl.types import Spec, Tasks
 
 from . import robot_settings as settings
-from .locomotion import ASSETS, effort, noisy_start
+from .locomotion import ASSETS, effort, noisy_start, speeds
 
 _SECONDS = 0.05  # of a control step: five physics steps of 0.01
 _TORSO_HEIGHT = 0.7  # metres: of the torso where its vertical slider is at 0
@@ -83,9 +83,7 @@ class HalfCheetahVel(HalfCheetah):
 
     def tasks(self, split: str, count: int, rng: Rng) -> Tasks:
         """`count` speeds."""
-        uniform = rng.child(split).rows(count, 1)
-        speed = self.fastest * (1 + uniform / 2 if split == "ood" else uniform)
-        return Tasks(speed, torch.arange(count), split)
+        return speeds(split, count, rng, self.fastest)
 
     def pay(self, speed: Array, task: Array) -> Array:
         """−|v − v*|."""

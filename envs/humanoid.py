@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import math
-
 import mujoco
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from metarl.adapters.mujoco import Array, MujocoEnv, Physics, add_com, add_contact_forces, contact_forces, load_model
@@ -14,7 +11,7 @@ from metarl.rng import Rng, Streams
 from metarl.types import Spec, Tasks
 
 from . import robot_settings as settings
-from .locomotion import ASSETS, direction, effort, noisy_start, summed
+from .locomotion import ASSETS, directions, effort, noisy_start, summed
 
 _PHYSICS_SECONDS = 0.003  # of a physics step, five of which are a control step
 _START = np.array([0.0, 0.0, 1.4, 1.0, *[0.0] * 20])
@@ -53,8 +50,7 @@ class HumanoidDir:
 
     def tasks(self, split: str, count: int, rng: Rng) -> Tasks:
         """`count` directions."""
-        angle = 2 * math.pi * rng.child(split).rows(count, 1).squeeze(1)
-        return Tasks(direction(angle), torch.arange(count), split)
+        return directions(split, count, rng)
 
     def make(self, lanes: int) -> MujocoEnv:
         """N tasks × `lanes` humanoids."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from importlib.resources import files
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import torch
 from torch import Tensor
 
 from metarl.adapters.mujoco import Array
-from metarl.rng import Streams
+from metarl.rng import Rng, Streams
+from metarl.types import Tasks
 
 ASSETS = Path(str(files("gymnasium.envs.mujoco"))) / "assets"
 """The model files that come with Gymnasium."""
@@ -29,6 +31,18 @@ def noisy_start(
 def direction(angle: Tensor) -> Tensor:
     """[...] radians → [..., 2] unit vectors."""
     return torch.stack([angle.cos(), angle.sin()], dim=-1)
+
+
+def directions(split: str, count: int, rng: Rng) -> Tasks:
+    """`count` unit vectors, uniform on the circle."""
+    angle = 2 * math.pi * rng.child(split).rows(count, 1).squeeze(1)
+    return Tasks(direction(angle), torch.arange(count), split)
+
+
+def speeds(split: str, count: int, rng: Rng, fastest: float) -> Tasks:
+    """`count` speeds, uniform up to `fastest`; in the split ood from there to 1.5 × as fast."""
+    uniform = rng.child(split).rows(count, 1)
+    return Tasks(fastest * (1 + uniform / 2 if split == "ood" else uniform), torch.arange(count), split)
 
 
 def effort(control: Array) -> Array:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from metarl import contract
+from metarl import contract, repetition
 from metarl.env import Family, build_family
 from metarl.errors import Mistake
 from metarl.find import Found, Settings, one_line
@@ -26,12 +26,12 @@ RULES = (
     contract.effect,
     contract.hidden,
     contract.persistence,
-    contract.seed,
-    contract.luck,
-    contract.reset,
-    contract.rows,
-    contract.lanes,
-    contract.state,
+    repetition.seed,
+    repetition.luck,
+    repetition.reset,
+    repetition.rows,
+    repetition.lanes,
+    repetition.state,
     offers,
 )
 

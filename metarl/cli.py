@@ -125,17 +125,12 @@ def check(
     ] = None,
 ) -> None:
     """Look at every promise that a family makes; exit code 1 if one is broken."""
-    from metarl.config import read_yaml, settings
+    from metarl.config import read_options, settings
     from metarl.find import find
 
-    chosen: dict[str, Any] = {}
-    for text in options or []:
-        key, equals, value = text.removeprefix("family.").partition("=")
-        if not equals:
-            raise Mistake(f"{text!r} is no option: write key=value")
-        chosen[key] = read_yaml(value, key)
+    chosen = read_options(options or [], "family")
     found = find("family", family)
-    valid = settings(found, chosen)
+    valid = settings(found, chosen["family"])
 
     from metarl.check import check_found  # imports torch, which no mistake above waits for
 

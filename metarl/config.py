@@ -202,6 +202,25 @@ def settings(found: Found, options: Mapping[str, Any]) -> Settings:
         raise Mistake("\n".join(_lines(error, f"{found.kind}.", list(found.settings.model_fields)))) from None
 
 
+def read_options(texts: Sequence[str], *sections: str) -> dict[str, dict[str, Any]]:
+    """``section.key=value`` by section; where there is but one, its name may be left out.
+
+    Raises:
+        Mistake: not written like that.
+    """
+    (first, *others), read = sections, {section: dict[str, Any]() for section in sections}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        section, dot, option = key.partition(".")
+        if not others and not dot:
+            section, option = first, key
+        if not equals or section not in read or not option:
+            forms = " or ".join(f"{section}.key=value" for section in sections) if others else "key=value"
+            raise Mistake(f"{text!r} is no option: write {forms}")
+        read[section][option] = read_yaml(value, key)
+    return read
+
+
 def _choice(kind: Literal["agent", "family"], section: Any) -> Choice:
     section = {"name": section} if isinstance(section, str) else section
     if not isinstance(section, dict) or not isinstance(section.get("name"), str):

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from metarl import plot, video
 from metarl.agent import Agent, Mode, make_agent
-from metarl.config import read_yaml
+from metarl.config import read_options
 from metarl.env import Family, make_family
 from metarl.errors import Mistake, nearest
 from metarl.film import film
@@ -95,12 +94,6 @@ def _of_run(path: str, agent: str | None, options: Sequence[str]) -> _Cast:
 def _of_family(name: str, agent: str, options: Sequence[str]) -> _Cast:
     if ":" not in name and name not in names("family"):
         raise Mistake(f"{name!r} is neither a run folder nor a family: {nearest(name, names('family'))}")
-    chosen: dict[str, dict[str, Any]] = {"agent": {}, "family": {}}
-    for text in options:
-        key, equals, value = text.partition("=")
-        section, dot, option = key.partition(".")
-        if not (equals and dot and section in chosen):
-            raise Mistake(f"{text!r} is no option here: write family.key=value or agent.key=value")
-        chosen[section][option] = read_yaml(value, key)
+    chosen = read_options(options, "family", "agent")
     family = make_family(name, **chosen["family"])
     return _Cast(make_agent(agent, family.spec, **chosen["agent"]), family)

@@ -17,7 +17,7 @@ FLOORS = {
     3: "adapters.batch adapters.mujoco adapters.workers agent agents.settings agents.strategy_settings env policy",
     4: "adapters.base adapters.shown agents.strategy catalogue optim rollout session",
     5: "adapters.gymnasium adapters.vector agents.bandits agents.mdps agents.rl2 evaluation probe training",
-    6: "adapters.sb3 contract film offers run",
+    6: "adapters.sb3 contract film offers repetition run",
     7: "check comparison plot",
     8: "render",
     9: "cli",

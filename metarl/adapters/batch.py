@@ -39,6 +39,11 @@ class LanesEnv:
 
     def __init__(self, family: Lender, width: int) -> None:
         self._family, self._width = family, width
+        self._borrow()
+
+    def _borrow(self) -> None:
+        """Lanes to step, which go back to the family when this environment is gone."""
+        family = self._family
         self._lanes = family.lend_lanes()
         weakref.finalize(self, family.idle_lanes.append, self._lanes).atexit = False
         self._age, self._episode = np.zeros((2, 0), np.int64)  # [L] steps and number of each lane's episode
@@ -93,7 +98,8 @@ class LanesEnv:
         return {name: value for name, value in vars(self).items() if name not in ("_lanes", "_obs")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["_family"], state["_width"])  # type: ignore[misc]
+        self._family, self._width = state["_family"], state["_width"]
+        self._borrow()
         if "_given" not in state:
             return
         self._begin(*state["_given"])

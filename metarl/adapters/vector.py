@@ -43,7 +43,7 @@ class FamilyEnv(gymnasium.Env[Any, Any]):
         render_mode: str | None = None,
     ) -> None:
         self._shown = Shown(family, tasks, task_input)
-        self._env = family.make(1)
+        self._env: Any = family.make(1)  # it may offer a frame
         self._chosen = self._shown.choose(task, 1)
         self._next: Tensor | None = None  # first observation of the next episode, where one has ended
         self.observation_space, self.action_space = self._shown.observation_space, self._shown.action_space
@@ -70,7 +70,7 @@ class FamilyEnv(gymnasium.Env[Any, Any]):
         return obs, float(step.reward), bool(step.terminated), bool(step.truncated), info
 
     def render(self) -> Any:
-        return None if self.render_mode is None else self._env.frame(0, 0)  # type: ignore[attr-defined]
+        return None if self.render_mode is None else self._env.frame(0, 0)
 
     @property
     def compute_reward(self) -> Reward:
@@ -99,7 +99,7 @@ class FamilyVectorEnv(VectorEnv[Any, Any, Array]):
     ) -> None:
         """`task`: places in `tasks`; None: all of them."""
         self._shown = Shown(family, tasks, task_input)
-        self._env = family.make(lanes)
+        self._env: Any = family.make(lanes)
         self._chosen = self._shown.choose(range(len(tasks)) if task is None else task)
         self._shape = (len(self._chosen), lanes)
         self.num_envs = len(self._chosen) * lanes
@@ -139,7 +139,7 @@ class FamilyVectorEnv(VectorEnv[Any, Any, Array]):
         if self.render_mode is None:
             return None
         lanes = np.ndindex(*self._shape)
-        return tuple(self._env.frame(row, lane) for row, lane in lanes)  # type: ignore[attr-defined]
+        return tuple(self._env.frame(row, lane) for row, lane in lanes)
 
     @property
     def compute_reward(self) -> Reward:

@@ -21,7 +21,7 @@ class Errand:
 
     def tasks(self, split: str, count: int, rng: Rng) -> Tasks:
         index = torch.arange(count)
-        return Tasks(rng.child(split).streams(index).uniform(0, 1).squeeze(1), index, split)
+        return Tasks(rng.child(split).rows(count, 1), index, split)
 
     def make(self, lanes: int) -> "ErrandEnv":
         return ErrandEnv(lanes, self.spec.horizon)

@@ -22,7 +22,7 @@ class Reach:
 
     def tasks(self, split: str, count: int, rng: Rng) -> Tasks:
         index = torch.arange(count)
-        return Tasks(rng.child(split).streams(index).uniform(0, 3).squeeze(1) - 0.5, index, split)
+        return Tasks(rng.child(split).rows(count, 3) - 0.5, index, split)
 
     def make(self, lanes: int) -> "Reaching":
         return Reaching(self, lanes)

@@ -22,7 +22,7 @@ class Vault:
 
     def tasks(self, split: str, count: int, rng: Rng) -> Tasks:
         index = torch.arange(count)
-        return Tasks(1 + (rng.child(split).streams(index).uniform(0, 1).squeeze(1) * 4).floor(), index, split)
+        return Tasks(1 + (rng.child(split).rows(count, 1) * 4).floor(), index, split)
 
     def make(self, lanes: int) -> "VaultEnv":
         return VaultEnv(lanes)
