@@ -150,7 +150,8 @@ def test_divergence_ends_the_episode_and_says_so():
     assert step.obs.isfinite().all()
     assert step.reward.isfinite().all()
     assert float(step.obs[1, 0, 8:17].abs().max()) < 1
-    assert obs.shape == step.obs.shape
+    assert torch.equal(step.next_obs[1, 0, :8], obs[1, 0, :8])  # it stays where it was,
+    torch.testing.assert_close(step.reward[1, 0], -family.tasks("train", 2, Rng(0)).params[1, 0])  # at speed 0
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert not env.step(torch.zeros(2, 2, 6)).terminated.any()
