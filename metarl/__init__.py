@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from metarl.errors import Mistake
     from metarl.evaluation import Scores, combine, evaluate
     from metarl.find import Settings
+    from metarl.recording import Recording, recorded
     from metarl.rng import Rng
     from metarl.run import build, load, train
     from metarl.session import Session
@@ -30,6 +31,7 @@ _HOME = {
     "metarl.errors": ("Mistake",),
     "metarl.evaluation": ("Scores", "combine", "evaluate"),
     "metarl.find": ("Settings",),
+    "metarl.recording": ("Recording", "recorded"),
     "metarl.rng": ("Rng",),
     "metarl.run": ("build", "load", "train"),
     "metarl.session": ("Session",),
@@ -44,6 +46,7 @@ __all__ = [
     "Config",
     "Family",
     "Mistake",
+    "Recording",
     "Rng",
     "Scores",
     "Session",
@@ -62,6 +65,7 @@ __all__ = [
     "make_agent",
     "make_family",
     "parse",
+    "recorded",
     "train",
 ]
 

@@ -21,7 +21,7 @@ class World(Protocol):
     """What an agent meets while it is trained."""
 
     episodes: int
-    """Episodes of a trial, K."""
+    """Episodes of a trial, in all lanes together, K·M."""
     progress: float
     """How much of the training is over, from 0 to 1: what schedules run on."""
 
@@ -47,6 +47,8 @@ class Agent(Protocol):
     task_input: Literal["none", "row", "goal", "onehot"]
     """How it is shown the task: not at all (meta-RL), as its row (an oracle), as the row's goal (goal-conditioned RL), or
     as a one-hot of its index (multi-task RL)."""
+    lanes: int
+    """Episodes that it lives through side by side, in every row, between two adaptations, M."""
 
     def begin(self, view: View, lanes: int) -> Belief:
         """The belief about rows that nothing is known of yet."""
@@ -58,7 +60,17 @@ class Agent(Protocol):
         """
 
     def adapt(self, belief: Belief, rollout: Rollout) -> Belief:
-        """Learn from what was just lived through; changes the belief's row and nothing else."""
+        """Learn from what was just lived through; changes the belief's row and nothing else.
+
+        The lanes of the rollout need not be those of the belief: a deployed agent lives through them one by one.
+        """
+
+    def replay(self, belief: Belief, rollout: Rollout) -> Belief:
+        """Learn from a rollout that somebody recorded elsewhere: what acting and adapting would have left behind.
+
+        Changes row, lane and cue. What only the agent that acted could know is not in the rollout (see `recorded`): of
+        its inputs there are obs and cue, whatever this agent's policy sees.
+        """
 
     def iterate(self, world: World, rng: Rng) -> dict[str, float]:
         """One iteration of meta-training → what to log."""

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import field
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils._pytree import tree_leaves
 
-from metarl.types import Acted, Inputs, Step, Tasks, replace, tree, tree_map
+from metarl.errors import Mistake
+from metarl.types import Acted, Inputs, Spec, Step, Tasks, next_cue, replace, tree, tree_map
 
 
 @tree
@@ -53,10 +57,71 @@ class Rollout:
         totals = torch.zeros(episodes, *per_step.shape[1:], device=per_step.device)
         return totals.scatter_add_(0, self.episode().clamp_(max=episodes - 1), per_step)
 
+    def cues(self, spec: Spec) -> Tensor:
+        """[T, N, M, A + 2]: how each step ended."""
+        step = Step(self.next_obs, self.next_obs, self.reward, self.terminated, self.truncated)
+        return next_cue(spec, self.action, step)
+
+    def last_cue(self, spec: Spec) -> Tensor:
+        """[N, M, A + 2]: how the last step of every lane ended."""
+        last = self.valid.long().cumsum(0).argmax(0)  # the first of the largest: later ones are waiting
+        return _at(self.cues(spec), last.unsqueeze(0)).squeeze(0)
+
+    def apart(self) -> Rollout:
+        """Every episode in a lane of its own, from time 0: [T, N, M] with K episodes a lane → [H, N, K · M].
+
+        ::
+
+            lane  a a a b b .        a a a
+                  c c d d d d   →    c c .    (a and b of the first lane; shorter ones wait at the end)
+                                     b b .
+                                     d d d d
+        """
+        once = int(self.episode()[self.valid].max()) == 0
+        return self if once else side_by_side(list(self.rounds()))
+
     def rows(self, chosen: Tensor) -> Rollout:
         """The rollout of some task rows: [T, n, M, …]."""
         part: Rollout = tree_map(lambda x: x.index_select(1, chosen), replace(self, index=self.index.unsqueeze(0)))
         return replace(part, index=part.index.squeeze(0))
+
+    def rounds(self) -> Iterator[Rollout]:
+        """The k-th episodes of all lanes side by side, each from its own start: [T of the longest, N, M, …]."""
+        episode, time = self.episode(), torch.arange(len(self.valid), device=self.valid.device).view(-1, 1, 1)
+        for k in range(int(episode[self.valid].max()) + 1):
+            mine = self.valid & (episode == k)
+            steps = mine.sum(0)  # [N, M]
+            time_k = time[: int(steps.max())]
+            taken = (mine.long().argmax(0) + time_k).clamp(max=len(time) - 1)  # [T of the longest, N, M]
+            yield replace(self._map(partial(_at, time=taken)), valid=time_k < steps)
+
+    def in_lanes(self, lanes: int) -> Rollout:
+        """As many lanes as a belief has: these, or a single one in which they follow one another, [M·T, N, 1, …].
+
+        Raises:
+            Mistake: neither fits.
+        """
+        here = self.valid.shape[2]
+        if here == lanes:
+            return self
+        if lanes != 1:
+            raise Mistake(f"replay: a rollout of {here} lanes fits a belief of {here} lanes or of 1, not of {lanes}")
+        return self._map(lambda x: x.movedim(2, 0).flatten(0, 1).unsqueeze(2))
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Rollout:
+        """Every array of axes [T, N, M, …] changed."""
+        changed: Rollout = tree_map(change, replace(self, index=self.valid))
+        return replace(changed, index=self.index)
+
+
+def side_by_side(lanes: Sequence[Rollout]) -> Rollout:
+    """K rollouts of the same rows as lanes of one: [T of each, N, M, …] → [T of the longest, N, K · M, …]; the others wait."""
+
+    def join(*parts: Tensor) -> Tensor:
+        return pad_sequence(list(parts)).movedim(1, 2).flatten(2, 3)  # [T, K, N, M, …] before
+
+    joined: Rollout = tree_map(join, *(replace(lane, index=lane.valid) for lane in lanes))
+    return replace(joined, index=lanes[0].index)
 
 
 class Recorder:
@@ -94,3 +159,8 @@ class Recorder:
     def rollout(self, tasks: Tasks) -> Rollout:
         """All that was written, with axis T in front."""
         return Rollout(index=tasks.index, **tree_map(lambda x: x[: self.length], self._storage))
+
+
+def _at(x: Tensor, time: Tensor) -> Tensor:
+    """x [T, N, M, …] where each lane is at its own `time` [T', N, M] → [T', N, M, …]."""
+    return torch.take_along_dim(x, time.reshape(*time.shape, *[1] * (x.dim() - 3)), 0)

@@ -178,13 +178,13 @@ def render(
     out: Annotated[Path, typer.Option(help="a picture, .png, or a video, .gif or .mp4")] = Path("rollout.png"),
     task: Annotated[int, typer.Option(min=0, help="which row of the split")] = 0,
     split: Annotated[str, typer.Option(help="train, validation, test or ood")] = "test",
-    episodes: Annotated[int | None, typer.Option(min=1, help="episodes (default: the run's, or 1)")] = None,
+    episodes: Annotated[int | None, typer.Option(min=1, help="episodes (default: the run's, or one a lane)")] = None,
     agent: Annotated[str | None, typer.Option(help="who acts (default: the run's agent, or random)")] = None,
     mode: Annotated[
         Literal["sample", "greedy"] | None, typer.Option(help="how actions are chosen (default: the run's, or sample)")
     ] = None,
     seed: Annotated[int, typer.Option(help="of the task and of chance, as in evaluate")] = 0,
-    lane: Annotated[int, typer.Option(min=0, help="which of the task's parallel episodes; 0 is that of evaluate")] = 0,
+    lane: Annotated[int, typer.Option(min=0, help="which of the task's parallel episodes, from 0")] = 0,
     fps: Annotated[int | None, typer.Option(min=1, max=50, help="steps a second in a video (default: 4 to 20)")] = None,
 ) -> None:
     """Draw what an agent does on one task: a picture of its episodes, or a video."""
@@ -263,13 +263,13 @@ def _list_or_describe(kind: Kind, name: str | None) -> None:
 
 
 def _print_table(scores: Mapping[str, Mapping[str, Any]]) -> None:
-    """A row an agent: trial return, first and last episode, regret and success where known."""
+    """A row an agent: return of the trial and of its last episode (the mean of its lanes), regret, success where known."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
     first = next(iter(scores.values()))
-    runs, episodes, tasks = len(first["returns"]), len(first["episodes_consumed"]), len(first["returns"][0][0])
+    runs, episodes, tasks = len(first["returns"]), first["episodes_consumed"][-1], len(first["returns"][0][0])
     closed = " (a closed family: the tasks of every split are the same)" if first["closed"] else ""
     title = f"{tasks} {first['split']} tasks{closed}, {episodes} episodes each, actions: {first['mode']}, runs: {runs}"
     table = Table(title=title, box=box.SIMPLE, title_justify="left")
@@ -282,5 +282,6 @@ def _print_table(scores: Mapping[str, Mapping[str, Any]]) -> None:
     for name, score in sorted(scores.items(), key=lambda item: item[1]["summary"]["total"]["mean"]["value"]):
         summary = score["summary"]
         cells = [summary[key]["mean"] for key in ("total", "last", *known)] + [summary["total"]["iqm"]]
-        table.add_row(name, *(f"{cell['value']:.2f} [{cell['low']:.2f}, {cell['high']:.2f}]" for cell in cells))
+        label = f"{name}, {score['lanes']} lanes" if score["lanes"] > 1 else name
+        table.add_row(label, *(f"{cell['value']:.2f} [{cell['low']:.2f}, {cell['high']:.2f}]" for cell in cells))
     Console(width=None if sys.stdout.isatty() else 160).print(table)

@@ -57,7 +57,9 @@ class Config(BaseModel):
     agent: Choice = Field(description="name (or path/to/file.py:Class) of the agent, and its options")
     family: Choice = Field(description="name (or path/to/file.py:Class) of the family, and its options")
     seed: int = Field(0, description="the one seed that all random numbers of the run grow from")
-    episodes: int = Field(ge=1, description="episodes of a trial: what an agent may use to adapt to one task")
+    episodes: int = Field(
+        ge=1, description="episodes of a trial, in all lanes: what an agent may use to adapt to one task"
+    )
     train_tasks: int | None = Field(
         None, ge=1, description="train on a fixed set of so many tasks; none: fresh tasks in every iteration"
     )
@@ -69,7 +71,8 @@ class Config(BaseModel):
     )
     score: Literal["total", "last"] = Field(
         "total",
-        description="what the best checkpoint is chosen by: the return of the whole trial or of its last episode",
+        description="what the best checkpoint is chosen by: the return of the whole trial, or of its last episode in the "
+        "mean of the lanes",
     )
     validate_every: int = Field(20, ge=1, description="iterations between evaluations on validation tasks")
     validation_tasks: int = Field(500, ge=2, description="validation tasks; the best checkpoint is chosen on them")

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from metarl.rng import Streams
-from metarl.types import tree
+from metarl.types import Params, tree
+
+_SMALLEST_LOG_STD = math.log(1e-6)
 
 
 @tree
@@ -34,6 +36,12 @@ class Categorical:
         """[...] in nats."""
         log_probs = self.logits.log_softmax(-1)
         return -(log_probs.exp() * log_probs).sum(-1)
+
+    def kl(self, other: Distribution) -> Tensor:
+        """[...]: KL(self ‖ other) in nats, for another of the same kind."""
+        assert isinstance(other, Categorical)
+        log_probs = self.logits.log_softmax(-1)
+        return (log_probs.exp() * (log_probs - other.logits.log_softmax(-1))).sum(-1)
 
 
 @tree
@@ -61,5 +69,25 @@ class Gaussian:
         per_entry = self.log_std + 0.5 * math.log(2 * math.pi * math.e)
         return per_entry.expand_as(self.mean).sum(-1)
 
+    def kl(self, other: Distribution) -> Tensor:
+        """[...]: KL(self ‖ other) in nats, for another of the same kind."""
+        assert isinstance(other, Gaussian)
+        log_ratio = self.log_std - other.log_std
+        gap = (self.mean - other.mean) * torch.exp(-other.log_std)
+        return (0.5 * ((2 * log_ratio).exp() + gap.square() - 1) - log_ratio).sum(-1)
+
 
 Distribution = Categorical | Gaussian
+
+
+def from_heads(heads: Params) -> Distribution:
+    """The distribution that a policy's heads describe.
+
+    Args:
+        heads: ``action`` [..., A], means or logits; where actions are continuous also ``log_std`` [A], or [N, A] for
+            one deviation a task. Deviations below 1e-6 count as 1e-6.
+    """
+    if "log_std" not in heads:
+        return Categorical(heads["action"])
+    log_std = heads["log_std"].clamp(min=_SMALLEST_LOG_STD)
+    return Gaussian(heads["action"], log_std.unsqueeze(-2) if log_std.dim() > 1 else log_std)

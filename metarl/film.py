@@ -17,6 +17,7 @@ from metarl.env import Family
 from metarl.errors import Mistake
 from metarl.evaluation import chance, choose, trial
 from metarl.rng import Rng
+from metarl.rollout import rounds
 from metarl.types import Scene, Step, Tasks
 
 Picture = NDArray[np.uint8]
@@ -45,7 +46,7 @@ class Film:
     """The episodes of one lane, lived through one by one as they are asked for: pictures are large."""
 
     title: str
-    length: int  # episodes, K
+    length: int  # episodes of that lane, K
     episodes: Iterator[Episode]
 
 
@@ -62,23 +63,28 @@ def film(
     train_set: Tasks | None = None,
     device: str | torch.device = "cpu",
 ) -> Film:
-    """Let `agent` meet row `task` of `split`: lane 0 lives through what `evaluate` finds there with the same seed.
+    """Let `agent` meet row `task` of `split`: its lanes live through what `evaluate` finds there with the same seed.
 
-    Lane j has its own chance; the j lanes before it stand beside it, and the agent adapts by all of them. A family that
-    offers a scene is drawn from above, any other by what its environment's camera sees.
+    One `lane` is shown, K of the `episodes` that all have. Beside an agent of a single lane others may be shown: lane j
+    has its own chance; the j lanes before it stand beside it, and the agent adapts by all of them. A family that offers a
+    scene is drawn from above, any other by what its environment's camera sees.
 
     Raises:
-        Mistake: no such split or task, a family that cannot be drawn, or an agent that must be shown what cannot be.
+        Mistake: no such split, task or lane, episodes that cannot be shared out among the lanes, a family that cannot be
+            drawn, or an agent that must be shown what cannot be.
     """
+    if 1 < agent.lanes <= lane:
+        raise Mistake(f"lane {lane}: {type(agent).__name__} has {agent.lanes} lanes, and the first is lane 0")
     rng = chance(seed)
     row = choose(family, split, task + 1, rng, train_set)[task:].to(torch.device(device))
     if not len(row) and train_set is not None:
         raise Mistake(f"task {task}: there are {len(train_set)} training tasks, and the first is task 0")
-    env: Any = family.make(lane + 1)
+    lanes = max(agent.lanes, lane + 1)
+    env: Any = family.make(lanes)
     scene = getattr(family, "scene", None)
     if scene is None:
         env = _Camera(env, lane, family.spec.name)
-    lived = trial(agent, env, family.spec, row, episodes, mode, rng, lanes=lane + 1, train_set=train_set)
+    lived = trial(agent, env, family.spec, row, episodes, mode, rng, lanes=lanes, train_set=train_set)
 
     def watched() -> Iterator[Episode]:
         for rollout in lived:
@@ -88,7 +94,10 @@ def film(
             else:
                 yield Episode(rewards, frames=tuple(env.frames[: len(rewards)]))
 
-    return Film(f"{type(agent).__name__} on {split} task {task} of {family.spec.name}", episodes, watched())
+    title = f"{type(agent).__name__} on {split} task {task} of {family.spec.name}"
+    if agent.lanes > 1:
+        title += f", lane {lane} of {agent.lanes}"
+    return Film(title, rounds(agent, episodes), watched())
 
 
 class _Camera:

@@ -27,7 +27,9 @@ def affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """x [..., I] → [..., W]; with weight [N, W, I], one matrix a task, x is [N, B, I] or [T, N, B, I]."""
     if weight.dim() == 2:
         return torch.nn.functional.linear(x, weight, bias)
-    return torch.matmul(x, weight.mT) + bias.unsqueeze(-2)
+    rows = x if x.dim() == 3 else x.movedim(1, 0).flatten(1, 2)
+    out = torch.baddbmm(bias.unsqueeze(-2), rows, weight.mT)
+    return out if x.dim() == 3 else out.unflatten(1, (x.shape[0], -1)).movedim(0, 1)
 
 
 def start(kind: MemoryKind, width: int, rows: int, lanes: int, device: torch.device) -> tuple[Tensor, ...]:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import torch
 from torch import Tensor
 
 from metarl.policy import Decision
 
 
-def masked_mean(x: Tensor, valid: Tensor) -> Tensor:
-    """[]: mean of x [...] over the steps that were lived through."""
-    return (x * valid).sum() / valid.sum()
+def masked_mean(x: Tensor, valid: Tensor, axes: tuple[int, ...] = ()) -> Tensor:
+    """Mean of x [...] over the steps that were lived through: over all `axes`, or these, which then have length 1."""
+    return (x * valid).sum(axes, keepdim=bool(axes)) / valid.sum(axes, keepdim=bool(axes))
 
 
-def standardised(x: Tensor, valid: Tensor) -> Tensor:
-    """x [...] with mean 0 and standard deviation 1 over the valid steps."""
-    mean = masked_mean(x, valid)
-    return (x - mean) / (masked_mean((x - mean).square(), valid).sqrt() + 1e-8)
+def standardised(x: Tensor, valid: Tensor, axes: tuple[int, ...] = ()) -> Tensor:
+    """x [...] with mean 0 and standard deviation 1 over the valid steps, along all `axes` or these."""
+    mean = masked_mean(x, valid, axes)
+    return (x - mean) / (masked_mean((x - mean).square(), valid, axes).sqrt() + 1e-8)
 
 
 def ppo_loss(
@@ -57,3 +60,69 @@ def ppo_loss(
     }
     loss = policy_loss + value_weight * value_loss - entropy_weight * entropy
     return loss, {name: value.detach() for name, value in metrics.items()}
+
+
+def conjugate_gradient(product: Callable[[Tensor], Tensor], target: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
+    """x with A x ≈ target, by at most `iterations` products with the symmetric, positive definite A [D, D].
+
+    Hestenes & Stiefel 1952. Ends early where the residual is 10⁻⁵ of the target's norm.
+
+    Returns:
+        x [D] and A x [D], which the recursion knows without another product.
+    """
+    x, residual = torch.zeros_like(target), target.clone()
+    direction, size = residual.clone(), residual.dot(residual)
+    smallest = 1e-10 * size
+    for _ in range(iterations):
+        if size <= smallest:
+            break
+        image = product(direction)
+        step = size / direction.dot(image)
+        x, residual = x + step * direction, residual - step * image
+        size, before = residual.dot(residual), size
+        direction = residual + size / before * direction
+    return x, target - residual
+
+
+def trust_region_step(
+    start: Tensor,
+    gradient: Tensor,
+    product: Callable[[Tensor], Tensor],
+    evaluate: Callable[[Tensor], tuple[float, float]],
+    *,
+    max_kl: float,
+    damping: float = 1e-5,
+    iterations: int = 10,
+    shrink: float = 0.8,
+    tries: int = 15,
+) -> tuple[Tensor, dict[str, float]]:
+    """Trust region policy optimisation (Schulman et al. 2015, arXiv:1502.05477, appendix C).
+
+    The step −√(2 δ / xᵀF x) x with F x = gradient, shrunk until the loss falls and the divergence is at most δ.
+
+    Args:
+        start: [D] parameters.
+        gradient: [D] of the loss there.
+        product: v [D] ↦ F v, with F the Hessian of the divergence at `start`.
+        evaluate: parameters [D] ↦ loss, mean KL divergence from the policy of `start`.
+        max_kl: δ.
+        damping: added to F's diagonal.
+        iterations: of conjugate gradient.
+        shrink, tries: the k-th of the `tries` steps is shrinkᵏ as long as the first.
+
+    Returns:
+        The new parameters, `start` itself where no try was accepted, and what to log.
+    """
+    before, _ = evaluate(start)
+    x, image = conjugate_gradient(lambda v: product(v) + damping * v, gradient, iterations)
+    curvature = x.dot(image)
+    if not curvature > 0:
+        return start, {"accepted": 0.0, "improvement": 0.0, "kl": 0.0, "backtracks": 0.0}
+    step = -(2 * max_kl / curvature).sqrt() * x
+    for backtracks in range(tries):
+        there = start + shrink**backtracks * step
+        loss, kl = evaluate(there)
+        if loss < before and kl <= max_kl:
+            improvement = before - loss
+            return there, {"accepted": 1.0, "improvement": improvement, "kl": kl, "backtracks": float(backtracks)}
+    return start, {"accepted": 0.0, "improvement": 0.0, "kl": 0.0, "backtracks": float(tries)}

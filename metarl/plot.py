@@ -59,7 +59,9 @@ def learning_curve(folders: Sequence[Path], out: Path) -> Path:
 
 
 def adaptation_curve(scores: Mapping[str, Mapping[str, Any]], out: Path) -> Path:
-    """Return of the k-th episode with its 95 % interval, of every agent in `scores` → a picture at `out`."""
+    """Return of an episode of each round with its 95 % interval, over the episodes that were consumed by its end, of
+    every agent in `scores` → a picture at `out`.
+    """
     figure, axes = _figure()
     for i, (name, score) in enumerate(scores.items()):
         curve = score["summary"]["curve"]

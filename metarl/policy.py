@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from metarl import memory
-from metarl.distribution import Categorical, Distribution, Gaussian
+from metarl.distribution import Distribution, from_heads
 from metarl.errors import Mistake
 from metarl.types import Inputs, Params, Spec, tree
 
@@ -27,8 +27,18 @@ State = tuple[Tensor, ...]
 class Decision:
     """What the policy says about one or many time steps."""
 
-    actions: Distribution
-    value: Tensor  # [...]
+    heads: Params  # what the action distribution is made of
+    estimate: Tensor | None = None  # [...]
+
+    @property
+    def actions(self) -> Distribution:
+        return from_heads(self.heads)
+
+    @property
+    def value(self) -> Tensor:
+        """[...]: the expected return, of a policy that has a value head."""
+        assert self.estimate is not None, "this policy has no value head"
+        return self.estimate
 
 
 @dataclass(frozen=True)
@@ -47,6 +57,7 @@ class Policy:
     body: tuple[int, ...] = ()
     activation: Activation = "tanh"
     initial_std: float = 1.0
+    value_head: bool = True
     obs_width: int = 0
     """Of the observation within the inputs; needed by the two options below."""
     pair_input: bool = False
@@ -72,6 +83,8 @@ class Policy:
         width = self._init_layers(params, "body", width, self.body, generator)
         maps = 1 if self.readout == "linear" else 1 + self.obs_width
         for head, out, gain in (("action", self.action_width, 0.01), ("value", 1, 0.0)):
+            if head == "value" and not self.value_head:
+                continue
             params[f"{head}.weight"] = gain * _orthogonal(maps, out, width, generator)
             params[f"{head}.bias"] = torch.zeros(maps * out)
         if not self.discrete:
@@ -102,6 +115,14 @@ class Policy:
             features = memory.unroll(self.memory, _part(params, "memory"), features, held)
         return self._decide(params, features, inputs.obs)
 
+    @property
+    def perceptron(self) -> tuple[str, ...] | None:
+        """The names of its layers, the last of them the action head, where the policy is nothing but a perceptron."""
+        if self.memory != "none" or self.pair_input or self.readout != "linear" or self.value_head:
+            return None
+        parts = (("encoder", self.encoder), ("body", self.body))
+        return (*(f"{name}.{i}" for name, widths in parts for i in range(len(widths))), "action")
+
     def _features(self, inputs: Inputs, previous: Tensor) -> Tensor:
         """[..., I]: the flat inputs, with the previous obs [..., O] times action if `pair_input` [..., 2·O·A]."""
         if not self.pair_input:
@@ -113,12 +134,13 @@ class Policy:
 
     def _decide(self, params: Params, features: Tensor, obs: Tensor) -> Decision:
         features = self._layers(params, "body", self.body, features)
-        action = self._read(features, obs, params["action.weight"], params["action.bias"])
-        value = self._read(features, obs, params["value.weight"], params["value.bias"]).squeeze(-1)
-        if self.discrete:
-            return Decision(Categorical(action), value)
-        log_std = params["action.log_std"]
-        return Decision(Gaussian(action, log_std.unsqueeze(-2) if log_std.dim() > 1 else log_std), value)
+        heads = {"action": self._read(features, obs, params["action.weight"], params["action.bias"])}
+        if not self.discrete:
+            heads["log_std"] = params["action.log_std"]
+        if not self.value_head:
+            return Decision(heads)
+        value = self._read(features, obs, params["value.weight"], params["value.bias"])
+        return Decision(heads, value.squeeze(-1))
 
     def _read(self, features: Tensor, obs: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """[..., W]: one map of the features, or the one that (1, obs) mixes from 1 + O of them."""

@@ -53,7 +53,7 @@ def render(
         cast.family,
         task=task,
         split=split,
-        episodes=episodes or cast.episodes,
+        episodes=episodes or cast.episodes or cast.agent.lanes,
         mode=mode or cast.mode,
         seed=seed,
         lane=lane,
@@ -72,7 +72,7 @@ class _Cast:
 
     agent: Agent
     family: Family
-    episodes: int = 1
+    episodes: int | None = None  # None: as many as the agent has lanes
     mode: Mode = "sample"
     train_set: Tasks | None = None
     device: str = "cpu"

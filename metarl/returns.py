@@ -45,3 +45,29 @@ def gae(
     for t in range(len(delta) - 1, -1, -1):
         following = torch.addcmul(delta[t], keep[t], following, out=advantage[t])
     return advantage
+
+
+def linear_baseline(obs: Tensor, time: Tensor, returns: Tensor, valid: Tensor, ridge: float = 1e-5) -> Tensor:
+    """The return to come, as a linear function of simple features of observation and time, of each task on its own.
+
+    Least squares on [s, s², t/100, (t/100)², (t/100)³, 1] with s clipped to ±10, fitted to the steps that it is asked for
+    (Duan et al. 2016, arXiv:1604.06778, section 3.1).
+
+    Args:
+        obs: [T, N, M, O].
+        time: [T, N, M] steps since the episode began.
+        returns: [T, N, M] discounted return from each step on.
+        valid: [T, N, M] bool: which steps are fitted.
+        ridge: weight of the squared coefficients beside the sum of squared errors.
+
+    Returns:
+        [T, N, M]; what stands where `valid` is False means nothing.
+    """
+    s, t = obs.clamp(-10, 10), (time / 100).to(obs.dtype).unsqueeze(-1)
+    features = torch.cat([s, s.square(), t, t.square(), t**3, torch.ones_like(t)], dim=-1)
+    rows = features.movedim(1, 0).flatten(1, 2).double()  # [N, T·M, F]
+    weighted = rows * valid.movedim(1, 0).flatten(1).unsqueeze(-1)
+    target = returns.movedim(1, 0).flatten(1).unsqueeze(-1).double()
+    gram = weighted.mT @ rows + ridge * torch.eye(rows.shape[-1], dtype=rows.dtype, device=rows.device)
+    fitted: Tensor = rows @ torch.linalg.solve(gram, weighted.mT @ target)
+    return fitted.to(returns.dtype).view(returns.movedim(1, 0).shape).movedim(0, 1)

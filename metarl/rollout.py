@@ -63,6 +63,8 @@ def collect(
 def view(agent: Agent, spec: Spec, tasks: Tasks, episodes: int, train_set: Tasks | None = None) -> View:
     """What `agent` may know of `tasks`, by its `task_input`: nothing, rows, goals, or their place in the `train_set`.
 
+    `episodes` are those to come in every lane.
+
     Raises:
         Mistake: a one-hot of tasks that have no place in a fixed training set.
     """
@@ -79,6 +81,21 @@ def view(agent: Agent, spec: Spec, tasks: Tasks, episodes: int, train_set: Tasks
             )
         shown = one_hot(tasks.index, len(train_set))
     return View(rows=len(tasks), episodes=episodes, device=tasks.params.device, shown=shown)
+
+
+def rounds(agent: Agent, episodes: int) -> int:
+    """How often `agent` adapts in a trial of `episodes`: it lives through as many as it has lanes between two times.
+
+    Raises:
+        Mistake: the episodes cannot be shared out evenly among the lanes.
+    """
+    count, rest = divmod(episodes, agent.lanes)
+    if rest:
+        raise Mistake(
+            f"episodes: {episodes} cannot be shared out among the {agent.lanes} lanes of {type(agent).__name__}; "
+            f"set episodes to a multiple of agent.lanes, such as {(count + 1) * agent.lanes}"
+        )
+    return count
 
 
 class TrainingWorld:
@@ -102,7 +119,7 @@ class TrainingWorld:
 
     def view(self, agent: Agent, tasks: Tasks) -> View:
         """What `agent` may know of `tasks`."""
-        return view(agent, self.family.spec, tasks, self.episodes, self.train_set)
+        return view(agent, self.family.spec, tasks, rounds(agent, self.episodes), self.train_set)
 
     def collect(
         self, agent: Agent, belief: Belief, tasks: Tasks, episodes: int, rng: Rng, mode: Mode = "sample"

@@ -31,7 +31,7 @@ from metarl.evaluation import Scores, evaluate
 from metarl.find import find
 from metarl.log import Display, MetricsLog
 from metarl.rng import Rng
-from metarl.rollout import TrainingWorld
+from metarl.rollout import TrainingWorld, rounds
 from metarl.training import LIMITS, Counters, Update, learn
 from metarl.types import Spec, Tasks, replace
 
@@ -50,13 +50,15 @@ def build(config: Config) -> tuple[Family, Agent]:
     """The family and the untrained agent of a configuration.
 
     Raises:
-        Mistake: an agent that cannot act in this family, a warm start that does not fit, a device that is not there.
+        Mistake: an agent that cannot act in this family or live through so many episodes, a warm start that does not
+            fit, a device that is not there.
     """
     if config.device == "cuda" and not torch.cuda.is_available():
         raise Mistake("device: cuda is not available here; use device=cpu")
     torch.set_num_threads(config.threads)
     family = build_family(find("family", config.family.name), config.family.options)
     agent = _agent(config, _shown_spec(config, family.spec))
+    rounds(agent, config.episodes)
     if config.warm_start is not None:
         agent.warm_start(checkpoint.load(_checkpoint_path(config.warm_start))["agent"])
     return family, agent

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,14 +10,15 @@ import torch
 from numpy.typing import ArrayLike
 
 from metarl.agent import Agent, Mode
-from metarl.buffer import Recorder
+from metarl.buffer import Recorder, Rollout, side_by_side
 from metarl.errors import Mistake
+from metarl.recording import Recording, recorded
 from metarl.rng import Rng
 from metarl.types import Spec, Step, Tasks, View, next_cue, replace
 
 
 class Session:
-    """Meets one new task step by step, and adapts at the end of every episode::
+    """Meets one new task step by step, and adapts after every episode, or after as many as the agent has lanes::
 
     session = Session(agent, family.spec)
     action = session.act(obs)
@@ -33,15 +35,17 @@ class Session:
         seed: int = 0,
         task: ArrayLike | None = None,
     ) -> None:
-        """`episodes` to come, for agents that plan ahead; `task` [P], for agents that are shown it."""
+        """`episodes` to come in all, for agents that plan ahead; `task` [P], for agents that are shown it."""
         self.agent, self.spec, self.mode = agent, spec, mode
         shown = None if task is None else torch.as_tensor(np.asarray(task, np.float32)).view(1, -1)
         if (shown is None) != (agent.task_input == "none"):
             raise Mistake(f"task: this agent's task_input is {agent.task_input}; give its task just if it is shown one")
         self._tasks = Tasks(torch.zeros(1, 0) if shown is None else shown, torch.zeros(1, dtype=torch.long), "session")
         self._rng, self._episode = Rng(seed).child("session"), 0
-        self.belief = agent.begin(View(1, episodes, torch.device("cpu"), shown), lanes=1)
+        rounds = -(-episodes // agent.lanes)
+        self.belief = agent.begin(View(1, rounds, torch.device("cpu"), shown), lanes=1)
         self._acted: Any = None
+        self._round: list[Rollout] = []  # what was lived through since the last adaptation
         self._start_episode()
 
     def act(self, obs: ArrayLike) -> Any:
@@ -76,12 +80,28 @@ class Session:
         self.belief = replace(self.belief, cue=next_cue(self.spec, self._acted.action, step))
         self._acted = None
         if terminated or truncated:
-            self.belief = self.agent.adapt(self.belief, self._recorder.rollout(self._tasks))
+            self._round.append(self._recorder.rollout(self._tasks))
             self._start_episode()
+            if len(self._round) == self.agent.lanes:
+                self.belief = self.agent.adapt(self.belief, side_by_side(self._round))
+                self._round = []
         elif self._recorder.length == self._recorder.capacity:
             raise Mistake(
                 f"the episode is longer than the {self.spec.horizon} steps that {self.spec.name} was trained with"
             )
+
+    def replay(self, episodes: Sequence[Recording]) -> None:
+        """Learn from episodes that somebody recorded elsewhere, in their order, as if they had been lived through here.
+
+        Raises:
+            Mistake: episodes that cannot be of this family or not as many as the agent adapts to, or one's own are not
+                over.
+        """
+        if self._acted is not None or self._recorder.length or self._round:
+            first = "the episode" if self.agent.lanes == 1 else f"all {self.agent.lanes} episodes of the round"
+            raise Mistake(f"replay: finish {first} first")
+        for rollout in recorded(self.spec, episodes, self.agent.lanes).rounds():
+            self.belief = self.agent.replay(self.belief, rollout)
 
     def _start_episode(self) -> None:
         self._recorder = Recorder(self.spec.horizon)

@@ -251,7 +251,7 @@ class View:
 
     rows: int
     episodes: int
-    """Episodes to come, K."""
+    """Episodes to come in every lane, K."""
     device: torch.device
     shown: Tensor | None = None  # [N, P] the task rows, if the agent's configuration says that they are shown
 

@@ -75,6 +75,7 @@ class Counting:
     """Acts at random and believes in the number of its own steps."""
 
     task_input = "none"
+    lanes = 1
 
     def __init__(self, spec: Spec) -> None:
         self.spec = spec
@@ -90,6 +91,31 @@ class Counting:
 
     def adapt(self, belief: Belief, rollout: Rollout) -> Belief:
         return belief
+
+
+class Adapting(Counting):
+    """Believes as well in how often it adapted, and remembers what it was shown and what it adapted to."""
+
+    def __init__(self, spec: Spec, lanes: int = 1) -> None:
+        super().__init__(spec)
+        self.lanes = lanes
+        self.views: list[View] = []
+        self.rollouts: list[Rollout] = []
+
+    def begin(self, view: View, lanes: int) -> Belief:
+        self.views.append(view)
+        return replace(super().begin(view, lanes), row=(torch.zeros(view.rows),))
+
+    def act(self, belief: Belief, obs: Tensor, noise: Streams, counter: int, mode: str) -> tuple[Acted, Belief]:
+        acted, belief = super().act(belief, obs, noise, counter, mode)
+        adapted = belief.row[0].unsqueeze(1).expand(obs.shape[:2])
+        return replace(acted, extras=acted.extras | {"adapted": adapted}), belief
+
+    def adapt(self, belief: Belief, rollout: Rollout) -> Belief:
+        self.rollouts.append(rollout)
+        return replace(belief, row=(belief.row[0] + 1,))
+
+    replay = adapt
 
 
 def random_action(spec: Spec, noise: Streams, counter: int) -> Tensor:

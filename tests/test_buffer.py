@@ -6,9 +6,10 @@ import pytest
 import torch
 from helpers import CPU, Ragged, live, same
 
-from metarl.buffer import Recorder, Rollout
+from metarl.buffer import Recorder, Rollout, side_by_side
+from metarl.errors import Mistake
 from metarl.rng import Rng
-from metarl.types import Acted, Inputs, Step, Tasks, tree_map
+from metarl.types import Acted, Inputs, Spec, Step, Tasks, tree_map
 
 # Two episodes a row: row 0 lives 1 + 2 steps and waits for two, row 1 lives 2 + 3.
 TERMINATED = [[1, 0], [0, 1], [1, 0], [1, 0], [0, 0]]  # what a waiting lane reports (row 0, step 3) means nothing
@@ -88,3 +89,77 @@ def test_the_recorder_keeps_what_was_written():
     assert rollout.success.shape == (3, 2, 1)
     assert rollout.training_reward is None
     assert same(tree_map(lambda x: x.to(CPU), rollout), rollout)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Lanes and rounds
+
+
+@pytest.fixture
+def lanes() -> Rollout:
+    """Three lanes of different lengths: lane 0 lives 1 + 2 steps, lane 1 lives 2 + 3, lane 2 lives 3 + 1."""
+    flags = torch.tensor([[1, 0, 0], [0, 1, 0], [1, 0, 1], [1, 0, 1], [0, 1, 1]]).bool()
+    valid = torch.tensor([[1, 1, 1], [1, 1, 1], [1, 1, 1], [0, 1, 1], [0, 1, 0]]).bool()
+    reward = torch.arange(15.0).view(5, 1, 3)
+    return Rollout(
+        inputs=Inputs(reward.unsqueeze(-1) + 100),
+        action=torch.arange(15).view(5, 1, 3) % 2,
+        log_prob=reward,
+        reward=reward,
+        next_obs=reward.unsqueeze(-1),
+        terminated=flags.unsqueeze(1),
+        truncated=torch.zeros(5, 1, 3, dtype=torch.bool),
+        valid=valid.unsqueeze(1),
+        index=torch.tensor([7]),
+        extras={"value": reward},
+    )
+
+
+def test_the_kth_episodes_of_all_lanes_are_a_round(lanes: Rollout):
+    first, second = lanes.rounds()
+    for rollout, expected in ((first, [[0], [1, 4], [2, 5, 8]]), (second, [[3, 6], [7, 10, 13], [11]])):
+        assert len(rollout.valid) == 3
+        assert rollout.index.tolist() == [7]
+        for lane, steps in enumerate(expected):
+            mine = rollout.valid[:, 0, lane]
+            assert mine.tolist() == [True] * len(steps) + [False] * (3 - len(steps))
+            assert rollout.reward[mine, 0, lane].tolist() == steps
+            assert rollout.inputs.obs[mine, 0, lane, 0].tolist() == [100 + step for step in steps]
+            assert rollout.extras["value"][mine, 0, lane].tolist() == steps
+            assert rollout.done[mine, 0, lane].tolist() == [False] * (len(steps) - 1) + [True]
+    returns = torch.cat([part.episode_returns() for part in (first, second)])
+    assert torch.equal(returns, lanes.episode_returns())
+
+
+def test_lanes_can_be_taken_apart_and_put_together(lanes: Rollout):
+    """Each as long as it lived; what waits is empty."""
+    parts = []
+    for lane, steps in enumerate((3, 5, 4)):
+        parts.append(lanes._map(lambda x, lane=lane, steps=steps: x[:steps, :, lane : lane + 1]))
+    joined = side_by_side(parts)
+    assert torch.equal(joined.valid, lanes.valid)
+    assert joined.index.tolist() == [7]
+    for array, original in ((joined.reward, lanes.reward), (joined.inputs.obs[..., 0], lanes.inputs.obs[..., 0])):
+        assert torch.equal(array, original * lanes.valid)
+    assert torch.equal(joined.done, lanes.done & lanes.valid)
+    assert same(
+        side_by_side([lanes.rows(torch.tensor([0]))._map(lambda x: x[:, :, :1])]), lanes._map(lambda x: x[:, :, :1])
+    )
+
+
+def test_lanes_follow_one_another_in_a_belief_of_one(lanes: Rollout):
+    stream = lanes.in_lanes(1)
+    assert stream.valid.shape == (15, 1, 1)
+    assert stream.reward[stream.valid].tolist() == [0, 3, 6, 1, 4, 7, 10, 13, 2, 5, 8, 11]
+    assert stream.index.tolist() == [7]
+    assert torch.equal(stream.episode_returns().flatten(), lanes.episode_returns().movedim(2, 0).flatten())
+    assert lanes.in_lanes(3) is lanes
+    with pytest.raises(Mistake, match="a rollout of 3 lanes fits a belief of 3 lanes or of 1, not of 2"):
+        lanes.in_lanes(2)
+
+
+def test_the_last_cue_of_a_lane_is_that_before_it_waits(lanes: Rollout):
+    spec = Spec("x", {"x": 1}, action_width=2, discrete=True, horizon=3, task_width=1)
+    assert lanes.last_cue(spec)[0].tolist() == [[1, 0, 6, 1], [0, 1, 13, 1], [0, 1, 11, 1]]
+    assert lanes.in_lanes(1).last_cue(spec)[0].tolist() == [[0, 1, 11, 1]]
+    assert lanes.cues(spec).shape == (5, 1, 3, 4)

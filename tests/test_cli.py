@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
@@ -103,6 +104,31 @@ def test_plot_writes_pictures(run, tmp_path):
     for name in ("learning.png", "adaptation.png"):
         assert str(tmp_path / name) in out
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_agents_of_several_lanes_are_evaluated_drawn_and_plotted_beside_others(run, tmp_path, monkeypatch):
+    """All live through as many episodes; files of before there were lanes can still be plotted."""
+    shutil.copytree(run, folder := tmp_path / "run")
+    monkeypatch.setattr("metarl.agents.rl2.RL2.lanes", 2)
+    code, out, err = metarl("evaluate", folder, "--tasks", 20, "--beside", "random")
+    assert code == 0, err
+    for word in ("20 test tasks, 4 episodes", "rl2, 2 lanes", "random"):
+        assert word in out
+    scores = json.loads((folder / "evaluation.json").read_text())["scores"]
+    assert {name: score["episodes_consumed"] for name, score in scores.items()} == {
+        "rl2": [2, 4],
+        "random": [1, 2, 3, 4],
+    }
+    for name in ("rl2", "random"):
+        pulls = 4 * scores[name]["summary"]["optimum"] - scores[name]["summary"]["regret"]["mean"]["value"]
+        assert 0 < pulls < 4
+    assert metarl("plot", folder)[0] == 0
+    for score in scores.values():
+        del score["lanes"]
+    (folder / "evaluation.json").write_text(json.dumps({"run": str(folder), "scores": scores}))
+    assert metarl("plot", folder)[0] == 0
+    (line,) = mistake("evaluate", folder, "--episodes", 3)
+    assert line.startswith("episodes: 3 cannot be shared out among the 2 lanes of RL2")
 
 
 def test_several_seeds_are_trained_and_evaluated_as_one(tmp_path):

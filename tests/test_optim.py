@@ -26,7 +26,7 @@ def batch() -> dict[str, Tensor]:
 
 def loss_of(batch: dict[str, Tensor], **weights: float) -> tuple[Tensor, dict[str, Tensor]]:
     rest = dict(batch)
-    decision = Decision(Categorical(rest.pop("logits")), rest.pop("value"))
+    decision = Decision({"action": rest.pop("logits")}, rest.pop("value"))
     return ppo_loss(decision, **rest, **WEIGHTS | weights)
 
 
@@ -86,7 +86,7 @@ def test_the_divergence_is_estimated_without_bias():
     old, new = torch.randn(3).log_softmax(-1), torch.randn(3).log_softmax(-1)
     total = 0.0
     for a in range(3):
-        decision = Decision(Categorical(new.unsqueeze(0)), torch.zeros(1))
+        decision = Decision({"action": new.unsqueeze(0)}, torch.zeros(1))
         _, metrics = ppo_loss(decision, torch.tensor([a]), old[a : a + 1], *torch.zeros(2, 1), torch.ones(1), **WEIGHTS)
         total += float(old[a].exp() * metrics["kl"])
     assert total == pytest.approx(float((old.exp() * (old - new)).sum()), rel=1e-4)

@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pytest
 import torch
-from helpers import CPU, Counting
+from helpers import CPU, Adapting, Counting
 from PIL import Image
 from test_cli import metarl, mistake
 
@@ -108,6 +108,36 @@ def test_another_lane_is_that_of_collect():
         rollout, belief = collect(agent, family.make(3), family.spec, belief, tasks, 1, rng.child("episode", k))
         assert shot.steps == rollout.valid[:, 0, 2].sum()
         assert torch.equal(shot.scene.path[1:], rollout.next_obs[: shot.steps, 0, 2])
+
+
+@pytest.mark.parametrize("lane", [0, 2])
+def test_one_lane_is_shown_of_an_agent_that_has_several(lane, tmp_path, monkeypatch):
+    """All of them stand there, and it adapts to all; the film has the rounds, not the episodes of all lanes."""
+    family = make_family(MAPPED)
+    agent = Adapting(family.spec, lanes=3)
+    scores = evaluate(agent, family, episodes=6, tasks=3, seed=3)
+    agent.rollouts.clear()
+    shot = film(agent, family, task=2, episodes=6, seed=3, lane=lane)
+    assert (shot.title, shot.length) == (f"Adapting on test task 2 of errand, lane {lane} of 3", 2)
+    shots = list(shot.episodes)
+    for k, rollout in enumerate(agent.rollouts):
+        assert shots[k].steps == rollout.valid[:, 0, lane].sum()
+        assert torch.equal(shots[k].scene.path[1:], rollout.next_obs[: shots[k].steps, 0, lane])
+        assert rollout.extras["adapted"].eq(k).all()
+        assert float(rollout.episode_returns().mean()) == pytest.approx(scores.returns[0, k, 2])
+    assert len(shots) == len(agent.rollouts) == 2
+    with pytest.raises(Mistake, match="lane 3: Adapting has 3 lanes, and the first is lane 0"):
+        film(agent, family, lane=3, episodes=6)
+    with pytest.raises(Mistake, match="cannot be shared out among the 3 lanes"):
+        film(agent, family, episodes=4)
+
+
+def test_without_a_run_an_agent_has_one_episode_in_every_lane(tmp_path, monkeypatch):
+    films = []
+    monkeypatch.setattr(plot, "storyboard", lambda shot, out: films.append(shot) or out)
+    monkeypatch.setattr("metarl.agents.rl2.RL2.lanes", 3)
+    render(MAPPED, tmp_path / "x.png", agent="rl2", lane=1)
+    assert films[0].length == len(list(films[0].episodes)) == 1
 
 
 def test_an_agent_adapts_between_the_episodes_of_a_film():

@@ -350,3 +350,51 @@ def test_an_agent_that_is_shown_the_task_trains(task_input: str):
     family.spec = replace(family.spec, task_width=4 if task_input == "onehot" else 1, goal_width=1)
     agent = make(family, task_input=task_input)
     assert train(agent, small_world(family, train_tasks=4), range(1))[0]["grad_norm"] > 0
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Episodes recorded elsewhere
+
+
+@SPACES
+@MEMORIES
+@pytest.mark.parametrize("options", [{}, {"pair_input": True}, NORMALISED], ids=["plain", "pairs", "normalised"])
+def test_replaying_a_trial_leaves_what_living_through_it_did(memory: str, discrete: bool, options: dict[str, Any]):
+    """Bit for bit, from the arrays alone: rows of other lengths wait, and nothing that the actor knew is looked at."""
+    family = Ragged(discrete)
+    agent = make(family, memory=memory, **options)
+    train(agent, small_world(family), range(1))
+    trial, after = trial_of(agent, family)
+    assert not trial.valid.all()
+    nothing = torch.full_like(trial.log_prob, torch.nan)
+    bare = replace(trial, inputs=Inputs(trial.inputs.obs), log_prob=nothing, extras={})
+    assert same(agent.replay(begin(agent), bare), after)
+    assert not same(after, begin(agent))
+    first, middle = trial_of(agent, family, episodes=1)
+    assert same(agent.replay(begin(agent), first), middle)
+    rest, end = trial_of(agent, family, middle, episodes=2, seed=1)
+    assert same(agent.replay(middle, rest), end)
+
+
+def test_an_agent_that_is_shown_the_task_replays_with_it():
+    family = Ragged()
+    agent = make(family, task_input="row")
+    belief = agent.begin(View(ROWS, EPISODES, CPU, family.tasks("train", ROWS, Rng(0)).params), lanes=1)
+    trial, after = trial_of(agent, family, belief)
+    assert same(agent.replay(belief, replace(trial, inputs=Inputs(trial.inputs.obs))), after)
+
+
+def test_lanes_that_were_recorded_side_by_side_are_remembered_one_after_another():
+    """A memory belongs to one stream: the cue of a lane's start is how the lane before it ended."""
+    family, lanes = Ragged(), 3
+    agent = make(family)
+    tasks = family.tasks("train", ROWS, Rng(0))
+    rollout, beside = collect(
+        agent, family.make(lanes), family.spec, agent.begin(View(ROWS, 2, CPU), lanes), tasks, 2, Rng(0)
+    )
+    assert same(agent.replay(agent.begin(View(ROWS, 2, CPU), lanes), rollout), beside)
+    expected = begin(agent)
+    for lane in range(lanes):
+        expected = agent.replay(expected, rollout._map(lambda x, lane=lane: x[:, :, lane : lane + 1]))
+    assert same(agent.replay(begin(agent), rollout), expected)
+    assert torch.equal(expected.cue[:, 0], beside.cue[:, -1])

@@ -160,6 +160,15 @@ def test_warm_start_takes_the_weights_and_nothing_else(tmp_path):
         build(parse({**to_dict(warm), "agent": {"name": "rl2", "memory_width": 9}}))
 
 
+def test_episodes_that_cannot_be_shared_out_are_told_before_anything_is_trained(tmp_path, monkeypatch):
+    monkeypatch.setattr("metarl.agents.rl2.RL2.lanes", 2)
+    with pytest.raises(Mistake, match=r"^episodes: 5 cannot be shared out among the 2 lanes of RL2; .* such as 6$"):
+        train(config(), tmp_path, quiet=True)
+    assert not (tmp_path / "config.yaml").exists()
+    result = train(config(episodes=6), tmp_path, quiet=True)
+    assert [score["episodes_consumed"] for score in result["scores"].values()] == [[2, 4, 6]] * 3
+
+
 def test_loading_a_run_gives_the_agent_that_was_evaluated(tmp_path):
     train(config(), tmp_path, quiet=True)
     loaded = load(tmp_path)

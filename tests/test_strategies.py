@@ -448,3 +448,23 @@ def test_rewards_and_observations_of_another_kind_are_mistakes() -> None:
     ragged = Ragged()
     with pytest.raises(Mistake, match="no one-hot states"):
         play(strategy("PSRL", ragged.spec), ragged, ragged.tasks("test", 3, Rng(0)), 1)
+
+
+@pytest.mark.parametrize(("name", "rule", "options"), PLAYERS)
+def test_a_recorded_episode_counts_like_one_that_was_lived_through(
+    name: str, rule: str, options: dict[str, Any]
+) -> None:
+    """In as many lanes, or in one where they follow one another; and the next episode begins a new plan."""
+    family = make_family(name)
+    agent, tasks = strategy(rule, family.spec, **options), family.tasks("test", 4, Rng(0))
+    begun = agent.begin(view(agent, agent.spec, tasks, 2), 3)
+    rollout, lived = collect(agent, family.make(3), family.spec, begun, tasks, 2, Rng(1))
+    replayed = agent.replay(begun, rollout)
+    assert same(replayed.row, agent.adapt(lived, rollout).row)
+    assert same(replayed.cue, lived.cue)
+    single = agent.replay(agent.begin(view(agent, agent.spec, tasks, 2), 1), rollout)
+    counts = [[x.float() for x in tree_leaves(belief.row) if isinstance(x, Tensor)] for belief in (single, replayed)]
+    torch.testing.assert_close(counts[0], counts[1])
+    assert same(single.cue, lived.cue[:, -1:])
+    later, _ = collect(agent, family.make(1), family.spec, single, tasks, 1, Rng(2))
+    assert later.inputs.cue[0, ..., -1].eq(1).all()  # type: ignore[union-attr]

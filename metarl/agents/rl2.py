@@ -23,7 +23,7 @@ from metarl.optim import ppo_loss, standardised
 from metarl.policy import Policy, check_shapes
 from metarl.returns import gae
 from metarl.rng import Rng, Streams
-from metarl.types import Acted, Belief, Inputs, Params, Spec, View, first_cue, replace, tree, tree_map
+from metarl.types import Acted, Belief, Inputs, Params, Spec, View, first_cue, replace, tree, tree_map, where
 
 _TARGET_WINDOW = 10.0  # the moments of the value targets remember about so many iterations
 
@@ -46,6 +46,8 @@ class _Trials:
 
 class RL2:
     """The agent; its belief's lane is the memory, its row the task where that is shown."""
+
+    lanes = 1
 
     def __init__(self, options: settings.RL2, spec: Spec, rng: Rng, device: torch.device) -> None:
         self.options = options
@@ -86,8 +88,7 @@ class RL2:
 
     def act(self, belief: Belief, obs: Tensor, noise: Streams, counter: int, mode: Mode) -> tuple[Acted, Belief]:
         """Feed the last step's outcome and the new observation to the memory, and decide."""
-        shown = [row.unsqueeze(1).expand(*obs.shape[:2], -1) for row in belief.row]
-        inputs = Inputs(obs=obs, cue=belief.cue, task=shown[0] if shown else None)
+        inputs = self._seen(belief, obs)
         decision, memory = self.policy.step(self.params, self._scaled(inputs), belief.lane)
         action = decision.actions.sample(noise, counter) if mode == "sample" else decision.actions.mode()
         acted = Acted(inputs, action, decision.actions.log_prob(action), {"value": decision.value})
@@ -96,6 +97,20 @@ class RL2:
     def adapt(self, belief: Belief, rollout: Rollout) -> Belief:
         """Nothing to do: the memory has seen every step already, and the cue holds the last."""
         return belief
+
+    @torch.no_grad()
+    def replay(self, belief: Belief, rollout: Rollout) -> Belief:
+        """Feed the recorded steps to the memory as if they were one's own; where a lane waits, so does the memory."""
+        lived = rollout.in_lanes(belief.cue.shape[1])
+        for obs, valid, cue in zip(lived.inputs.obs, lived.valid, lived.cues(self.spec), strict=True):
+            _, memory = self.policy.step(self.params, self._scaled(self._seen(belief, obs)), belief.lane)
+            belief = replace(belief, lane=where(valid, memory, belief.lane), cue=where(valid, cue, belief.cue))
+        return belief
+
+    def _seen(self, belief: Belief, obs: Tensor) -> Inputs:
+        """All that the policy sees when it acts on obs [N, M, O]."""
+        shown = [row.unsqueeze(1).expand(*obs.shape[:2], -1) for row in belief.row]
+        return Inputs(obs=obs, cue=belief.cue, task=shown[0] if shown else None)
 
     # -- meta-training
 

@@ -14,7 +14,7 @@ from metarl.agents import strategy_settings as settings
 from metarl.buffer import Rollout
 from metarl.errors import Mistake
 from metarl.rng import Rng, Streams
-from metarl.types import Acted, Belief, Inputs, Spec, View, first_cue
+from metarl.types import Acted, Belief, Inputs, Spec, View, first_cue, replace
 
 
 class Strategy(Agent):
@@ -22,6 +22,14 @@ class Strategy(Agent):
 
     A rule that draws at random means it, so `mode` changes nothing. `log_prob` is zero where a rule does not know it.
     """
+
+    lanes = 1
+    spec: Spec
+
+    def replay(self, belief: Belief, rollout: Rollout) -> Belief:
+        """Adapt to it; and the cue says how it ended."""
+        lived = rollout.in_lanes(belief.cue.shape[1])
+        return replace(self.adapt(belief, lived), cue=lived.last_cue(self.spec))
 
     def iterate(self, world: World, rng: Rng) -> dict[str, float]:
         """Raises a Mistake: there is nothing to train."""
