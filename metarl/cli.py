@@ -82,7 +82,7 @@ def evaluate(
     mode: Annotated[
         Literal["sample", "greedy"] | None, typer.Option(help="how actions are chosen (default: the run's)")
     ] = None,
-    beside: Annotated[str, typer.Option(help="other agents on the same tasks, such as random,thompson,ucb1")] = "",
+    beside: Annotated[str, typer.Option(help="others on the same tasks: agents by name, runs by path")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="print everything as JSON instead of a table")] = False,
 ) -> None:
     """Evaluate a run on unseen tasks, alone or beside other agents; the folder keeps a summary, evaluation.json."""

@@ -9,7 +9,7 @@ from metarl.agent import Agent, Mode, make_agent
 from metarl.config import Config
 from metarl.errors import Mistake
 from metarl.evaluation import Scores, combine
-from metarl.run import load, score
+from metarl.run import Loaded, load, score
 
 
 def runs(path: str | Path) -> list[Path]:
@@ -37,21 +37,31 @@ def compare(
     mode: Mode | None = None,
     seed: int = 0,
 ) -> dict[str, Scores]:
-    """Scores by name of the run at `path` (all its seeds as one) and of the agents `beside` it, made with their defaults.
+    """Scores by name of the run at `path` (all its seeds as one) and of those `beside` it, all on the tasks of `path`.
 
-    What is None is taken from the run's configuration.
+    Beside it may stand other runs, as paths, and agents by name, made with their defaults. What is None is taken from
+    the configuration of the run at `path`.
 
     Raises:
-        Mistake: no run there, or an agent that cannot play its family.
+        Mistake: no run there, a run of another family, or an agent that cannot play this one.
     """
     loaded = [load(run) for run in runs(path)]
-    first = loaded[0].config
-    family = loaded[0].family()
+    first, family = loaded[0].config, loaded[0].family()
 
     def scored(agent: Agent, config: Config) -> Scores:
-        config = config.model_copy(update={"episodes": episodes or config.episodes})
-        return score(config, family, agent, split, tasks or config.test_tasks, mode=mode, seed=seed)
+        budget = {"episodes": episodes or first.episodes, "mode": mode or first.mode}
+        return score(config.model_copy(update=budget), family, agent, split, tasks or first.test_tasks, seed=seed)
 
-    others = {name: make_agent(name, family.spec, device=first.device) for name in beside}
-    scores = {first.agent.name: combine([scored(one.agent, one.config) for one in loaded])}
-    return scores | {name: scored(agent, first) for name, agent in others.items()}
+    def together(ones: Sequence[Loaded]) -> Scores:
+        return combine([scored(one.agent, one.config) for one in ones])
+
+    scores = {first.agent.name: together(loaded)}
+    for name in beside:
+        if Path(name).exists():
+            others = [load(run) for run in runs(name)]
+            if others[0].spec != loaded[0].spec:
+                raise Mistake(f"{name} was trained on {others[0].config.family.name} of another shape than {path}")
+            scores[Path(name).name if Path(name).name not in scores else name] = together(others)
+        else:
+            scores[name] = scored(make_agent(name, family.spec, device=first.device), first)
+    return scores

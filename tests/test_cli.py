@@ -75,6 +75,20 @@ def test_evaluate_prints_a_table_with_intervals(run):
     assert json.loads((run / "evaluation.json").read_text())["scores"].keys() == {"rl2", "random", "thompson"}
 
 
+def test_runs_are_evaluated_beside_runs_on_the_same_tasks(run, tmp_path):
+    shutil.copytree(run, other := tmp_path / "other")
+    shutil.copytree(run, again := tmp_path / "rl2")
+    code, out, err = metarl("evaluate", run, "--tasks", 20, "--json", "--beside", f"{other},{again},random")
+    assert code == 0, err
+    scores = json.loads(out)["scores"]
+    assert list(scores) == ["rl2", "other", str(again), "random"]
+    assert scores["rl2"]["returns"] == scores["other"]["returns"] == scores[str(again)]["returns"]
+    assert scores["rl2"]["returns"] != scores["random"]["returns"]
+    metarl("train", "rl2/bernoulli-bandit", *QUICK, "family.arms=3", "--out", three := tmp_path / "three")
+    (line,) = mistake("evaluate", run, "--beside", three)
+    assert line == f"{three} was trained on bernoulli-bandit of another shape than {run}"
+
+
 def test_evaluate_as_json_is_complete_and_repeatable(run):
     command = (
         "evaluate",

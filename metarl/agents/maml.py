@@ -202,7 +202,7 @@ class MAML:
             self._vector(self._gradient(chain, query.policy, query)),
             product,
             evaluate,
-            max_kl=options.max_kl,
+            max_kl=at(options.max_kl, progress),
             damping=options.damping,
             iterations=options.conjugate_gradients,
             tries=options.backtracks,

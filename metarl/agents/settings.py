@@ -102,9 +102,7 @@ class MAML(Settings):
     exploration_credit: float = Field(
         0.0, ge=0, description="weight of the credit that actions before a step get for the return after it"
     )
-    max_kl: float = Field(
-        0.01, gt=0, description="trpo: δ, the largest mean divergence between adapted policies, in nats"
-    )
+    max_kl: Schedule = Field(0.01, description="trpo: δ, the largest mean divergence of the adapted policies, in nats")
     damping: float = Field(1e-5, ge=0, description="trpo: added to the diagonal of the Fisher matrix")
     conjugate_gradients: int = Field(10, ge=1, description="trpo: iterations of conjugate gradient")
     backtracks: int = Field(15, ge=1, description="trpo: tries of the line search, each 0.8 as long as the one before")
