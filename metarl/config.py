@@ -270,7 +270,8 @@ def _lines(error: ValidationError, prefix: str, known: Sequence[str]) -> list[st
         elif item["type"] == "missing":
             message = "is missing; give a value"
         else:
-            message = f"{item['msg'][0].lower()}{item['msg'][1:]}, not {item['input']!r}"
+            message = item["msg"].removeprefix("Value error, ")
+            message = f"{message[0].lower()}{message[1:]}, not {item['input']!r}"
         lines[place] = (
             f"{lines[place]}, or {message.rpartition(', not')[0]}" if place in lines else f"{place}: {message}"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -122,7 +123,7 @@ def trust_region_step(
     for backtracks in range(tries):
         there = start + shrink**backtracks * step
         loss, kl = evaluate(there)
-        if loss < before and kl <= max_kl:
+        if math.isfinite(loss) and loss < before and kl <= max_kl:
             improvement = before - loss
             return there, {"accepted": 1.0, "improvement": improvement, "kl": kl, "backtracks": float(backtracks)}
     return start, {"accepted": 0.0, "improvement": 0.0, "kl": 0.0, "backtracks": float(tries)}

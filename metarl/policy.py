@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -30,7 +31,7 @@ class Decision:
     heads: Params  # what the action distribution is made of
     estimate: Tensor | None = None  # [...]
 
-    @property
+    @cached_property
     def actions(self) -> Distribution:
         return from_heads(self.heads)
 

@@ -163,3 +163,49 @@ def test_the_last_cue_of_a_lane_is_that_before_it_waits(lanes: Rollout):
     assert lanes.last_cue(spec)[0].tolist() == [[1, 0, 6, 1], [0, 1, 13, 1], [0, 1, 11, 1]]
     assert lanes.in_lanes(1).last_cue(spec)[0].tolist() == [[0, 1, 11, 1]]
     assert lanes.cues(spec).shape == (5, 1, 3, 4)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Episodes apart
+
+
+def test_episodes_apart_are_those_of_a_loop():
+    """Episode after episode, lane after lane: what was lived through, from time 0, and as much as that."""
+    family, episodes = Ragged(), 3
+    rollout, _ = live(family, family.tasks("test", 4, Rng(0)), episodes, lanes=2)
+    alone, number = rollout.apart(), rollout.episode()
+    lengths = torch.stack([(rollout.valid & (number == k)).sum(0) for k in range(episodes)])  # [K, N, M]
+    assert len(lengths.unique()) == 4
+    assert alone.valid.shape == (int(lengths.max()), 4, episodes * 2)
+    assert torch.equal(alone.index, rollout.index)
+    arrays = (
+        lambda x: x.inputs.obs, lambda x: x.inputs.cue, lambda x: x.action, lambda x: x.reward, lambda x: x.next_obs,
+        lambda x: x.terminated, lambda x: x.truncated, lambda x: x.extras["count"],
+    )  # fmt: skip
+    for i in range(4):
+        for lane in range(2):
+            for k in range(episodes):
+                here, length = rollout.valid[:, i, lane] & (number[:, i, lane] == k), int(lengths[k, i, lane])
+                there = alone.valid[:, i, k * 2 + lane]
+                assert there.tolist() == [True] * length + [False] * (len(there) - length)
+                for array in arrays:
+                    assert torch.equal(array(alone)[there, i, k * 2 + lane], array(rollout)[here, i, lane])
+                assert alone.done[:, i, k * 2 + lane][there].tolist() == [False] * (length - 1) + [True]
+
+
+def test_apart_nothing_is_lost(ragged: Rollout, lanes: Rollout):
+    """Steps, returns, and who earned them: [K, N, M] of a lane's episodes are [1, N, K · M] of one each."""
+    for rollout in (ragged, lanes):
+        alone = rollout.apart()
+        assert alone.env_steps == rollout.env_steps
+        together = rollout.episode_returns()
+        assert torch.equal(alone.episode_returns(), together.movedim(1, 0).flatten(1).unsqueeze(0))
+        assert alone.apart() is alone
+        assert alone.success is None
+    assert alone.reward[alone.valid[:, 0, 5], 0, 5].tolist() == [11]
+
+
+def test_one_episode_a_lane_is_apart_already():
+    family = Ragged()
+    rollout, _ = live(family, family.tasks("test", 4, Rng(0)), 1, lanes=2)
+    assert rollout.apart() is rollout

@@ -208,3 +208,49 @@ def test_width_counts_the_parts_that_are_shown():
     spec = Spec("s", {"a": 2, "b": 3}, action_width=4, discrete=True, horizon=1, task_width=7)
     assert Policy.width(spec) == 5
     assert Policy.width(spec, cue=True, task=7, latent=2, option=1) == 5 + 6 + 7 + 2 + 1
+
+
+@pytest.mark.parametrize("discrete", [True, False], ids=["discrete", "continuous"])
+@pytest.mark.parametrize("memory", MEMORIES)
+def test_without_a_value_head_the_actions_are_the_same(memory: str, discrete: bool, inputs: Inputs):
+    """And there is no value to be asked for, nor a parameter for it; one copy a task still equals the loop."""
+    (full, params), (policy, _) = make(memory, discrete), make(memory, discrete, value_head=False)
+    own = policy.init(Rng(0).generator())
+    assert same(own, {k: v for k, v in full.init(Rng(0).generator()).items() if not k.startswith("value")})
+    own = {name: params[name] for name in own}
+    decision, start = policy.unroll(own, inputs, policy.start(N, M, CPU)), full.start(N, M, CPU)
+    assert same(decision.heads, full.unroll(params, inputs, start).heads)
+    with pytest.raises(AssertionError, match="no value head"):
+        _ = decision.value
+    own = copies(own)
+    together = policy.unroll(own, inputs, start).heads["action"]
+    for i in range(N):
+        row = tree_map(lambda x, i=i: x[:, i : i + 1], inputs)
+        alone = policy.unroll({k: v[i] for k, v in own.items()}, row, policy.start(1, M, CPU)).heads["action"]
+        torch.testing.assert_close(together[:, i : i + 1], alone)
+
+
+@pytest.mark.parametrize("activation", ["tanh", "relu"])
+@pytest.mark.parametrize("body", [(), (7,), (7, 4)], ids=str)
+def test_a_perceptron_is_its_layers_in_order(body: tuple[int, ...], activation: str, inputs: Inputs):
+    """Whoever differentiates it by hand gets the policy from the names alone."""
+    policy = Policy(O + A + 2, A, False, encoder=(5,), body=body, activation=activation, value_head=False)
+    params = tree_map(lambda x: x + 0.3 * torch.randn_like(x), policy.init(Rng(0).generator()))
+    *hidden, last = policy.perceptron
+    assert {f"{name}.{part}" for name in (*hidden, last) for part in ("weight", "bias")} | {"action.log_std"} == {
+        *params
+    }
+    x = inputs.flat()
+    for name in hidden:
+        x = getattr(torch, activation)(x @ params[f"{name}.weight"].T + params[f"{name}.bias"])
+    expected = x @ params[f"{last}.weight"].T + params[f"{last}.bias"]
+    torch.testing.assert_close(policy.unroll(params, inputs, ()).heads["action"], expected)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"memory": "gru"}, {"memory": "lstm"}, {"pair_input": True}, {"readout": "observation"}, {"value_head": True}],
+    ids=str,
+)
+def test_what_has_more_than_layers_is_no_perceptron(options: dict[str, Any]):
+    assert Policy(O + A + 2, A, True, obs_width=O, **{"value_head": False} | options).perceptron is None

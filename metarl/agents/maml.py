@@ -49,6 +49,7 @@ class _Query:
     policy: Near
     before: list[Params]  # heads of the policies before each step
     credit: Tensor  # [N] return after adaptation, standardised over tasks
+    steps: Tensor  # [N] taken so far
 
     def divergence(self, heads: Params) -> Tensor:
         """[]: KL(now ‖ then), mean over each task's steps and over tasks."""
@@ -89,7 +90,9 @@ class MAML:
         return Belief(
             cue=first_cue(self.spec, view.rows, lanes, view.device),
             row=Adapted(
-                params={name: value.expand(view.rows, *value.shape) for name, value in self._policy_params.items()},
+                params={
+                    name: value.clone().expand(view.rows, *value.shape) for name, value in self._policy_params.items()
+                },
                 steps=torch.zeros(view.rows, dtype=torch.long, device=view.device),
                 shown=view.shown,
             ),
@@ -113,13 +116,18 @@ class MAML:
 
     def replay(self, belief: Belief, rollout: Rollout) -> Belief:
         """One step on episodes that were recorded elsewhere; unbiased where this policy recorded them."""
-        inputs = self._inputs(belief.row, rollout.inputs.obs, rollout.cues(self.spec))
-        return self.adapt(replace(belief, cue=rollout.last_cue(self.spec)), replace(rollout, inputs=inputs))
+        rows, lanes = rollout.valid.shape[1:]
+        first = first_cue(self.spec, rows, lanes, self.device).unsqueeze(0)
+        inputs = self._inputs(belief.row, rollout.inputs.obs, torch.cat([first, rollout.cues(self.spec)[:-1]]))
+        return self.adapt(belief, replace(rollout, inputs=inputs))
 
     def _inputs(self, row: Adapted, obs: Tensor, cue: Tensor) -> Inputs:
-        """What the policy sees on obs [..., N, M, O]: the cue only where it has a memory."""
+        """What the policy sees on obs [..., N, M, O]: a cue only where it has a memory, and none of an earlier episode."""
         shown = None if row.shown is None else row.shown.unsqueeze(1).expand(*obs.shape[:-1], -1)
-        return Inputs(obs, cue=None if self.policy.memory == "none" else cue, task=shown)
+        if self.policy.memory == "none":
+            return Inputs(obs, task=shown)
+        begins = cue[..., -1:]
+        return Inputs(obs, cue=torch.cat([cue[..., :-1] * (1 - begins), begins], dim=-1), task=shown)
 
     # -- meta-training
 
@@ -134,16 +142,16 @@ class MAML:
             rollouts.append(rollout)
         after, belief = world.collect(self, belief, tasks, 1, rng.child("after"))
         update = {"trpo": self._trust_region, "ppo": self._proximal, "reptile": self._towards_adapted}
-        metrics = update[self.options.outer](chain, self._query(chain, after), world.progress)
+        metrics = update[self.options.outer](chain, self._query(chain, after, belief.row.steps), world.progress)
         returns = [float(rollout.episode_returns().mean()) for rollout in (*rollouts, after)]
         return {"return": returns[-1], "first_return": returns[0], "last_return": returns[-1]} | metrics
 
-    def _query(self, chain: Chain, after: Rollout) -> _Query:
+    def _query(self, chain: Chain, after: Rollout, steps: Tensor) -> _Query:
         """What the adapted policies lived through."""
         returns, episodes = after.episode_returns().mean((0, 2)), self._episodes(after)
         policy = near(self.policy, chain.params, episodes.inputs)
         credit = standardised(returns, torch.ones_like(returns))
-        return _Query(episodes, policy, [step.policy.heads for step in chain.steps], credit)
+        return _Query(episodes, policy, [step.policy.heads for step in chain.steps], credit, steps)
 
     def _chain(self, row: Adapted, inner_loss: InnerLoss) -> Chain:
         """No step yet, from where these tasks are."""
@@ -156,9 +164,13 @@ class MAML:
     def _stepped(self, chain: Chain, belief: Belief, rollout: Rollout) -> tuple[Chain, Belief]:
         """One step on what was lived through; the k-th has a step size of its own."""
         row: Adapted = belief.row
-        sizes = torch.tensor(self.options.step_sizes, device=self.device)
-        chain = chain.step(self._episodes(rollout), (sizes / sizes[0])[row.steps.clamp(max=len(sizes) - 1)])
+        chain = chain.step(self._episodes(rollout), self._factor(row.steps))
         return chain, replace(belief, row=replace(row, params=chain.params, steps=row.steps + 1))
+
+    def _factor(self, steps: Tensor) -> Tensor:
+        """[N]: of the step sizes, for tasks that took so many steps [N] before."""
+        sizes = torch.tensor(self.options.step_sizes, device=self.device)
+        return (sizes / sizes[0])[steps.clamp(max=len(sizes) - 1)]
 
     def _episodes(self, rollout: Rollout) -> Episodes:
         """Advantages by a baseline that is fitted to these episodes, standardised: every task for itself.
@@ -226,7 +238,7 @@ class MAML:
 
     def _towards_adapted(self, chain: Chain, query: _Query, progress: float) -> dict[str, float]:
         """Reptile: a part of the way to where one more step, on the query, would lead the tasks."""
-        adapted = chain.step(query.episodes, torch.ones(len(query.credit), device=self.device)).params
+        adapted = chain.step(query.episodes, self._factor(query.steps)).params
         share = at(self.options.outer_step_size, progress)
         self._adopt(self.params | {n: torch.lerp(self.params[n], value.mean(0), share) for n, value in adapted.items()})
         return {}

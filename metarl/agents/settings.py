@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from metarl.config import Schedule
 from metarl.find import Settings
@@ -83,9 +83,8 @@ class MAML(Settings):
         ge=0,
         description="inner steps that meta-training prepares for; 0: none, one policy for all tasks (pretraining)",
     )
-    step_sizes: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+    step_sizes: tuple[float, ...] = Field(
         (0.1,),
-        min_length=1,
         description="α of the first inner step, of the second …; the last one serves all that follow",
     )
     learn_step_sizes: bool = Field(False, description="learn a step size for every parameter, beginning at step_sizes")
@@ -115,3 +114,11 @@ class MAML(Settings):
     outer_step_size: Schedule = Field(
         0.1, description="reptile: share of the way to the mean of the adapted parameters"
     )
+
+    @field_validator("step_sizes", "max_kl")
+    @classmethod
+    def _above_zero(cls, given: float | tuple[float, ...]) -> float | tuple[float, ...]:
+        numbers = given if isinstance(given, tuple) else (given,)
+        if not numbers or min(numbers) <= 0:
+            raise ValueError("give numbers above 0")
+        return given
