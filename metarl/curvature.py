@@ -179,12 +179,8 @@ class Perceptron:
     def _slopes(self) -> list[Tensor]:
         """φ′ of every hidden layer, from its activations."""
         if self._tanh:
-            return [torch.addcmul(self._one, a, a, value=-1) for a in self._active[1:]]
+            return [torch.addcmul(a.new_ones(()), a, a, value=-1) for a in self._active[1:]]
         return [(a > 0).to(a.dtype) for a in self._active[1:]]
-
-    @cached_property
-    def _one(self) -> Tensor:
-        return torch.ones((), device=self._active[0].device)
 
     def _affine(self, x: Tensor, name: str) -> Tensor:
         return torch.baddbmm(self._params[f"{name}.bias"].unsqueeze(1), x, self._params[f"{name}.weight"].mT)

@@ -37,6 +37,15 @@ def test_the_readmes_python_runs(tmp_path, monkeypatch, capsys):
     assert "'value'" in capsys.readouterr().out
 
 
+def test_the_guide_to_maml_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (block,) = PYTHON.findall((ROOT / "docs" / "maml.md").read_text())
+    namespace: dict[str, object] = {}
+    exec(block, namespace)
+    assert namespace["action"].shape == (2,)
+    assert namespace["session"].belief.row.steps.item() == 1
+
+
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_the_guides_families_keep_the_contract_and_train(name: str, tmp_path, monkeypatch, capsys):
     file, _, _ = name.partition(":")

@@ -1,7 +1,11 @@
-"""RL² must learn, and a broken RL² must not: the vault tells them apart by calculation (see its docstring)."""
+"""What must learn, and what must not when it is broken: families that tell them apart by calculation.
+
+RL² meets the vault (see its docstring), MAML goals in the plane that nothing but an adaptation can tell it of.
+"""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -68,3 +72,50 @@ def test_with_credit_cut_at_episode_ends_it_fails(monkeypatch):
 
     monkeypatch.setattr(rl2, "gae", cut_at_every_episode)
     assert trained_score() < FORGETFUL + 0.2
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# MAML
+
+NAVIGATION = {
+    "agent": {"name": "maml", "body": [32, 32], "step_sizes": [0.5]},
+    "family": {"name": "point", "horizon": 10, "arrival": 0},
+    "episodes": 40,
+    "env_steps": 320_000,
+}
+BLIND = -10 * (math.sqrt(2) + math.log(1 + math.sqrt(2))) / 6
+"""The most that a policy can earn which does not know the goal: it stays in the middle, at the mean distance of goals that
+are uniform on a square of side 1, for ten steps. Who knows the goal earns −0.5."""
+
+
+def navigated(change=lambda agent: None, **options):
+    """Return of an episode before and after one step on twenty, on unseen goals."""
+    config = parse({**NAVIGATION, "agent": {**NAVIGATION["agent"], **options}})
+    family, agent = build(config)
+    change(agent)
+    world = TrainingWorld(family, config.episodes, None, CPU)
+    for _ in learn(agent, world, Rng(0), env_steps=config.env_steps):
+        pass
+    return evaluate(agent, family, episodes=config.episodes).returns.mean((0, 2))
+
+
+@pytest.mark.parametrize("variant", ["maml", "fomaml", "e-maml", "promp", "meta-sgd"])
+def test_one_step_of_maml_finds_the_goal(variant):
+    before, after = navigated(variant=variant)
+    assert before < BLIND + 0.2
+    assert after > -2.2
+
+
+def test_without_its_step_it_knows_no_goal():
+    def stay(agent):
+        agent.adapt = lambda belief, rollout: belief
+
+    _, after = navigated(stay)
+    assert after < BLIND + 0.2
+
+
+def test_a_step_from_pretrained_parameters_finds_none():
+    """Trained on as many environment steps to be the best one policy for all goals, which it is."""
+    before, after = navigated(inner_steps=0)
+    assert before == pytest.approx(BLIND, abs=0.2)
+    assert after < BLIND + 0.2

@@ -178,12 +178,11 @@ class MAML:
         Nothing follows the end of an episode: what the horizon cuts off does not count.
         """
         alone = rollout.apart()
-        reward, end = alone.reward * alone.valid, alone.done | ~alone.valid
-        time = torch.arange(len(reward), device=reward.device).view(-1, 1, 1).expand_as(reward)
-        returns = discounted_returns(reward, end, self.options.discount)
-        value = linear_baseline(alone.inputs.obs, time, returns, alone.valid) * alone.valid
-        next_value = torch.cat([value[1:], torch.zeros_like(value[:1])]) * ~end
-        advantage = gae(reward, value, next_value, end, self.options.discount, self.options.trace)
+        time = torch.arange(len(alone.reward), device=self.device).view(-1, 1, 1).expand_as(alone.reward)
+        returns = discounted_returns(alone.reward, alone.done, self.options.discount)
+        value = linear_baseline(alone.inputs.obs, time, returns, alone.valid)
+        next_value = torch.cat([value[1:], torch.zeros_like(value[:1])]) * ~alone.done
+        advantage = gae(alone.reward, value, next_value, alone.done, self.options.discount, self.options.trace)
         return Episodes(
             alone.inputs, alone.action, alone.log_prob, standardised(advantage, alone.valid, (0, 2)), alone.valid
         )

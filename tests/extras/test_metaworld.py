@@ -226,8 +226,11 @@ def test_the_contract_is_kept(name: str):
     assert report.ok, report
 
 
-def test_rl2_trains_as_its_configuration_says(tmp_path, monkeypatch):
-    words = "train rl2/ml1-reach iterations=2 episodes=2 family.horizon=20 agent.trials=4 agent.minibatches=2"
+@pytest.mark.parametrize(
+    "options", ["rl2/ml1-reach episodes=2 agent.trials=4 agent.minibatches=2", "maml/ml1-reach agent.tasks=2"]
+)
+def test_agents_train_as_their_configurations_say(options: str, tmp_path, monkeypatch):
+    words = f"train {options} iterations=2 family.horizon=20"
     words += f" validation_tasks=2 test_tasks=2 validate_every=1 --out {tmp_path / 'run'} --quiet"
     monkeypatch.setattr(sys, "argv", ["metarl", *words.split()])
     with pytest.raises(SystemExit) as stop:

@@ -1,0 +1,324 @@
+"""Speed of MAML-TRPO beside pytorch-maml-rl and learn2learn: one meta-iteration on 2-D navigation.
+
+20 tasks × 20 episodes × 100 steps before and after one inner step, a 2×64 tanh policy, 10 iterations of conjugate gradient
+with damping 1e-5. Every contender is a process of its own with a policy of its own; they take turns, and what counts is the
+ratio within a round. Sampling is what each spends on living through episodes (pytorch-maml-rl's workers also fit the
+baseline and take the inner step there); learning is the rest of the iteration. The number of tries of the line search
+differs from round to round, so it is printed beside the seconds, as is the number of Fisher-vector products.
+
+    python benchmarks/maml_speed.py [--rounds 5] [--threads 1 2] [--peer-python PYTHON]
+                                    [--pytorch-maml-rl PATH] [--learn2learn PATH]
+
+The peers are the user's own copies, in an environment of their own if need be (`--peer-python`), for they want an old gym:
+
+* pytorch-maml-rl: a checkout of tristandeleu/pytorch-maml-rl, with torch, `numpy<2`, `gym==0.17.3`, cloudpickle and scipy. It
+  calls torch.lstsq, which torch 2 no longer has; that function is supplied here. Its best setting is a worker a core and one
+  torch thread each. In its own script sampling overlaps with the first pass of learning; here it comes first, to be timed.
+* learn2learn: a checkout, or the unpacked sdist 0.2.0, with `cython<3` and ``python setup.py build_ext --inplace`` (delete
+  learn2learn/data/*.c first), cherry-rl 0.2, tqdm and the same gym. Its example is run as it is, but with the policy above
+  (its own is 2×100 relu) and on 2 tasks instead of 20, whose seconds are multiplied by 10. Its image data sets are not
+  imported, for they need torchvision.
+
+No contender's episodes end at the goal (`arrival=0`; in the peers' environments `done` is put out): all last 100 steps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+import types
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+TASKS, EPISODES, SOME_TASKS = 20, 20, 2
+DISCOUNT, STEP_SIZE, MAX_KL, DAMPING, ITERATIONS = 0.99, 0.1, 0.01, 1e-5, 10
+
+# Each process imports what its contender needs, for one environment seldom has all of it.
+
+
+class Turns:
+    """A contender's end of the pipe: it waits for its turn, and tells what came of it."""
+
+    def __init__(self) -> None:
+        self._out = os.fdopen(os.dup(1), "w")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # a peer may print what it likes
+        self.calls = {"products": 0, "tries": 0}
+        self.sampling = 0.0
+
+    def wait(self) -> None:
+        """Ends the process where no turn follows."""
+        if not sys.stdin.readline():
+            sys.exit()
+        self.calls = dict.fromkeys(self.calls, 0)
+        self.sampling, self._began = 0.0, time.perf_counter()
+
+    def tell(self, length: float, times: int = 1) -> None:
+        """`length`: mean length of the episodes; `times`: how many times as much a whole iteration is."""
+        total = time.perf_counter() - self._began
+        told = {"sampling": times * self.sampling, "learning": times * (total - self.sampling), "total": times * total}
+        print(json.dumps(told | self.calls | {"length": length}), file=self._out, flush=True)
+
+    def timed(self, function: Callable) -> Callable:
+        """`function`, its seconds being counted as sampling."""
+
+        def call(*args, **kwargs):
+            began = time.perf_counter()
+            found = function(*args, **kwargs)
+            self.sampling += time.perf_counter() - began
+            return found
+
+        return call
+
+    def counted(self, name: str, function: Callable) -> Callable:
+        """`function`, its calls being counted."""
+
+        def call(*args, **kwargs):
+            self.calls[name] += 1
+            return function(*args, **kwargs)
+
+        return call
+
+
+def endless(env_class: type) -> None:
+    """Let a peer's episodes go on at the goal."""
+    step = env_class.step
+
+    def call(env, action):
+        obs, reward, _, info = step(env, action)
+        return obs, reward, False, info
+
+    env_class.step = call
+
+
+def metarl(turns: Turns, threads: int) -> None:
+    """Ours."""
+    import torch
+
+    from metarl.agent import make_agent
+    from metarl.agents import maml
+    from metarl.env import make_family
+    from metarl.rng import Rng
+    from metarl.rollout import TrainingWorld
+
+    torch.set_num_threads(threads)
+    family = make_family("point", arrival=0)
+    agent = make_agent(
+        "maml",
+        family.spec,
+        body=(64, 64),
+        activation="tanh",
+        tasks=TASKS,
+        lanes=EPISODES,
+        inner_steps=1,
+        step_sizes=(STEP_SIZE,),
+        discount=DISCOUNT,
+        max_kl=MAX_KL,
+        damping=DAMPING,
+        conjugate_gradients=ITERATIONS,
+    )
+    step = maml.trust_region_step
+    maml.trust_region_step = lambda start, gradient, product, evaluate, **options: step(
+        start, gradient, turns.counted("products", product), turns.counted("tries", evaluate), **options
+    )
+    world = TrainingWorld(family, 2 * EPISODES, None, torch.device("cpu"))
+    world.collect = turns.timed(world.collect)
+    for number in range(10**9):
+        turns.wait()
+        steps = world.env_steps
+        agent.iterate(world, Rng(0).child("iteration", number))
+        turns.calls["tries"] -= 1  # the first is the loss to be beaten
+        turns.tell(length=(world.env_steps - steps) / (2 * TASKS * EPISODES))
+
+
+def pytorch_maml_rl(turns: Turns, path: str, workers: int) -> None:
+    """Deleu's, by the classes and settings of its own script."""
+    sys.path.insert(0, path)
+    import gym
+    import torch
+    from maml_rl.baseline import LinearFeatureBaseline
+    from maml_rl.envs.navigation import Navigation2DEnv  # and its package registers it
+    from maml_rl.metalearners import MAMLTRPO
+    from maml_rl.samplers import MultiTaskSampler
+    from maml_rl.utils.helpers import get_input_size, get_policy_for_env
+
+    torch.lstsq = lambda target, matrix: (torch.linalg.lstsq(matrix, target).solution, None)
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    endless(Navigation2DEnv)
+    env = gym.make("2DNavigation-v0", low=-0.5, high=0.5)
+    policy = get_policy_for_env(env, hidden_sizes=[64, 64], nonlinearity="tanh")
+    policy.share_memory()
+    sampler = MultiTaskSampler(
+        "2DNavigation-v0",
+        env_kwargs={"low": -0.5, "high": 0.5},
+        batch_size=EPISODES,
+        policy=policy,
+        baseline=LinearFeatureBaseline(get_input_size(env)),
+        env=env,
+        seed=0,
+        num_workers=workers,
+    )
+    learner = MAMLTRPO(policy, fast_lr=STEP_SIZE)
+    products = learner.hessian_vector_product
+    learner.hessian_vector_product = lambda *args, **options: turns.counted("products", products(*args, **options))
+    learner._async_gather = turns.counted("tries", learner._async_gather)
+
+    @turns.timed
+    def sample():
+        futures = sampler.sample_async(
+            sampler.sample_tasks(num_tasks=TASKS), num_steps=1, fast_lr=STEP_SIZE, gamma=DISCOUNT, gae_lambda=1.0
+        )
+        return futures, sampler.sample_wait(futures)
+
+    while True:
+        turns.wait()
+        futures, (before, after) = sample()
+        learner.step(
+            *futures,
+            max_kl=MAX_KL,
+            cg_iters=ITERATIONS,
+            cg_damping=DAMPING,
+            ls_max_steps=15,
+            ls_backtrack_ratio=0.8,
+        )
+        turns.calls["tries"] -= 1
+        turns.tell(length=statistics.mean(n for batch in (*before[0], *after) for n in batch.lengths))
+
+
+def learn2learn(turns: Turns, path: str, workers: int) -> None:
+    """The example, which asks for its tasks at the beginning of every iteration."""
+    sys.path += [path, f"{path}/examples/rl"]
+    sys.modules["learn2learn.vision"] = types.ModuleType("learn2learn.vision")
+    import maml_trpo
+    import torch
+    from learn2learn.gym.envs.particles.particles_2d import Particles2DEnv
+
+    torch.set_num_threads(1)
+    endless(Particles2DEnv)
+    lengths: list[float] = []
+    envs, runner, trpo = maml_trpo.l2l.gym.AsyncVectorEnv, maml_trpo.ch.envs.Runner, maml_trpo.trpo
+    tasks_of, run, products = envs.sample_tasks, turns.timed(runner.run), trpo.hessian_vector_product
+
+    def sample_tasks(env, count):
+        if count == SOME_TASKS:
+            if lengths:
+                turns.calls["tries"] -= 1
+                turns.tell(statistics.mean(lengths), times=TASKS // SOME_TASKS)
+            lengths.clear()
+            turns.wait()
+        return tasks_of(env, count)
+
+    def sampled(*args, **options):
+        replay = run(*args, **options)
+        lengths.append(len(replay) / EPISODES)
+        return replay
+
+    envs.sample_tasks, runner.run = sample_tasks, sampled
+    trpo.hessian_vector_product = lambda *args: turns.counted("products", products(*args))
+    maml_trpo.meta_surrogate_loss = turns.counted("tries", maml_trpo.meta_surrogate_loss)
+    maml_trpo.DiagNormalPolicy = partial(maml_trpo.DiagNormalPolicy, hiddens=[64, 64], activation="tanh")
+    maml_trpo.main(
+        env_name="Particles2D-v1",
+        adapt_lr=STEP_SIZE,
+        num_iterations=10**9,
+        meta_bsz=SOME_TASKS,
+        adapt_bsz=EPISODES,
+        gamma=DISCOUNT,
+        num_workers=workers,
+    )
+
+
+CONTENDERS = {"metarl": metarl, "pytorch-maml-rl": pytorch_maml_rl, "learn2learn": learn2learn}
+
+
+class Contender:
+    """A process that runs an iteration whenever it is its turn."""
+
+    def __init__(self, python: str, name: str, options: dict) -> None:
+        command = [python, "-W", "ignore", str(Path(__file__).resolve()), "--serve", json.dumps([name, options])]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        self._process = subprocess.Popen(command, env=os.environ | {"TQDM_DISABLE": "1"}, **pipes)  # noqa: S603
+        self.name = name
+
+    def turn(self) -> dict[str, float]:
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        told = self._process.stdout.readline()
+        if not told:
+            sys.exit(f"{self.name} ended; its last words stand above")
+        return json.loads(told)
+
+    def end(self) -> None:
+        self._process.stdin.close()
+        self._process.wait(timeout=30)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument(
+        "--threads", type=int, nargs="+", default=[1, 2], help="torch threads of metarl, each a contender"
+    )
+    parser.add_argument("--pytorch-maml-rl", metavar="PATH", type=Path)
+    parser.add_argument("--workers", type=int, default=2, help="of pytorch-maml-rl")
+    parser.add_argument("--learn2learn", metavar="PATH", type=Path)
+    parser.add_argument("--environments", type=int, default=10, help="processes of learn2learn; its example has 10")
+    parser.add_argument("--peer-python", metavar="PYTHON", default=sys.executable, help="interpreter of the peers")
+    parser.add_argument("--serve", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.serve:
+        name, options = json.loads(args.serve)
+        CONTENDERS[name](Turns(), **options)
+    peers, ours = {}, {}
+    if args.pytorch_maml_rl:
+        options = {"path": str(args.pytorch_maml_rl.resolve()), "workers": args.workers}
+        peers["pytorch-maml-rl"] = Contender(args.peer_python, "pytorch-maml-rl", options)
+    if args.learn2learn:
+        options = {"path": str(args.learn2learn.resolve()), "workers": args.environments}
+        peers["learn2learn (2 tasks × 10)"] = Contender(args.peer_python, "learn2learn", options)
+    for threads in args.threads:
+        ours[f"metarl, threads: {threads}"] = Contender(sys.executable, "metarl", {"threads": threads})
+    contenders = peers | ours
+    told: dict[str, list[dict[str, float]]] = {name: [] for name in contenders}
+    for round_ in range(args.rounds + 1):  # the first warms up
+        for name, contender in contenders.items():
+            found = contender.turn()
+            if round_:
+                told[name].append(found)
+    for contender in contenders.values():
+        contender.end()
+    report(told, list(peers), list(ours))
+
+
+def report(told: dict[str, list[dict[str, float]]], peers: list[str], ours: list[str]) -> None:
+    """Medians over rounds of seconds, and of ratios within a round."""
+    print(f"{platform.machine()}, {os.cpu_count()} cores, {TASKS} tasks × {EPISODES} episodes, before and after a step")
+    print(f"{'':28} sampling s  learning s  total s  products  tries  episode length")
+    for name, rounds in told.items():
+        of = {key: statistics.median(one[key] for one in rounds) for key in rounds[0]}
+        print(
+            f"{name:28} {of['sampling']:10.3f}  {of['learning']:10.2f}  {of['total']:7.2f}  {of['products']:8.0f}"
+            f"  {of['tries']:5.0f}  {of['length']:14.1f}"
+        )
+    for peer in peers:
+        for own in ours:
+            ratios = {
+                key: statistics.median(
+                    theirs[key] / mine[key] for theirs, mine in zip(told[peer], told[own], strict=True)
+                )
+                for key in ("sampling", "learning", "total")
+            }
+            print(
+                f"{own}, times as fast as {peer}: " + ", ".join(f"{key} {ratio:.1f}" for key, ratio in ratios.items())
+            )
+
+
+if __name__ == "__main__":
+    main()
