@@ -124,8 +124,8 @@ def metarl(turns: Turns, threads: int) -> None:
         conjugate_gradients=ITERATIONS,
     )
     step = maml.trust_region_step
-    maml.trust_region_step = lambda start, gradient, product, evaluate, **options: step(
-        start, gradient, turns.counted("products", product), turns.counted("tries", evaluate), **options
+    maml.trust_region_step = lambda start, loss, gradient, product, evaluate, **options: step(
+        start, loss, gradient, turns.counted("products", product), turns.counted("tries", evaluate), **options
     )
     world = TrainingWorld(family, 2 * EPISODES, None, torch.device("cpu"))
     world.collect = turns.timed(world.collect)
@@ -133,7 +133,6 @@ def metarl(turns: Turns, threads: int) -> None:
         turns.wait()
         steps = world.env_steps
         agent.iterate(world, Rng(0).child("iteration", number))
-        turns.calls["tries"] -= 1  # the first is the loss to be beaten
         turns.tell(length=(world.env_steps - steps) / (2 * TASKS * EPISODES))
 
 
@@ -188,7 +187,7 @@ def pytorch_maml_rl(turns: Turns, path: str, workers: int) -> None:
             ls_max_steps=15,
             ls_backtrack_ratio=0.8,
         )
-        turns.calls["tries"] -= 1
+        turns.calls["tries"] -= 1  # the first is the loss to be beaten
         turns.tell(length=statistics.mean(n for batch in (*before[0], *after) for n in batch.lengths))
 
 

@@ -87,6 +87,7 @@ def conjugate_gradient(product: Callable[[Tensor], Tensor], target: Tensor, iter
 
 def trust_region_step(
     start: Tensor,
+    loss: float,
     gradient: Tensor,
     product: Callable[[Tensor], Tensor],
     evaluate: Callable[[Tensor], tuple[float, float]],
@@ -103,9 +104,9 @@ def trust_region_step(
 
     Args:
         start: [D] parameters.
-        gradient: [D] of the loss there.
+        loss, gradient: there, the gradient [D].
         product: v [D] ↦ F v, with F the Hessian of the divergence at `start`.
-        evaluate: parameters [D] ↦ loss, mean KL divergence from the policy of `start`.
+        evaluate: other parameters [D] ↦ loss, mean KL divergence from the policy of `start`.
         max_kl: δ.
         damping: added to F's diagonal.
         iterations: of conjugate gradient.
@@ -114,7 +115,6 @@ def trust_region_step(
     Returns:
         The new parameters, `start` itself where no try was accepted, and what to log.
     """
-    before, _ = evaluate(start)
     x, image = conjugate_gradient(lambda v: product(v) + damping * v, gradient, iterations)
     curvature = x.dot(image)
     if not curvature > 0:
@@ -122,8 +122,7 @@ def trust_region_step(
     step = -(2 * max_kl / curvature).sqrt() * x
     for backtracks in range(tries):
         there = start + shrink**backtracks * step
-        loss, kl = evaluate(there)
-        if math.isfinite(loss) and loss < before and kl <= max_kl:
-            improvement = before - loss
-            return there, {"accepted": 1.0, "improvement": improvement, "kl": kl, "backtracks": float(backtracks)}
+        now, kl = evaluate(there)
+        if math.isfinite(now) and now < loss and kl <= max_kl:
+            return there, {"accepted": 1.0, "improvement": loss - now, "kl": kl, "backtracks": float(backtracks)}
     return start, {"accepted": 0.0, "improvement": 0.0, "kl": 0.0, "backtracks": float(tries)}

@@ -201,7 +201,13 @@ class Quadratic:
 
     def step(self, evaluate: Callable[[Tensor], tuple[float, float]] | None = None, **options: float):
         return trust_region_step(
-            self.start, self.gradient, lambda v: self.matrix @ v, evaluate or self.evaluate, max_kl=0.02, **options
+            self.start,
+            0.0,
+            self.gradient,
+            lambda v: self.matrix @ v,
+            evaluate or self.evaluate,
+            max_kl=0.02,
+            **options,
         )
 
     @property
@@ -262,7 +268,7 @@ def test_where_no_try_is_good_nothing_moves(bend: float, weight: float, matrix: 
     there, metrics = problem.step(tries=4)
     assert torch.equal(there, before)
     assert metrics == {"accepted": 0, "improvement": 0, "kl": 0, "backtracks": 4}
-    assert len(problem.asked) == 1 + 4
+    assert len(problem.asked) == 4
     assert torch.equal(problem.start, before)
 
 
@@ -282,11 +288,11 @@ def test_what_is_not_finite_is_never_accepted(told: tuple[float, float], matrix:
 
     def overflowing(there: Tensor) -> tuple[float, float]:
         found = problem.evaluate(there)
-        return told if 2 <= len(problem.asked) <= 4 else found
+        return told if len(problem.asked) <= 3 else found
 
     there, metrics = problem.step(overflowing)
     assert metrics["backtracks"] == 3
     torch.testing.assert_close(there, problem.start + 0.8**3 * problem.longest, rtol=1e-4, atol=1e-6)
-    there, metrics = problem.step(lambda x: (0.0, 0.0) if torch.equal(x, problem.start) else told)
+    there, metrics = problem.step(lambda x: told)
     assert torch.equal(there, problem.start)
     assert metrics["accepted"] == 0

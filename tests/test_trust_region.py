@@ -80,8 +80,11 @@ class Outer:
             self.chain, self.query = chain, query
             return outer(chain, query, progress)
 
-        def stand_still(start: Tensor, gradient: Tensor, product: Callable, evaluate: Callable, **_: Any) -> Any:
+        def stand_still(
+            start: Tensor, loss: float, gradient: Tensor, product: Callable, evaluate: Callable, **_: Any
+        ) -> Any:
             self.start, self.gradient, self.product, self.evaluate = start, gradient, product, evaluate
+            assert loss == pytest.approx(evaluate(start)[0], abs=1e-12)
             return start, {}
 
         patch.setattr(agent, "_trust_region", spy)

@@ -208,9 +208,11 @@ class MAML:
             now = near(self.policy, there.params, query.episodes.inputs)
             return float(self._loss(there, _heads(there, now), query)), float(query.divergence(now.heads))
 
+        loss, gradient = self._gradient(chain, query.policy, query)
         theta, metrics = trust_region_step(
             self._vector(self.params),
-            self._vector(self._gradient(chain, query.policy, query)),
+            loss,
+            self._vector(gradient),
             product,
             evaluate,
             max_kl=at(options.max_kl, progress),
@@ -227,7 +229,7 @@ class MAML:
         for group in self._optimiser.param_groups:
             group["lr"] = at(self.options.learning_rate, progress)
         for _ in range(self.options.epochs):
-            gradient = self._gradient(there, policy, query)
+            _, gradient = self._gradient(there, policy, query)
             for name, value in self.params.items():
                 value.grad = gradient[name]
             self._optimiser.step()
@@ -242,14 +244,15 @@ class MAML:
         self._adopt(self.params | {n: torch.lerp(self.params[n], value.mean(0), share) for n, value in adapted.items()})
         return {}
 
-    def _gradient(self, chain: Chain, policy: Near, query: _Query) -> Params:
-        """Of the outer loss with respect to θ, `policy` being the chain's adapted one on the query."""
+    def _gradient(self, chain: Chain, policy: Near, query: _Query) -> tuple[float, Params]:
+        """The outer loss and its gradient with respect to θ, `policy` being the chain's adapted one on the query."""
         heads = [leaves(part) for part in _heads(chain, policy)]
         flat = {f"{i} {name}": value for i, part in enumerate(heads) for name, value in part.items()}
         with torch.enable_grad():
-            found = gradients(self._loss(chain, heads, query), flat)
+            loss = self._loss(chain, heads, query)
+            found = gradients(loss, flat)
         *before, after = ({name: found[f"{i} {name}"] for name in part} for i, part in enumerate(heads))
-        return chain.pull(policy.pull(after), along=before)
+        return float(loss.detach()), chain.pull(policy.pull(after), along=before)
 
     def _loss(self, chain: Chain, heads: Sequence[Params], query: _Query) -> Tensor:
         """[]: what the outer step descends on, from the heads of the policies before each step and after the last.
