@@ -37,13 +37,17 @@ _MARKS: dict[str, dict[str, Any]] = {
 
 
 def learning_curve(folders: Sequence[Path], out: Path) -> Path:
-    """Return of the training trials (smoothed) and on validation tasks, over environment steps → a picture at `out`.
+    """Return in training (smoothed) and on validation tasks, over environment steps → a picture at `out`.
+
+    In training it is what the agent logs, that of the trial or that after adaptation; on validation tasks, the run's score.
 
     Raises:
         Mistake: a run without metrics.
     """
     figure, axes = _figure()
+    names = [folder.name for folder in folders]
     for i, folder in enumerate(folders):
+        name = folder.name if names.count(folder.name) == 1 else f"{folder.parent.name}/{folder.name}"
         records = read_metrics(folder)
         if not records:
             raise Mistake(f"{folder} has no metrics to draw yet")
@@ -52,8 +56,8 @@ def learning_curve(folders: Sequence[Path], out: Path) -> Path:
         axes.plot(steps, _smooth([record["return"] for record in records]), color=color, alpha=0.4, linewidth=1)
         validated = [record for record in records if "validation" in record]
         x, y = [r["env_steps"] / 1e6 for r in validated], [r["validation"] for r in validated]
-        axes.plot(x, y, color=color, marker=".", label=f"{folder.name} (validation)")
-    axes.set(xlabel="environment steps (millions)", ylabel="return of a trial", title="Learning curve")
+        axes.plot(x, y, color=color, marker=".", label=f"{name} (validation)")
+    axes.set(xlabel="environment steps (millions)", ylabel="return", title="Learning curve")
     axes.legend(frameon=False)
     return _save(figure, out)
 
@@ -68,10 +72,11 @@ def adaptation_curve(scores: Mapping[str, Mapping[str, Any]], out: Path) -> Path
         episodes = score["episodes_consumed"]
         axes.plot(episodes, curve["mean"], color=f"C{i}", label=name, marker="." if len(episodes) < 30 else None)
         axes.fill_between(episodes, curve["low"], curve["high"], color=f"C{i}", alpha=0.2, linewidth=0)
-    optimum = next(iter(scores.values()))["summary"].get("optimum")
+    first = next(iter(scores.values()))
+    optimum, tasks = first["summary"].get("optimum"), "a closed family's tasks" if first["closed"] else "unseen tasks"
     if optimum is not None:
         axes.axhline(optimum, color="black", linestyle=":", linewidth=1, label="task known (optimum)")
-    axes.set(xlabel="episodes consumed", ylabel="return of the episode", title="Adaptation to unseen tasks")
+    axes.set(xlabel="episodes consumed", ylabel="return of the episode", title=f"Adaptation to {tasks}")
     axes.legend(frameon=False, fontsize="small")
     return _save(figure, out)
 
