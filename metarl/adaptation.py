@@ -21,6 +21,7 @@ from torch import Tensor
 
 from metarl.curvature import Near, Slope, near
 from metarl.distribution import Distribution, from_heads
+from metarl.optim import clipped_gain
 from metarl.policy import Policy
 from metarl.types import Inputs, Params, replace, tree, tree_map
 
@@ -65,9 +66,8 @@ def likelihood_ratio(episodes: Episodes, actions: Distribution) -> Tensor:
 
 
 def clipped_ratio(episodes: Episodes, actions: Distribution, clip: float) -> Tensor:
-    """−mean min(ρ A, clip(ρ, 1 − ε, 1 + ε) A) (Schulman et al. 2017, arXiv:1707.06347, equation 7)."""
-    ratio, advantage = _ratio(episodes, actions), episodes.advantage
-    return -episodes.mean((ratio * advantage).minimum(ratio.clamp(1 - clip, 1 + clip) * advantage))
+    """−mean min(ρ A, clip(ρ, 1 − ε, 1 + ε) A), PPO's."""
+    return -episodes.mean(clipped_gain(_ratio(episodes, actions), episodes.advantage, clip))
 
 
 def _ratio(episodes: Episodes, actions: Distribution) -> Tensor:

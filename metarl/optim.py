@@ -22,6 +22,11 @@ def standardised(x: Tensor, valid: Tensor, axes: tuple[int, ...] = ()) -> Tensor
     return (x - mean) / (masked_mean((x - mean).square(), valid, axes).sqrt() + 1e-8)
 
 
+def clipped_gain(ratio: Tensor, advantage: Tensor, clip: float) -> Tensor:
+    """[...]: min(ρ A, clip(ρ, 1 − ε, 1 + ε) A) (Schulman et al. 2017, arXiv:1707.06347, equation 7)."""
+    return (ratio * advantage).minimum(ratio.clamp(1 - clip, 1 + clip) * advantage)
+
+
 def ppo_loss(
     decision: Decision,
     action: Tensor,
@@ -48,8 +53,7 @@ def ppo_loss(
     """
     log_ratio = decision.actions.log_prob(action) - old_log_prob
     ratio = log_ratio.exp()
-    surrogate = -((ratio * advantage).minimum(ratio.clamp(1 - clip, 1 + clip) * advantage))
-    policy_loss = masked_mean(surrogate, valid)
+    policy_loss = -masked_mean(clipped_gain(ratio, advantage, clip), valid)
     value_loss = 0.5 * masked_mean((decision.value - value_target).square(), valid)
     entropy = masked_mean(decision.actions.entropy(), valid)
     metrics = {
