@@ -243,7 +243,7 @@ class Contender:
     def __init__(self, python: str, name: str, options: dict) -> None:
         command = [python, "-W", "ignore", str(Path(__file__).resolve()), "--serve", json.dumps([name, options])]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        self._process = subprocess.Popen(command, env=os.environ | {"TQDM_DISABLE": "1"}, **pipes)  # noqa: S603
+        self._process = subprocess.Popen(command, env=os.environ | {"TQDM_DISABLE": "1"}, **pipes)  # noqa: S603  (ourselves)
         self.name = name
 
     def turn(self) -> dict[str, float]:

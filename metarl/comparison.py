@@ -9,6 +9,7 @@ from metarl.agent import Agent, Mode, make_agent
 from metarl.config import Config
 from metarl.errors import Mistake
 from metarl.evaluation import Scores, combine
+from metarl.find import names
 from metarl.run import Loaded, load, score
 
 
@@ -39,8 +40,8 @@ def compare(
 ) -> dict[str, Scores]:
     """Scores by name of the run at `path` (all its seeds as one) and of those `beside` it, all on the tasks of `path`.
 
-    Beside it may stand other runs, as paths, and agents by name, made with their defaults. What is None is taken from
-    the configuration of the run at `path`.
+    Beside it may stand agents by name, made with their defaults, and other runs by path (a folder that is called as an
+    agent is: ``./random``). What is None is taken from the configuration of the run at `path`.
 
     Raises:
         Mistake: no run there, a run of another family, or an agent that cannot play this one.
@@ -57,7 +58,7 @@ def compare(
 
     scores = {first.agent.name: together(loaded)}
     for name in beside:
-        if Path(name).exists():
+        if name not in names("agent") and Path(name).exists():
             others = [load(run) for run in runs(name)]
             if others[0].spec != loaded[0].spec:
                 raise Mistake(f"{name} was trained on {others[0].config.family.name} of another shape than {path}")

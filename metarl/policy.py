@@ -33,6 +33,7 @@ class Decision:
 
     @cached_property
     def actions(self) -> Distribution:
+        """[...]: what to draw actions from."""
         return from_heads(self.heads)
 
     @property

@@ -43,8 +43,7 @@ def rows(probe: Probe) -> str:
     chosen = torch.tensor([2, 0])
     alone = probe.again(probe.trace.action[:, chosen], probe.tasks[chosen])
     among = probe.trace.part(slice(probe.brief), chosen)
-    apart = difference(among, alone, rounding=True)
-    must(apart is None, f"rows 2 and 0 alone are not what they are among {probe.size[0]}: {apart}")
+    _alike(among, alone, f"rows 2 and 0 alone are not what they are among {probe.size[0]}", rounding=True)
     return f"rows 2 and 0 are the same alone as among {probe.size[0]}"
 
 
@@ -57,8 +56,7 @@ def lanes(probe: Probe) -> str:
     few = probe.size[1] - 1
     alone = probe.again(probe.trace.action[:, :, :few])
     among = probe.trace.part(slice(probe.brief), lanes=slice(few))
-    apart = difference(among, alone, rounding=True)
-    must(apart is None, f"lanes among {few} are not what they are among {few + 1}: {apart}")
+    _alike(among, alone, f"lanes among {few} are not what they are among {few + 1}", rounding=True)
     return f"lane 0 is the same among {few} as among {few + 1}, and so are the others"
 
 
@@ -85,9 +83,14 @@ def luck(probe: Probe) -> str:
 
 
 def _equal(probe: Probe, again: Trace, what: str) -> str:
-    apart = difference(probe.trace.part(slice(probe.brief)), again)
-    must(apart is None, f"{what}: {apart}")
+    _alike(probe.trace.part(slice(probe.brief)), again, what)
     return f"{what}: {probe.brief} steps alike"
+
+
+def _alike(first: Trace, second: Trace, what: str, *, rounding: bool = False) -> None:
+    """The rule is broken where the two differ, `what` they are being said first."""
+    apart = difference(first, second, rounding=rounding)
+    must(apart is None, f"{what}: {apart}")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -107,6 +110,5 @@ def state(probe: Probe) -> str:
     copy = pickle.loads(pickle.dumps(env))  # noqa: S301
     after = go_on(copy, probe.spec, before.step.obs[-1], recorded(probe.trace.action), range(middle, probe.brief))
     for part, steps in ((before, slice(middle)), (after, slice(middle, probe.brief))):
-        apart = difference(probe.trace.part(steps), part)
-        must(apart is None, f"a copy by pickle after {middle} steps goes on otherwise: {apart}")
+        _alike(probe.trace.part(steps), part, f"a copy by pickle after {middle} steps goes on otherwise")
     return f"family and environment pickle; a copy after {middle} steps goes on as the original"

@@ -84,6 +84,12 @@ def test_runs_are_evaluated_beside_runs_on_the_same_tasks(run, tmp_path):
     assert list(scores) == ["rl2", "other", str(again), "random"]
     assert scores["rl2"]["returns"] == scores["other"]["returns"] == scores[str(again)]["returns"]
     assert scores["rl2"]["returns"] != scores["random"]["returns"]
+    shutil.copytree(run, tmp_path / "random")
+    code, out, err = metarl("evaluate", run, "--tasks", 20, "--json", "--beside", "random,./random", cwd=tmp_path)
+    assert code == 0, err
+    named = json.loads(out)["scores"]
+    assert named["random"]["returns"] == scores["random"]["returns"]
+    assert named["./random"]["returns"] == scores["rl2"]["returns"]
     metarl("train", "rl2/bernoulli-bandit", *QUICK, "family.arms=3", "--out", three := tmp_path / "three")
     (line,) = mistake("evaluate", run, "--beside", three)
     assert line == f"{three} was trained on bernoulli-bandit of another shape than {run}"
