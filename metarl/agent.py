@@ -11,7 +11,7 @@ from metarl.buffer import Rollout
 from metarl.config import settings
 from metarl.find import find
 from metarl.rng import Rng, Streams
-from metarl.types import Acted, Belief, Spec, Tasks, View
+from metarl.types import Acted, Belief, GoalReward, Spec, Tasks, View
 
 Mode = Literal["sample", "greedy"]
 """Draw actions from the policy, or take its most likely one."""
@@ -24,6 +24,12 @@ class World(Protocol):
     """Episodes of a trial, in all lanes together, K·M."""
     progress: float
     """How much of the training is over, from 0 to 1: what schedules run on."""
+    train_set: Tasks | None
+    """The fixed tasks that are trained on; None: there are fresh ones in every iteration."""
+
+    @property
+    def goal_reward(self) -> GoalReward:
+        """What achieved goals pay, by the family."""
 
     def tasks(self, count: int, rng: Rng) -> Tasks:
         """`count` training tasks."""

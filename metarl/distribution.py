@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import softplus
 
 from metarl.rng import Streams
 from metarl.types import Params, tree
 
 _SMALLEST_LOG_STD = math.log(1e-6)
+_SQUASHED_LOG_STD = (-20.0, 2.0)
+_EDGE = 1 - 2**-24  # the largest float32 below 1
+_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(64)
 
 
 @tree
@@ -77,7 +82,51 @@ class Gaussian:
         return (0.5 * ((2 * log_ratio).exp() + gap.square() - 1) - log_ratio).sum(-1)
 
 
-Distribution = Categorical | Gaussian
+@tree
+class Squashed:
+    """tanh of independent normals: always within [−1, 1] (Haarnoja et al. 2018, arXiv:1812.05905, appendix C)."""
+
+    mean: Tensor  # [..., A] before the tanh, as is the deviation
+    log_std: Tensor  # [..., A]
+
+    def draw(self, normal: Tensor) -> tuple[Tensor, Tensor]:
+        """An action [..., A] made of standard normal numbers [..., A], and its log-density [...].
+
+        Both can be differentiated; the density is exact also where the tanh rounds to ±1.
+        """
+        before = self.mean + self.log_std.exp() * normal
+        density = -(0.5 * normal.square() + self.log_std + 0.5 * math.log(2 * math.pi))
+        return torch.tanh(before), (density - _log_slope(before)).sum(-1)
+
+    def sample(self, noise: Streams, counter: int) -> Tensor:
+        """[N, M, A] float32."""
+        return self.draw(noise.normal(counter, self.mean.shape[-1]))[0]
+
+    def mode(self) -> Tensor:
+        """[..., A]: the tanh of the mean, where the median is."""
+        return torch.tanh(self.mean)
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """[...]: log-density of action [..., A], summed over its entries; ±1 counts as the nearest number within."""
+        before = torch.atanh(action.clamp(-_EDGE, _EDGE))
+        return self.draw((before - self.mean) * torch.exp(-self.log_std))[1]
+
+    def entropy(self) -> Tensor:
+        """[...] in nats, at most A · log 2: by Gauss–Hermite quadrature with 64 nodes."""
+        nodes, weights = (
+            torch.as_tensor(x, dtype=self.mean.dtype, device=self.mean.device) for x in (_NODES, _WEIGHTS)
+        )
+        before = self.mean.unsqueeze(-1) + self.log_std.exp().unsqueeze(-1) * nodes
+        slope = (_log_slope(before) * weights).sum(-1) / math.sqrt(2 * math.pi)
+        return (self.log_std + 0.5 * math.log(2 * math.pi * math.e) + slope).sum(-1)
+
+    def kl(self, other: Distribution) -> Tensor:
+        """[...]: KL(self ‖ other) in nats, for another of the same kind: that of the normals, the tanh being one to one."""
+        assert isinstance(other, Squashed)
+        return Gaussian(self.mean, self.log_std).kl(Gaussian(other.mean, other.log_std))
+
+
+Distribution = Categorical | Gaussian | Squashed
 
 
 def from_heads(heads: Params) -> Distribution:
@@ -85,9 +134,18 @@ def from_heads(heads: Params) -> Distribution:
 
     Args:
         heads: ``action`` [..., A], means or logits; where actions are continuous also ``log_std`` [A], or [N, A] for
-            one deviation a task. Deviations below 1e-6 count as 1e-6.
+            one deviation a task, of which those below 1e-6 count as 1e-6; or else ``squashed`` [..., 2 A], means and
+            log-deviations before the tanh, the latter held between −20 and 2.
     """
+    if "squashed" in heads:
+        mean, log_std = heads["squashed"].chunk(2, -1)
+        return Squashed(mean, log_std.clamp(*_SQUASHED_LOG_STD))
     if "log_std" not in heads:
         return Categorical(heads["action"])
     log_std = heads["log_std"].clamp(min=_SMALLEST_LOG_STD)
     return Gaussian(heads["action"], log_std.unsqueeze(-2) if log_std.dim() > 1 else log_std)
+
+
+def _log_slope(x: Tensor) -> Tensor:
+    """[...]: log of the derivative of tanh at x, log(1 − tanh² x), without rounding to −∞."""
+    return 2 * (math.log(2) - x - softplus(-2 * x))

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from metarl.perceptron import affine
 from metarl.types import Params
 
 MemoryKind = Literal["gru", "lstm"]
@@ -21,15 +22,6 @@ GATES = {"gru": 3, "lstm": 4}
 _BLOCK_ROWS = 1024  # steps × sequences of a block of the backward pass: about what the second-level cache holds
 _sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
 _tanh_backward = torch.ops.aten.tanh_backward.grad_input
-
-
-def affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """x [..., I] → [..., W]; with weight [N, W, I], one matrix a task, x is [N, B, I] or [T, N, B, I]."""
-    if weight.dim() == 2:
-        return torch.nn.functional.linear(x, weight, bias)
-    rows = x if x.dim() == 3 else x.movedim(1, 0).flatten(1, 2)
-    out = torch.baddbmm(bias.unsqueeze(-2), rows, weight.mT)
-    return out if x.dim() == 3 else out.unflatten(1, (x.shape[0], -1)).movedim(0, 1)
 
 
 def start(kind: MemoryKind, width: int, rows: int, lanes: int, device: torch.device) -> tuple[Tensor, ...]:

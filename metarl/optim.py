@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from metarl.distribution import Categorical, Distribution, Squashed
 from metarl.policy import Decision
 
 
@@ -130,3 +131,29 @@ def trust_region_step(
         if math.isfinite(now) and now < loss and kl <= max_kl:
             return there, {"accepted": 1.0, "improvement": loss - now, "kl": kl, "backtracks": float(backtracks)}
     return start, {"accepted": 0.0, "improvement": 0.0, "kl": 0.0, "backtracks": float(tries)}
+
+
+def soft_value(
+    actions: Distribution, worth: Callable[[Tensor | None], Tensor], temperature: Tensor, normal: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """What a state is worth to a policy that also likes to stay random: V = E_a[Q(s, a) − α log π(a|s)].
+
+    Haarnoja et al. 2018, arXiv:1812.05905, equation 3; for discrete actions the sum over them (Christodoulou 2019,
+    arXiv:1910.07207, equation 10). The critics' target is r + γ V(s'), and the policy is improved by ascending on V.
+
+    Args:
+        actions: the policy's at the states [...].
+        worth: Q of an action [..., A] → [...]; for discrete actions it is asked without one → [..., A], one for each.
+        temperature: α [].
+        normal: [..., A] standard normal numbers that a continuous action is made of.
+
+    Returns:
+        V [...] and the policy's entropy [...], of continuous actions an estimate from this one.
+    """
+    if isinstance(actions, Categorical):
+        entropy = actions.entropy()
+        return (actions.logits.softmax(-1) * worth(None)).sum(-1) + temperature * entropy, entropy
+    assert isinstance(actions, Squashed)
+    assert normal is not None
+    action, log_prob = actions.draw(normal)
+    return worth(action) - temperature * log_prob, -log_prob

@@ -17,9 +17,9 @@ from torch import Tensor
 from metarl import memory
 from metarl.distribution import Distribution, from_heads
 from metarl.errors import Mistake
+from metarl.perceptron import Activation, affine, init_layers, layers, orthogonal, part
 from metarl.types import Inputs, Params, Spec, tree
 
-Activation = Literal["tanh", "relu"]
 State = tuple[Tensor, ...]
 """What a memory holds, each part [N, M, D]; the empty tuple without one."""
 
@@ -59,6 +59,8 @@ class Policy:
     body: tuple[int, ...] = ()
     activation: Activation = "tanh"
     initial_std: float = 1.0
+    squashed: bool = False
+    """Continuous actions are the tanh of a normal variable whose deviation depends on the inputs too."""
     value_head: bool = True
     obs_width: int = 0
     """Of the observation within the inputs; needed by the two options below."""
@@ -74,22 +76,26 @@ class Policy:
         """Orthogonal weights, zero biases; small heads, so that the first policy is close to uniform and the value flat."""
         params: Params = {}
         width = self.input_width + (2 * self.obs_width * self.action_width if self.pair_input else 0)
-        width = self._init_layers(params, "encoder", width, self.encoder, generator)
+        width = init_layers(params, "encoder", width, self.encoder, generator)
         if self.memory != "none":
             gates, last = memory.GATES[self.memory], width
             width = self.memory_width
-            params["memory.w_ih"] = _orthogonal(gates, width, last, generator)
-            params["memory.w_hh"] = _orthogonal(gates, width, width, generator)
+            params["memory.w_ih"] = orthogonal(gates, width, last, generator)
+            params["memory.w_hh"] = orthogonal(gates, width, width, generator)
             params["memory.b_ih"] = torch.zeros(gates * width)
             params["memory.b_hh"] = torch.zeros(gates * width)
-        width = self._init_layers(params, "body", width, self.body, generator)
+        width = init_layers(params, "body", width, self.body, generator)
         maps = 1 if self.readout == "linear" else 1 + self.obs_width
-        for head, out, gain in (("action", self.action_width, 0.01), ("value", 1, 0.0)):
+        squashed = self.squashed and not self.discrete
+        actions = 2 * self.action_width if squashed else self.action_width
+        for head, out, gain in (("action", actions, 0.01), ("value", 1, 0.0)):
             if head == "value" and not self.value_head:
                 continue
-            params[f"{head}.weight"] = gain * _orthogonal(maps, out, width, generator)
+            params[f"{head}.weight"] = gain * orthogonal(maps, out, width, generator)
             params[f"{head}.bias"] = torch.zeros(maps * out)
-        if not self.discrete:
+        if squashed:
+            params["action.bias"].view(maps, 2, -1)[0, 1] = math.log(self.initial_std)
+        elif not self.discrete:
             params["action.log_std"] = torch.full((self.action_width,), math.log(self.initial_std))
         return params
 
@@ -101,9 +107,9 @@ class Policy:
     def step(self, params: Params, inputs: Inputs, state: State) -> tuple[Decision, State]:
         """One time step: inputs [N, M, …] → decision [N, M], the memory after it."""
         held, previous = (state[:-1], state[-1]) if self.pair_input else (state, inputs.obs)
-        features = self._layers(params, "encoder", self.encoder, self._features(inputs, previous))
+        features = layers(params, "encoder", len(self.encoder), self.activation, self._features(inputs, previous))
         if self.memory != "none":
-            held = memory.step(self.memory, _part(params, "memory"), features, held)
+            held = memory.step(self.memory, part(params, "memory"), features, held)
             features = held[0]
         return self._decide(params, features, inputs.obs), (*held, inputs.obs) if self.pair_input else held
 
@@ -112,15 +118,15 @@ class Policy:
         held, previous = state, inputs.obs
         if self.pair_input:
             held, previous = state[:-1], torch.cat([state[-1].unsqueeze(0), inputs.obs[:-1]])
-        features = self._layers(params, "encoder", self.encoder, self._features(inputs, previous))
+        features = layers(params, "encoder", len(self.encoder), self.activation, self._features(inputs, previous))
         if self.memory != "none":
-            features = memory.unroll(self.memory, _part(params, "memory"), features, held)
+            features = memory.unroll(self.memory, part(params, "memory"), features, held)
         return self._decide(params, features, inputs.obs)
 
     @property
     def perceptron(self) -> tuple[str, ...] | None:
         """The names of its layers, the last of them the action head, where the policy is nothing but a perceptron."""
-        if self.memory != "none" or self.pair_input or self.readout != "linear" or self.value_head:
+        if self.memory != "none" or self.pair_input or self.readout != "linear" or self.value_head or self.squashed:
             return None
         parts = (("encoder", self.encoder), ("body", self.body))
         return (*(f"{name}.{i}" for name, widths in parts for i in range(len(widths))), "action")
@@ -135,9 +141,10 @@ class Policy:
         return torch.cat([inputs.flat(), pair, pair * reward], dim=-1)
 
     def _decide(self, params: Params, features: Tensor, obs: Tensor) -> Decision:
-        features = self._layers(params, "body", self.body, features)
-        heads = {"action": self._read(features, obs, params["action.weight"], params["action.bias"])}
-        if not self.discrete:
+        features = layers(params, "body", len(self.body), self.activation, features)
+        action = self._read(features, obs, params["action.weight"], params["action.bias"])
+        heads = {"squashed" if self.squashed and not self.discrete else "action": action}
+        if "action.log_std" in params:
             heads["log_std"] = params["action.log_std"]
         if not self.value_head:
             return Decision(heads)
@@ -146,26 +153,11 @@ class Policy:
 
     def _read(self, features: Tensor, obs: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """[..., W]: one map of the features, or the one that (1, obs) mixes from 1 + O of them."""
-        out = memory.affine(features, weight, bias)
+        out = affine(features, weight, bias)
         if self.readout == "linear":
             return out
         maps: Tensor = out.unflatten(-1, (1 + self.obs_width, -1))
         return maps[..., 0, :] + torch.matmul(obs.unsqueeze(-2), maps[..., 1:, :]).squeeze(-2)
-
-    def _layers(self, params: Params, name: str, widths: tuple[int, ...], x: Tensor) -> Tensor:
-        activate = torch.tanh if self.activation == "tanh" else torch.relu
-        for i in range(len(widths)):
-            x = activate(memory.affine(x, params[f"{name}.{i}.weight"], params[f"{name}.{i}.bias"]))
-        return x
-
-    def _init_layers(
-        self, params: Params, name: str, width: int, widths: tuple[int, ...], generator: torch.Generator
-    ) -> int:
-        for i, out in enumerate(widths):
-            params[f"{name}.{i}.weight"] = math.sqrt(2) * _orthogonal(1, out, width, generator)
-            params[f"{name}.{i}.bias"] = torch.zeros(out)
-            width = out
-        return width
 
 
 def check_shapes(own: Params, given: Params) -> None:
@@ -180,13 +172,3 @@ def check_shapes(own: Params, given: Params) -> None:
             raise Mistake(
                 f"warm start: parameter {name} is {there} there and {here} here; use the same agent and family"
             )
-
-
-def _part(params: Params, name: str) -> Params:
-    return {key.removeprefix(name + "."): value for key, value in params.items() if key.startswith(name + ".")}
-
-
-def _orthogonal(blocks: int, out: int, width: int, generator: torch.Generator) -> Tensor:
-    """[blocks · out, width], each block orthogonal."""
-    parts = [torch.nn.init.orthogonal_(torch.empty(out, width), generator=generator) for _ in range(blocks)]
-    return torch.cat(parts)

@@ -10,7 +10,7 @@ from metarl.buffer import Recorder, Rollout
 from metarl.env import BatchEnv, Family
 from metarl.errors import Mistake
 from metarl.rng import Rng
-from metarl.types import Belief, Spec, Step, Tasks, View, next_cue, one_hot, replace, where
+from metarl.types import Belief, GoalReward, Spec, Step, Tasks, View, next_cue, one_hot, replace, where
 
 
 @torch.no_grad()
@@ -108,8 +108,22 @@ class TrainingWorld:
         self.progress = 0.0
         self.env_steps = 0
         self.device = device
-        self.train_set = train_set
+        self.train_set = None if train_set is None else train_set.to(device)
         self._envs: dict[int, BatchEnv] = {}
+
+    @property
+    def goal_reward(self) -> GoalReward:
+        """What achieved goals pay, by the family.
+
+        Raises:
+            Mistake: it has none.
+        """
+        reward: GoalReward | None = getattr(self.family, "goal_reward", None)
+        if reward is None:
+            raise Mistake(
+                f"hindsight: {self.family.spec.name} does not know what goals pay; give it a method goal_reward"
+            )
+        return reward
 
     def tasks(self, count: int, rng: Rng) -> Tasks:
         """`count` training tasks: fresh ones, or rows of the fixed set, which is walked through before a row returns."""

@@ -55,6 +55,10 @@ def build(config: Config) -> tuple[Family, Agent]:
     """
     if config.device == "cuda" and not torch.cuda.is_available():
         raise Mistake("device: cuda is not available here; use device=cpu")
+    if config.train_tasks is None and getattr(config.agent.options, "needs_train_tasks", False):
+        raise Mistake(
+            f"{config.agent.name} keeps what it lived through of each training task: set train_tasks, such as 100"
+        )
     torch.set_num_threads(config.threads)
     family = build_family(find("family", config.family.name), config.family.options)
     agent = _agent(config, _shown_spec(config, family.spec))

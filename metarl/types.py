@@ -32,6 +32,7 @@ __all__ = [
     "SPLITS",
     "Acted",
     "Belief",
+    "GoalReward",
     "Inputs",
     "Params",
     "Scene",
@@ -56,6 +57,9 @@ SPLITS = ("train", "validation", "test", "ood")
 
 Params = dict[str, Tensor]
 """A policy's parameters by name. One copy a task puts the axis N in front of every tensor."""
+
+GoalReward = Callable[[Tensor, Tensor], Tensor]
+"""(achieved [..., G], desired [..., G]) → [...]: what having achieved one goal pays where another was desired."""
 
 
 def static(**options: Any) -> Any:

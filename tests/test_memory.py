@@ -8,6 +8,7 @@ from helpers import CPU
 from torch import Tensor
 
 from metarl import memory
+from metarl.perceptron import affine
 from metarl.types import Params
 
 KINDS = ["gru", "lstm"]
@@ -119,6 +120,6 @@ def test_one_copy_a_task_has_second_derivatives(kind: str):
 def test_a_matrix_for_each_task():
     x, weight, bias = torch.randn(T, N, M, W), torch.randn(N, D, W), torch.randn(N, D)
     expected = torch.einsum("tnmi,ndi->tnmd", x, weight) + bias[:, None]
-    torch.testing.assert_close(memory.affine(x, weight, bias), expected)
-    torch.testing.assert_close(memory.affine(x[0], weight, bias), expected[0])
-    torch.testing.assert_close(memory.affine(x, weight[0], bias[0])[:, 0], expected[:, 0])
+    torch.testing.assert_close(affine(x, weight, bias), expected)
+    torch.testing.assert_close(affine(x[0], weight, bias), expected[0])
+    torch.testing.assert_close(affine(x, weight[0], bias[0])[:, 0], expected[:, 0])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from metarl.config import Schedule
 from metarl.find import Settings
@@ -122,3 +122,82 @@ class MAML(Settings):
         if not numbers or min(numbers) <= 0:
             raise ValueError("give numbers above 0")
         return given
+
+
+class PEARL(Settings):
+    """PEARL: soft actor-critic on a task variable that is inferred from context (Rakelly et al. 2019, arXiv:1903.08254).
+
+    Variants: PEARL; `sac`, which infers nothing: shown the task (`task_input`), it is multi-task or, with `hindsight`,
+    goal-conditioned soft actor-critic.
+    """
+
+    configures: ClassVar[str] = "metarl.agents.pearl:PEARL"
+    needs_train_tasks: ClassVar[bool] = True
+    variants: ClassVar[dict[str, dict[str, Any]]] = {
+        "pearl": {},
+        "sac": {"latent_width": 0, "exploration_episodes": 0, "extra_episodes": 0},
+    }
+
+    variant: Literal["pearl", "sac"] = Field("pearl", description="whose defaults the other options take")
+    task_input: TaskInput = Field("none", description=TASK_INPUT)
+    latent_width: int = Field(5, ge=0, description="entries of the task variable z; 0: nothing is inferred")
+    encoder: tuple[int, ...] = Field((200, 200, 200), description="hidden layers of the context encoder")
+    next_obs_input: bool = Field(
+        False, description="also show the encoder what a step led to: needed where the dynamics differ between tasks"
+    )
+    body: tuple[int, ...] = Field((300, 300, 300), description="hidden layers of the policy, and of each critic")
+    exploration_episodes: int = Field(
+        1, ge=0, description="first episodes of a task, lived through with z drawn from the prior"
+    )
+
+    tasks: int = Field(5, ge=1, description="training tasks that are visited in an iteration")
+    initial_episodes: int = Field(10, ge=1, description="episodes of every training task before the first update")
+    prior_episodes: int = Field(
+        2, ge=1, description="episodes of a visit with z drawn from the prior; they are the task's new context"
+    )
+    posterior_episodes: int = Field(
+        0, ge=0, description="episodes of a visit that follow, z inferred anew before each, which are context too"
+    )
+    extra_episodes: int = Field(3, ge=0, description="episodes of a visit that follow these, for the critics alone")
+    capacity: int = Field(1_000_000, ge=1, description="transitions that are kept of each training task")
+
+    updates: int = Field(2000, ge=1, description="gradient steps of an iteration")
+    meta_batch: int = Field(16, ge=1, description="training tasks of a gradient step, drawn with replacement")
+    batch: int = Field(256, ge=1, description="transitions of each for policy and critics, of all that are kept")
+    context: int = Field(100, ge=1, description="transitions of each for the encoder, of the task's newest context")
+    hindsight: float = Field(
+        0.0, ge=0, le=1, description="share of transitions that are told of a goal that was achieved later (HER)"
+    )
+    learning_rate: Schedule = Field(3e-4, description="Adam's step size")
+    discount: float = Field(0.99, gt=0, le=1, description="γ")
+    target_rate: float = Field(
+        0.005, gt=0, le=1, description="share τ by which targets follow the critics at every step"
+    )
+    reward_scale: float = Field(5.0, gt=0, description="critics learn from so many times the reward")
+    temperature: float = Field(
+        1.0, gt=0, description="α, weight of the entropy beside scaled rewards; the first, if learned"
+    )
+    learn_temperature: bool = Field(False, description="move α to where the policy has the entropy of target_entropy")
+    target_entropy: float | None = Field(
+        None,
+        description="in nats; none: −1 for every entry of an action, or half of the most that discrete ones can have",
+    )
+    kl_weight: float = Field(
+        0.1,
+        ge=0,
+        description="weight of KL(posterior ‖ prior), summed over entries of z and the tasks of a gradient step, beside the "
+        "mean squared errors of the critics; it belongs to reward_scale², meta_batch and latent_width",
+    )
+    regularisation: float = Field(
+        1e-3, ge=0, description="weight of the mean squares of means and log-deviations before the tanh"
+    )
+
+    @model_validator(mode="after")
+    def _explored(self) -> PEARL:
+        follow = self.posterior_episodes + self.extra_episodes
+        if follow and self.prior_episodes < self.exploration_episodes:
+            raise ValueError(
+                f"prior_episodes: {self.prior_episodes} are fewer than exploration_episodes, {self.exploration_episodes}; "
+                "those that follow would not know the posterior"
+            )
+        return self
