@@ -82,7 +82,11 @@ class Agent(Protocol):
         """One iteration of meta-training → what to log."""
 
     def state_dict(self) -> dict[str, Any]:
-        """All that training changes, as tensors, numbers, strings, lists and dicts."""
+        """All that training changes, as tensors, numbers, strings, lists and dicts.
+
+        What stands under "replay" is needed to go on with training alone: best.pt is written without it, and
+        `load_state_dict` does without it.
+        """
 
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 

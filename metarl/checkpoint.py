@@ -28,7 +28,7 @@ def save(path: Path, content: dict[str, Any]) -> None:
     """
     buffer = io.BytesIO()
     torch.save({"format": FORMAT, "metarl": version("metarl"), **content}, buffer)
-    write_atomically(path, buffer.getvalue())
+    write_atomically(path, buffer.getbuffer())
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -56,7 +56,7 @@ def load(path: Path) -> dict[str, Any]:
     return content
 
 
-def write_atomically(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, data: bytes | memoryview) -> None:
     """Replace `path` by `data` in one step that survives a crash.
 
     Raises:

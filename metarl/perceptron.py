@@ -49,7 +49,7 @@ def affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 def layers(params: Params, name: str, count: int, activation: Activation, x: Tensor) -> Tensor:
     """x [..., I] through the `count` layers called `name`."""
-    activate = torch.tanh if activation == "tanh" else torch.relu
+    activate = torch.tanh_ if activation == "tanh" else torch.relu_  # in place: nothing else needs what goes in
     for i in range(count):
         x = activate(affine(x, params[f"{name}.{i}.weight"], params[f"{name}.{i}.bias"]))
     return x

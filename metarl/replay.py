@@ -29,7 +29,7 @@ class Transitions:
 
 
 class Replay:
-    """A ring of `capacity` transitions for each of S tasks; of all that a task was given, the newest stay.
+    """A ring of `capacity` transitions for each of S tasks, which are met as they come; the newest of each stay.
 
     The context of a task is a stretch of the same ring: what was added as context since it was last begun.
 
@@ -40,16 +40,18 @@ class Replay:
         task 1   t0 t1 .  .  .
     """
 
-    def __init__(self, spec: Spec, tasks: int, capacity: int, device: torch.device) -> None:
+    def __init__(self, spec: Spec, capacity: int, device: torch.device) -> None:
         self.spec = spec
         self.capacity = capacity
         self.device = device
         action = 1 if spec.discrete else spec.action_width
         widths = (spec.obs_width, action, 1, 1, spec.obs_width, 1, 1)  # the last: steps left in the episode
         self._widths = widths
-        self._rows = torch.empty(tasks, 0, sum(widths), device=device)
-        self._count = torch.zeros(tasks, dtype=torch.long, device=device)
-        self._context = torch.zeros(tasks, 2, dtype=torch.long, device=device)  # first, and one past the last
+        self._rows = torch.empty(0, 0, sum(widths), device=device)  # [S, size so far, W]
+        self._count = torch.zeros(0, dtype=torch.long, device=device)  # [S] transitions that were ever given
+        self._context = torch.zeros(
+            0, 2, dtype=torch.long, device=device
+        )  # [S, 2] number of the first, one past the last
 
     # -- writing
 
@@ -60,7 +62,8 @@ class Replay:
             Mistake: context that does not follow the task's last one: something else was added between.
         """
         rows, owner = self._flat(rollout)
-        added = torch.bincount(owner, minlength=len(self._count))
+        self._meet(rollout.index)
+        added = torch.bincount(owner, minlength=self.tasks)
         if context and (self._context[:, 1] != self._count)[added > 0].any():
             raise Mistake("replay: context is one stretch; begin another one with begin_context")
         first = (added.cumsum(0) - added)[owner]
@@ -75,6 +78,7 @@ class Replay:
 
     def begin_context(self, tasks: Tensor) -> None:
         """Forget the context of these tasks [N]; their transitions stay for the critics."""
+        self._meet(tasks)
         self._context[tasks] = self._count[tasks].unsqueeze(1)
 
     def _flat(self, rollout: Rollout) -> tuple[Tensor, Tensor]:
@@ -90,16 +94,27 @@ class Replay:
         owner, order = index.sort(stable=True)
         return rows[order], owner
 
+    def _meet(self, tasks: Tensor) -> None:
+        """Have a ring for each of `tasks` [N]."""
+        if (more := int(tasks.max()) + 1 - self.tasks) > 0:
+            new = ((x.new_zeros(more, *x.shape[1:]), x) for x in (self._rows, self._count, self._context))
+            self._rows, self._count, self._context = (torch.cat([old, empty]) for empty, old in new)
+
     def _grow(self, most: int) -> None:
         """Make room for `most` transitions of a task, or for all that the capacity allows."""
-        wanted = min(most, self.capacity)
-        if (size := self._rows.shape[1]) < wanted:
+        wanted, size = min(most, self.capacity), self._rows.shape[1]
+        if size < wanted:
             room = min(max(wanted, 2 * size, _FIRST_SIZE), self.capacity)
-            rows = self._rows.new_empty(len(self._rows), room, self._rows.shape[2])
+            rows = self._rows.new_empty(self.tasks, room, self._rows.shape[2])
             rows[:, :size] = self._rows  # nothing has wrapped around yet
             self._rows = rows
 
     # -- reading
+
+    @property
+    def tasks(self) -> int:
+        """S: how many tasks were met."""
+        return len(self._count)
 
     @property
     def count(self) -> Tensor:

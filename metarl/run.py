@@ -182,8 +182,10 @@ def _run(
         display.note(f"resuming after iteration {counters.iterations}")
 
     def save(*names: str) -> None:
-        content = {"agent": agent.state_dict(), "config": to_dict(config), "spec": asdict(spec)}
+        everything = agent.state_dict()
         for name in names:
+            kept = {key: value for key, value in everything.items() if name != "best" or key != "replay"}
+            content = {"agent": kept, "config": to_dict(config), "spec": asdict(spec)}
             path = folder / "checkpoints" / f"{name}.pt"
             if name == "latest" and path.is_file():
                 path.replace(path.with_name("previous.pt"))

@@ -104,7 +104,6 @@ class PEARL:
             params |= named(network.init(weights.child(name).generator()), name)
         params["log_temperature"] = torch.tensor(math.log(options.temperature))
         self._begin_from(params)
-        self.replay_buffer: Replay | None = None
 
     # -- meeting a task
 
@@ -175,10 +174,12 @@ class PEARL:
 
     def iterate(self, world: World, rng: Rng) -> dict[str, float]:
         """Visit some training tasks, and learn from all that was lived through in any."""
-        train_set = _train_set(world)
-        buffer = self._buffer(len(train_set))
-        if not len(buffer):
-            self._visit(world, train_set, self.options.initial_episodes, rng.child("initial"))
+        if world.train_set is None:
+            raise Mistake(
+                "train_tasks: PEARL keeps what it lived through of each training task; set how many there are"
+            )
+        if not len(self.memory):
+            self._visit(world, world.train_set, self.options.initial_episodes, rng.child("initial"))
         tasks = world.tasks(self.options.tasks, rng)
         rollouts = self._visit(world, tasks, self.options.prior_episodes, rng.child("visit"), follow=True)
 
@@ -186,10 +187,11 @@ class PEARL:
             for group in optimiser.param_groups:
                 group["lr"] = at(self.options.learning_rate, world.progress)
         generator = rng.child("updates").generator(self.device)
-        shown = world.view(self, train_set).shown
+        shown = world.view(self, world.train_set).shown
         totals: dict[str, Tensor] = {}
         for _ in range(self.options.updates):
-            for name, value in self._update(world, shown, generator).items():
+            batch, context = self._sampled(world, shown, generator)
+            for name, value in self._update(batch, context, generator).items():
                 totals[name] = totals[name] + value if name in totals else value
         returns = [float(rollout.episode_returns().mean()) for rollout in rollouts]
         logged = {name: float(total) / self.options.updates for name, total in totals.items()}
@@ -197,53 +199,54 @@ class PEARL:
 
     def _visit(self, world: World, tasks: Tasks, episodes: int, rng: Rng, *, follow: bool = False) -> list[Rollout]:
         """Explore by the prior for a new context, then, if asked to `follow`, by what was inferred."""
-        buffer = self._buffer(0)
-        buffer.begin_context(tasks.index)
-        rollout, belief = world.collect(
-            self, self.begin(world.view(self, tasks), self.lanes), tasks, episodes, rng.child("prior")
-        )
-        buffer.add(rollout, context=True)
+        self.memory.begin_context(tasks.index)
+        belief = self.begin(world.view(self, tasks), self.lanes)
+        rollout, belief = world.collect(self, belief, tasks, episodes, rng.child("prior"))
+        self.memory.add(rollout, context=True)
         rollouts = [rollout]
         context, extra = self.options.posterior_episodes, self.options.extra_episodes
         for k in range(context + extra if follow else 0):
             belief = self.adapt(belief, rollout)
             rollout, belief = world.collect(self, belief, tasks, 1, rng.child("posterior", k))
-            buffer.add(rollout, context=k < context)
+            self.memory.add(rollout, context=k < context)
             rollouts.append(rollout)
         return rollouts
 
-    def _update(self, world: World, shown: Tensor | None, generator: torch.Generator) -> dict[str, Tensor]:
-        """One gradient step of critics and encoder, then of the policy, then of the temperature."""
-        options, buffer = self.options, self._buffer(0)
-        tasks = torch.randint(len(buffer.count), (options.meta_batch,), generator=generator, device=self.device)
-        batch = buffer.sample(tasks, options.batch, generator, future=options.hindsight > 0)
+    def _sampled(
+        self, world: World, shown: Tensor | None, generator: torch.Generator
+    ) -> tuple[Transitions, Transitions | None]:
+        """For one gradient step: N tasks' transitions of any age, and as many tasks' recent context for the encoder."""
+        options, some = self.options, (self.options.meta_batch,)
+        tasks = torch.randint(self.memory.tasks, some, generator=generator, device=self.device)
+        batch = self.memory.sample(tasks, options.batch, generator, future=options.hindsight > 0)
         if shown is not None:
             batch = replace(batch, task=shown[tasks].unsqueeze(1).expand(-1, options.batch, -1))
         if options.hindsight:
             chosen = torch.rand(batch.reward.shape, generator=generator, device=self.device) < options.hindsight
             batch = hindsight(batch, chosen, self.spec, world.goal_reward)
-        posterior = self._infer(tasks, generator)
-        z = posterior.draw(self._normal(tasks.shape, options.latent_width, generator))
+        return batch, self.memory.context(tasks, options.context, generator) if options.latent_width else None
 
+    def _update(self, batch: Transitions, context: Transitions | None, generator: torch.Generator) -> dict[str, Tensor]:
+        """One gradient step of critics and encoder, then of the policy, then of the temperature."""
+        posterior = self._infer(context, len(batch.obs))
+        z = posterior.draw(self._normal(posterior.mean.shape[:1], self.options.latent_width, generator))
         loss, metrics = self._critic_loss(batch, posterior, z, generator)
         self._descend(self._critic_optimiser, loss)
         loss, entropy, more = self._policy_loss(batch, z.detach(), generator)
         self._descend(self._policy_optimiser, loss)
-        if options.learn_temperature:
-            self._descend(
-                self._temperature_optimiser, self.params["log_temperature"] * (entropy - self._target_entropy)
-            )
+        if self.options.learn_temperature:
+            loss = self.params["log_temperature"] * (entropy - self._target_entropy)
+            self._descend(self._temperature_optimiser, loss)
         with torch.no_grad():
             for name, target in self.targets.items():
-                target.lerp_(self.params[name], options.target_rate)
+                target.lerp_(self.params[name], self.options.target_rate)
         return metrics | more | {"entropy": entropy, "temperature": self._temperature}
 
-    def _infer(self, tasks: Tensor, generator: torch.Generator) -> Posterior:
-        """Of some training tasks [N], from a part of their recent context."""
-        nothing = Posterior.prior(len(tasks), self.options.latent_width, device=self.device)
-        if not self.options.latent_width:
+    def _infer(self, context: Transitions | None, tasks: int) -> Posterior:
+        """What `context` [N, C] says of so many tasks N; nothing, where it is None."""
+        nothing = Posterior.prior(tasks, self.options.latent_width, device=self.device)
+        if context is None:
             return nothing
-        context = self._buffer(0).context(tasks, self.options.context, generator)
         return nothing.seen(self._factors(context.obs, context.action, context.reward, context.next_obs))
 
     def _critic_loss(
@@ -333,14 +336,9 @@ class PEARL:
         loss.backward()
         optimiser.step()
 
-    def _buffer(self, tasks: int) -> Replay:
-        """The replay of so many training tasks; once it is there, whatever `tasks` says."""
-        if self.replay_buffer is None:
-            self.replay_buffer = Replay(self.spec, tasks, self.options.capacity, self.device)
-        return self.replay_buffer
-
     def _begin_from(self, params: Params) -> None:
-        """Adopt parameters, with targets that equal them and fresh optimisers."""
+        """Adopt parameters, with targets that equal them, fresh optimisers and nothing lived through."""
+        self.memory = Replay(self.spec, self.options.capacity, self.device)
         self.params = {name: value.to(self.device).requires_grad_() for name, value in params.items()}
         self.targets = {n: value.detach().clone() for n, value in self.params.items() if n.startswith(("q1.", "q2."))}
         groups: dict[str, list[Tensor]] = {"policy": [], "critic": [], "log_temperature": []}
@@ -357,7 +355,7 @@ class PEARL:
             "params": {name: value.detach().clone() for name, value in self.params.items()},
             "targets": {name: value.clone() for name, value in self.targets.items()},
             "optimisers": [copy.deepcopy(optimiser.state_dict()) for optimiser in self._optimisers],
-            "replay": None if self.replay_buffer is None else self.replay_buffer.state_dict(),
+            "replay": self.memory.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -366,8 +364,8 @@ class PEARL:
         self.targets = {name: value.to(self.device, copy=True) for name, value in state["targets"].items()}
         for optimiser, content in zip(self._optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(copy.deepcopy(content))
-        if state.get("replay") is not None:
-            self._buffer(len(state["replay"]["count"])).load_state_dict(state["replay"])
+        if "replay" in state:
+            self.memory.load_state_dict(state["replay"])
 
     def warm_start(self, state: dict[str, Any]) -> None:
         """Parameters of another run; fresh optimisers and an empty replay.
@@ -377,10 +375,3 @@ class PEARL:
         """
         check_shapes(self.params, state.get("params", {}))
         self._begin_from({name: value.clone() for name, value in state["params"].items()})
-        self.replay_buffer = None
-
-
-def _train_set(world: World) -> Tasks:
-    if world.train_set is None:
-        raise Mistake("train_tasks: PEARL keeps a replay of each training task; set how many there are, such as 100")
-    return world.train_set
