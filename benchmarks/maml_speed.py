@@ -29,7 +29,6 @@ import json
 import os
 import platform
 import statistics
-import subprocess
 import sys
 import time
 import types
@@ -37,25 +36,25 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from turns import Contender, Turns
+
 TASKS, EPISODES, SOME_TASKS = 20, 20, 2
 DISCOUNT, STEP_SIZE, MAX_KL, DAMPING, ITERATIONS = 0.99, 0.1, 0.01, 1e-5, 10
 
 # Each process imports what its contender needs, for one environment seldom has all of it.
 
 
-class Turns:
-    """A contender's end of the pipe: it waits for its turn, and tells what came of it."""
+class TimedTurns:
+    """A contender's turns, with what is sampled in them timed and the calls that matter counted."""
 
     def __init__(self) -> None:
-        self._out = os.fdopen(os.dup(1), "w")
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # a peer may print what it likes
+        self._turns = Turns()
         self.calls = {"products": 0, "tries": 0}
         self.sampling = 0.0
 
     def wait(self) -> None:
         """Ends the process where no turn follows."""
-        if not sys.stdin.readline():
-            sys.exit()
+        self._turns.wait()
         self.calls = dict.fromkeys(self.calls, 0)
         self.sampling, self._began = 0.0, time.perf_counter()
 
@@ -63,7 +62,7 @@ class Turns:
         """`length`: mean length of the episodes; `times`: how many times as much a whole iteration is."""
         total = time.perf_counter() - self._began
         told = {"sampling": times * self.sampling, "learning": times * (total - self.sampling), "total": times * total}
-        print(json.dumps(told | self.calls | {"length": length}), file=self._out, flush=True)
+        self._turns.tell(told | self.calls | {"length": length})
 
     def timed(self, function: Callable) -> Callable:
         """`function`, its seconds being counted as sampling."""
@@ -97,7 +96,7 @@ def endless(env_class: type) -> None:
     env_class.step = call
 
 
-def metarl(turns: Turns, threads: int) -> None:
+def metarl(turns: TimedTurns, threads: int) -> None:
     """Ours."""
     import torch
 
@@ -136,7 +135,7 @@ def metarl(turns: Turns, threads: int) -> None:
         turns.tell(length=(world.env_steps - steps) / (2 * TASKS * EPISODES))
 
 
-def pytorch_maml_rl(turns: Turns, path: str, workers: int) -> None:
+def pytorch_maml_rl(turns: TimedTurns, path: str, workers: int) -> None:
     """Deleu's, by the classes and settings of its own script."""
     sys.path.insert(0, path)
     import gym
@@ -191,7 +190,7 @@ def pytorch_maml_rl(turns: Turns, path: str, workers: int) -> None:
         turns.tell(length=statistics.mean(n for batch in (*before[0], *after) for n in batch.lengths))
 
 
-def learn2learn(turns: Turns, path: str, workers: int) -> None:
+def learn2learn(turns: TimedTurns, path: str, workers: int) -> None:
     """The example, which asks for its tasks at the beginning of every iteration."""
     sys.path += [path, f"{path}/examples/rl"]
     sys.modules["learn2learn.vision"] = types.ModuleType("learn2learn.vision")
@@ -237,28 +236,6 @@ def learn2learn(turns: Turns, path: str, workers: int) -> None:
 CONTENDERS = {"metarl": metarl, "pytorch-maml-rl": pytorch_maml_rl, "learn2learn": learn2learn}
 
 
-class Contender:
-    """A process that runs an iteration whenever it is its turn."""
-
-    def __init__(self, python: str, name: str, options: dict) -> None:
-        command = [python, "-W", "ignore", str(Path(__file__).resolve()), "--serve", json.dumps([name, options])]
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        self._process = subprocess.Popen(command, env=os.environ | {"TQDM_DISABLE": "1"}, **pipes)  # noqa: S603  (ourselves)
-        self.name = name
-
-    def turn(self) -> dict[str, float]:
-        self._process.stdin.write("\n")
-        self._process.stdin.flush()
-        told = self._process.stdout.readline()
-        if not told:
-            sys.exit(f"{self.name} ended; its last words stand above")
-        return json.loads(told)
-
-    def end(self) -> None:
-        self._process.stdin.close()
-        self._process.wait(timeout=30)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
@@ -274,16 +251,16 @@ def main() -> None:
     args = parser.parse_args()
     if args.serve:
         name, options = json.loads(args.serve)
-        CONTENDERS[name](Turns(), **options)
+        CONTENDERS[name](TimedTurns(), **options)
     peers, ours = {}, {}
     if args.pytorch_maml_rl:
         options = {"path": str(args.pytorch_maml_rl.resolve()), "workers": args.workers}
-        peers["pytorch-maml-rl"] = Contender(args.peer_python, "pytorch-maml-rl", options)
+        peers["pytorch-maml-rl"] = Contender(args.peer_python, __file__, "pytorch-maml-rl", options)
     if args.learn2learn:
         options = {"path": str(args.learn2learn.resolve()), "workers": args.environments}
-        peers["learn2learn (2 tasks × 10)"] = Contender(args.peer_python, "learn2learn", options)
+        peers["learn2learn (2 tasks × 10)"] = Contender(args.peer_python, __file__, "learn2learn", options)
     for threads in args.threads:
-        ours[f"metarl, threads: {threads}"] = Contender(sys.executable, "metarl", {"threads": threads})
+        ours[f"metarl, threads: {threads}"] = Contender(sys.executable, __file__, "metarl", {"threads": threads})
     contenders = peers | ours
     told: dict[str, list[dict[str, float]]] = {name: [] for name in contenders}
     for round_ in range(args.rounds + 1):  # the first warms up

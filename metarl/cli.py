@@ -170,6 +170,41 @@ def plot(
 
 
 @app.command()
+def infer(
+    run: Annotated[Path, typer.Argument(help="run folder of an agent that infers a latent task variable")],
+    out: Annotated[Path | None, typer.Option(help="folder for the picture (default: the run's)")] = None,
+    split: Annotated[str, typer.Option(help="train, validation, test or ood")] = "test",
+    tasks: Annotated[int, typer.Option(min=2, help="how many tasks")] = 100,
+    episodes: Annotated[int | None, typer.Option(min=1, help="episodes of a trial (default: the run's)")] = None,
+    seed: Annotated[int, typer.Option(help="of the tasks and of chance, as in evaluate")] = 0,
+    mode: Annotated[
+        Literal["sample", "greedy"] | None, typer.Option(help="how actions are chosen (default: the run's)")
+    ] = None,
+) -> None:
+    """Draw what a run's agent inferred of tasks, episode by episode, beside what they are."""
+    from metarl.inference import infer as ask
+    from metarl.latent_plot import inference_picture
+    from metarl.run import load, train_set
+
+    loaded = load(run)
+    config, family = loaded.config, loaded.family()
+    inference = ask(
+        loaded.agent,
+        family,
+        episodes=episodes or config.episodes,
+        tasks=tasks,
+        split=split,
+        mode=mode or config.mode,
+        seed=seed,
+        train_set=train_set(config, family),
+        device=config.device,
+    )
+    folder = out or (run if run.is_dir() else run.parent)
+    folder.mkdir(parents=True, exist_ok=True)
+    print(inference_picture(inference, folder / "inferred.png"))
+
+
+@app.command()
 def render(
     source: Annotated[str, typer.Argument(metavar="FAMILY|RUN", help="family, or a run folder, whose agent acts")],
     options: Annotated[

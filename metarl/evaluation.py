@@ -196,9 +196,10 @@ def trial(
     *,
     lanes: int,
     train_set: Tasks | None = None,
-) -> Iterator[Rollout]:
-    """Begin, then act and adapt in rounds until all `episodes` are used → what was lived through in each round.
+) -> Iterator[tuple[Rollout, Belief]]:
+    """Begin, then act and adapt in rounds until all `episodes` are used.
 
+    Each round gives what was lived through, and what is believed after adapting to it.
     `lanes` stand in the environment: the agent's own, or more, to see what might have happened as well.
 
     Raises:
@@ -207,11 +208,11 @@ def trial(
     count = rounds(agent, episodes)
     begun = agent.begin(view(agent, spec, tasks, count, train_set), lanes=lanes)
 
-    def live(belief: Belief) -> Iterator[Rollout]:
+    def live(belief: Belief) -> Iterator[tuple[Rollout, Belief]]:
         for k in range(count):
             rollout, belief = collect(agent, env, spec, belief, tasks, 1, rng.child("episode", k), mode)
             belief = agent.adapt(belief, rollout)
-            yield rollout
+            yield rollout, belief
 
     return live(begun)
 
@@ -221,7 +222,7 @@ def _evaluate_rows(
 ) -> tuple[stats.Array, stats.Array | None]:
     """Returns and successes, each [K, N]."""
     returns, successes, env, lanes = [], [], family.make(agent.lanes), agent.lanes
-    for rollout in trial(agent, env, family.spec, tasks, episodes, mode, rng, lanes=lanes, train_set=train_set):
+    for rollout, _ in trial(agent, env, family.spec, tasks, episodes, mode, rng, lanes=lanes, train_set=train_set):
         returns.append(_returns(family, tasks, rollout))
         if rollout.success is not None:
             successes.append((rollout.success & rollout.valid).any(0).double().mean(-1).cpu().numpy())

@@ -87,7 +87,7 @@ def film(
     lived = trial(agent, env, family.spec, row, episodes, mode, rng, lanes=lanes, train_set=train_set)
 
     def watched() -> Iterator[Episode]:
-        for rollout in lived:
+        for rollout, _ in lived:
             rewards, obs = _lived(rollout, lane)
             if scene is not None:
                 yield Episode(rewards, scene=scene(row.params[0].cpu(), obs))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,8 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Circle, Rectangle
 
-from metarl.checkpoint import write_atomically
 from metarl.errors import Mistake
+from metarl.figure import plain, quiet, save, spread
 from metarl.film import Episode, Film, Picture
 from metarl.log import read_metrics
 from metarl.stats import Array
@@ -44,7 +43,7 @@ def learning_curve(folders: Sequence[Path], out: Path) -> Path:
     Raises:
         Mistake: a run without metrics.
     """
-    figure, axes = _figure()
+    figure, axes = plain()
     names = [folder.name for folder in folders]
     for i, folder in enumerate(folders):
         name = folder.name if names.count(folder.name) == 1 else f"{folder.parent.name}/{folder.name}"
@@ -59,14 +58,14 @@ def learning_curve(folders: Sequence[Path], out: Path) -> Path:
         axes.plot(x, y, color=color, marker=".", label=f"{name} (validation)")
     axes.set(xlabel="environment steps (millions)", ylabel="return", title="Learning curve")
     axes.legend(frameon=False)
-    return _save(figure, out)
+    return save(figure, out)
 
 
 def adaptation_curve(scores: Mapping[str, Mapping[str, Any]], out: Path) -> Path:
     """Return of an episode of each round with its 95 % interval, over the episodes that were consumed by its end, of
     every agent in `scores` → a picture at `out`.
     """
-    figure, axes = _figure()
+    figure, axes = plain()
     for i, (name, score) in enumerate(scores.items()):
         curve = score["summary"]["curve"]
         episodes = score["episodes_consumed"]
@@ -78,7 +77,7 @@ def adaptation_curve(scores: Mapping[str, Mapping[str, Any]], out: Path) -> Path
         axes.axhline(optimum, color="black", linestyle=":", linewidth=1, label="task known (optimum)")
     axes.set(xlabel="episodes consumed", ylabel="return of the episode", title=f"Adaptation to {tasks}")
     axes.legend(frameon=False, fontsize="small")
-    return _save(figure, out)
+    return save(figure, out)
 
 
 def read_scores(folder: Path) -> dict[str, Any]:
@@ -104,7 +103,7 @@ def storyboard(film: Film, out: Path) -> Path:
 
     Of many episodes some are shown, evenly spread, with the first and the last.
     """
-    shown = _spread(film.length, _PANELS)
+    shown = spread(film.length, _PANELS)
     panels: list[tuple[str, Scene]] = []
     strips: list[tuple[str, list[tuple[int, Picture]]]] = []
     for k, episode in enumerate(film.episodes):
@@ -112,10 +111,10 @@ def storyboard(film: Film, out: Path) -> Path:
         if k in shown and episode.scene is not None:
             panels.append((title, episode.scene))
         elif k in shown:
-            strips.append((title, [(t, episode.frames[t]) for t in _spread(episode.steps, _PANELS)]))
+            strips.append((title, [(t, episode.frames[t]) for t in spread(episode.steps, _PANELS)]))
     figure = _panels(panels) if panels else _strips(strips)
     figure.suptitle(film.title, fontsize="large")
-    return _save(figure, out)
+    return save(figure, out)
 
 
 def moving(film: Film, hold: int) -> Iterator[Picture]:
@@ -251,10 +250,7 @@ def _strips(strips: Sequence[tuple[str, Sequence[tuple[int, Picture]]]]) -> Figu
 def _draw_ground(axes: Axes, scene: Scene, limits: tuple[float, float, float, float]) -> None:
     """All but the path."""
     axes.set(xlim=limits[:2], ylim=limits[2:], aspect="equal")
-    axes.spines[:].set_color("0.8")
-    axes.tick_params(color="0.8", labelcolor="0.4", labelsize="small")
-    axes.set_axisbelow(True)
-    axes.grid(alpha=0.3)
+    quiet(axes)
     for left, bottom, width, height in [] if scene.walls is None else scene.walls.tolist():
         axes.add_patch(Rectangle((left, bottom), width, height, facecolor="0.35", edgecolor="0.35", linewidth=0.5))
     for name, places in (("not the goal", scene.others), ("goal", scene.goal)):
@@ -285,11 +281,6 @@ def _limits(scenes: Sequence[Scene]) -> tuple[float, float, float, float]:
     return float(left), float(right), float(bottom), float(top)
 
 
-def _spread(count: int, most: int) -> list[int]:
-    """At most `most` of 0 … count − 1, evenly spread, with the first and the last."""
-    return [round(x) for x in np.linspace(0, count - 1, min(count, most))]
-
-
 def _number(value: float) -> str:
     return f"{value:.2f}".replace("-", "−")
 
@@ -297,25 +288,6 @@ def _number(value: float) -> str:
 def _pixels(canvas: FigureCanvasAgg) -> Picture:
     canvas.draw()  # type: ignore[no-untyped-call]
     return np.array(canvas.buffer_rgba())[..., :3]  # type: ignore[no-untyped-call]
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Figures
-
-
-def _figure() -> tuple[Figure, Any]:
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    axes = figure.add_subplot()
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(alpha=0.3)
-    return figure, axes
-
-
-def _save(figure: Figure, out: Path) -> Path:
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=150)
-    write_atomically(out, picture.getvalue())
-    return out
 
 
 def _smooth(values: Sequence[float], share: float = 0.02) -> Array:

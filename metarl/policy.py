@@ -59,6 +59,8 @@ class Policy:
     body: tuple[int, ...] = ()
     activation: Activation = "tanh"
     initial_std: float = 1.0
+    initial_gain: float = 0.01
+    """Scale of the action head's orthogonal weights: how much the first policy depends on what it sees."""
     squashed: bool = False
     """Continuous actions are the tanh of a normal variable whose deviation depends on the inputs too."""
     value_head: bool = True
@@ -73,7 +75,7 @@ class Policy:
         return spec.obs_width + (spec.cue_width if cue else 0) + task + latent + option
 
     def init(self, generator: torch.Generator) -> Params:
-        """Orthogonal weights, zero biases; small heads, so that the first policy is close to uniform and the value flat."""
+        """Orthogonal weights, zero biases; by default a small head, so that the first policy is close to uniform."""
         params: Params = {}
         width = self.input_width + (2 * self.obs_width * self.action_width if self.pair_input else 0)
         width = init_layers(params, "encoder", width, self.encoder, generator)
@@ -88,7 +90,7 @@ class Policy:
         maps = 1 if self.readout == "linear" else 1 + self.obs_width
         squashed = self.squashed and not self.discrete
         actions = 2 * self.action_width if squashed else self.action_width
-        for head, out, gain in (("action", actions, 0.01), ("value", 1, 0.0)):
+        for head, out, gain in (("action", actions, self.initial_gain), ("value", 1, 0.0)):
             if head == "value" and not self.value_head:
                 continue
             params[f"{head}.weight"] = gain * orthogonal(maps, out, width, generator)

@@ -1,16 +1,23 @@
-"""Divergences between action distributions, and what heads mean (the rest of distributions is in tests/test_policy.py)."""
+"""Divergences between action distributions, what heads mean, and all that a normal becomes under tanh.
+
+The rest of distributions is in tests/test_policy.py.
+"""
 
 from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from helpers import same
 from looped import as_torch
+from scipy import stats
 from torch import Tensor
-from torch.distributions import kl_divergence
+from torch.distributions import Normal, TanhTransform, TransformedDistribution, kl_divergence
 
-from metarl.distribution import Categorical, Gaussian, from_heads
+from metarl.distribution import Categorical, Gaussian, Squashed, from_heads
+from metarl.rng import Rng
 from metarl.types import Params
 
 T, N, M, A = 4, 3, 2, 3
@@ -106,3 +113,137 @@ def test_deviations_end_at_the_smallest():
     torch.testing.assert_close(actions.log_std.exp(), torch.tensor([1e-6, 1e-6, math.exp(-1)]), rtol=1e-5, atol=0)
     (slope,) = torch.autograd.grad(actions.entropy(), log_std)
     assert slope[[0, 2]].tolist() == [0, 1]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# tanh of a normal
+
+
+def random_squashed(seed: int) -> Squashed:
+    generator = torch.Generator().manual_seed(seed)
+    mean, log_std = torch.randn(2, N, M, A, generator=generator, dtype=torch.float64)
+    return Squashed(mean, 0.5 * log_std - 0.5)
+
+
+def normals(*axes: int) -> Tensor:
+    """[*axes, N, M, A], always the same."""
+    return torch.randn(*axes, N, M, A, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+
+
+def log_slope(x: Tensor) -> Tensor:
+    """log (1 − tanh² x) = log 4 − 2 |x| − 2 log (1 + exp −2 |x|): nothing in it is large or lost."""
+    return math.log(4) - 2 * x.abs() - 2 * torch.log1p((-2 * x.abs()).exp())
+
+
+def test_a_squashed_density_is_torchs_and_that_of_its_draws():
+    """Summed over the entries of an action."""
+    actions, normal = random_squashed(0), normals()
+    action, log_prob = actions.draw(normal)
+    torch.testing.assert_close(action, (actions.mean + actions.log_std.exp() * normal).tanh(), **EXACT)
+    theirs = TransformedDistribution(Normal(actions.mean, actions.log_std.exp()), TanhTransform())
+    expected = theirs.log_prob(action).sum(-1)
+    torch.testing.assert_close(log_prob, expected, **EXACT)
+    torch.testing.assert_close(actions.log_prob(action), expected, **EXACT)
+
+
+def test_a_squashed_density_integrates_to_one():
+    """Over all pairs of entries from −1 to 1."""
+    x, weight = (torch.tensor(part) for part in np.polynomial.legendre.leggauss(400))
+    pairs = torch.cartesian_prod(x, x)
+    for mean, std in (((0.0, 0.5), (1.0, 0.5)), ((-1.0, 0.0), (0.3, 0.1))):
+        actions = Squashed(torch.tensor(mean).double(), torch.tensor(std).double().log())
+        density = actions.log_prob(pairs).exp().view(400, 400)
+        assert float(weight @ density @ weight) == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_a_density_is_exact_where_tanh_rounds_to_one(dtype: torch.dtype):
+    """The density, and its slope by the mean: −∂ log (1 − tanh² x) / ∂x = 2 tanh x."""
+    before = torch.linspace(-20, 20, 81, dtype=dtype)
+    normal = torch.linspace(-3, 3, 81, dtype=dtype).flip(0)
+    mean, log_std = before - 2 * normal, torch.full_like(before, math.log(2))
+    mean.requires_grad_()
+    action, log_prob = Squashed(mean.unsqueeze(-1), log_std.unsqueeze(-1)).draw(normal.unsqueeze(-1))
+    assert action[0] == -1
+    assert action[-1] == 1
+    exact = before.double()
+    expected = Normal(0.0, 1.0).log_prob(normal.double()) - math.log(2) - log_slope(exact)
+    tolerance = {"rtol": 1e-6, "atol": 1e-6} if dtype == torch.float32 else {"rtol": 0, "atol": 1e-8}
+    torch.testing.assert_close(log_prob.double(), expected, **tolerance)
+    (slope,) = torch.autograd.grad(log_prob.sum(), mean)
+    torch.testing.assert_close(slope.double(), 2 * exact.tanh(), **tolerance)
+
+
+def test_the_ends_count_as_the_nearest_numbers_within():
+    actions = Squashed(torch.tensor([0.5]), torch.tensor([0.2]))
+    for end in (-1.0, 1.0):
+        at_end = actions.log_prob(torch.tensor([end]))
+        within = torch.nextafter(torch.tensor([end]), torch.zeros(1))
+        assert at_end.isfinite()
+        assert torch.equal(at_end, actions.log_prob(within))
+        assert not torch.equal(at_end, actions.log_prob(torch.nextafter(within, torch.zeros(1))))
+
+
+@pytest.mark.parametrize(
+    ("log_std", "tolerance"), [((-5.0, 0.0), 1e-10), ((0.0, 1.0), 1e-4), ((1.0, 2.0), 0.025)], ids=str
+)
+def test_the_entropy_of_a_squashed_normal(log_std: tuple[float, float], tolerance: float):
+    """A numerical integral of so fine steps that nothing is lost, for means up to 3 and deviations from e⁻⁵ to e²."""
+    mean, log_std = torch.meshgrid(
+        torch.linspace(-3, 3, 25, dtype=torch.float64), torch.linspace(*log_std, 15, dtype=torch.float64), indexing="ij"
+    )
+    normal = torch.linspace(-9, 9, 2001, dtype=torch.float64)
+    mass = Normal(0.0, 1.0).log_prob(normal).exp() * 18 / 2000
+    slope = log_slope(mean.unsqueeze(-1) + log_std.exp().unsqueeze(-1) * normal) @ mass
+    found = Squashed(mean.unsqueeze(-1), log_std.unsqueeze(-1)).entropy()
+    expected = Normal(mean, log_std.exp()).entropy() + slope
+    torch.testing.assert_close(found, expected, rtol=0, atol=tolerance)
+    assert (found < math.log(2)).all()
+
+
+def test_the_entropy_is_the_mean_surprise_of_draws():
+    """Within four standard errors, summed over the entries of an action."""
+    actions = random_squashed(0)
+    surprise = -actions.draw(normals(100_000))[1]
+    assert actions.entropy().shape == (N, M)
+    assert ((surprise.mean(0) - actions.entropy()).abs() < 4 * surprise.std(0) / math.sqrt(100_000)).all()
+
+
+def test_the_mode_of_a_squashed_normal_is_its_median():
+    actions = random_squashed(0)
+    torch.testing.assert_close(actions.mode(), actions.draw(torch.zeros(N, M, A).double())[0], **EXACT)
+    below = actions.draw(normals(10_000))[0] < actions.mode()
+    assert ((below.double().mean(0) - 0.5).abs() < 4 * 0.5 / 100).all()
+
+
+def test_squashed_actions_are_within_bounds_and_functions_of_their_place():
+    noise = Rng(0).streams(torch.arange(20_000))
+    wide = Squashed(torch.tensor([0.0, 3.0]).expand(20_000, 1, 2), torch.full((20_000, 1, 2), 2.0))
+    action = wide.sample(noise, 3)
+    assert action.shape == (20_000, 1, 2)
+    assert action.abs().max() <= 1
+    assert same(action, wide.sample(Rng(0).streams(torch.arange(20_000)), 3))
+    assert not same(action, wide.sample(noise, 4))
+    narrow = Squashed(wide.mean / 3, wide.log_std - 3)
+    before = narrow.sample(noise, 3).double().atanh().squeeze(1)
+    for i in range(2):
+        assert stats.kstest(before[:, i].numpy(), "norm", (i, math.exp(-1))).pvalue > 1e-3
+    assert abs(torch.corrcoef(before.T)[0, 1]) < 4 / math.sqrt(20_000)
+
+
+def test_the_divergence_of_squashed_normals_is_that_before_the_tanh():
+    """And the mean log-ratio of their densities after it, within four standard errors."""
+    here, there = random_squashed(0), random_squashed(1)
+    before = [Normal(actions.mean, actions.log_std.exp()) for actions in (here, there)]
+    torch.testing.assert_close(here.kl(there), kl_divergence(*before).sum(-1), **EXACT)
+    action, log_prob = here.draw(normals(100_000))
+    ratio = log_prob - there.log_prob(action)
+    assert ((ratio.mean(0) - here.kl(there)).abs() < 4 * ratio.std(0) / math.sqrt(100_000)).all()
+
+
+def test_squashed_heads_are_means_then_deviations_within_limits():
+    heads = torch.tensor([[-30.0, 0.3, 30.0, -30.0, 0.5, 30.0], [1.0, 2.0, 3.0, -20.0, 2.0, -1.0]])
+    actions = from_heads({"squashed": heads})
+    assert isinstance(actions, Squashed)
+    assert torch.equal(actions.mean, heads[:, :3])
+    assert actions.log_std.tolist() == [[-20, 0.5, 2], [-20, 2, -1]]

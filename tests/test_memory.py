@@ -8,7 +8,6 @@ from helpers import CPU
 from torch import Tensor
 
 from metarl import memory
-from metarl.perceptron import affine
 from metarl.types import Params
 
 KINDS = ["gru", "lstm"]
@@ -115,11 +114,3 @@ def test_one_copy_a_task_has_second_derivatives(kind: str):
         return memory.unroll(kind, dict(zip(names, weights, strict=True)), x, state)
 
     assert torch.autograd.gradgradcheck(unroll, values)
-
-
-def test_a_matrix_for_each_task():
-    x, weight, bias = torch.randn(T, N, M, W), torch.randn(N, D, W), torch.randn(N, D)
-    expected = torch.einsum("tnmi,ndi->tnmd", x, weight) + bias[:, None]
-    torch.testing.assert_close(affine(x, weight, bias), expected)
-    torch.testing.assert_close(affine(x[0], weight, bias), expected[0])
-    torch.testing.assert_close(affine(x, weight[0], bias[0])[:, 0], expected[:, 0])

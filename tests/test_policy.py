@@ -10,7 +10,7 @@ import torch
 from helpers import CPU, same
 from scipy import stats
 
-from metarl.distribution import Categorical, Gaussian
+from metarl.distribution import Categorical, Gaussian, Squashed
 from metarl.policy import Decision, Policy
 from metarl.rng import Rng
 from metarl.types import Inputs, Params, Spec, tree_map
@@ -75,7 +75,9 @@ def test_a_draw_is_a_function_of_its_place():
 
 
 OPTIONS = pytest.mark.parametrize(
-    "options", [{}, {"pair_input": True}, {"readout": "observation"}], ids=["plain", "pairs", "observation readout"]
+    "options",
+    [{}, {"pair_input": True}, {"readout": "observation"}, {"squashed": True}],
+    ids=["plain", "pairs", "observation readout", "squashed"],
 )
 
 
@@ -254,3 +256,30 @@ def test_a_perceptron_is_its_layers_in_order(body: tuple[int, ...], activation: 
 )
 def test_what_has_more_than_layers_is_no_perceptron(options: dict[str, Any]):
     assert Policy(O + A + 2, A, True, obs_width=O, **{"value_head": False} | options).perceptron is None
+
+
+@pytest.mark.parametrize("readout", ["linear", "observation"])
+def test_a_squashed_policy_starts_with_the_wished_spread_before_the_tanh(readout: str, inputs: Inputs):
+    """Everywhere, though its deviations depend on the inputs; they are no parameter of their own."""
+    options = {"body": (32,), "obs_width": O, "readout": readout, "initial_std": 0.3, "value_head": False}
+    policy = Policy(O + A + 2, A, False, squashed=True, **options)
+    params = policy.init(Rng(1).generator())
+    maps = 1 if readout == "linear" else 1 + O
+    assert params["action.weight"].shape == (maps * 2 * A, 32)
+    assert params["action.bias"].shape == (maps * 2 * A,)
+    assert set(params) == set(Policy(O + A + 2, A, True, **options).init(Rng(1).generator()))
+    actions = policy.unroll(params, inputs, ()).actions
+    assert isinstance(actions, Squashed)
+    assert actions.mean.abs().max() < 0.1
+    torch.testing.assert_close(actions.log_std.exp(), torch.full((T, N, M, A), 0.3), rtol=0.1, atol=0)
+    assert actions.log_std.std() > 0
+    assert policy.perceptron is None  # whoever differentiates by hand knows nothing of such heads
+
+
+def test_discrete_actions_are_not_squashed(inputs: Inputs):
+    """The option is for agents that act in either kind of family."""
+    (plain, params), (squashed, _) = make(), make(squashed=True)
+    assert same(squashed.init(Rng(0).generator()), plain.init(Rng(0).generator()))
+    decision = squashed.unroll(params, inputs, ())
+    assert isinstance(decision.actions, Categorical)
+    assert same(decision.heads, plain.unroll(params, inputs, ()).heads)

@@ -181,7 +181,7 @@ def test_the_tasks_of_a_fixed_training_set_can_be_filmed():
 def drawn(name, tmp_path, monkeypatch, **choices):
     """The figure of a storyboard, before it became a file."""
     figures = []
-    monkeypatch.setattr(plot, "_save", lambda figure, out: figures.append(figure) or out)
+    monkeypatch.setattr(plot, "save", lambda figure, out: figures.append(figure) or out)
     render(name, tmp_path / "x.png", **choices)
     return figures[0]
 

@@ -79,6 +79,7 @@ class PEARL:
             discrete=spec.discrete,
             body=options.body,
             activation="relu",
+            initial_gain=options.initial_gain,
             squashed=True,
             value_head=False,
         )
@@ -183,9 +184,7 @@ class PEARL:
         tasks = world.tasks(self.options.tasks, rng)
         rollouts = self._visit(world, tasks, self.options.prior_episodes, rng.child("visit"), follow=True)
 
-        for optimiser in self._optimisers:
-            for group in optimiser.param_groups:
-                group["lr"] = at(self.options.learning_rate, world.progress)
+        self._keep_to_schedule(world.progress)
         generator = rng.child("updates").generator(self.device)
         shown = world.view(self, world.train_set).shown
         totals: dict[str, Tensor] = {}
@@ -196,6 +195,13 @@ class PEARL:
         returns = [float(rollout.episode_returns().mean()) for rollout in rollouts]
         logged = {name: float(total) / self.options.updates for name, total in totals.items()}
         return {"return": returns[-1], "first_return": returns[0], "last_return": returns[-1]} | logged
+
+    def _keep_to_schedule(self, progress: float) -> None:
+        """Set what changes in the course of training."""
+        self.kl_weight = at(self.options.kl_weight, progress)
+        for optimiser in self._optimisers:
+            for group in optimiser.param_groups:
+                group["lr"] = at(self.options.learning_rate, progress)
 
     def _visit(self, world: World, tasks: Tasks, episodes: int, rng: Rng, *, follow: bool = False) -> list[Rollout]:
         """Explore by the prior for a new context, then, if asked to `follow`, by what was inferred."""
@@ -265,7 +271,7 @@ class PEARL:
         error = mse_loss(first, target) + mse_loss(second, target)
         kl = posterior.kl().sum()
         metrics = {"critic_loss": error, "kl": kl, "q": first.mean()}
-        return error + self.options.kl_weight * kl, {name: value.detach() for name, value in metrics.items()}
+        return error + self.kl_weight * kl, {name: value.detach() for name, value in metrics.items()}
 
     def _policy_loss(
         self, batch: Transitions, z: Tensor, generator: torch.Generator
@@ -346,8 +352,9 @@ class PEARL:
             first = name.partition(".")[0]
             groups[first if first in groups else "critic"].append(value)
         self._policy_optimiser, self._critic_optimiser, self._temperature_optimiser = self._optimisers = [
-            torch.optim.Adam(group, lr=1.0, fused=True) for group in groups.values()
+            torch.optim.Adam(group, fused=True) for group in groups.values()
         ]
+        self._keep_to_schedule(progress=0.0)
 
     def state_dict(self) -> dict[str, Any]:
         """Parameters, targets, optimisers, and the replay, which is not copied."""

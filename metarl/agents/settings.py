@@ -146,6 +146,12 @@ class PEARL(Settings):
         False, description="also show the encoder what a step led to: needed where the dynamics differ between tasks"
     )
     body: tuple[int, ...] = Field((300, 300, 300), description="hidden layers of the policy, and of each critic")
+    initial_gain: float = Field(
+        1.0,
+        gt=0,
+        description="scale of the first policy's outputs: how different its behaviours are for different z, "
+        "where exploration begins",
+    )
     exploration_episodes: int = Field(
         1, ge=0, description="first episodes of a task, lived through with z drawn from the prior"
     )
@@ -182,9 +188,8 @@ class PEARL(Settings):
         None,
         description="in nats; none: −1 for every entry of an action, or half of the most that discrete ones can have",
     )
-    kl_weight: float = Field(
+    kl_weight: Schedule = Field(
         0.1,
-        ge=0,
         description="weight of KL(posterior ‖ prior), summed over entries of z and the tasks of a gradient step, beside the "
         "mean squared errors of the critics; it belongs to reward_scale², meta_batch and latent_width",
     )
