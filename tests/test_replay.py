@@ -321,34 +321,47 @@ def test_memory_grows_with_what_is_in_it():
     assert replay.state_dict()["rows"].numel() == 3 * 10_000 * WIDTH
 
 
-class Largest(TorchDispatchMode):
-    """How many numbers the largest array has that is made outside of `storage`."""
+class Operations(TorchDispatchMode):
+    """What torch was asked to do: function, arguments and results."""
 
-    def __init__(self, storage: Tensor) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.known, self.most = storage.untyped_storage().data_ptr(), 0
+        self.done = []
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         made = function(*args, **kwargs or {})
-        arrays = [x for x in tree_leaves(made) if isinstance(x, Tensor)]
-        self.most = max([self.most, *(x.numel() for x in arrays if x.untyped_storage().data_ptr() != self.known)])
+        self.done.append((function, args, made))
         return made
 
 
 def test_batches_are_copies_and_the_rings_are_not():
     """What is drawn may be changed; to draw, or to write into what is full, makes nothing as large as the rings."""
-    replay, tasks = Replay(SPEC, 300, CPU), torch.tensor([2, 0, 2])
+    replay, tasks, few = Replay(SPEC, 300, CPU), torch.tensor([2, 0, 2]), lived([0, 1, 2], steps=2)
     replay.add(lived([0, 1, 2], steps=400), context=True)
     rows = replay.state_dict()["rows"]
     before = rows.clone()
-    with Largest(rows) as largest:
+    with Operations() as operations:
         batches = replay.sample(tasks, 8, seeded(), future=True), replay.context(tasks, 8, seeded())
         tree_map(Tensor.zero_, batches)
         assert torch.equal(rows, before)
-        replay.add(lived([0, 1, 2], steps=2))
-    assert 3 * 8 * WIDTH <= largest.most < rows.numel() / 10
+        replay.add(few)
+    made = [x for x in tree_leaves([made for _, _, made in operations.done]) if isinstance(x, Tensor)]
+    sizes = [x.numel() for x in made if x.untyped_storage().data_ptr() != rows.data_ptr()]
+    assert 3 * 8 * WIDTH <= max(sizes) < rows.numel() / 10
     assert replay.state_dict()["rows"].data_ptr() == rows.data_ptr()
     assert not torch.equal(rows, before)
+
+
+def test_no_place_is_written_twice():
+    """A GPU would let chance choose which write stays."""
+    replay, rollout = Replay(SPEC, 5, CPU), lived([0, 1, 0], lanes=2, steps=3)
+    with Operations() as operations:
+        replay.add(rollout)
+    writes = [
+        torch.stack(args[1]) for function, args, _ in operations.done if function is torch.ops.aten.index_put_.default
+    ]
+    assert [places.shape[1] for places in writes] == [2 * 5]
+    assert writes[0].unique(dim=1).shape == writes[0].shape
 
 
 @pytest.mark.parametrize("file", [True, False])
