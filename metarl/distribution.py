@@ -107,7 +107,10 @@ class Squashed:
         return torch.tanh(self.mean)
 
     def log_prob(self, action: Tensor) -> Tensor:
-        """[...]: log-density of action [..., A], summed over its entries; ±1 counts as the nearest number within."""
+        """[...]: log-density of action [..., A], summed over its entries; ±1 counts as the nearest number within.
+
+        It is as inexact as the tanh's inverse close to ±1; `draw` tells that of its own actions exactly.
+        """
         before = torch.atanh(action.clamp(-_EDGE, _EDGE))
         return self.draw((before - self.mean) * torch.exp(-self.log_std))[1]
 

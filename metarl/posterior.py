@@ -29,7 +29,7 @@ class Posterior:
         mean, variance = factors.unbind(-2)
         precision = 1 / variance
         if valid is not None:
-            precision = torch.where(valid.unsqueeze(-1), precision, 0.0)
+            mean, precision = (torch.where(valid.unsqueeze(-1), x, 0.0) for x in (mean, precision))
         return Posterior(self.precision + precision.sum(-2), self.shift + (mean * precision).sum(-2))
 
     @property

@@ -258,6 +258,18 @@ def test_what_has_more_than_layers_is_no_perceptron(options: dict[str, Any]):
     assert Policy(O + A + 2, A, True, obs_width=O, **{"value_head": False} | options).perceptron is None
 
 
+@pytest.mark.parametrize("squashed", [False, True], ids=["plain", "squashed"])
+def test_the_first_action_head_is_as_large_as_wished(squashed: bool):
+    """Orthogonal rows of length `initial_gain`, 0.01 unless it is given; nothing else changes."""
+    options = {"body": (8,), "squashed": squashed}
+    small = Policy(O, A, False, **options).init(Rng(0).generator())
+    large = Policy(O, A, False, **options, initial_gain=2.0).init(Rng(0).generator())
+    for params, gain in ((small, 0.01), (large, 2.0)):
+        weight = params["action.weight"] / gain
+        torch.testing.assert_close(weight @ weight.T, torch.eye(2 * A if squashed else A))
+    assert same(small | {"action.weight": large["action.weight"]}, large)
+
+
 @pytest.mark.parametrize("readout", ["linear", "observation"])
 def test_a_squashed_policy_starts_with_the_wished_spread_before_the_tanh(readout: str, inputs: Inputs):
     """Everywhere, though its deviations depend on the inputs; they are no parameter of their own."""
@@ -272,7 +284,7 @@ def test_a_squashed_policy_starts_with_the_wished_spread_before_the_tanh(readout
     assert isinstance(actions, Squashed)
     assert actions.mean.abs().max() < 0.1
     torch.testing.assert_close(actions.log_std.exp(), torch.full((T, N, M, A), 0.3), rtol=0.1, atol=0)
-    assert actions.log_std.std() > 0
+    assert actions.log_std.max() - actions.log_std.min() > 1e-3
     assert policy.perceptron is None  # whoever differentiates by hand knows nothing of such heads
 
 

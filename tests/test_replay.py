@@ -154,7 +154,9 @@ def compare(replay: Replay, looped: Looped) -> None:
     for task in looped.kept:
         batch = replay.sample(torch.tensor([task]), draws, seeded(), future=True)
         for name in FIELDS:
-            assert torch.equal(getattr(batch, name), looped.at(name, numbers(batch))), name
+            field, expected = getattr(batch, name), looped.at(name, numbers(batch))
+            assert field.dtype == expected.dtype
+            assert torch.equal(field, expected), name
         assert torch.equal(batch.future, looped.at("next_obs", goals(batch))[..., 1:])
         pairs = set(zip(numbers(batch)[0].tolist(), goals(batch)[0].tolist(), strict=True))
         assert pairs == {(number, then) for number in looped.kept[task] for then in looped.later[number]}
