@@ -10,7 +10,7 @@ from itertools import accumulate
 import pytest
 import torch
 from helpers import CPU, Ragged, live, same
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 from torch import Tensor
@@ -172,6 +172,7 @@ VISIT = st.tuples(st.sampled_from(["begin", "context", "context", "extra"]), IND
 VISITS = st.lists(VISIT, min_size=1, max_size=8)
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no fault
 @given(st.integers(1, 12), st.integers(1, 3), st.sampled_from([SPEC, DISCRETE]), st.integers(0, 1000), VISITS)
 def test_rings_are_those_of_a_loop(
     capacity: int, first_size: int, spec: Spec, seed: int, visits: list[tuple[str, list[int], int]]
