@@ -102,7 +102,7 @@ class TrainingWorld:
     """The training tasks of one family and `collect` on them, with the count of what was consumed."""
 
     def __init__(self, family: Family, episodes: int, train_set: Tasks | None, device: torch.device) -> None:
-        """`train_set`: the fixed tasks to train on; None: fresh ones whenever tasks are asked for."""
+        """`train_set`: the fixed tasks to train on, a task's index being its place; None: fresh ones whenever asked for."""
         self.family = family
         self.episodes = episodes
         self.progress = 0.0

@@ -69,10 +69,11 @@ def build(config: Config) -> tuple[Family, Agent]:
 
 
 def train_set(config: Config, family: Family) -> Tasks | None:
-    """The fixed training tasks of a configuration, if it has any."""
+    """The fixed training tasks of a configuration, if it has any; a task's index is its place among them."""
     if config.train_tasks is None:
         return None
-    return family.tasks("train", config.train_tasks, Rng(config.seed).child("train_set"))
+    tasks = family.tasks("train", config.train_tasks, Rng(config.seed).child("train_set"))
+    return replace(tasks, index=torch.arange(len(tasks)), copy=None)
 
 
 @dataclass(frozen=True)
