@@ -126,7 +126,7 @@ class Replay:
         return int(self._count.clamp(max=self.capacity).sum())
 
     def sample(self, tasks: Tensor, size: int, generator: torch.Generator, *, future: bool = False) -> Transitions:
-        """`size` transitions of each of `tasks` [N], all equally likely, with replacement.
+        """`size` transitions of each of `tasks` [N], all of which were met; all equally likely, with replacement.
 
         `future`: also a goal that the same episode achieved at the same step or a later one, all equally likely
         (Andrychowicz et al. 2017, arXiv:1707.01495, section 4.5: the strategy "future").
@@ -192,10 +192,16 @@ class Replay:
 
     def state_dict(self) -> dict[str, Any]:
         """All that is in it: the arrays themselves, not copies."""
-        return {"rows": self._rows, "count": self._count, "context": self._context}
+        return {"capacity": self.capacity, "rows": self._rows, "count": self._count, "context": self._context}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on with what `state_dict` held; a copy of it."""
+        """Go on with what `state_dict` held; a copy of it.
+
+        Raises:
+            Mistake: a replay of another capacity.
+        """
+        if state["capacity"] != self.capacity:
+            raise Mistake(f"replay: of capacity {state['capacity']}, not {self.capacity}; set agent.capacity to that")
         self._rows, self._count, self._context = (
             state[name].to(self.device, copy=True) for name in ("rows", "count", "context")
         )

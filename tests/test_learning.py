@@ -1,6 +1,7 @@
 """What must learn, and what must not when it is broken: families that tell them apart by calculation.
 
-RL² meets the vault (see its docstring), MAML goals in the plane that nothing but an adaptation can tell it of.
+RL² meets the vault (see its docstring), MAML and PEARL goals in the plane that nothing but an adaptation can tell of, and
+agents that are shown the task a maze and a grid.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ import torch
 from helpers import CPU
 
 from metarl.agents import rl2
-from metarl.config import parse
+from metarl.config import load_config, parse
 from metarl.evaluation import evaluate
 from metarl.rng import Rng
 from metarl.rollout import TrainingWorld
-from metarl.run import build
+from metarl.run import build, train_set
 from metarl.training import learn
 from metarl.types import replace
 
@@ -35,12 +36,18 @@ EXPLORING = 7.8  # what trying the arms in turn earns
 pytestmark = pytest.mark.learning
 
 
-def trained_score(change=lambda agent: None):
-    family, agent = build(CONFIG)
+def trained(config, change=lambda agent: None):
+    """The family, and the agent after all its training."""
+    family, agent = build(config)
     change(agent)
-    world = TrainingWorld(family, CONFIG.episodes, None, CPU)
-    for _ in learn(agent, world, Rng(0), env_steps=CONFIG.env_steps):
+    world = TrainingWorld(family, config.episodes, train_set(config, family), CPU)
+    for _ in learn(agent, world, Rng(0), env_steps=config.env_steps, iterations=config.iterations):
         pass
+    return family, agent
+
+
+def trained_score(change=lambda agent: None):
+    family, agent = trained(CONFIG, change)
     return evaluate(agent, family, episodes=CONFIG.episodes, tasks=4000).totals.mean()
 
 
@@ -83,7 +90,9 @@ NAVIGATION = {
     "episodes": 40,
     "env_steps": 320_000,
 }
-BLIND = -10 * (math.sqrt(2) + math.log(1 + math.sqrt(2))) / 6
+FROM_THE_MIDDLE = (math.sqrt(2) + math.log(1 + math.sqrt(2))) / 6
+"""Mean distance of points of a square of side 1 from its middle."""
+BLIND = -10 * FROM_THE_MIDDLE
 """The most that a policy can earn which does not know the goal: it stays in the middle, at the mean distance of goals that
 are uniform on a square of side 1, for ten steps. Who knows the goal earns −0.5."""
 
@@ -91,11 +100,7 @@ are uniform on a square of side 1, for ten steps. Who knows the goal earns −0.
 def navigated(change=lambda agent: None, **options):
     """Return of an episode before and after one step on twenty, on unseen goals."""
     config = parse({**NAVIGATION, "agent": {**NAVIGATION["agent"], **options}})
-    family, agent = build(config)
-    change(agent)
-    world = TrainingWorld(family, config.episodes, None, CPU)
-    for _ in learn(agent, world, Rng(0), env_steps=config.env_steps):
-        pass
+    family, agent = trained(config, change)
     return evaluate(agent, family, episodes=config.episodes).returns.mean((0, 2))
 
 
@@ -119,3 +124,82 @@ def test_a_step_from_pretrained_parameters_finds_none():
     before, after = navigated(inner_steps=0)
     assert before == pytest.approx(BLIND, abs=0.2)
     assert after < BLIND + 0.2
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# PEARL
+
+
+def inferred(change=lambda agent: None):
+    """Return of the first to fourth episode on unseen goals and from any start, the first of them explored."""
+    family, agent = trained(load_config("pearl/point-short", ["iterations=4"]), change)
+    return evaluate(agent, family, episodes=4, mode="greedy").returns.mean((0, 2))
+
+
+MIDDLE = -20 * 2 * FROM_THE_MIDDLE
+"""The most that a policy can earn which does not know the goal, on a square of side 2 and if it starts in the middle."""
+
+
+def test_pearl_infers_the_goal():
+    explored, *known = inferred()
+    assert explored < MIDDLE
+    assert known == sorted(known)
+    assert known[-1] > -12
+
+
+def test_pearl_infers_nothing_where_no_reward_is_in_the_context():
+    def blind(agent):
+        factors = agent._factors
+        agent._factors = lambda obs, action, reward, next_obs: factors(obs, action, 0 * reward, next_obs)
+
+    assert inferred(blind).max() < MIDDLE
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Tasks in sight
+
+
+def arrived(**options):
+    """Share of unseen goals in a maze that are reached."""
+    family, agent = trained(
+        load_config("pearl/goal-maze", ["iterations=20", *(f"agent.{k}={v}" for k, v in options.items())])
+    )
+    return evaluate(agent, family, episodes=1, mode="greedy").success.mean()
+
+
+def test_hindsight_solves_the_maze():
+    assert arrived() > 0.95
+
+
+def test_without_hindsight_it_stays_unsolved():
+    assert arrived(hindsight=0) < 0.5
+
+
+def test_soft_actor_critic_of_discrete_actions_reaches_the_optimum():
+    config = parse(
+        {
+            "agent": {
+                "name": "pearl",
+                "variant": "sac",
+                "task_input": "row",
+                "body": [64, 64],
+                "tasks": 30,
+                "initial_episodes": 5,
+                "updates": 150,
+                "meta_batch": 20,
+                "batch": 12,
+                "learning_rate": 1e-3,
+                "discount": 0.9,
+                "target_rate": 0.02,
+                "reward_scale": 1.0,
+                "temperature": 0.02,
+            },
+            "family": "gridnavi",
+            "train_tasks": 21,
+            "episodes": 1,
+            "iterations": 8,
+        }
+    )
+    family, agent = trained(config)
+    scores = evaluate(agent, family, episodes=1, mode="greedy")
+    assert scores.returns.mean() == pytest.approx(scores.optimum.mean(), abs=0.3)

@@ -335,5 +335,8 @@ def test_a_state_is_a_copy_and_another_architecture_is_refused():
     other.load_state_dict(frozen)
     other.iterate(world_of(family), Rng(1))
     assert same(written(other.state_dict()), written(agent.state_dict()))
+    agent.warm_start(state)
+    assert len(agent.memory) == 0, "what was lived through with other parameters"
+    assert same(agent.targets, {name: state["params"][name] for name in agent.targets})
     with pytest.raises(Mistake, match="warm start"):
         make(family, body=(9,)).warm_start(state)

@@ -437,3 +437,11 @@ def test_relabelled_rewards_are_those_of_a_life_for_that_goal(name: str, success
         assert told.reward[n].tolist() == [paid[tuple(next_obs)] for next_obs in told.next_obs[n].tolist()]
         assert paid[tuple(rollout.next_obs[10, n, 0].tolist())] == success
     assert not torch.equal(told.reward, batch.reward)
+
+
+def test_another_capacity_is_refused():
+    """Rings of another length would hold other transitions in the same places."""
+    replay = Replay(SPEC, 5, CPU)
+    replay.add(lived([0, 1], steps=7))
+    with pytest.raises(Mistake, match="of capacity 5, not 10"):
+        Replay(SPEC, 10, CPU).load_state_dict(replay.state_dict())
