@@ -68,13 +68,17 @@ def make(family: Family, seed: int = 0, dtype: torch.dtype = torch.float32, **op
     generator = torch.Generator().manual_seed(seed)
     noise = {n: 0.3 * torch.randn(x.shape, generator=generator) for n, x in agent.params.items() if x.dim()}
     agent._begin_from({name: (x.detach() + noise.get(name, 0.0)).to(dtype) for name, x in agent.params.items()})
-    moved = {name: 0.1 * torch.randn(x.shape, generator=generator) for name, x in agent.targets.items()}
-    agent.targets = {name: (x + moved[name]).to(dtype) for name, x in agent.targets.items()}
+    for target in agent.targets.values():
+        target += 0.1 * torch.randn(target.shape, generator=generator).to(dtype)
     return agent
 
 
 def world_of(family: Family, train_tasks: int | None = 5) -> TrainingWorld:
-    return TrainingWorld(family, 3, train_tasks and family.tasks("train", train_tasks, Rng(5)), CPU)
+    """Training tasks are numbered by their place, as `metarl.run.train_set` does it."""
+    if train_tasks is None:
+        return TrainingWorld(family, 3, None, CPU)
+    tasks = replace(family.tasks("train", train_tasks, Rng(5)), index=torch.arange(train_tasks))
+    return TrainingWorld(family, 3, tasks, CPU)
 
 
 def begin(agent: PEARL, tasks: Tasks, lanes: int = 1) -> Belief:

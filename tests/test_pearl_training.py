@@ -14,12 +14,12 @@ from torch import Tensor
 from metarl import checkpoint
 from metarl.agent import make_agent
 from metarl.buffer import Rollout
-from metarl.config import parse
+from metarl.config import load_config, parse
 from metarl.env import make_family
 from metarl.errors import Mistake
 from metarl.log import read_metrics
 from metarl.rng import Rng
-from metarl.run import build, load, score, train
+from metarl.run import build, load, score, train, train_set
 from metarl.types import Inputs, replace
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -165,15 +165,14 @@ def test_what_is_shown_is_the_task_of_the_transition(shown: str, shuffled: bool)
         assert (batch.obs[..., 0] == batch.obs[:, :1, 0]).all()
 
 
-def test_any_tasks_of_a_finite_family_can_be_trained_on():
-    """Three of ten: their numbers have gaps."""
-    family = Dense(shuffled=True)
-    agent, world = make(family), world_of(family, train_tasks=3)
-    assert world.train_set.index.max() > 2
-    learned = spy(agent, "_update", lambda batch, context, *_: batch)
-    for iteration in range(3):
-        agent.iterate(world, Rng(iteration))
-    assert {int(task) for batch in learned for task in batch.obs[:, 0, 0]} == set(world.train_set.index.tolist())
+def test_training_tasks_are_numbered_by_their_place():
+    """Also where the family hands out some of its own in any order, or has fewer than are asked for."""
+    for count in (3, 200):
+        config = load_config("pearl/sparse-point-short", [f"train_tasks={count}"])
+        tasks = train_set(config, build(config)[0])
+        assert tasks.index.tolist() == list(range(count))
+        assert tasks.copy is None
+        assert len(tasks.params.unique(dim=0)) == min(count, 80)
 
 
 @SPACES
@@ -228,8 +227,8 @@ def one_line(culprit: str, act: Any) -> None:
 def test_those_that_follow_must_know_the_posterior():
     agent = {"name": "pearl", "exploration_episodes": 3, "prior_episodes": 2}
     one_line(
-        r"^configuration: agent\.prior_episodes: 2 are fewer than exploration_episodes, 3; those that follow would not "
-        r"know the posterior$",
+        r"^configuration: agent\.extra_episodes: what follows fewer prior_episodes \(2\) than exploration_episodes \(3\) knows "
+        r"no posterior; raise prior_episodes",
         lambda: parse(small() | {"agent": agent}),
     )
     parse(small() | {"agent": agent | {"extra_episodes": 0}})

@@ -130,7 +130,7 @@ class PEARL:
             belief = replace(belief, lane=where(begins, self._drawn(row, noise, counter), belief.lane))
         shown = None if row.shown is None else row.shown.unsqueeze(1).expand(*obs.shape[:2], -1)
         inputs = Inputs(obs, latent=belief.lane, task=shown)
-        actions = self.policy.step(part(self.params, "policy"), inputs, ())[0].actions
+        actions = self.policy.step(self._frozen["policy"], inputs, ())[0].actions
         action = actions.sample(noise, counter) if mode == "sample" else actions.mode()
         return Acted(inputs, action, actions.log_prob(action)), belief
 
@@ -168,7 +168,7 @@ class PEARL:
             return torch.ones(*reward.shape, 2, 0, device=self.device)
         taken = one_hot(action, self.spec.action_width) if self.spec.discrete else action
         seen = [obs, taken, reward.unsqueeze(-1), *([next_obs] if self.options.next_obs_input else [])]
-        mean, spread = self.encoder(part(self.params, "encoder"), torch.cat(seen, dim=-1)).chunk(2, -1)
+        mean, spread = self.encoder(self._trained["encoder"], torch.cat(seen, dim=-1)).chunk(2, -1)
         return torch.stack([mean, softplus(spread).clamp(min=_SMALLEST_VARIANCE)], dim=-2)
 
     # -- meta-training
@@ -264,10 +264,10 @@ class PEARL:
         """
         with torch.no_grad():
             after = self._inputs(batch.next_obs, z, batch.task)
-            value, _ = self._soft_value(after, self._actions(after), self.targets, generator)
+            value, _ = self._soft_value(after, self._actions(after), self._following, generator)
             reward = self.options.reward_scale * batch.training_reward.flatten()
             target = reward + self.options.discount * ~batch.terminated.flatten() * value
-        first, second = self._worth(self.params, self._inputs(batch.obs, z, batch.task), batch.action.flatten(0, 1))
+        first, second = self._worth(self._trained, self._inputs(batch.obs, z, batch.task), batch.action.flatten(0, 1))
         error = mse_loss(first, target) + mse_loss(second, target)
         kl = posterior.kl().sum()
         metrics = {"critic_loss": error, "kl": kl, "q": first.mean()}
@@ -279,8 +279,7 @@ class PEARL:
         """What the policy falls short of in soft value, for z [N, Z] and critics that are not to move; and its entropy."""
         inputs = self._inputs(batch.obs, z, batch.task)
         actions = self._actions(inputs)
-        frozen = {name: value.detach() for name, value in self.params.items()}
-        value, entropy = self._soft_value(inputs, actions, frozen, generator)
+        value, entropy = self._soft_value(inputs, actions, self._frozen, generator)
         loss = -value.mean()
         metrics = {"policy_loss": loss.detach()}
         if isinstance(actions, Squashed):
@@ -291,16 +290,16 @@ class PEARL:
 
     def _inputs(self, obs: Tensor, z: Tensor, task: Tensor | None) -> Inputs:
         """What policy and critics see at obs [N, B, O] for z [N, Z] and the shown task [N, B, P]."""
-        latent = z.unsqueeze(1).expand(*obs.shape[:2], -1)
-        return tree_map(lambda x: x.flatten(0, 1), Inputs(obs, latent=latent, task=task))
+        latent = z.unsqueeze(1).expand(*obs.shape[:2], -1).flatten(0, 1)
+        return Inputs(obs.flatten(0, 1), latent=latent, task=None if task is None else task.flatten(0, 1))
 
     def _actions(self, inputs: Inputs) -> Distribution:
-        return self.policy.step(part(self.params, "policy"), inputs, ())[0].actions
+        return self.policy.step(self._trained["policy"], inputs, ())[0].actions
 
-    def _worth(self, params: Params, inputs: Inputs, action: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _worth(self, critics: dict[str, Params], inputs: Inputs, action: Tensor | None) -> tuple[Tensor, Tensor]:
         """Both critics' Q of an action, [N·B] each; of all discrete ones, if none is given, [N·B, A]."""
         if self.spec.discrete:
-            first, second = (self.critic(part(params, name), inputs.flat()) for name in ("q1", "q2"))
+            first, second = (self.critic(critics[name], inputs.flat()) for name in ("q1", "q2"))
             if action is None:
                 return first, second
             return first.gather(-1, action.unsqueeze(-1)).squeeze(-1), second.gather(-1, action.unsqueeze(-1)).squeeze(
@@ -308,16 +307,16 @@ class PEARL:
             )
         assert action is not None
         seen = torch.cat([inputs.flat(), action], dim=-1)
-        first, second = (self.critic(part(params, name), seen).squeeze(-1) for name in ("q1", "q2"))
+        first, second = (self.critic(critics[name], seen).squeeze(-1) for name in ("q1", "q2"))
         return first, second
 
     def _soft_value(
-        self, inputs: Inputs, actions: Distribution, params: Params, generator: torch.Generator
+        self, inputs: Inputs, actions: Distribution, critics: dict[str, Params], generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        """The worth of states by the lesser of two critics with these parameters, and the policy's entropy there."""
+        """The worth of states by the lesser of two critics, and the policy's entropy there."""
         normal = None if self.spec.discrete else self._normal(inputs.obs.shape[:1], self.spec.action_width, generator)
         return soft_value(
-            actions, lambda action: torch.minimum(*self._worth(params, inputs, action)), self._temperature, normal
+            actions, lambda action: torch.minimum(*self._worth(critics, inputs, action)), self._temperature, normal
         )
 
     def _normal(self, axes: torch.Size, width: int, generator: torch.Generator) -> Tensor:
@@ -347,6 +346,10 @@ class PEARL:
         self.memory = Replay(self.spec, self.options.capacity, self.device)
         self.params = {name: value.to(self.device).requires_grad_() for name, value in params.items()}
         self.targets = {n: value.detach().clone() for n, value in self.params.items() if n.startswith(("q1.", "q2."))}
+        self._trained, self._following = _networks(self.params), _networks(self.targets)
+        self._frozen = _networks(
+            {name: value.detach() for name, value in self.params.items()}
+        )  # moves with the trained
         groups: dict[str, list[Tensor]] = {"policy": [], "critic": [], "log_temperature": []}
         for name, value in self.params.items():
             first = name.partition(".")[0]
@@ -368,7 +371,8 @@ class PEARL:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where `state_dict` was taken."""
         self.warm_start(state)
-        self.targets = {name: value.to(self.device, copy=True) for name, value in state["targets"].items()}
+        for name, target in self.targets.items():
+            target.copy_(state["targets"][name])
         for optimiser, content in zip(self._optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(copy.deepcopy(content))
         if "replay" in state:
@@ -382,3 +386,8 @@ class PEARL:
         """
         check_shapes(self.params, state.get("params", {}))
         self._begin_from({name: value.clone() for name, value in state["params"].items()})
+
+
+def _networks(params: Params) -> dict[str, Params]:
+    """The parameters of every network, which are the same tensors."""
+    return {name: part(params, name) for name in ("policy", "q1", "q2", "encoder")}

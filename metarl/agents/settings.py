@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from metarl.config import Schedule
 from metarl.find import Settings
@@ -164,7 +164,9 @@ class PEARL(Settings):
     posterior_episodes: int = Field(
         0, ge=0, description="episodes of a visit that follow, z inferred anew before each, which are context too"
     )
-    extra_episodes: int = Field(3, ge=0, description="episodes of a visit that follow these, for the critics alone")
+    extra_episodes: int = Field(
+        3, ge=0, validate_default=True, description="episodes of a visit that follow these, for the critics alone"
+    )
     capacity: int = Field(1_000_000, ge=1, description="transitions that are kept of each training task")
 
     updates: int = Field(2000, ge=1, description="gradient steps of an iteration")
@@ -197,12 +199,14 @@ class PEARL(Settings):
         1e-3, ge=0, description="weight of the mean squares of means and log-deviations before the tanh"
     )
 
-    @model_validator(mode="after")
-    def _explored(self) -> PEARL:
-        follow = self.posterior_episodes + self.extra_episodes
-        if follow and self.prior_episodes < self.exploration_episodes:
+    @field_validator("extra_episodes")
+    @classmethod
+    def _explored(cls, given: int, known: ValidationInfo) -> int:
+        """Defaults are looked at, too; fields that are wrong themselves are not in `known`."""
+        prior, explored = known.data.get("prior_episodes", 0), known.data.get("exploration_episodes", 0)
+        if given + known.data.get("posterior_episodes", 0) and prior < explored:
             raise ValueError(
-                f"prior_episodes: {self.prior_episodes} are fewer than exploration_episodes, {self.exploration_episodes}; "
-                "those that follow would not know the posterior"
+                f"what follows fewer prior_episodes ({prior}) than exploration_episodes ({explored}) knows no posterior; "
+                "raise prior_episodes"
             )
-        return self
+        return given
