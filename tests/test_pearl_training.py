@@ -227,8 +227,8 @@ def one_line(culprit: str, act: Any) -> None:
 def test_those_that_follow_must_know_the_posterior():
     agent = {"name": "pearl", "exploration_episodes": 3, "prior_episodes": 2}
     one_line(
-        r"^configuration: agent\.extra_episodes: what follows fewer prior_episodes \(2\) than exploration_episodes \(3\) knows "
-        r"no posterior; raise prior_episodes",
+        r"^configuration: agent\.extra_episodes: what follows fewer prior_episodes \(2\) than exploration_episodes "
+        r"\(3\) knows no posterior; raise prior_episodes",
         lambda: parse(small() | {"agent": agent}),
     )
     parse(small() | {"agent": agent | {"extra_episodes": 0}})

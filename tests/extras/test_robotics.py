@@ -14,8 +14,10 @@ import torch
 from beside import lived, same_by_hand
 
 from metarl.check import check_family
+from metarl.config import load_config
 from metarl.env import make_family
 from metarl.rng import Rng
+from metarl.run import train
 
 gymnasium.register_envs(gymnasium_robotics)
 OFFICIAL = {"fetch-reach": "FetchReach-v4", "fetch-push": "FetchPush-v4", "point-maze": "PointMaze_UMaze-v3"}
@@ -140,3 +142,12 @@ def test_mazes_have_their_cells_and_leave_no_file_behind(variant: str, free: int
 def test_the_contract_is_kept(name: str, reward: str, horizon: int):
     report = check_family(make_family(name, reward=reward, horizon=horizon))
     assert report.ok, report
+
+
+def test_goals_in_sight_are_trained_on_with_hindsight(tmp_path):
+    """A few updates of the shipped configuration; its learning is measured, not tested."""
+    config = load_config(
+        "pearl/fetch-reach", ["env_steps=1200", "agent.updates=3", "validation_tasks=2", "test_tasks=2"]
+    )
+    scores = train(config, tmp_path / "run", quiet=True)["scores"]["test"]
+    assert np.shape(scores["returns"]) == np.shape(scores["success"]) == (1, 1, 2)
