@@ -68,8 +68,8 @@ def rollout(work: Workload, steps: int):
 def metarl(work: Workload) -> Callable[[], object]:
     """Ours, as `iterate` has it."""
     agent, generator = metarl_agent(work), torch.Generator().manual_seed(0)
-    agent.memory.begin_context(torch.arange(TASKS))
-    agent.memory.add(rollout(work, STEPS), context=True)
+    agent.buffer.begin_context(torch.arange(TASKS))
+    agent.buffer.add(rollout(work, STEPS), context=True)
     for optimiser in agent._optimisers:
         for group in optimiser.param_groups:
             group["lr"] = 3e-4

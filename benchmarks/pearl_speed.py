@@ -89,10 +89,10 @@ def memory(capacity: int, threads: int) -> None:
     agent = metarl_agent(work, capacity=capacity)
     before = resident()
     for _ in range(10):
-        agent.memory.begin_context(torch.arange(TASKS))
-        agent.memory.add(rollout(work, STEPS), context=True)
-    kept, full = agent.memory.state_dict()["rows"], TASKS * capacity * (2 * work.obs + work.action + 4) * 4
-    print(f"replay: {TASKS} tasks × {int(agent.memory.count[0])} transitions, capacity {capacity}, {threads} threads")
+        agent.buffer.begin_context(torch.arange(TASKS))
+        agent.buffer.add(rollout(work, STEPS), context=True)
+    kept, full = agent.buffer.state_dict()["rows"], TASKS * capacity * (2 * work.obs + work.action + 4) * 4
+    print(f"replay: {TASKS} tasks × {int(agent.buffer.count[0])} transitions, capacity {capacity}, {threads} threads")
     print(f"  rows {tuple(kept.shape)}: {kept.untyped_storage().nbytes() / MIB:.1f} MiB; formula: {full / MIB:.1f} MiB")
     print(f"  process: {before:.1f} MiB before, {resident():.1f} MiB after")
 
@@ -174,7 +174,7 @@ def main() -> None:
         name, options = json.loads(args.serve)
         serve(name, **options)
     print(machine())
-    if args.memory:
+    if args.buffer:
         memory(args.capacity, args.threads[-1])
         return
     for workload in args.workloads:

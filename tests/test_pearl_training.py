@@ -76,7 +76,7 @@ def test_critics_learn_from_everything_and_the_encoder_from_the_recent_context(p
                 shown[task] |= ids(context.obs[i])
         assert drawn == everything
         assert shown == recent
-    assert agent.memory.count.tolist() == [len(everything[task]) for task in range(known)], "chance that came twice"
+    assert agent.buffer.count.tolist() == [len(everything[task]) for task in range(known)], "chance that came twice"
 
 
 def test_a_visit_explores_then_follows_what_it_inferred():
@@ -306,7 +306,7 @@ def test_the_best_checkpoint_holds_no_replay_and_is_evaluated_all_the_same(tmp_p
     assert "replay" in latest(tmp_path)["agent"]
     assert "replay" not in checkpoint.load(tmp_path / "checkpoints" / "best.pt")["agent"]
     loaded = load(tmp_path)
-    assert len(loaded.agent.memory) == 0
+    assert len(loaded.agent.buffer) == 0
     again = score(config, loaded.family(), loaded.agent, "test", 4)
     assert again.to_dict()["returns"] == result["scores"]["test"]["returns"]
     _, agent = build(config.model_copy(update={"warm_start": tmp_path}))
@@ -316,9 +316,9 @@ def test_the_best_checkpoint_holds_no_replay_and_is_evaluated_all_the_same(tmp_p
     assert same(state["targets"], {name: best["params"][name] for name in state["targets"]})
     assert not same(state["targets"], best["targets"])
     assert all(optimiser["state"] == {} for optimiser in state["optimisers"])
-    assert len(agent.memory) == agent.memory.tasks == 0
+    assert len(agent.buffer) == agent.buffer.tasks == 0
     agent.iterate(world_of(loaded.family(), 4), Rng(0))
-    assert len(agent.memory) > 0
+    assert len(agent.buffer) > 0
 
 
 def test_a_state_is_a_copy_and_another_architecture_is_refused():
@@ -335,7 +335,7 @@ def test_a_state_is_a_copy_and_another_architecture_is_refused():
     other.iterate(world_of(family), Rng(1))
     assert same(written(other.state_dict()), written(agent.state_dict()))
     agent.warm_start(state)
-    assert len(agent.memory) == 0, "what was lived through with other parameters"
+    assert len(agent.buffer) == 0, "what was lived through with other parameters"
     assert same(agent.targets, {name: state["params"][name] for name in agent.targets})
     with pytest.raises(Mistake, match="warm start"):
         make(family, body=(9,)).warm_start(state)

@@ -179,7 +179,7 @@ class PEARL:
             raise Mistake(
                 "train_tasks: PEARL keeps what it lived through of each training task; set how many there are"
             )
-        if not len(self.memory):
+        if not len(self.buffer):
             self._visit(world, world.train_set, self.options.initial_episodes, rng.child("initial"))
         tasks = world.tasks(self.options.tasks, rng)
         rollouts = self._visit(world, tasks, self.options.prior_episodes, rng.child("visit"), follow=True)
@@ -205,16 +205,16 @@ class PEARL:
 
     def _visit(self, world: World, tasks: Tasks, episodes: int, rng: Rng, *, follow: bool = False) -> list[Rollout]:
         """Explore by the prior for a new context, then, if asked to `follow`, by what was inferred."""
-        self.memory.begin_context(tasks.index)
+        self.buffer.begin_context(tasks.index)
         belief = self.begin(world.view(self, tasks), self.lanes)
         rollout, belief = world.collect(self, belief, tasks, episodes, rng.child("prior"))
-        self.memory.add(rollout, context=True)
+        self.buffer.add(rollout, context=True)
         rollouts = [rollout]
         context, extra = self.options.posterior_episodes, self.options.extra_episodes
         for k in range(context + extra if follow else 0):
             belief = self.adapt(belief, rollout)
             rollout, belief = world.collect(self, belief, tasks, 1, rng.child("posterior", k))
-            self.memory.add(rollout, context=k < context)
+            self.buffer.add(rollout, context=k < context)
             rollouts.append(rollout)
         return rollouts
 
@@ -223,14 +223,14 @@ class PEARL:
     ) -> tuple[Transitions, Transitions | None]:
         """For one gradient step: N tasks' transitions of any age, and as many tasks' recent context for the encoder."""
         options, some = self.options, (self.options.meta_batch,)
-        tasks = torch.randint(self.memory.tasks, some, generator=generator, device=self.device)
-        batch = self.memory.sample(tasks, options.batch, generator, future=options.hindsight > 0)
+        tasks = torch.randint(self.buffer.tasks, some, generator=generator, device=self.device)
+        batch = self.buffer.sample(tasks, options.batch, generator, future=options.hindsight > 0)
         if shown is not None:
             batch = replace(batch, task=shown[tasks].unsqueeze(1).expand(-1, options.batch, -1))
         if options.hindsight:
             chosen = torch.rand(batch.reward.shape, generator=generator, device=self.device) < options.hindsight
             batch = hindsight(batch, chosen, self.spec, world.goal_reward)
-        return batch, self.memory.context(tasks, options.context, generator) if options.latent_width else None
+        return batch, self.buffer.context(tasks, options.context, generator) if options.latent_width else None
 
     def _update(self, batch: Transitions, context: Transitions | None, generator: torch.Generator) -> dict[str, Tensor]:
         """One gradient step of critics and encoder, then of the policy, then of the temperature."""
@@ -300,11 +300,9 @@ class PEARL:
         """Both critics' Q of an action, [N·B] each; of all discrete ones, if none is given, [N·B, A]."""
         if self.spec.discrete:
             first, second = (self.critic(critics[name], inputs.flat()) for name in ("q1", "q2"))
-            if action is None:
-                return first, second
-            return first.gather(-1, action.unsqueeze(-1)).squeeze(-1), second.gather(-1, action.unsqueeze(-1)).squeeze(
-                -1
-            )
+            if action is not None:
+                first, second = (worth.gather(-1, action.unsqueeze(-1)).squeeze(-1) for worth in (first, second))
+            return first, second
         assert action is not None
         seen = torch.cat([inputs.flat(), action], dim=-1)
         first, second = (self.critic(critics[name], seen).squeeze(-1) for name in ("q1", "q2"))
@@ -343,7 +341,7 @@ class PEARL:
 
     def _begin_from(self, params: Params) -> None:
         """Adopt parameters, with targets that equal them, fresh optimisers and nothing lived through."""
-        self.memory = Replay(self.spec, self.options.capacity, self.device)
+        self.buffer = Replay(self.spec, self.options.capacity, self.device)
         self.params = {name: value.to(self.device).requires_grad_() for name, value in params.items()}
         self.targets = {n: value.detach().clone() for n, value in self.params.items() if n.startswith(("q1.", "q2."))}
         self._trained, self._following = _networks(self.params), _networks(self.targets)
@@ -365,7 +363,7 @@ class PEARL:
             "params": {name: value.detach().clone() for name, value in self.params.items()},
             "targets": {name: value.clone() for name, value in self.targets.items()},
             "optimisers": [copy.deepcopy(optimiser.state_dict()) for optimiser in self._optimisers],
-            "replay": self.memory.state_dict(),
+            "replay": self.buffer.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -376,7 +374,7 @@ class PEARL:
         for optimiser, content in zip(self._optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(copy.deepcopy(content))
         if "replay" in state:
-            self.memory.load_state_dict(state["replay"])
+            self.buffer.load_state_dict(state["replay"])
 
     def warm_start(self, state: dict[str, Any]) -> None:
         """Parameters of another run; fresh optimisers and an empty replay.
