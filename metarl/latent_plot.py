@@ -31,9 +31,9 @@ def inference_picture(inference: Inference, out: Path) -> Path:
     """A column a moment and a row an entry of the task row → a picture at `out`.
 
     Every task is a dot at the mean of its posterior within an ellipse of one standard deviation, seen on the two
-    principal axes of the last column's means; its colour is what the entry truly is. A latent variable of a single
-    entry stands over the truth instead. Of many moments some are shown, evenly spread, with the first and the last; of
-    many entries the first three that differ between the tasks.
+    principal axes of the last column's means, labelled with their share of the variance; its colour is what the entry
+    truly is. A latent variable of a single entry stands over the truth instead. Of many moments some are shown, evenly
+    spread, with the first and the last; of many entries the first three that differ between the tasks.
     """
     columns = spread(len(inference.means), _COLUMNS)
     rows = np.flatnonzero(np.ptp(inference.params, axis=0))[:_ROWS].tolist() or [0]
@@ -67,7 +67,7 @@ def _on_plane(inference: Inference, columns: Sequence[int], rows: Sequence[int])
         bar = figure.colorbar(scale, ax=list(panels), pad=0.01)
         bar.set_label(inference.names[entry], size="small")
         quiet(bar.ax)
-    first, second = (f"principal axis {k + 1} ({100 * share:.0f} % of variance)" for k, share in enumerate(shares))
+    first, second = (f"axis {k + 1} ({100 * share:.0f} %)" for k, share in enumerate(shares))
     _label(grid[-1], grid[:, 0], first, second)
     return figure, grid
 
