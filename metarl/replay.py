@@ -105,7 +105,7 @@ class Replay:
         wanted, size = min(most, self.capacity), self._rows.shape[1]
         if size < wanted:
             room = min(max(wanted, 2 * size, _FIRST_SIZE), self.capacity)
-            rows = self._rows.new_empty(self.tasks, room, self._rows.shape[2])
+            rows = self._rows.new_zeros(self.tasks, room, self._rows.shape[2])  # not left to chance: they are saved too
             rows[:, :size] = self._rows  # nothing has wrapped around yet
             self._rows = rows
 

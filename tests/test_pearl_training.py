@@ -235,6 +235,12 @@ def test_those_that_follow_must_know_the_posterior():
     parse(small() | {"agent": agent | {"prior_episodes": 3}})
 
 
+@pytest.mark.parametrize("weight", [-0.1, [0.1, -0.1]])
+def test_a_divergence_cannot_be_paid_for(weight: Any):
+    agent = {"name": "pearl", "kl_weight": weight}
+    one_line("agent.kl_weight: give numbers of at least 0", lambda: parse(small() | {"agent": agent}))
+
+
 def test_what_cannot_be_is_told_in_one_line():
     point, bare = make_family("point"), Dense()
     hindsight = {"variant": "sac", "hindsight": 0.5}

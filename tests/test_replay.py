@@ -445,3 +445,12 @@ def test_another_capacity_is_refused():
     replay.add(lived([0, 1], steps=7))
     with pytest.raises(Mistake, match="of capacity 5, not 10"):
         Replay(SPEC, 10, CPU).load_state_dict(replay.state_dict())
+
+
+def test_what_was_not_written_is_zero_and_so_is_saved():
+    """Else no two checkpoints of the same run would be equal."""
+    replay = Replay(SPEC, 50, CPU)
+    replay.add(lived([0, 2], steps=7))
+    rows = replay.state_dict()["rows"]
+    assert not rows[1].any()
+    assert not rows[:, 7:].any()

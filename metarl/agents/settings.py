@@ -199,6 +199,13 @@ class PEARL(Settings):
         1e-3, ge=0, description="weight of the mean squares of means and log-deviations before the tanh"
     )
 
+    @field_validator("kl_weight")
+    @classmethod
+    def _at_least_zero(cls, given: float | tuple[float, ...]) -> float | tuple[float, ...]:
+        if min(given if isinstance(given, tuple) else (given,)) < 0:
+            raise ValueError("give numbers of at least 0")
+        return given
+
     @field_validator("extra_episodes")
     @classmethod
     def _explored(cls, given: int, known: ValidationInfo) -> int:
