@@ -174,7 +174,7 @@ def main() -> None:
         name, options = json.loads(args.serve)
         serve(name, **options)
     print(machine())
-    if args.buffer:
+    if args.memory:
         memory(args.capacity, args.threads[-1])
         return
     for workload in args.workloads:
