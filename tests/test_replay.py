@@ -448,9 +448,13 @@ def test_another_capacity_is_refused():
 
 
 def test_what_was_not_written_is_zero_and_so_is_saved():
-    """Else no two checkpoints of the same run would be equal."""
-    replay = Replay(SPEC, 50, CPU)
-    replay.add(lived([0, 2], steps=7))
+    """Else no two checkpoints of the same run would be equal; memory that nobody set is NaN here."""
+    torch.use_deterministic_algorithms(True)
+    try:
+        replay = Replay(SPEC, 50, CPU)
+        replay.add(lived([0, 2], steps=7))
+    finally:
+        torch.use_deterministic_algorithms(False)
     rows = replay.state_dict()["rows"]
     assert not rows[1].any()
     assert not rows[:, 7:].any()

@@ -345,9 +345,8 @@ class PEARL:
         self.params = {name: value.to(self.device).requires_grad_() for name, value in params.items()}
         self.targets = {n: value.detach().clone() for n, value in self.params.items() if n.startswith(("q1.", "q2."))}
         self._trained, self._following = _networks(self.params), _networks(self.targets)
-        self._frozen = _networks(
-            {name: value.detach() for name, value in self.params.items()}
-        )  # moves with the trained
+        frozen = {name: value.detach() for name, value in self.params.items()}  # the same memory: they move along
+        self._frozen = _networks(frozen)
         groups: dict[str, list[Tensor]] = {"policy": [], "critic": [], "log_temperature": []}
         for name, value in self.params.items():
             first = name.partition(".")[0]
