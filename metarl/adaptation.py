@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,7 +23,7 @@ from torch import Tensor
 from metarl.curvature import Near, Slope, near
 from metarl.distribution import Distribution, from_heads
 from metarl.optim import clipped_gain
-from metarl.policy import Policy
+from metarl.options import AnyPolicy
 from metarl.types import Inputs, Params, replace, tree, tree_map
 
 STEP_SIZE = "step_size."
@@ -34,7 +35,7 @@ class Episodes:
     """What a policy-gradient step needs of N tasks' episodes, one a lane."""
 
     inputs: Inputs  # [T, N, M, …]
-    action: Tensor  # [T, N, M] or [T, N, M, A]
+    action: Any  # [T, N, M] or [T, N, M, A]; a pair of option and action where the policy draws both
     log_prob: Tensor  # [T, N, M] of the policy that lived through them
     advantage: Tensor  # [T, N, M]
     valid: Tensor  # [T, N, M] bool
@@ -94,7 +95,7 @@ class Step:
 class Chain:
     """The steps from θ to every task's own parameters, with their derivatives at θ."""
 
-    policy: Policy
+    policy: AnyPolicy
     inner_loss: InnerLoss
     step_size: Params  # α [...] of every parameter
     params: Params  # [N, …] after the last step

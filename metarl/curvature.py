@@ -18,6 +18,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from metarl.options import AnyPolicy
 from metarl.policy import Policy
 from metarl.types import Inputs, Params, tree_map
 
@@ -53,9 +54,9 @@ class Slope(Protocol):
         """[N, …]: how the gradient turns when the parameters move along `tangent`, which is Hessian · tangent."""
 
 
-def near(policy: Policy, params: Params, inputs: Inputs) -> Near:
+def near(policy: AnyPolicy, params: Params, inputs: Inputs) -> Near:
     """The policy near `params`, one copy a task [N, …], on whole episodes `inputs` [T, N, M, …]."""
-    if policy.perceptron is not None:
+    if isinstance(policy, Policy) and policy.perceptron is not None:
         return Perceptron(policy, params, inputs.flat())
     return Differentiated(policy, params, inputs)
 
@@ -93,7 +94,7 @@ def products(functions: Params, of: Params, cotangent: Params) -> Params:
 class Differentiated:
     """By automatic differentiation, of twice differentiable policies."""
 
-    def __init__(self, policy: Policy, params: Params, inputs: Inputs) -> None:
+    def __init__(self, policy: AnyPolicy, params: Params, inputs: Inputs) -> None:
         self._params = leaves(params)
         rows, lanes = inputs.obs.shape[1:3]
         start = tree_map(lambda x: x.to(inputs.obs.dtype), policy.start(rows, lanes, inputs.obs.device))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,9 +26,13 @@ class Categorical:
     logits: Tensor  # [..., A]
 
     def sample(self, noise: Streams, counter: int) -> Tensor:
-        """[N, M] int64, by inversion of the distribution function."""
+        """[N, M] int64."""
+        return self.at(noise.uniform(counter, 1))
+
+    def at(self, share: Tensor) -> Tensor:
+        """[...] int64: the choice at `share` [..., 1] of the probability, between 0 and 1 (inversion)."""
         cumulative = self.logits.softmax(-1).cumsum(-1)
-        return (cumulative[..., :-1] < noise.uniform(counter, 1)).sum(-1)
+        return (cumulative[..., :-1] < share).sum(-1)
 
     def mode(self) -> Tensor:
         """[...] int64: the most likely choice."""
@@ -129,7 +134,32 @@ class Squashed:
         return Gaussian(self.mean, self.log_std).kl(Gaussian(other.mean, other.log_std))
 
 
-Distribution = Categorical | Gaussian | Squashed
+Primitive = Categorical | Gaussian | Squashed
+
+
+@tree
+class Pair:
+    """An option, and an action given that option: what a policy with options draws at every step."""
+
+    option: Categorical  # [..., L] given the option that ran before
+    action: Primitive  # [..., A] given the option that was drawn
+
+    def log_prob(self, action: Any) -> Tensor:
+        """[...] of an option [...] and the action that was drawn with it: a pair."""
+        option, action = action
+        return self.option.log_prob(option) + self.action.log_prob(action)
+
+    def entropy(self) -> Tensor:
+        """[...] in nats: exact in expectation over the option that was drawn."""
+        return self.option.entropy() + self.action.entropy()
+
+    def kl(self, other: Distribution) -> Tensor:
+        """[...]: KL(self ‖ other) in nats by the chain rule: exact in expectation over the option that was drawn."""
+        assert isinstance(other, Pair)
+        return self.option.kl(other.option) + self.action.kl(other.action)
+
+
+Distribution = Primitive | Pair
 
 
 def from_heads(heads: Params) -> Distribution:
@@ -137,16 +167,25 @@ def from_heads(heads: Params) -> Distribution:
 
     Args:
         heads: ``action`` [..., A], means or logits; where actions are continuous also ``log_std`` [A], or [N, A] for
-            one deviation a task, of which those below 1e-6 count as 1e-6; or else ``squashed`` [..., 2 A], means and
-            log-deviations before the tanh, the latter held between −20 and 2.
+            one deviation a task, or [..., A], of which those below 1e-6 count as 1e-6; or else ``squashed`` [..., 2 A],
+            means and log-deviations before the tanh, the latter held between −20 and 2. Where options are chosen, too,
+            their ``option`` [..., L], logits; without any other head, they are all that is chosen.
     """
+    if "option" not in heads:
+        return _primitive(heads)
+    option = Categorical(heads["option"])
+    action = {name: value for name, value in heads.items() if name != "option"}
+    return Pair(option, _primitive(action)) if action else option
+
+
+def _primitive(heads: Params) -> Primitive:
     if "squashed" in heads:
         mean, log_std = heads["squashed"].chunk(2, -1)
         return Squashed(mean, log_std.clamp(*_SQUASHED_LOG_STD))
     if "log_std" not in heads:
         return Categorical(heads["action"])
-    log_std = heads["log_std"].clamp(min=_SMALLEST_LOG_STD)
-    return Gaussian(heads["action"], log_std.unsqueeze(-2) if log_std.dim() > 1 else log_std)
+    mean, log_std = heads["action"], heads["log_std"].clamp(min=_SMALLEST_LOG_STD)
+    return Gaussian(mean, log_std.unsqueeze(-2) if 1 < log_std.dim() < mean.dim() else log_std)
 
 
 def _log_slope(x: Tensor) -> Tensor:

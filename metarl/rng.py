@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -77,6 +78,11 @@ class Streams:
     def normal(self, counter: int, width: int) -> Tensor:
         """[N, M, width] float32, standard normal (inverse distribution function of `uniform`, so within ±5.3)."""
         return math.sqrt(2.0) * torch.erfinv(2.0 * self.uniform(counter, width) - 1.0)
+
+    @cached_property
+    def aside(self) -> Streams:
+        """Streams for a second purpose beside this one: other numbers at the same places."""
+        return Streams(_hash(self.keys ^ _GOLDEN), self._ahead)
 
     def split(self, counter: int, *shape: int) -> Streams:
         """[N, M, *shape] streams of their own, grown from what lies at place `counter`.

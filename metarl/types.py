@@ -35,6 +35,7 @@ __all__ = [
     "GoalReward",
     "Inputs",
     "Params",
+    "Running",
     "Scene",
     "Spec",
     "Step",
@@ -215,6 +216,15 @@ class Scene:
 
 
 @tree
+class Running:
+    """The option that runs at a step, and how it came to it."""
+
+    before: Tensor  # [...] int64: the option of the step before; means nothing where an episode begins
+    over: Tensor  # [...] bool: that one could not go on: it was over, or an episode begins
+    option: Tensor  # [...] int64: the one that runs now
+
+
+@tree
 class Inputs:
     """All that a policy may see, each part with the same leading axes."""
 
@@ -222,11 +232,11 @@ class Inputs:
     cue: Tensor | None = None  # [..., A + 2] previous action, previous reward, whether an episode just ended
     latent: Tensor | None = None  # [..., Z] inferred task variable
     task: Tensor | None = None  # [..., P] the task row, where the agent is shown it
-    option: Tensor | None = None  # [..., L] running option
+    option: Running | None = None  # what runs, where actions are those of options
 
     def flat(self) -> Tensor:
-        """[..., O + A + 2 + …]: every part that is present, side by side."""
-        parts = (self.obs, self.cue, self.latent, self.task, self.option)
+        """[..., O + A + 2 + …]: every part that is present, side by side; what runs is no part of them."""
+        parts = (self.obs, self.cue, self.latent, self.task)
         return torch.cat([part for part in parts if part is not None], dim=-1)
 
 

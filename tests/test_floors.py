@@ -17,10 +17,10 @@ FLOORS = {
     3: "adapters.batch adapters.mujoco adapters.workers agent agents.settings agents.strategy_settings env memory "
     "recording replay",
     4: "adapters.base adapters.shown agents.strategy catalogue policy rollout session",
-    5: "adapters.gymnasium adapters.vector agents.bandits agents.mdps curvature evaluation optim probe training",
-    6: "adaptation adapters.sb3 agents.pearl agents.rl2 contract film inference offers repetition run",
-    7: "agents.maml check comparison latent_plot plot",
-    8: "render",
+    5: "adapters.gymnasium adapters.vector agents.bandits agents.mdps evaluation optim options probe training",
+    6: "adapters.sb3 agents.pearl agents.rl2 contract curvature film inference offers repetition run",
+    7: "adaptation check comparison latent_plot plot",
+    8: "agents.maml render",
     9: "cli",
     10: "__init__ __main__ agents.__init__ adapters.__init__",
 }

@@ -209,7 +209,7 @@ def test_weights_are_orthogonal_gate_by_gate():
 def test_width_counts_the_parts_that_are_shown():
     spec = Spec("s", {"a": 2, "b": 3}, action_width=4, discrete=True, horizon=1, task_width=7)
     assert Policy.width(spec) == 5
-    assert Policy.width(spec, cue=True, task=7, latent=2, option=1) == 5 + 6 + 7 + 2 + 1
+    assert Policy.width(spec, cue=True, task=7, latent=2) == 5 + 6 + 7 + 2
 
 
 @pytest.mark.parametrize("discrete", [True, False], ids=["discrete", "continuous"])

@@ -147,7 +147,7 @@ def test_a_time_limit_is_seen_as_an_end():
 
 def advantages(trial: Rollout, **options: Any) -> torch.Tensor:
     """By a fresh agent, so that no running moments differ."""
-    return make(Ragged(), **options)._learnable(trial, trace=0.8).advantage
+    return make(Ragged(), **options)._learnable(trial, trace=0.8).levels["action"].advantage
 
 
 @pytest.fixture
@@ -244,8 +244,8 @@ def test_what_stands_in_waiting_steps_means_nothing():
             group["lr"] = 0.01
         batch = agent._learnable(lived, trace=0.8)
         agent._watch(lived)
-        metrics = agent._update(batch, entropy_weight=0.01)
-        agents.append((agent, batch.advantage[trial.valid], batch.value_target[trial.valid], metrics))
+        metrics, level = agent._update(batch, {"action": 0.01}), batch.levels["action"]
+        agents.append((agent, level.advantage[trial.valid], level.value_target[trial.valid], metrics))
     for left, right in zip(agents[0][1:], agents[1][1:], strict=True):
         torch.testing.assert_close(left, right)
     torch.testing.assert_close(agents[0][0].params, agents[1][0].params)

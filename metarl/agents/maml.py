@@ -24,6 +24,7 @@ from metarl.config import at
 from metarl.curvature import Near, gradients, leaves, near, products
 from metarl.distribution import from_heads
 from metarl.optim import standardised, trust_region_step
+from metarl.options import layered
 from metarl.policy import Policy, check_shapes
 from metarl.returns import discounted_returns, gae, linear_baseline
 from metarl.rng import Rng, Streams
@@ -65,7 +66,7 @@ class MAML:
         self.lanes = options.lanes
         self.spec = spec
         self.device = device
-        self.policy = Policy(
+        flat = Policy(
             input_width=Policy.width(spec, cue=options.memory != "none", task=spec.shown_width(options.task_input)),
             action_width=spec.action_width,
             discrete=spec.discrete,
@@ -75,12 +76,18 @@ class MAML:
             activation=options.activation,
             initial_std=options.initial_std,
             value_head=False,
+            obs_width=spec.obs_width,
         )
+        self.policy = layered(flat, options)
         params = self.policy.init(rng.child("weights").generator())
+        master = self.policy.of_master(params)
+        self._moved = set(params) if options.adapted == "all" else master
+        fixed = set() if options.learn_master else master
         if options.learn_step_sizes:
             params |= {
-                STEP_SIZE + name: torch.full_like(value, options.step_sizes[0]) for name, value in params.items()
+                STEP_SIZE + name: torch.full_like(params[name], options.step_sizes[0]) for name in sorted(self._moved)
             }
+        self._learned = [name for name in params if name not in fixed]
         self._begin_from(params)
 
     # -- meeting a task
@@ -102,13 +109,11 @@ class MAML:
     def act(self, belief: Belief, obs: Tensor, noise: Streams, counter: int, mode: Mode) -> tuple[Acted, Belief]:
         """Decide by each task's own policy; its memory begins anew with every episode."""
         row: Adapted = belief.row
-        inputs, memory = self._inputs(row, obs, belief.cue), belief.lane
+        inputs, memory, begins = self._inputs(row, obs, belief.cue), belief.lane, belief.cue[..., -1] == 1
         if memory:
-            memory = where(belief.cue[..., -1] == 1, tree_map(torch.zeros_like, memory), memory)
-        decision, memory = self.policy.step(row.params, inputs, memory)
-        actions = decision.actions
-        action = actions.sample(noise, counter) if mode == "sample" else actions.mode()
-        return Acted(inputs, action, actions.log_prob(action)), replace(belief, lane=memory)
+            memory = where(begins, tree_map(torch.zeros_like, memory), memory)
+        acted, memory = self.policy.act(row.params, inputs, memory, begins, noise, counter, mode)
+        return acted, replace(belief, lane=memory)
 
     def adapt(self, belief: Belief, rollout: Rollout) -> Belief:
         """One policy-gradient step of every task on its own episodes."""
@@ -124,7 +129,7 @@ class MAML:
     def _inputs(self, row: Adapted, obs: Tensor, cue: Tensor) -> Inputs:
         """What the policy sees on obs [..., N, M, O]: a cue only where it has a memory, and none of an earlier episode."""
         shown = None if row.shown is None else row.shown.unsqueeze(1).expand(*obs.shape[:-1], -1)
-        if self.policy.memory == "none":
+        if self.options.memory == "none":
             return Inputs(obs, task=shown)
         begins = cue[..., -1:]
         return Inputs(obs, cue=torch.cat([cue[..., :-1] * (1 - begins), begins], dim=-1), task=shown)
@@ -144,7 +149,13 @@ class MAML:
         update = {"trpo": self._trust_region, "ppo": self._proximal, "reptile": self._towards_adapted}
         metrics = update[self.options.outer](chain, self._query(chain, after, belief.row.steps), world.progress)
         returns = [float(rollout.episode_returns().mean()) for rollout in (*rollouts, after)]
-        return {"return": returns[-1], "first_return": returns[0], "last_return": returns[-1]} | metrics
+        return {
+            "return": returns[-1],
+            "first_return": returns[0],
+            "last_return": returns[-1],
+            **metrics,
+            **self.policy.usage(after),
+        }
 
     def _query(self, chain: Chain, after: Rollout, steps: Tensor) -> _Query:
         """What the adapted policies lived through."""
@@ -154,9 +165,10 @@ class MAML:
         return _Query(episodes, policy, [step.policy.heads for step in chain.steps], credit, steps)
 
     def _chain(self, row: Adapted, inner_loss: InnerLoss) -> Chain:
-        """No step yet, from where these tasks are."""
+        """No step yet, from where these tasks are; what inner steps do not move has a step size of 0."""
+        size = self.options.step_sizes[0]
         sizes = {
-            name: self.params.get(STEP_SIZE + name, torch.full_like(value, self.options.step_sizes[0]))
+            name: self.params.get(STEP_SIZE + name, torch.full_like(value, size if name in self._moved else 0.0))
             for name, value in self._policy_params.items()
         }
         return Chain(self.policy, inner_loss, sizes, row.params, self.options.first_order)
@@ -184,7 +196,11 @@ class MAML:
         next_value = torch.cat([value[1:], torch.zeros_like(value[:1])]) * ~alone.done
         advantage = gae(alone.reward, value, next_value, alone.done, self.options.discount, self.options.trace)
         return Episodes(
-            alone.inputs, alone.action, alone.log_prob, standardised(advantage, alone.valid, (0, 2)), alone.valid
+            alone.inputs,
+            self.policy.drawn(alone),
+            alone.log_prob,
+            standardised(advantage, alone.valid, (0, 2)),
+            alone.valid,
         )
 
     # -- outer steps: chain and query at the present θ → the next one
@@ -196,15 +212,16 @@ class MAML:
         Fisher matrix of each adapted policy, and back.
         """
         options, heads = self.options, leaves(query.policy.heads)
+        still = tree_map(torch.zeros_like, self.params)
         with torch.enable_grad():
             slope = gradients(query.divergence(heads), heads, again=True)
 
         def product(v: Tensor) -> Tensor:
-            moved = query.policy.push(chain.push(self._named(v)))
+            moved = query.policy.push(chain.push(self._named(v, still)))
             return self._vector(chain.pull(query.policy.pull(products(slope, heads, moved))))
 
         def evaluate(theta: Tensor) -> tuple[float, float]:
-            there = chain.again(self._named(theta))
+            there = chain.again(self._named(theta, self.params))
             now = near(self.policy, there.params, query.episodes.inputs)
             return float(self._loss(there, _heads(there, now), query)), float(query.divergence(now.heads))
 
@@ -220,7 +237,7 @@ class MAML:
             iterations=options.conjugate_gradients,
             tries=options.backtracks,
         )
-        self._adopt(self._named(theta))
+        self._adopt(self._named(theta, self.params))
         return metrics
 
     def _proximal(self, chain: Chain, query: _Query, progress: float) -> dict[str, float]:
@@ -230,8 +247,8 @@ class MAML:
             group["lr"] = at(self.options.learning_rate, progress)
         for _ in range(self.options.epochs):
             _, gradient = self._gradient(there, policy, query)
-            for name, value in self.params.items():
-                value.grad = gradient[name]
+            for name in self._learned:
+                self.params[name].grad = gradient[name]
             self._optimiser.step()
             there = chain.again(self.params)
             policy = near(self.policy, there.params, query.episodes.inputs)
@@ -241,7 +258,8 @@ class MAML:
         """Reptile: a part of the way to where one more step, on the query, would lead the tasks."""
         adapted = chain.step(query.episodes, self._factor(query.steps)).params
         share = at(self.options.outer_step_size, progress)
-        self._adopt(self.params | {n: torch.lerp(self.params[n], value.mean(0), share) for n, value in adapted.items()})
+        names = [name for name in self._learned if name in adapted]
+        self._adopt({name: torch.lerp(self.params[name], adapted[name].mean(0), share) for name in names})
         return {}
 
     def _gradient(self, chain: Chain, policy: Near, query: _Query) -> tuple[float, Params]:
@@ -282,12 +300,14 @@ class MAML:
         return {name: value for name, value in self.params.items() if not name.startswith(STEP_SIZE)}
 
     def _vector(self, params: Params) -> Tensor:
-        """[D]: those that are θ's, in its order."""
-        return torch.cat([params[name].flatten() for name in self.params])
+        """[D]: those of them that are learned, in θ's order."""
+        return torch.cat([params[name].flatten() for name in self._learned])
 
-    def _named(self, vector: Tensor) -> Params:
-        parts = vector.split([value.numel() for value in self.params.values()])
-        return {name: part.view_as(own) for (name, own), part in zip(self.params.items(), parts, strict=True)}
+    def _named(self, vector: Tensor, others: Params) -> Params:
+        """θ with what is learned from the vector [D], the rest from `others`."""
+        own = {name: self.params[name] for name in self._learned}
+        parts = vector.split([value.numel() for value in own.values()])
+        return others | {name: part.view_as(value) for (name, value), part in zip(own.items(), parts, strict=True)}
 
     # -- keeping
 

@@ -20,6 +20,7 @@ from metarl.buffer import Rollout
 from metarl.config import at
 from metarl.moments import Moments
 from metarl.optim import ppo_loss, standardised
+from metarl.options import layered
 from metarl.policy import Policy, check_shapes
 from metarl.returns import gae
 from metarl.rng import Rng, Streams
@@ -29,15 +30,22 @@ _TARGET_WINDOW = 10.0  # the moments of the value targets remember about so many
 
 
 @tree
-class _Trials:
-    """What PPO needs of N whole trials."""
+class _Level:
+    """What PPO needs of one decision process: a flat policy acts in one, options are another (see `Policy.views`)."""
 
-    inputs: Inputs  # [T, N, M, …]
     action: Tensor  # [T, N, M] or [T, N, M, A]
     log_prob: Tensor  # [T, N, M]
     advantage: Tensor  # [T, N, M], standardised over the iteration
     value_target: Tensor  # [T, N, M], standardised by running moments of each step of the trial
-    valid: Tensor  # [T, N, M]
+    valid: Tensor  # [T, N, M] where something was decided
+
+
+@tree
+class _Trials:
+    """N whole trials."""
+
+    inputs: Inputs  # [T, N, M, …]
+    levels: dict[str, _Level]
 
     def rows(self, chosen: Tensor) -> _Trials:
         """Some of them, whole: [T, n, M, …]."""
@@ -54,8 +62,8 @@ class RL2:
         self.task_input = options.task_input
         self.spec = spec
         self.device = device
-        self.policy = Policy(
-            input_width=Policy.width(spec, cue=True, task=spec.shown_width(options.task_input)),
+        flat = Policy(
+            input_width=Policy.width(spec, cue=self._remembers, task=spec.shown_width(options.task_input)),
             action_width=spec.action_width,
             discrete=spec.discrete,
             memory=options.memory,
@@ -68,6 +76,7 @@ class RL2:
             pair_input=options.pair_input,
             readout=options.readout,
         )
+        self.policy = layered(flat, options)
         self.params: Params = {}
         self._optimise(self.policy.init(rng.child("weights").generator()))
         self.obs_moments = Moments.unknown(spec.obs_width, device)
@@ -89,10 +98,9 @@ class RL2:
     def act(self, belief: Belief, obs: Tensor, noise: Streams, counter: int, mode: Mode) -> tuple[Acted, Belief]:
         """Feed the last step's outcome and the new observation to the memory, and decide."""
         inputs = self._seen(belief, obs)
-        decision, memory = self.policy.step(self.params, self._scaled(inputs), belief.lane)
-        action = decision.actions.sample(noise, counter) if mode == "sample" else decision.actions.mode()
-        acted = Acted(inputs, action, decision.actions.log_prob(action), {"value": decision.value})
-        return acted, replace(belief, lane=memory)
+        begins = belief.cue[..., -1] == 1
+        acted, memory = self.policy.act(self.params, self._scaled(inputs), belief.lane, begins, noise, counter, mode)
+        return replace(acted, inputs=replace(inputs, option=acted.inputs.option)), replace(belief, lane=memory)
 
     def adapt(self, belief: Belief, rollout: Rollout) -> Belief:
         """Nothing to do: the memory has seen every step already, and the cue holds the last."""
@@ -103,14 +111,19 @@ class RL2:
         """Feed the recorded steps to the memory as if they were one's own; where a lane waits, so does the memory."""
         lived = rollout.in_lanes(belief.cue.shape[1])
         for obs, valid, cue in zip(lived.inputs.obs, lived.valid, lived.cues(self.spec), strict=True):
-            _, memory = self.policy.step(self.params, self._scaled(self._seen(belief, obs)), belief.lane)
+            _, memory = self.policy.attend(self.params, self._scaled(self._seen(belief, obs)), belief.lane)
             belief = replace(belief, lane=where(valid, memory, belief.lane), cue=where(valid, cue, belief.cue))
         return belief
 
     def _seen(self, belief: Belief, obs: Tensor) -> Inputs:
         """All that the policy sees when it acts on obs [N, M, O]."""
         shown = [row.unsqueeze(1).expand(*obs.shape[:2], -1) for row in belief.row]
-        return Inputs(obs=obs, cue=belief.cue, task=shown[0] if shown else None)
+        return Inputs(obs=obs, cue=belief.cue if self._remembers else None, task=shown[0] if shown else None)
+
+    @property
+    def _remembers(self) -> bool:
+        """Whether there is a memory, which cues are for."""
+        return self.options.memory != "none"
 
     # -- meta-training
 
@@ -125,7 +138,10 @@ class RL2:
 
         metrics: list[dict[str, Tensor]] = []
         generator = rng.child("minibatches").generator()
-        entropy_weight = at(self.options.entropy_weight, world.progress)
+        entropy_weight = {
+            "action": at(self.options.entropy_weight, world.progress),
+            "option": at(self.options.option_entropy_weight, world.progress),
+        }
         minibatches = min(self.options.minibatches, len(tasks))
         for _ in range(self.options.epochs):
             for rows in torch.randperm(len(tasks), generator=generator).to(self.device).tensor_split(minibatches):
@@ -138,44 +154,55 @@ class RL2:
             "return": float(returns.sum()),
             "first_return": float(returns[0]),
             "last_return": float(returns[-1]),
-        } | logged
+            **logged,
+            **self.policy.usage(trial),
+        }
 
     def _learnable(self, trial: Rollout, trace: float) -> _Trials:
         """Advantages over whole trials: credit flows across the ends of episodes and stops at the end of the trial."""
         moments = self.target_moments.columns(steps := len(trial.valid))
-        value = _by_step(moments.restore, trial.extras["value"]) * trial.valid
-        next_value = torch.cat([value[1:], torch.zeros_like(value[:1])])
         end = ~torch.cat([trial.valid[1:], torch.zeros_like(trial.valid[:1])])  # of the trial, not of an episode
         reward = trial.reward * trial.valid
-        advantage = gae(reward, value, next_value, end, self.options.discount, trace) * trial.valid
-        target = advantage + value
-        moments = moments.update(target.movedim(0, -1), trial.valid.movedim(0, -1), _TARGET_WINDOW)
+        levels, targets = {}, []
+        for name, view in self.policy.views(trial).items():
+            value = _by_step(moments.restore, view.extras["value"]) * trial.valid
+            next_value = torch.cat([value[1:], torch.zeros_like(value[:1])])
+            advantage = gae(reward, value, next_value, end, self.options.discount, trace) * trial.valid
+            targets.append(advantage + value)
+            advantage = standardised(advantage, view.valid)
+            levels[name] = _Level(view.action, view.log_prob, advantage, targets[-1], view.valid)
+        seen, valid = torch.stack(targets), trial.valid.expand(len(targets), *trial.valid.shape)
+        moments = moments.update(seen.movedim(1, -1), valid.movedim(1, -1), _TARGET_WINDOW)
         self.target_moments = tree_map(lambda new, old: torch.cat([new, old[steps:]]), moments, self.target_moments)
         return _Trials(
             inputs=self._scaled(trial.inputs),
-            action=trial.action,
-            log_prob=trial.log_prob,
-            advantage=standardised(advantage, trial.valid),
-            value_target=_by_step(moments.standardise, target),
-            valid=trial.valid,
+            levels={
+                name: replace(level, value_target=_by_step(moments.standardise, level.value_target))
+                for name, level in levels.items()
+            },
         )
 
-    def _update(self, batch: _Trials, entropy_weight: float) -> dict[str, Tensor]:
+    def _update(self, batch: _Trials, entropy_weight: dict[str, float]) -> dict[str, Tensor]:
         """One gradient step on some whole trials, their memory recomputed from the start."""
-        rows, lanes = batch.valid.shape[1:]
-        loss, metrics = ppo_loss(
-            self.policy.unroll(self.params, batch.inputs, self.policy.start(rows, lanes, self.device)),
-            batch.action,
-            batch.log_prob,
-            batch.advantage,
-            batch.value_target,
-            batch.valid,
-            clip=self.options.clip,
-            value_weight=self.options.value_weight,
-            entropy_weight=entropy_weight,
-        )
+        rows, lanes = batch.inputs.obs.shape[1:3]
+        decision = self.policy.unroll(self.params, batch.inputs, self.policy.start(rows, lanes, self.device))
+        total, metrics = torch.zeros((), device=self.device), dict[str, Tensor]()
+        for name, level in batch.levels.items():
+            loss, found = ppo_loss(
+                decision.levels[name],
+                level.action,
+                level.log_prob,
+                level.advantage,
+                level.value_target,
+                level.valid,
+                clip=self.options.clip,
+                value_weight=self.options.value_weight,
+                entropy_weight=entropy_weight[name],
+            )
+            total = total + loss
+            metrics |= {key if name == "action" else f"{name}_{key}": value for key, value in found.items()}
         self._optimiser.zero_grad()
-        loss.backward()
+        total.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.params.values(), self.options.max_grad_norm)
         self._optimiser.step()
         return metrics | {"grad_norm": norm}

@@ -13,13 +13,37 @@ TaskInput = Literal["none", "row", "goal", "onehot"]
 TASK_INPUT = "what the agent is shown of the task: nothing, its row (an oracle), its goal, or a one-hot of train_tasks"
 
 
-class RL2(Settings):
+class Layer(Settings):
+    """Options of the option layer, for agents whose policy may act through it."""
+
+    options: int = Field(0, ge=0, description="options that a master chooses among; 0: none, a flat policy")
+    termination: Literal["fixed", "random", "learned"] = Field(
+        "learned", description="what ends an option: its length, a length drawn when it begins, or what it learned"
+    )
+    option_length: int = Field(
+        10,
+        ge=1,
+        description="steps of an option: exactly, or in the mean, or in the mean at first where it learns to end",
+    )
+    sub_body: tuple[int, ...] | None = Field(
+        (64,),
+        description="hidden layers of the sub-policies, which see the observation alone; none: they are heads beside the "
+        "master's, and see what it sees",
+    )
+    initial_gain: float = Field(
+        0.01, gt=0, description="scale of the first policy's outputs: how different the first options are"
+    )
+
+
+class RL2(Layer):
     """RL²: a recurrent policy learns to learn inside a trial, trained with PPO (Duan et al. 2016, arXiv:1611.02779)."""
 
     configures: ClassVar[str] = "metarl.agents.rl2:RL2"
 
     task_input: TaskInput = Field("none", description=TASK_INPUT)
-    memory: Literal["gru", "lstm"] = Field("gru", description="recurrent memory")
+    memory: Literal["gru", "lstm", "none"] = Field(
+        "gru", description="recurrent memory; none: nothing is remembered, and with one episode it is plain PPO"
+    )
     memory_width: int = Field(64, ge=1, description="units of the memory")
     encoder: tuple[int, ...] = Field((), description="widths of the layers before the memory")
     body: tuple[int, ...] = Field((), description="widths of the layers after the memory")
@@ -40,13 +64,14 @@ class RL2(Settings):
     discount: float = Field(0.99, gt=0, le=1, description="γ, over the whole trial")
     trace: Schedule = Field((0.3, 0.95), description="λ of generalised advantage estimation, over the whole trial")
     entropy_weight: Schedule = Field((0.03, 0.0), description="weight of the entropy bonus")
+    option_entropy_weight: Schedule = Field((0.03, 0.0), description="weight of the entropy of the choice of options")
     value_weight: float = Field(0.5, ge=0, description="weight of the value loss (targets are normalised)")
     max_grad_norm: float = Field(1.0, gt=0, description="gradients are scaled down to this norm")
     normalise_obs: bool = Field(False, description="standardise observations by their running moments")
     normalise_reward: bool = Field(False, description="scale the reward in the cue by its running standard deviation")
 
 
-class MAML(Settings):
+class MAML(Layer):
     """MAML: parameters from which a policy-gradient step on a task goes far (Finn et al. 2017, arXiv:1703.03400).
 
     Variants: MAML with a trust region (TRPO); `fomaml`, first-order; `e-maml`, which also credits exploration (Stadie et al.
@@ -92,6 +117,13 @@ class MAML(Settings):
         "log_likelihood", description="policy gradient of the inner step: the same gradient, another Hessian"
     )
     first_order: bool = Field(False, description="leave out the derivative of the inner gradient")
+    adapted: Literal["master", "all"] = Field(
+        "master", description="what inner steps move where there are options: the master alone, or the options as well"
+    )
+    learn_master: bool = Field(
+        True,
+        description="whether meta-training moves the master that adaptation begins from, too, or the options alone",
+    )
     discount: float = Field(0.99, gt=0, le=1, description="γ, over an episode")
     trace: float = Field(1.0, ge=0, le=1, description="λ of generalised advantage estimation")
 
