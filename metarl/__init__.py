@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from metarl.errors import Mistake
     from metarl.evaluation import Scores, combine, evaluate
     from metarl.find import Settings
+    from metarl.loading import load
     from metarl.recording import Recording, recorded
     from metarl.rng import Rng
-    from metarl.run import build, load, train
+    from metarl.run import build, train
     from metarl.session import Session
     from metarl.training import Update, learn
     from metarl.types import Spec, Step, Tasks
@@ -31,9 +32,10 @@ _HOME = {
     "metarl.errors": ("Mistake",),
     "metarl.evaluation": ("Scores", "combine", "evaluate"),
     "metarl.find": ("Settings",),
+    "metarl.loading": ("load",),
     "metarl.recording": ("Recording", "recorded"),
     "metarl.rng": ("Rng",),
-    "metarl.run": ("build", "load", "train"),
+    "metarl.run": ("build", "train"),
     "metarl.session": ("Session",),
     "metarl.training": ("Update", "learn"),
     "metarl.types": ("Spec", "Step", "Tasks"),

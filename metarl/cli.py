@@ -184,7 +184,8 @@ def infer(
     """Draw what a run's agent inferred of tasks, episode by episode, beside what they are."""
     from metarl.inference import infer as ask
     from metarl.latent_plot import inference_picture
-    from metarl.run import load, train_set
+    from metarl.loading import load
+    from metarl.run import train_set
 
     loaded = load(run)
     config, family = loaded.config, loaded.family()

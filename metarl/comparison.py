@@ -10,7 +10,8 @@ from metarl.config import Config
 from metarl.errors import Mistake
 from metarl.evaluation import Scores, combine
 from metarl.find import names
-from metarl.run import Loaded, load, score
+from metarl.loading import Loaded, load
+from metarl.run import score
 
 
 def runs(path: str | Path) -> list[Path]:

@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 from metarl.errors import Mistake, nearest
 
-Kind = Literal["family", "agent"]
+Kind = Literal["family", "agent", "option"]
 _NOT_THEIRS = (
     "<frozen",
     f"{Path(__file__).parent}/",
@@ -85,11 +85,20 @@ def find(kind: Kind, name: str) -> Found:
         Mistake: nothing of that name, or its file or module does not import.
     """
     if ":" in name:
-        return _found(kind, name, _from_file(kind, name) if ".py:" in name else _from_module(kind, name))
+        return _found(kind, name, own(kind, name))
     points = [point for point in entry_points(group=GROUP[kind]) if point.name == name]
     if not points:
         raise Mistake(f"{kind} {name!r} is unknown: {nearest(name, names(kind))} (or give path/to/file.py:Class)")
     return _found(kind, name, _from_module(kind, points[0].value))
+
+
+def own(kind: Kind, name: str) -> Any:
+    """What somebody wrote: the thing called ``path/to/file.py:Name`` or ``package.module:Name``.
+
+    Raises:
+        Mistake: there is none, or its file or module does not import.
+    """
+    return _from_file(kind, name) if ".py:" in name else _from_module(kind, name)
 
 
 def _found(kind: Kind, name: str, thing: Any) -> Found:

@@ -19,7 +19,7 @@ options and one whose actions are actions, and whatever learns from one process 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -31,47 +31,67 @@ from metarl.agent import Mode
 from metarl.agents import settings
 from metarl.buffer import Rollout
 from metarl.distribution import Categorical
+from metarl.errors import Mistake
 from metarl.perceptron import affine, named, orthogonal, part
 from metarl.policy import Decision, Policy, State
 from metarl.rng import Streams
-from metarl.types import Acted, Inputs, Params, Running, replace, tree
+from metarl.segments import usage
+from metarl.skills import Learned, Skills, ready
+from metarl.types import Acted, Inputs, Params, Running, Spec, one_hot, replace, tree
 
 _NEVER = -1e9  # log-probability of what cannot be; finite, so that 0 · log 0 is 0
 _HEAD_GAIN = 0.01
 
 
-def layered(policy: Policy, options: settings.Layer) -> AnyPolicy:
-    """The policy itself, or, where `options` ask for some, one that acts through them in its place."""
+def layered(policy: Policy, options: settings.Layer, spec: Spec) -> AnyPolicy:
+    """The policy itself, or, where `options` ask for some, one that acts through them in its place.
+
+    Raises:
+        Mistake: options that are to be ready and are not there, or cannot act in such a family.
+    """
     policy = replace(policy, initial_gain=options.initial_gain)
-    if not options.options:
+    if not options.options and not options.ready_made:
         return policy
-    widened = replace(policy, sets=options.options)
+    skills = ready(options.ready_made, spec) if options.ready_made else None
+    count = options.options if skills is None else skills.count
+    widened = replace(policy, sets=count)
     trunk, sub = widened, None
-    if options.sub_body is not None:
+    if skills is not None:
+        trunk = replace(widened, action_head=False)
+    elif options.sub_body is not None:
         trunk = replace(widened, action_head=False)
         sub = replace(
             widened, input_width=policy.obs_width, encoder=(), body=options.sub_body, memory="none",
             value_head=False, pair_input=False, readout="linear",
         )  # fmt: skip
-    return OptionPolicy(options.options, trunk, sub, options.termination, options.option_length)
+    if policy.memory != "none" and count > 1:
+        trunk = replace(trunk, input_width=trunk.input_width + count)
+    return OptionPolicy(count, trunk, sub, skills, options.termination, options.option_length)
+
+
+def skills_of(policy: AnyPolicy, params: Params, scaled: Callable[[Inputs], Inputs]) -> Skills | None:
+    """What a policy does, as options for others: its own options, or itself as one; None if it needs more than obs."""
+    if isinstance(policy, OptionPolicy):
+        if policy.sub is None:
+            return policy.skills
+        own = part(params, "sub")
+        return Learned(policy.sub, own, scaled, part(own, "termination"))
+    alone = policy.memory == "none" and policy.input_width == policy.obs_width
+    return Learned(policy, params, scaled) if alone else None
 
 
 @tree
 class Hierarchy:
     """What an option policy says about one or many time steps, given the options that run there."""
 
-    option: Decision  # π̂(o | s, o′), and what the state is worth before the option is drawn
-    action: Decision  # π(a | s, o), and what the state is worth with the option
+    levels: dict[str, Decision]
+    """On each process of `OptionPolicy.views`: ``option``, π̂(o | s, o′), and what the state is worth before the option is
+    drawn; ``action``, π(a | s, o), and what it is worth with the option, where the options are not ready."""
 
     @property
     def heads(self) -> Params:
-        """Of the pair that is drawn."""
-        return {"option": self.option.heads["option"], **self.action.heads}
-
-    @property
-    def levels(self) -> dict[str, Decision]:
-        """The decisions on each process of `OptionPolicy.views`."""
-        return {"option": self.option, "action": self.action}
+        """Of all that is drawn, side by side."""
+        return {name: head for level in self.levels.values() for name, head in level.heads.items()}
 
 
 @dataclass(frozen=True)
@@ -84,7 +104,8 @@ class OptionPolicy:
 
     count: int  # L
     trunk: Policy  # sees everything and remembers; its features choose options and tell their worth
-    sub: Policy | None  # what options do, from the observation alone; None: heads of the trunk
+    sub: Policy | None  # what options do, from the observation alone; None: heads of the trunk, or what is ready
+    skills: Skills | None  # options that are ready
     termination: Literal["fixed", "random", "learned"]
     length: int
     """Steps of an option: exactly; or in the mean, uniform on 1 … 2·length − 1; or in the mean before anything is learned."""
@@ -123,51 +144,53 @@ class OptionPolicy:
         `begins` [N, M] bool: where an episode begins, and with it an option.
         """
         *held, before, left = state
-        over = begins if self.termination == "learned" else begins | (left == 0)
-        features, held_after = self.trunk.attend(params, inputs, tuple(held))
+        features, held_after = self.trunk.attend(params, self._told(inputs, before), tuple(held))
         acting, heads, worth = self._read(params, features, inputs.obs)
+        over = begins if self.termination == "learned" else begins | (left == 0)
+        if self.skills is not None:
+            over = over | _of(before, self.skills.ends(inputs.obs, noise.aside.aside, counter))
         options = self._options(params, features, acting, before, over)
         draws = noise.aside.uniform(counter, 2)
         option = options.at(draws[..., :1]) if mode == "sample" else options.mode()
         left = torch.where(over, self._steps(draws[..., 1]), left) - 1
 
-        actions = Decision(self._chosen(heads, option)).actions
-        action = actions.sample(noise, counter) if mode == "sample" else actions.mode()
-        option_log_prob = options.log_prob(option)
-        extras = {"option_log_prob": option_log_prob}
+        log_prob = options.log_prob(option)
+        extras = {"option_log_prob": log_prob}
         if worth is not None:
             extras["option_value"] = (options.logits.exp() * worth).sum(-1)
             extras["value"] = _of(option, worth)
-        return Acted(
-            replace(inputs, option=Running(before, over, option)),
-            action,
-            option_log_prob + actions.log_prob(action),
-            extras,
-        ), (*held_after, option, left)
+        if self.skills is not None:
+            action = _of(option, self.skills.act(inputs.obs, noise.aside.aside, counter))
+        else:
+            actions = Decision(self._chosen(heads, option)).actions
+            action = actions.sample(noise, counter) if mode == "sample" else actions.mode()
+            log_prob = log_prob + actions.log_prob(action)
+        inputs = replace(inputs, option=Running(before, over, option))
+        return Acted(inputs, action, log_prob, extras), (*held_after, option, left)
 
     def attend(self, params: Params, inputs: Inputs, state: State) -> tuple[Tensor, State]:
         """Remember a step that somebody else took; what ran there is not known."""
-        features, held = self.trunk.attend(params, inputs, state[:-2])
+        features, held = self.trunk.attend(params, self._told(inputs, state[-2]), state[:-2])
         return features, (*held, *state[-2:])
 
     def unroll(self, params: Params, inputs: Inputs, state: State) -> Hierarchy:
         """A whole sequence from its start, with the options that ran in it: inputs [T, N, M, …] → [T, N, M]."""
         assert inputs.option is not None
         running = inputs.option
-        features = self.trunk.recall(params, inputs, state[:-2])
+        features = self.trunk.recall(params, self._told(inputs, running.before), state[:-2])
         acting, heads, worth = self._read(params, features, inputs.obs)
         options = self._options(params, features, acting, running.before, running.over)
-        above = below = None
-        if worth is not None:
-            above, below = (options.logits.exp() * worth).sum(-1).detach(), _of(running.option, worth)
-        return Hierarchy(
-            Decision({"option": options.logits}, above), Decision(self._chosen(heads, running.option), below)
-        )
+        before = None if worth is None else (options.logits.exp() * worth).sum(-1)
+        after = None if worth is None else _of(running.option, worth)
+        if self.skills is not None:
+            return Hierarchy({"option": Decision({"option": options.logits}, before)})
+        above = Decision({"option": options.logits}, None if before is None else before.detach())  # q learns below
+        return Hierarchy({"option": above, "action": Decision(self._chosen(heads, running.option), after)})
 
     # -- as agents know it
 
     def views(self, rollout: Rollout) -> dict[str, Rollout]:
-        """The two decision processes of DAC on the same steps.
+        """The two decision processes of DAC on the same steps; the first alone where options are ready.
 
         In the first, actions are options and the state has the option that ran before; where options have their lengths,
         nothing is decided while one runs, and `valid` is False there. In the second, the state has the option.
@@ -176,21 +199,24 @@ class OptionPolicy:
         assert running is not None
         log_prob = extras["option_log_prob"]
         decides = rollout.valid if self.termination == "learned" else rollout.valid & running.over
-        return {
-            "option": replace(
-                rollout,
-                action=running.option,
-                log_prob=log_prob,
-                valid=decides,
-                extras={"value": extras["option_value"]},
-            ),
-            "action": replace(rollout, log_prob=rollout.log_prob - log_prob, extras={"value": extras["value"]}),
-        }
+        above = replace(
+            rollout, action=running.option, log_prob=log_prob, valid=decides, extras={"value": extras["option_value"]}
+        )
+        if self.skills is not None:
+            return {"option": above}
+        below = replace(rollout, log_prob=rollout.log_prob - log_prob, extras={"value": extras["value"]})
+        return {"option": above, "action": below}
 
-    def drawn(self, rollout: Rollout) -> tuple[Tensor, Tensor]:
-        """What its distributions were asked for: options and actions."""
-        assert rollout.inputs.option is not None
-        return rollout.inputs.option.option, rollout.action
+    def drawn(self, rollout: Rollout) -> Tensor | tuple[Tensor, Tensor]:
+        """What its distributions were asked for: options, and actions where options are not ready.
+
+        Raises:
+            Mistake: nobody knows which options ran.
+        """
+        if rollout.inputs.option is None:
+            raise Mistake("replay: recorded episodes do not say which options ran, which this agent learns from")
+        option = rollout.inputs.option.option
+        return option if self.skills is not None else (option, rollout.action)
 
     def of_master(self, names: Iterable[str]) -> set[str]:
         """Which of the parameters choose options and do nothing else."""
@@ -202,6 +228,13 @@ class OptionPolicy:
         return usage(rollout, self.count)
 
     # -- parts
+
+    def _told(self, inputs: Inputs, before: Tensor) -> Inputs:
+        """What the trunk sees: a memory is told which option ran, which is the master's own last action."""
+        if self.trunk.memory == "none" or self.count == 1:
+            return inputs
+        ran = one_hot(before, self.count).to(inputs.obs.dtype)
+        return replace(inputs, latent=ran if inputs.latent is None else torch.cat([inputs.latent, ran], -1))
 
     def _read(self, params: Params, features: Tensor, obs: Tensor) -> tuple[Tensor, Params, Tensor | None]:
         """What terminations are read from [..., F]; heads of all sub-policies side by side; q(·, o) [..., L]."""
@@ -216,16 +249,15 @@ class OptionPolicy:
     def _options(self, params: Params, features: Tensor, acting: Tensor, before: Tensor, over: Tensor) -> Categorical:
         """π̂(· | s, before), normalised: [..., L]."""
         fresh = affine(features, params["option.weight"], params["option.bias"]).log_softmax(-1)
-        ends = torch.where(over, 0.0, _NEVER)
-        goes_on = torch.where(over, _NEVER, 0.0)
+        same = before.unsqueeze(-1) == torch.arange(self.count, device=before.device)
         if self.termination == "learned":
             name = "termination" if self.sub is None else "sub.termination"
-            beta = _of(before, affine(acting, params[f"{name}.weight"], params[f"{name}.bias"]))
-            ends = torch.where(over, 0.0, logsigmoid(beta))
-            goes_on = torch.where(over, _NEVER, logsigmoid(-beta))
-        same = before.unsqueeze(-1) == torch.arange(self.count, device=before.device)
-        kept = torch.where(same, goes_on.unsqueeze(-1), _NEVER)
-        return Categorical(torch.logaddexp(ends.unsqueeze(-1) + fresh, kept))
+            beta = _of(before, affine(acting, params[f"{name}.weight"], params[f"{name}.bias"])).unsqueeze(-1)
+            drawn = logsigmoid(beta) + fresh
+            going_on = torch.where(same, torch.logaddexp(logsigmoid(-beta), drawn), drawn)
+        else:
+            going_on = torch.where(same, 0.0, _NEVER).to(fresh.dtype)
+        return Categorical(torch.where(over.unsqueeze(-1), fresh, going_on))
 
     def _steps(self, share: Tensor) -> Tensor:
         """How long options last that begin here: share [N, M] uniform on (0, 1) → [N, M] int64."""
@@ -245,74 +277,6 @@ class OptionPolicy:
 
 
 AnyPolicy = Policy | OptionPolicy
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# What options did
-
-
-@tree
-class Segments:
-    """A rollout folded into decisions: one for every stretch of steps for which an option ran."""
-
-    option: Tensor  # [S, N, M] int64
-    duration: Tensor  # [S, N, M] int64, in steps; 0 where there are no more
-    reward: Tensor  # [S, N, M] Σ γⁱ r over the stretch
-    ended: Tensor  # [S, N, M] bool: an episode ended with it
-
-
-def segments(rollout: Rollout, discount: float = 1.0) -> Segments:
-    """Fold steps into decisions::
-
-        option  1 1 1 0 0 1 1        option    1 0 1
-        reward  a b c d e f g   →    reward    a + γ b + γ² c,  d + γ e,  f + γ g
-
-    An option that ends and is chosen again begins a new stretch, where its length tells that it ended.
-
-    Returns:
-        What a semi-Markov process is made of (Sutton et al. 1999): its return is that of the steps,
-        ``discounted_returns(reward, ended, discount ** duration)``.
-    """
-    running = rollout.inputs.option
-    assert running is not None
-    begins = (running.over | (running.option != running.before)) & rollout.valid
-    number = begins.long().cumsum(0) - 1
-    shape = (int(number.max()) + 1, *number.shape[1:])
-    time = torch.arange(len(number), device=number.device).view(-1, 1, 1).expand_as(number)
-    first = torch.cummax(torch.where(begins, time, 0), 0).values
-    weighted = rollout.reward * discount ** (time - first) * rollout.valid
-
-    def fold(x: Tensor) -> Tensor:
-        return torch.zeros(shape, dtype=x.dtype, device=x.device).scatter_add_(0, number, x)
-
-    return Segments(
-        option=fold(running.option * begins),
-        duration=fold(rollout.valid.long()),
-        reward=fold(weighted),
-        ended=fold((rollout.done & rollout.valid).long()) > 0,
-    )
-
-
-def usage(rollout: Rollout, count: int) -> dict[str, float]:
-    """How `count` options were used.
-
-    Returns:
-        ``usage_o``, the share of steps that each option ran; ``usage_entropy`` of these shares, in nats;
-        ``option_duration``, mean steps of a stretch; ``switch_rate``, how often one option followed another, a step at
-        which an episode does not begin.
-    """
-    running, valid = rollout.inputs.option, rollout.valid
-    assert running is not None
-    shares = torch.bincount(running.option[valid], minlength=count) / valid.sum()
-    durations = segments(rollout).duration
-    inside = valid & ~torch.cat([torch.ones_like(valid[:1]), rollout.done[:-1]])
-    switches = (running.option != running.before) & inside
-    return {
-        **{f"usage_{o}": float(share) for o, share in enumerate(shares)},
-        "usage_entropy": float(torch.special.entr(shares).sum()),
-        "option_duration": float(durations.sum() / (durations > 0).sum()),
-        "switch_rate": float(switches.sum() / inside.sum().clamp(min=1)),
-    }
 
 
 def _of(option: Tensor, each: Tensor) -> Tensor:

@@ -13,7 +13,8 @@ from metarl.env import Family, make_family
 from metarl.errors import Mistake, nearest
 from metarl.film import film
 from metarl.find import names
-from metarl.run import load, train_set
+from metarl.loading import load
+from metarl.run import train_set
 from metarl.types import Tasks
 
 

@@ -15,7 +15,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,16 +23,18 @@ from typing import Any
 import torch
 
 from metarl import checkpoint
-from metarl.agent import Agent, Mode, make_agent
-from metarl.config import Config, load_config, parse, to_dict, to_yaml
+from metarl.agent import Agent, Mode
+from metarl.config import Config, load_config, to_dict, to_yaml
+from metarl.counters import LIMITS, Counters
 from metarl.env import Family, build_family
 from metarl.errors import Mistake
 from metarl.evaluation import Scores, evaluate
 from metarl.find import find
+from metarl.loading import built, checkpoint_path, load
 from metarl.log import Display, MetricsLog
 from metarl.rng import Rng
 from metarl.rollout import TrainingWorld, rounds
-from metarl.training import LIMITS, Counters, Update, learn
+from metarl.training import Update, learn
 from metarl.types import Spec, Tasks, replace
 
 _PACKAGES = ("metarl", "torch", "mujoco", "gymnasium", "numpy", "metaworld", "gymnasium-robotics", "minigrid")
@@ -61,10 +63,10 @@ def build(config: Config) -> tuple[Family, Agent]:
         )
     torch.set_num_threads(config.threads)
     family = build_family(find("family", config.family.name), config.family.options)
-    agent = _agent(config, _shown_spec(config, family.spec))
+    agent = built(config, _shown_spec(config, family.spec))
     rounds(agent, config.episodes)
     if config.warm_start is not None:
-        agent.warm_start(checkpoint.load(_checkpoint_path(config.warm_start))["agent"])
+        agent.warm_start(checkpoint.load(checkpoint_path(config.warm_start))["agent"])
     return family, agent
 
 
@@ -76,39 +78,6 @@ def train_set(config: Config, family: Family) -> Tasks | None:
     return replace(tasks, index=torch.arange(len(tasks)), copy=None)
 
 
-@dataclass(frozen=True)
-class Loaded:
-    """A trained agent and all that belongs to it."""
-
-    agent: Agent
-    spec: Spec
-    config: Config
-    counters: Counters
-
-    def family(self) -> Family:
-        """The family that it was trained on."""
-        return build_family(find("family", self.config.family.name), self.config.family.options)
-
-
-def load(path: str | Path) -> Loaded:
-    """The agent of a run folder (its best checkpoint) or of a checkpoint file.
-
-    Raises:
-        Mistake: nothing there that can be loaded.
-    """
-    content = checkpoint.load(_checkpoint_path(Path(path)))
-    config = parse(content["config"], where=str(path))
-    spec = Spec(**content["spec"])
-    agent = _agent(config, spec)
-    agent.load_state_dict(content["agent"])
-    return Loaded(agent, spec, config, Counters(**content["counters"]))
-
-
-def _agent(config: Config, spec: Spec) -> Agent:
-    options = config.agent.options.model_dump()
-    return make_agent(config.agent.name, spec, config.seed, config.device, **options)
-
-
 def _shown_spec(config: Config, spec: Spec) -> Spec:
     """The spec as the agent meets it: a one-hot of the task is as wide as the fixed training set."""
     if getattr(config.agent.options, "task_input", "none") != "onehot":
@@ -116,16 +85,6 @@ def _shown_spec(config: Config, spec: Spec) -> Spec:
     if config.train_tasks is None:
         raise Mistake("agent.task_input: onehot needs a fixed training set; set train_tasks")
     return replace(spec, task_width=config.train_tasks)
-
-
-def _checkpoint_path(path: Path) -> Path:
-    """A checkpoint file itself, or that of a run folder: the best one, or the latest before there is a best."""
-    if not path.is_dir():
-        return path
-    for name in ("best", "latest", "previous"):
-        if (found := path / "checkpoints" / f"{name}.pt").is_file():
-            return found
-    raise Mistake(f"{path} is no run folder: it has no checkpoints")
 
 
 # ---------------------------------------------------------------------------------------------------------------------

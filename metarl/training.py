@@ -8,33 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from metarl.agent import Agent
+from metarl.counters import BEGINNING, Counters
 from metarl.rng import Rng
 from metarl.rollout import TrainingWorld
-
-LIMITS = ("env_steps", "iterations", "minutes")
-"""What may change when a run is resumed."""
-
-
-@dataclass(frozen=True)
-class Counters:
-    """How far training has come."""
-
-    iterations: int = 0
-    env_steps: int = 0
-    seconds: float = 0.0
-
-    def progress(self, env_steps: int | None, iterations: int | None, minutes: float | None) -> float:
-        """The share of the nearest limit that is used up: at 1, training is over."""
-        shares = [
-            used / limit
-            for used, limit in (
-                (self.env_steps, env_steps),
-                (self.iterations, iterations),
-                (self.seconds / 60, minutes),
-            )
-            if limit is not None
-        ]
-        return max(shares, default=0.0)
 
 
 @dataclass(frozen=True)
@@ -54,7 +30,7 @@ def learn(
     env_steps: int | None = None,
     iterations: int | None = None,
     minutes: float | None = None,
-    start: Counters = Counters(),
+    start: Counters = BEGINNING,
 ) -> Iterator[Update]:
     """Iterate until the first limit is reached; each iteration's chance is addressed by its number alone."""
     counters = start

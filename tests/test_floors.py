@@ -11,17 +11,17 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 FLOORS = {
-    0: "errors returns rng rule stats",
+    0: "counters errors returns rng rule stats",
     1: "adapters.spaces checkpoint find types",
-    2: "adapters.lanes adapters.registration buffer config distribution figure log moments perceptron posterior video",
-    3: "adapters.batch adapters.mujoco adapters.workers agent agents.settings agents.strategy_settings env memory "
-    "recording replay",
-    4: "adapters.base adapters.shown agents.strategy catalogue policy rollout session",
-    5: "adapters.gymnasium adapters.vector agents.bandits agents.mdps evaluation optim options probe training",
-    6: "adapters.sb3 agents.pearl agents.rl2 contract curvature film inference offers repetition run",
-    7: "adaptation check comparison latent_plot plot",
-    8: "agents.maml render",
-    9: "cli",
+    2: "adapters.lanes adapters.mujoco adapters.registration agents.strategy_settings buffer config distribution "
+    "figure log moments perceptron posterior video",
+    3: "adapters.batch adapters.workers agent agents.settings env memory recording replay segments timeline",
+    4: "adapters.base adapters.shown agents.strategy catalogue ground loading policy rollout session",
+    5: "adapters.gymnasium adapters.vector agents.bandits agents.mdps evaluation optim probe skills training",
+    6: "adapters.sb3 agents.pearl contract film inference offers options repetition run",
+    7: "agents.rl2 check comparison curvature latent_plot plot",
+    8: "adaptation render",
+    9: "agents.maml cli",
     10: "__init__ __main__ agents.__init__ adapters.__init__",
 }
 """Floor → its modules, below `metarl`. A new module goes to the lowest floor that is above all that it imports."""

@@ -20,9 +20,10 @@ from metarl.errors import Mistake
 from metarl.evaluation import evaluate
 from metarl.inference import Inference, infer
 from metarl.latent_plot import inference_picture
+from metarl.loading import load
 from metarl.rng import Rng
 from metarl.rollout import collect
-from metarl.run import load, train, train_set
+from metarl.run import train, train_set
 from metarl.types import View, replace
 
 TINY = {"encoder": [16], "body": [16], "latent_width": 3}

@@ -17,9 +17,10 @@ from metarl.buffer import Rollout
 from metarl.config import load_config, parse
 from metarl.env import make_family
 from metarl.errors import Mistake
+from metarl.loading import load
 from metarl.log import read_metrics
 from metarl.rng import Rng
-from metarl.run import build, load, score, train, train_set
+from metarl.run import build, score, train, train_set
 from metarl.types import Inputs, replace
 
 # ---------------------------------------------------------------------------------------------------------------------

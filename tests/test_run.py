@@ -18,8 +18,9 @@ from helpers import same
 from metarl import checkpoint, log
 from metarl.config import load_config, parse, to_dict
 from metarl.errors import Mistake
+from metarl.loading import load
 from metarl.log import read_metrics
-from metarl.run import build, load, train
+from metarl.run import build, train
 
 SMALL = {
     "agent": {"name": "rl2", "memory_width": 8, "trials": 12, "minibatches": 2, "epochs": 2, "normalise_reward": True},

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 from helpers import CPU, Ragged
 
+from metarl.counters import Counters
 from metarl.rng import Rng
 from metarl.rollout import TrainingWorld
-from metarl.training import Counters, learn
+from metarl.training import learn
 
 
 class Recording:

@@ -24,10 +24,11 @@ from metarl.config import at
 from metarl.curvature import Near, gradients, leaves, near, products
 from metarl.distribution import from_heads
 from metarl.optim import standardised, trust_region_step
-from metarl.options import layered
+from metarl.options import layered, skills_of
 from metarl.policy import Policy, check_shapes
 from metarl.returns import discounted_returns, gae, linear_baseline
 from metarl.rng import Rng, Streams
+from metarl.skills import Skills
 from metarl.types import Acted, Belief, Inputs, Params, Spec, View, first_cue, replace, tree, tree_map, where
 
 _INNER_LOSSES = {"log_likelihood": log_likelihood, "likelihood_ratio": likelihood_ratio}
@@ -78,14 +79,16 @@ class MAML:
             value_head=False,
             obs_width=spec.obs_width,
         )
-        self.policy = layered(flat, options)
+        self.policy = layered(flat, options, spec)
         params = self.policy.init(rng.child("weights").generator())
         master = self.policy.of_master(params)
         self._moved = set(params) if options.adapted == "all" else master
         fixed = set() if options.learn_master else master
         if options.learn_step_sizes:
             params |= {
-                STEP_SIZE + name: torch.full_like(params[name], options.step_sizes[0]) for name in sorted(self._moved)
+                STEP_SIZE + name: torch.full_like(params[name], options.step_sizes[0])
+                for name in params
+                if name in self._moved
             }
         self._learned = [name for name in params if name not in fixed]
         self._begin_from(params)
@@ -133,6 +136,10 @@ class MAML:
             return Inputs(obs, task=shown)
         begins = cue[..., -1:]
         return Inputs(obs, cue=torch.cat([cue[..., :-1] * (1 - begins), begins], dim=-1), task=shown)
+
+    def skills(self) -> Skills | None:
+        """What it does, as options for other agents."""
+        return skills_of(self.policy, self._policy_params, lambda inputs: inputs)
 
     # -- meta-training
 

@@ -20,10 +20,11 @@ from metarl.buffer import Rollout
 from metarl.config import at
 from metarl.moments import Moments
 from metarl.optim import ppo_loss, standardised
-from metarl.options import layered
+from metarl.options import layered, skills_of
 from metarl.policy import Policy, check_shapes
 from metarl.returns import gae
 from metarl.rng import Rng, Streams
+from metarl.skills import Skills
 from metarl.types import Acted, Belief, Inputs, Params, Spec, View, first_cue, replace, tree, tree_map, where
 
 _TARGET_WINDOW = 10.0  # the moments of the value targets remember about so many iterations
@@ -76,7 +77,7 @@ class RL2:
             pair_input=options.pair_input,
             readout=options.readout,
         )
-        self.policy = layered(flat, options)
+        self.policy = layered(flat, options, spec)
         self.params: Params = {}
         self._optimise(self.policy.init(rng.child("weights").generator()))
         self.obs_moments = Moments.unknown(spec.obs_width, device)
@@ -124,6 +125,10 @@ class RL2:
     def _remembers(self) -> bool:
         """Whether there is a memory, which cues are for."""
         return self.options.memory != "none"
+
+    def skills(self) -> Skills | None:
+        """What it does, as options for other agents."""
+        return skills_of(self.policy, self.params, self._scaled)
 
     # -- meta-training
 

@@ -17,6 +17,10 @@ class Layer(Settings):
     """Options of the option layer, for agents whose policy may act through it."""
 
     options: int = Field(0, ge=0, description="options that a master chooses among; 0: none, a flat policy")
+    ready_made: tuple[str, ...] = Field(
+        (),
+        description="options that are ready and are not learned instead: runs, or path/to/file.py:Class of one's own",
+    )
     termination: Literal["fixed", "random", "learned"] = Field(
         "learned", description="what ends an option: its length, a length drawn when it begins, or what it learned"
     )
@@ -76,7 +80,9 @@ class MAML(Layer):
 
     Variants: MAML with a trust region (TRPO); `fomaml`, first-order; `e-maml`, which also credits exploration (Stadie et al.
     2018, arXiv:1803.01118); `promp` (Rothfuss et al. 2019, arXiv:1810.06784); `meta-sgd`, which learns the step sizes (Li
-    et al. 2017, arXiv:1707.09835); `reptile` (Nichol et al. 2018, arXiv:1803.02999).
+    et al. 2017, arXiv:1707.09835); `reptile` (Nichol et al. 2018, arXiv:1803.02999). With options: `famp`, whose inner steps
+    move the master alone, from where it always begins (Kuric & van Hoof 2023, arXiv:2212.11726); `mlsh`, which relearns the
+    master for every task and improves the sub-policies under it, first-order (Frans et al. 2018, arXiv:1710.09767).
     """
 
     configures: ClassVar[str] = "metarl.agents.maml:MAML"
@@ -87,9 +93,18 @@ class MAML(Layer):
         "promp": {"inner_loss": "likelihood_ratio", "outer": "ppo"},
         "meta-sgd": {"learn_step_sizes": True},
         "reptile": {"outer": "reptile"},
+        "famp": {"options": 4, "learn_master": False, "inner_loss": "likelihood_ratio"},
+        "mlsh": {
+            "options": 2,
+            "termination": "fixed",
+            "learn_master": False,
+            "first_order": True,
+            "outer": "ppo",
+            "clip": 0.2,
+        },
     }
 
-    variant: Literal["maml", "fomaml", "e-maml", "promp", "meta-sgd", "reptile"] = Field(
+    variant: Literal["maml", "fomaml", "e-maml", "promp", "meta-sgd", "reptile", "famp", "mlsh"] = Field(
         "maml", description="whose defaults the other options take"
     )
     task_input: TaskInput = Field("none", description=TASK_INPUT)

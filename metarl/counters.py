@@ -1,0 +1,34 @@
+"""How far a training has come, and the limits that end it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+LIMITS = ("env_steps", "iterations", "minutes")
+"""What may change when a run is resumed."""
+
+
+@dataclass(frozen=True)
+class Counters:
+    """How far training has come."""
+
+    iterations: int = 0
+    env_steps: int = 0
+    seconds: float = 0.0
+
+    def progress(self, env_steps: int | None, iterations: int | None, minutes: float | None) -> float:
+        """The share of the nearest limit that is used up: at 1, training is over."""
+        shares = [
+            used / limit
+            for used, limit in (
+                (self.env_steps, env_steps),
+                (self.iterations, iterations),
+                (self.seconds / 60, minutes),
+            )
+            if limit is not None
+        ]
+        return max(shares, default=0.0)
+
+
+BEGINNING = Counters()
+"""Nothing was done yet."""

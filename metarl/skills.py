@@ -1,0 +1,163 @@
+"""Options that are ready: what a trained run does, or what somebody wrote, to be chosen and never to be changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from metarl.distribution import Categorical
+from metarl.errors import Mistake
+from metarl.find import own
+from metarl.loading import load
+from metarl.perceptron import affine
+from metarl.policy import Policy
+from metarl.rng import Streams
+from metarl.types import Inputs, Params, Spec
+
+
+class Option(Protocol):
+    """One option of one's own, for all lanes at once, wherever it runs; its constructor takes the family's `Spec`."""
+
+    def act(self, obs: Tensor, noise: Streams, counter: int) -> Tensor:
+        """obs [N, M, O] → actions [N, M] int64, or [N, M, A] in [−1, 1]; all chance comes from `noise` at `counter`."""
+
+    def ends(self, obs: Tensor) -> Tensor:
+        """obs [N, M, O] that it led to → [N, M] bool: whether it is over there."""
+
+
+class Skills(Protocol):
+    """L options side by side."""
+
+    count: int
+
+    def act(self, obs: Tensor, noise: Streams, counter: int) -> Tensor:
+        """obs [N, M, O] → what each would do, [N, M, L] or [N, M, L, A]."""
+
+    def ends(self, obs: Tensor, noise: Streams, counter: int) -> Tensor:
+        """obs [N, M, O] → whether each is over there, [N, M, L] bool."""
+
+
+def ready(names: Sequence[str], spec: Spec) -> Skills:
+    """The options called `names`, one after another: those of runs, and ``path/to/file.py:Class`` of one's own.
+
+    A run of an agent with options gives them all; that of a flat one that sees the observation alone is one option.
+
+    Raises:
+        Mistake: nothing of that name, or nothing that can act in such a family as an option.
+    """
+    parts = [_of_file(name, spec) if ":" in name else _of_run(name, spec) for name in names]
+    return parts[0] if len(parts) == 1 else _Together(parts)
+
+
+def _of_run(path: str, spec: Spec) -> Skills:
+    loaded = load(Path(path))
+    there, here = ((s.obs_width, s.action_width, s.discrete) for s in (loaded.spec, spec))
+    if there != here:
+        raise Mistake(
+            f"ready_made: {path} was trained on {loaded.spec.name}, whose observations or actions are others than those of "
+            f"{spec.name}; name a run on a family of the same shape"
+        )
+    offered = getattr(loaded.agent, "skills", None)
+    found: Skills | None = None if offered is None else offered()
+    if found is None:
+        raise Mistake(
+            f"ready_made: what {path} does depends on more than the observation; name a run with options whose sub_body is "
+            "given, or one of a flat agent without memory that is shown no task"
+        )
+    return found
+
+
+def _of_file(name: str, spec: Spec) -> Skills:
+    made: Any = own("option", name)
+    option = made(spec) if isinstance(made, type) else made
+    for method in ("act", "ends"):
+        if not callable(getattr(option, method, None)):
+            raise Mistake(f"ready_made: {name} has no method {method}; see metarl.skills.Option")
+    return _Own(option, name, spec)
+
+
+class Learned:
+    """The options of a policy that sees the observation alone: one of each of its sets of heads."""
+
+    def __init__(
+        self, policy: Policy, params: Params, scaled: Callable[[Inputs], Inputs], termination: Params | None = None
+    ) -> None:
+        """`scaled`: observations as the policy takes them; `termination`: of features; None or empty: they do not end."""
+        self.count = policy.sets
+        self._policy, self._params, self._scaled, self._termination = policy, params, scaled, termination
+
+    def act(self, obs: Tensor, noise: Streams, counter: int) -> Tensor:
+        inputs, features = self._features(obs)
+        heads = self._policy.decide(self._params, features, inputs.obs).heads
+        each: Tensor = heads["action"].unflatten(-1, (self.count, -1))
+        if self._policy.discrete:
+            return Categorical(each).at(noise.uniform(counter, self.count).unsqueeze(-1))
+        normal = noise.normal(counter, heads["action"].shape[-1]).unflatten(-1, (self.count, -1))
+        return each + heads["log_std"].exp().unflatten(-1, (self.count, -1)) * normal
+
+    def ends(self, obs: Tensor, noise: Streams, counter: int) -> Tensor:
+        if not self._termination:
+            return torch.zeros(*obs.shape[:2], self.count, dtype=torch.bool, device=obs.device)
+        beta = affine(self._features(obs)[1], self._termination["weight"], self._termination["bias"]).sigmoid()
+        return noise.aside.uniform(counter, self.count) < beta
+
+    def _features(self, obs: Tensor) -> tuple[Inputs, Tensor]:
+        inputs = self._scaled(Inputs(obs))
+        return inputs, self._policy.attend(self._params, inputs, ())[0]
+
+
+class _Own:
+    """An option of one's own, looked at wherever it acts."""
+
+    count = 1
+
+    def __init__(self, option: Option, name: str, spec: Spec) -> None:
+        self._option, self._name, self._spec = option, name, spec
+
+    def act(self, obs: Tensor, noise: Streams, counter: int) -> Tensor:
+        action = torch.as_tensor(self._option.act(obs, noise, counter), device=obs.device)
+        shape = obs.shape[:2] if self._spec.discrete else (*obs.shape[:2], self._spec.action_width)
+        dtype = torch.int64 if self._spec.discrete else torch.float32
+        self._check("act", action, shape, dtype)
+        if self._spec.discrete and not ((action >= 0) & (action < self._spec.action_width)).all():
+            raise Mistake(
+                f"option {self._name}: act gives an action that is none of 0 to {self._spec.action_width - 1}"
+            )
+        return action.unsqueeze(2)
+
+    def ends(self, obs: Tensor, noise: Streams, counter: int) -> Tensor:
+        over = torch.as_tensor(self._option.ends(obs), device=obs.device)
+        self._check("ends", over, obs.shape[:2], torch.bool)
+        return over.unsqueeze(2)
+
+    def _check(self, method: str, given: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+        if given.shape != shape or given.dtype != dtype:
+            raise Mistake(
+                f"option {self._name}: {method} gives {given.dtype} of shape {list(given.shape)} "
+                f"for observations of {self._spec.name}; give {dtype} of shape {list(shape)}"
+            )
+
+
+class _Together:
+    """Several, side by side, each with chance of its own."""
+
+    def __init__(self, parts: Sequence[Skills]) -> None:
+        self._parts = parts
+        self.count = sum(part.count for part in parts)
+
+    def act(self, obs: Tensor, noise: Streams, counter: int) -> Tensor:
+        return torch.cat([part.act(obs, own, counter) for part, own in self._each(noise)], dim=2)
+
+    def ends(self, obs: Tensor, noise: Streams, counter: int) -> Tensor:
+        return torch.cat([part.ends(obs, own, counter) for part, own in self._each(noise)], dim=2)
+
+    def _each(self, noise: Streams) -> list[tuple[Skills, Streams]]:
+        streams = []
+        for part in self._parts:
+            streams.append((part, noise))
+            noise = noise.aside
+        return streams
