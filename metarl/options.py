@@ -54,18 +54,22 @@ def layered(policy: Policy, options: settings.Layer, spec: Spec) -> AnyPolicy:
         return policy
     skills = ready(options.ready_made, spec) if options.ready_made else None
     count = options.options if skills is None else skills.count
-    widened = replace(policy, sets=count)
-    trunk, sub = widened, None
-    if skills is not None:
-        trunk = replace(widened, action_head=False)
-    elif options.sub_body is not None:
-        trunk = replace(widened, action_head=False)
-        sub = replace(
-            widened, input_width=policy.obs_width, encoder=(), body=options.sub_body, memory="none",
-            value_head=False, pair_input=False, readout="linear",
-        )  # fmt: skip
-    if policy.memory != "none" and count > 1:
-        trunk = replace(trunk, input_width=trunk.input_width + count)
+    beside = skills is None and options.sub_body is None
+    told = count if policy.memory != "none" and count > 1 else 0
+    trunk = replace(policy, sets=count, action_head=beside, input_width=policy.input_width + told)
+    sub = None
+    if skills is None and options.sub_body is not None:
+        sub = Policy(
+            policy.obs_width,
+            policy.action_width,
+            policy.discrete,
+            body=options.sub_body,
+            activation=policy.activation,
+            initial_std=policy.initial_std,
+            initial_gain=policy.initial_gain,
+            value_head=False,
+            sets=count,
+        )
     return OptionPolicy(count, trunk, sub, skills, options.termination, options.option_length)
 
 

@@ -54,7 +54,9 @@ def ready(names: Sequence[str], spec: Spec) -> Skills:
 
 
 def _of_run(path: str, spec: Spec) -> Skills:
-    loaded = load(Path(path))
+    if not Path(path).exists():
+        raise Mistake(f"ready_made: there is no run {path}; name a run folder, or path/to/file.py:Class of your own")
+    loaded = load(path)
     there, here = ((s.obs_width, s.action_width, s.discrete) for s in (loaded.spec, spec))
     if there != here:
         raise Mistake(
@@ -97,13 +99,15 @@ class Learned:
         if self._policy.discrete:
             return Categorical(each).at(noise.uniform(counter, self.count).unsqueeze(-1))
         normal = noise.normal(counter, heads["action"].shape[-1]).unflatten(-1, (self.count, -1))
-        return each + heads["log_std"].exp().unflatten(-1, (self.count, -1)) * normal
+        std = heads["log_std"].exp().unflatten(-1, (self.count, -1))
+        return torch.addcmul(each, std, normal)
 
     def ends(self, obs: Tensor, noise: Streams, counter: int) -> Tensor:
         if not self._termination:
             return torch.zeros(*obs.shape[:2], self.count, dtype=torch.bool, device=obs.device)
         beta = affine(self._features(obs)[1], self._termination["weight"], self._termination["bias"]).sigmoid()
-        return noise.aside.uniform(counter, self.count) < beta
+        over: Tensor = noise.aside.uniform(counter, self.count) < beta
+        return over
 
     def _features(self, obs: Tensor) -> tuple[Inputs, Tensor]:
         inputs = self._scaled(Inputs(obs))

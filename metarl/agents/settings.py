@@ -38,6 +38,13 @@ class Layer(Settings):
         0.01, gt=0, description="scale of the first policy's outputs: how different the first options are"
     )
 
+    @field_validator("ready_made")
+    @classmethod
+    def _instead(cls, given: tuple[str, ...], known: ValidationInfo) -> tuple[str, ...]:
+        if given and known.data.get("options"):
+            raise ValueError("options that are ready are chosen instead of others; set options to 0")
+        return given
+
 
 class RL2(Layer):
     """RL²: a recurrent policy learns to learn inside a trial, trained with PPO (Duan et al. 2016, arXiv:1611.02779)."""
@@ -73,6 +80,20 @@ class RL2(Layer):
     max_grad_norm: float = Field(1.0, gt=0, description="gradients are scaled down to this norm")
     normalise_obs: bool = Field(False, description="standardise observations by their running moments")
     normalise_reward: bool = Field(False, description="scale the reward in the cue by its running standard deviation")
+
+    @field_validator("pair_input")
+    @classmethod
+    def _remembered(cls, given: bool, known: ValidationInfo) -> bool:
+        if given and known.data.get("memory") == "none":
+            raise ValueError("the previous action is shown to a memory alone; set memory to gru or lstm")
+        return given
+
+    @field_validator("normalise_obs")
+    @classmethod
+    def _as_they_are(cls, given: bool, known: ValidationInfo) -> bool:
+        if given and known.data.get("ready_made"):
+            raise ValueError("options that are ready see observations as they are; set normalise_obs to false")
+        return given
 
 
 class MAML(Layer):
@@ -161,6 +182,13 @@ class MAML(Layer):
     outer_step_size: Schedule = Field(
         0.1, description="reptile: share of the way to the mean of the adapted parameters"
     )
+
+    @field_validator("learn_master")
+    @classmethod
+    def _something(cls, given: bool, known: ValidationInfo) -> bool:
+        if not given and known.data.get("options") == 0:
+            raise ValueError("without options that are learned nothing would be; set options, such as 4")
+        return given
 
     @field_validator("step_sizes", "max_kl")
     @classmethod
