@@ -27,12 +27,7 @@ class Categorical:
 
     def sample(self, noise: Streams, counter: int) -> Tensor:
         """[N, M] int64."""
-        return self.at(noise.uniform(counter, 1))
-
-    def at(self, share: Tensor) -> Tensor:
-        """[...] int64: the choice at `share` [..., 1] of the probability, between 0 and 1 (inversion)."""
-        cumulative = self.logits.softmax(-1).cumsum(-1)
-        return (cumulative[..., :-1] < share).sum(-1)
+        return choice_at(noise.uniform(counter, 1), self.logits.softmax(-1))
 
     def mode(self) -> Tensor:
         """[...] int64: the most likely choice."""
@@ -160,6 +155,11 @@ class Pair:
 
 
 Distribution = Primitive | Pair
+
+
+def choice_at(share: Tensor, chances: Tensor) -> Tensor:
+    """[...] int64: which choice is at `share` [..., 1] between 0 and 1 of `chances` [..., A], side by side (inversion)."""
+    return (chances.cumsum(-1)[..., :-1] < share).sum(-1)
 
 
 def from_heads(heads: Params) -> Distribution:

@@ -25,12 +25,12 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid
+from torch.nn.functional import embedding, logsigmoid
 
 from metarl.agent import Mode
 from metarl.agents import settings
 from metarl.buffer import Rollout
-from metarl.distribution import Categorical
+from metarl.distribution import choice_at
 from metarl.errors import Mistake
 from metarl.perceptron import affine, named, orthogonal, part
 from metarl.policy import Decision, Policy, State
@@ -153,15 +153,15 @@ class OptionPolicy:
         over = begins if self.termination == "learned" else begins | (left == 0)
         if self.skills is not None:
             over = over | _of(before, self.skills.ends(inputs.obs, noise.aside.aside, counter))
-        options = self._options(params, features, acting, before, over)
+        chances, log_chances = self._options(params, features, acting, before, over)
         draws = noise.aside.uniform(counter, 2)
-        option = options.at(draws[..., :1]) if mode == "sample" else options.mode()
+        option = choice_at(draws[..., :1], chances) if mode == "sample" else chances.argmax(-1)
         left = torch.where(over, self._steps(draws[..., 1]), left) - 1
 
-        log_prob = options.log_prob(option)
+        log_prob = _of(option, log_chances)
         extras = {"option_log_prob": log_prob}
         if worth is not None:
-            extras["option_value"] = (options.logits.exp() * worth).sum(-1)
+            extras["option_value"] = (chances * worth).sum(-1)
             extras["value"] = _of(option, worth)
         if self.skills is not None:
             action = _of(option, self.skills.act(inputs.obs, noise.aside.aside, counter))
@@ -183,12 +183,12 @@ class OptionPolicy:
         running = inputs.option
         features = self.trunk.recall(params, self._told(inputs, running.before), state[:-2])
         acting, heads, worth = self._read(params, features, inputs.obs)
-        options = self._options(params, features, acting, running.before, running.over)
-        before = None if worth is None else (options.logits.exp() * worth).sum(-1)
+        chances, log_chances = self._options(params, features, acting, running.before, running.over)
+        before = None if worth is None else (chances * worth).sum(-1)
         after = None if worth is None else _of(running.option, worth)
         if self.skills is not None:
-            return Hierarchy({"option": Decision({"option": options.logits}, before)})
-        above = Decision({"option": options.logits}, None if before is None else before.detach())  # q learns below
+            return Hierarchy({"option": Decision({"option": log_chances}, before)})
+        above = Decision({"option": log_chances}, None if before is None else before.detach())  # q learns below
         return Hierarchy({"option": above, "action": Decision(self._chosen(heads, running.option), after)})
 
     # -- as agents know it
@@ -223,9 +223,10 @@ class OptionPolicy:
         return option if self.skills is not None else (option, rollout.action)
 
     def of_master(self, names: Iterable[str]) -> set[str]:
-        """Which of the parameters choose options and do nothing else."""
-        apart = self.sub is not None
-        return {name for name in names if name.startswith("option.") or (apart and not name.startswith("sub."))}
+        """Which of the parameters choose options and say neither what they do nor when they end."""
+        if self.sub is None and self.skills is None:
+            return {name for name in names if name.startswith("option.")}
+        return {name for name in names if not name.startswith(("sub.", "termination."))}
 
     def usage(self, rollout: Rollout) -> dict[str, float]:
         """What to log of the options of a rollout (see `usage`)."""
@@ -250,18 +251,20 @@ class OptionPolicy:
         acting, _ = self.sub.attend(own, Inputs(obs), ())
         return acting, self.sub.decide(own, acting, obs).heads, worth
 
-    def _options(self, params: Params, features: Tensor, acting: Tensor, before: Tensor, over: Tensor) -> Categorical:
-        """π̂(· | s, before), normalised: [..., L]."""
+    def _options(
+        self, params: Params, features: Tensor, acting: Tensor, before: Tensor, over: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """π̂(· | s, before) and its logarithm, [..., L] each."""
         fresh = affine(features, params["option.weight"], params["option.bias"]).log_softmax(-1)
-        same = before.unsqueeze(-1) == torch.arange(self.count, device=before.device)
-        if self.termination == "learned":
-            name = "termination" if self.sub is None else "sub.termination"
-            beta = _of(before, affine(acting, params[f"{name}.weight"], params[f"{name}.bias"])).unsqueeze(-1)
-            drawn = logsigmoid(beta) + fresh
-            going_on = torch.where(same, torch.logaddexp(logsigmoid(-beta), drawn), drawn)
-        else:
-            going_on = torch.where(same, 0.0, _NEVER).to(fresh.dtype)
-        return Categorical(torch.where(over.unsqueeze(-1), fresh, going_on))
+        same, over = before.unsqueeze(-1) == torch.arange(self.count, device=before.device), over.unsqueeze(-1)
+        if self.termination != "learned":
+            never = torch.where(same, 0.0, _NEVER).to(fresh.dtype)
+            return torch.where(over, fresh.exp(), same.to(fresh.dtype)), torch.where(over, fresh, never)
+        name = "termination" if self.sub is None else "sub.termination"
+        beta = _of(before, affine(acting, params[f"{name}.weight"], params[f"{name}.bias"])).unsqueeze(-1)
+        drawn = logsigmoid(beta) + fresh
+        log_chances = torch.where(over, fresh, torch.where(same, torch.logaddexp(logsigmoid(-beta), drawn), drawn))
+        return log_chances.exp(), log_chances
 
     def _steps(self, share: Tensor) -> Tensor:
         """How long options last that begin here: share [N, M] uniform on (0, 1) → [N, M] int64."""
@@ -274,9 +277,12 @@ class OptionPolicy:
         chosen = {"action": _of(option, heads["action"].unflatten(-1, (self.count, -1)))}
         if "log_std" in heads:
             each = heads["log_std"].unflatten(-1, (self.count, -1))  # [L, A] or [N, L, A]
-            if each.dim() == 3:
-                each = each.unsqueeze(1)
-            chosen["log_std"] = _of(option, each.expand(*option.shape, *each.shape[-2:]))
+            shared = each.dim() == 2
+            chosen["log_std"] = (
+                embedding(option, each)
+                if shared
+                else _of(option, each.unsqueeze(1).expand(*option.shape, *each.shape[-2:]))
+            )
         return chosen
 
 
@@ -285,5 +291,6 @@ AnyPolicy = Policy | OptionPolicy
 
 def _of(option: Tensor, each: Tensor) -> Tensor:
     """each [..., L] or [..., L, A] → that of the option [...]: [...] or [..., A]."""
-    place = option.reshape(*option.shape, *[1] * (each.dim() - option.dim()))
-    return torch.take_along_dim(each, place, option.dim()).squeeze(option.dim())
+    if each.dim() == option.dim() + 1:
+        return each.gather(-1, option.unsqueeze(-1)).squeeze(-1)
+    return each.gather(-2, option[..., None, None].expand(*option.shape, 1, each.shape[-1])).squeeze(-2)

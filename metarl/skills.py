@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from metarl.distribution import Categorical
+from metarl.distribution import choice_at
 from metarl.errors import Mistake
 from metarl.find import own
 from metarl.loading import load
@@ -97,7 +97,7 @@ class Learned:
         heads = self._policy.decide(self._params, features, inputs.obs).heads
         each: Tensor = heads["action"].unflatten(-1, (self.count, -1))
         if self._policy.discrete:
-            return Categorical(each).at(noise.uniform(counter, self.count).unsqueeze(-1))
+            return choice_at(noise.uniform(counter, self.count).unsqueeze(-1), each.softmax(-1))
         normal = noise.normal(counter, heads["action"].shape[-1]).unflatten(-1, (self.count, -1))
         std = heads["log_std"].exp().unflatten(-1, (self.count, -1))
         return torch.addcmul(each, std, normal)
