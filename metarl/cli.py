@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -59,7 +57,9 @@ def train(
     loaded = load_config(config, chosen)
     name = Path(config).with_suffix("").as_posix().replace("/", "-").lstrip(".-")
     if seeds is not None:
-        _train_seeds(config, chosen, out or Path("runs") / name, _seeds(seeds), jobs, resume, quiet)
+        from metarl.seeds import read_seeds, train_seeds
+
+        train_seeds(config, chosen, out or Path("runs") / name, read_seeds(seeds), jobs, resume, quiet)
         return
     folder = out or Path("runs") / f"{name}-{loaded.seed}"
 
@@ -90,6 +90,7 @@ def evaluate(
     from metarl.comparison import compare
     from metarl.evaluation import ARRAYS
     from metarl.plot import EVALUATION
+    from metarl.table import print_scores
 
     names = [name for name in beside.split(",") if name]
     scores = compare(
@@ -102,7 +103,7 @@ def evaluate(
     if as_json:
         print(json.dumps({"run": str(run), "scores": content}))
     else:
-        _print_table(content)
+        print_scores(content)
 
 
 @app.command()
@@ -206,6 +207,51 @@ def infer(
 
 
 @app.command()
+def options(
+    run: Annotated[Path, typer.Argument(help="run folder of an agent that acts through options")],
+    out: Annotated[Path | None, typer.Option(help="also draw where each acts and goes: a picture, .png")] = None,
+    split: Annotated[str, typer.Option(help="train, validation, test or ood")] = "test",
+    tasks: Annotated[int, typer.Option(min=1, help="how many tasks")] = 50,
+    episodes: Annotated[int | None, typer.Option(min=1, help="episodes of a trial (default: the run's)")] = None,
+    seed: Annotated[int, typer.Option(help="of the tasks and of chance, as in evaluate")] = 0,
+    mode: Annotated[
+        Literal["sample", "greedy"] | None, typer.Option(help="how actions are chosen (default: the run's)")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON instead of a table")] = False,
+) -> None:
+    """Say what the options of a run's agent do: how often, how long, what follows, and where."""
+    from metarl.loading import load
+    from metarl.run import train_set
+    from metarl.table import print_usage
+    from metarl.usage import observe
+
+    loaded = load(run)
+    config, family = loaded.config, loaded.family()
+    if out is not None:
+        from metarl.option_plot import check_drawable, option_picture
+
+        check_drawable(family, out)
+    usage = observe(
+        loaded.agent,
+        family,
+        episodes=episodes or config.episodes,
+        tasks=tasks,
+        split=split,
+        mode=mode or config.mode,
+        seed=seed,
+        train_set=train_set(config, family),
+        device=config.device,
+    )
+    content = {"run": str(run), **usage.to_dict()}
+    if out is not None:
+        content["picture"] = str(option_picture(usage, out))
+    if as_json:
+        print(json.dumps(content))
+    else:
+        print_usage(content)
+
+
+@app.command()
 def render(
     source: Annotated[str, typer.Argument(metavar="FAMILY|RUN", help="family, or a run folder, whose agent acts")],
     options: Annotated[
@@ -243,81 +289,7 @@ def render(
     )
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Several seeds
-
-
-def _seeds(text: str) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise Mistake(f"--seeds {text!r}: write whole numbers with commas, such as 0,1,2") from None
-
-
-def _train_seeds(
-    config: str, overrides: list[str], out: Path, seeds: list[int], jobs: int, resume: bool, quiet: bool
-) -> None:
-    """One process a seed, `jobs` of them at a time."""
-    waiting, running, failed = list(seeds), dict[int, "subprocess.Popen[bytes]"](), list[int]()
-    try:
-        while waiting or running:
-            while waiting and len(running) < jobs:
-                seed = waiting.pop(0)
-                folder = out / f"seed-{seed}"
-                flags = ["--resume"] * resume + ["--quiet"] * quiet
-                command = [
-                    sys.executable,
-                    "-m",
-                    "metarl",
-                    "train",
-                    config,
-                    *overrides,
-                    f"seed={seed}",
-                    "--out",
-                    str(folder),
-                ]
-                running[seed] = subprocess.Popen([*command, *flags])  # noqa: S603  (our own program)
-            seed, process = next(iter(running.items()))
-            if process.wait() != 0:
-                failed.append(seed)
-            del running[seed]
-    finally:
-        for process in running.values():
-            process.terminate()
-    if failed:
-        raise Mistake(f"seeds {', '.join(map(str, failed))} ended with an error; see above")
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Printing
-
-
 def _list_or_describe(kind: Kind, name: str | None) -> None:
     from metarl.catalogue import description, listing
 
     print(listing(kind) if name is None else description(kind, name))
-
-
-def _print_table(scores: Mapping[str, Mapping[str, Any]]) -> None:
-    """A row an agent: return of the trial and of its last episode (the mean of its lanes), regret, success where known."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    first = next(iter(scores.values()))
-    runs, episodes, tasks = len(first["returns"]), first["episodes_consumed"][-1], len(first["returns"][0][0])
-    closed = " (a closed family: the tasks of every split are the same)" if first["closed"] else ""
-    title = f"{tasks} {first['split']} tasks{closed}, {episodes} episodes each, actions: {first['mode']}, runs: {runs}"
-    table = Table(title=title, box=box.SIMPLE, title_justify="left")
-    known = [key for key in ("regret", "success") if key in first["summary"]]
-    columns = {"total": "return of the trial", "last": "last episode", "regret": "regret", "success": "success, last"}
-    table.add_column("agent")
-    for key in ("total", "last", *known):
-        table.add_column(columns[key], justify="right")
-    table.add_column("IQM of the trial", justify="right")
-    for name, score in sorted(scores.items(), key=lambda item: item[1]["summary"]["total"]["mean"]["value"]):
-        summary = score["summary"]
-        cells = [summary[key]["mean"] for key in ("total", "last", *known)] + [summary["total"]["iqm"]]
-        label = f"{name}, {score['lanes']} lanes" if score["lanes"] > 1 else name
-        table.add_row(label, *(f"{cell['value']:.2f} [{cell['low']:.2f}, {cell['high']:.2f}]" for cell in cells))
-    Console(width=None if sys.stdout.isatty() else 160).print(table)

@@ -1,4 +1,5 @@
-"""What all pictures share: how a figure becomes a file, how its axes look, which of many panels it shows."""
+"""What all pictures share: how a figure becomes a file, how its axes look, which of many panels it shows, which colour is
+which option."""
 
 from __future__ import annotations
 
@@ -8,9 +9,18 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from metarl.checkpoint import write_atomically
+
+_OPTIONS = np.array(
+    [
+        to_rgb(color)
+        for color in ("#3a78c2", "#e8863a", "#9a5bb8", "#cf3a55", "#38b6b0", "#cdbb22", "#ee8fc4", "#7d5a45")
+    ]
+)  # apart from the goal's green and the walls' grey
 
 
 def plain() -> tuple[Figure, Any]:
@@ -28,6 +38,12 @@ def quiet(axes: Axes) -> None:
     axes.tick_params(color="0.8", labelcolor="0.4", labelsize="small")
     axes.set_axisbelow(True)
     axes.grid(alpha=0.3)
+
+
+def option_colors(options: NDArray[np.int64]) -> NDArray[np.float64]:
+    """options [...] → [..., 3]: the same colour in every picture; after eight they return."""
+    colors: NDArray[np.float64] = _OPTIONS[options % len(_OPTIONS)]
+    return colors
 
 
 def spread(count: int, most: int) -> list[int]:

@@ -18,7 +18,7 @@ from metarl.errors import Mistake
 from metarl.evaluation import chance, choose, trial
 from metarl.rng import Rng
 from metarl.rollout import rounds
-from metarl.types import Scene, Step, Tasks
+from metarl.types import Scene, Step, Tasks, replace, tree_map
 
 Picture = NDArray[np.uint8]
 """[height, width, 3], red, green, blue."""
@@ -31,6 +31,7 @@ class Episode:
     rewards: NDArray[np.float64]  # [T] as they fell
     scene: Scene | None = None  # its path has T + 1 places: the last is where the episode ended
     frames: tuple[Picture, ...] = ()  # [T] before each step; what it ended in is not seen: the next has begun by then
+    options: NDArray[np.int64] | None = None  # [T] which one ran, where the agent acts through options
 
     @property
     def steps(self) -> int:
@@ -48,6 +49,7 @@ class Film:
     title: str
     length: int  # episodes of that lane, K
     episodes: Iterator[Episode]
+    options: int = 0  # how many the agent has
 
 
 def film(
@@ -88,16 +90,35 @@ def film(
 
     def watched() -> Iterator[Episode]:
         for rollout, _ in lived:
-            rewards, obs = _lived(rollout, lane)
+            shown = alone(rollout, 0, lane)
+            rewards, running = shown.reward.double().numpy(), shown.inputs.option
+            options = None if running is None else running.option.numpy()
             if scene is not None:
-                yield Episode(rewards, scene=scene(row.params[0].cpu(), obs))
+                yield Episode(rewards, scene=scene(row.params[0].cpu(), seen(shown)), options=options)
             else:
-                yield Episode(rewards, frames=tuple(env.frames[: len(rewards)]))
+                yield Episode(rewards, frames=tuple(env.frames[: len(rewards)]), options=options)
 
     title = f"{type(agent).__name__} on {split} task {task} of {family.spec.name}"
     if agent.lanes > 1:
         title += f", lane {lane} of {agent.lanes}"
-    return Film(title, rounds(agent, episodes), watched())
+    return Film(title, rounds(agent, episodes), watched(), option_count(agent))
+
+
+def option_count(agent: Agent) -> int:
+    """How many options `agent` acts through, as its policy says; 0: none."""
+    return int(getattr(getattr(agent, "policy", None), "count", 0))
+
+
+def alone(rollout: Rollout, row: int, lane: int) -> Rollout:
+    """A lane's one episode, which may be over before those of other lanes, without the axes N and M: [T, …]."""
+    lived = rollout.valid[:, row, lane]
+    episode: Rollout = tree_map(lambda x: x[lived, row, lane].cpu(), replace(rollout, index=rollout.valid))
+    return replace(episode, index=rollout.index[row].cpu())
+
+
+def seen(episode: Rollout) -> Tensor:
+    """[T + 1, O]: what was observed in an episode, its end included."""
+    return torch.cat([episode.inputs.obs[:1], episode.next_obs])
 
 
 class _Camera:
@@ -130,10 +151,3 @@ class _Camera:
                 "give uint8 of shape [height, width, 3]"
             )
         return picture
-
-
-def _lived(rollout: Rollout, lane: int) -> tuple[NDArray[np.float64], Tensor]:
-    """rewards [T] and obs [T + 1, O] of a lane's one episode, which may be over before those of other lanes."""
-    lived = rollout.valid[:, 0, lane]
-    obs = torch.cat([rollout.inputs.obs[:1, 0, lane], rollout.next_obs[lived, 0, lane]])
-    return rollout.reward[lived, 0, lane].double().cpu().numpy(), obs.cpu()

@@ -8,31 +8,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.collections import LineCollection
-from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patches import Circle, Rectangle
+from numpy.typing import NDArray
 
 from metarl.errors import Mistake
-from metarl.figure import plain, quiet, save, spread
+from metarl.figure import plain, save, spread
 from metarl.film import Episode, Film, Picture
+from metarl.ground import Way, draw_ground, legend, limits
 from metarl.log import read_metrics
 from metarl.stats import Array
+from metarl.timeline import Timeline, below, options_legend
 from metarl.types import Scene
 
 EVALUATION = "evaluation.json"
 
 _PANELS = 8  # the most episodes in one picture, and the most frames of an episode
-_TIME = LinearSegmentedColormap.from_list("time", ["#b5d4e9", "#3f87c0", "#08306b"])  # of a path, from light to dark
-_MARKS: dict[str, dict[str, Any]] = {
-    "start": {"marker": "o", "markersize": 7, "color": "white", "markeredgecolor": "black"},
-    "end": {"marker": "o", "markersize": 7, "color": _TIME(1.0), "markeredgecolor": "white"},
-    "goal": {"marker": "*", "markersize": 14, "color": "C2", "markeredgecolor": "white"},
-    "not the goal": {"marker": "o", "markersize": 9, "color": "none", "markeredgecolor": "0.55"},
-}
+_OPTIONS = 0.9  # inches: for their legend
+
+_Options = NDArray[np.int64] | None  # [T] of an episode
 
 
 def learning_curve(folders: Sequence[Path], out: Path) -> Path:
@@ -104,15 +98,16 @@ def storyboard(film: Film, out: Path) -> Path:
     Of many episodes some are shown, evenly spread, with the first and the last.
     """
     shown = spread(film.length, _PANELS)
-    panels: list[tuple[str, Scene]] = []
-    strips: list[tuple[str, list[tuple[int, Picture]]]] = []
+    panels: list[tuple[str, Scene, _Options]] = []
+    strips: list[tuple[str, list[tuple[int, Picture]], _Options]] = []
     for k, episode in enumerate(film.episodes):
         title = f"episode {k + 1}: return {_number(episode.paid())}"
         if k in shown and episode.scene is not None:
-            panels.append((title, episode.scene))
+            panels.append((title, episode.scene, episode.options))
         elif k in shown:
-            strips.append((title, [(t, episode.frames[t]) for t in spread(episode.steps, _PANELS)]))
-    figure = _panels(panels) if panels else _strips(strips)
+            frames = [(t, episode.frames[t]) for t in spread(episode.steps, _PANELS)]
+            strips.append((title, frames, episode.options))
+    figure = _panels(panels, film.options) if panels else _strips(strips, film.options)
     figure.suptitle(film.title, fontsize="large")
     return save(figure, out)
 
@@ -122,7 +117,7 @@ def moving(film: Film, hold: int) -> Iterator[Picture]:
     screen: _Above | _Screen | None = None
     for k, episode in enumerate(film.episodes):
         if screen is None:
-            screen = _Above(film.title, episode.scene) if episode.scene else _Screen(film.title, episode.frames[0])
+            screen = _Above(film, episode.scene) if episode.scene else _Screen(film, episode.frames[0])
         screen.begin(episode)
         for t in range(episode.steps + 1):
             paid = _number(episode.paid(t))
@@ -134,14 +129,15 @@ def moving(film: Film, hold: int) -> Iterator[Picture]:
 class _Above:
     """A figure in which the path of one episode after another grows; those of before stay as shadows."""
 
-    def __init__(self, title: str, first: Scene) -> None:
-        left, right, bottom, top = _limits([first])
-        height = np.clip(6 * (top - bottom) / (right - left), 2, 9) + 1.2
-        self._figure = Figure(figsize=(6.4, round(50 * height) / 50), dpi=100, layout="constrained")
+    def __init__(self, film: Film, first: Scene) -> None:
+        left, right, bottom, top = limits([first])
+        height = np.clip(6 * (top - bottom) / (right - left), 2, 9) + (1.7 if film.options else 1.2)
+        width = 6.4 + _OPTIONS * bool(film.options)
+        self._figure = Figure(figsize=(width, round(50 * height) / 50), dpi=100, layout="constrained")
         self._canvas = FigureCanvasAgg(self._figure)
         self._axes = self._figure.add_subplot()
-        self._figure.suptitle(title, fontsize="large")
-        _legend(self._figure, first, last="now")
+        self._figure.suptitle(film.title, fontsize="large")
+        legend(self._figure, first, last="now", options=film.options)
         self._seen: list[Scene] = []
 
     def begin(self, episode: Episode) -> None:
@@ -150,12 +146,15 @@ class _Above:
         self._axes.clear()
         for past in self._seen[:-1]:
             self._axes.plot(*past.path.numpy().T, color="0.85", linewidth=1)
-        _draw_ground(self._axes, episode.scene, _limits(self._seen))
-        self._draw_path = _Path(self._axes, episode.scene)
+        draw_ground(self._axes, episode.scene, limits(self._seen))
+        self._growing: list[Way | Timeline] = [Way(self._axes, episode.scene, episode.options)]
+        if episode.options is not None:
+            self._growing.append(Timeline(below(self._axes), episode.options, episode.steps))
 
     def show(self, steps: int, caption: str) -> Picture:
         """After the first `steps` of the episode."""
-        self._draw_path.until(steps)
+        for growing in self._growing:
+            growing.until(steps)
         self._axes.set_title(caption, loc="left", fontsize="medium")
         picture = _pixels(self._canvas)
         self._figure.set_layout_engine("none")  # to lay out once is enough, and takes longer than to draw
@@ -165,120 +164,86 @@ class _Above:
 class _Screen:
     """A figure that shows frames pixel by pixel below two lines of text."""
 
-    def __init__(self, title: str, first: Picture) -> None:
+    def __init__(self, film: Film, first: Picture) -> None:
         zoom = -(-480 // first.shape[1])  # or the text would not fit
         height, width, text = zoom * first.shape[0], zoom * first.shape[1], 56
-        self._figure = Figure(figsize=(width / 100, (height + text) / 100), dpi=100)
+        foot, side = (40, 100 * _OPTIONS) if film.options else (0, 0)
+        whole = height + text + foot
+        self._figure = Figure(figsize=((width + side) / 100, whole / 100), dpi=100)
         self._canvas = FigureCanvasAgg(self._figure)
-        axes = self._figure.add_axes((0, 0, 1, height / (height + text)))
+        axes = self._figure.add_axes((0, foot / whole, width / (width + side), height / whole))
         axes.axis("off")
         self._image = axes.imshow(first, aspect="auto", interpolation="nearest")
-        self._figure.text(0.02, 1 - 8 / (height + text), title, va="top", fontsize="large")
-        self._caption = self._figure.text(0.02, 1 - 34 / (height + text), "", va="top", fontsize="medium")
+        self._figure.text(0.02, 1 - 8 / whole, film.title, va="top", fontsize="large")
+        self._caption = self._figure.text(0.02, 1 - 34 / whole, "", va="top", fontsize="medium")
+        if film.options:
+            options_legend(self._figure, film.options)
+            self._strip = self._figure.add_axes((0.02, 26 / whole, width / (width + side) - 0.04, 12 / whole))
 
     def begin(self, episode: Episode) -> None:
-        self._frames = episode.frames
+        self._frames, self._timeline = episode.frames, None
+        if episode.options is not None:
+            self._strip.clear()
+            self._timeline = Timeline(self._strip, episode.options, episode.steps)
 
     def show(self, steps: int, caption: str) -> Picture:
         """Before the step after `steps`; the camera has not seen what the last one led to, so its frame stays."""
         self._image.set_data(self._frames[min(steps, len(self._frames) - 1)])
+        if self._timeline is not None:
+            self._timeline.until(steps)
         self._caption.set_text(caption)
         return _pixels(self._canvas)
 
 
-class _Path:
-    """A path in a picture, from light to dark in time."""
-
-    def __init__(self, axes: Axes, scene: Scene) -> None:
-        self._places = scene.path.numpy()  # [T + 1, 2]
-        color = _TIME(np.linspace(0, 1, len(self._places)))
-        self._line = LineCollection([], colors=color, linewidths=2, capstyle="round", zorder=3)
-        axes.add_collection(self._line)
-        self._dots = axes.scatter(self._places[:, 0], self._places[:, 1], s=9, c=color, linewidths=0, zorder=3)
-        axes.plot(*self._places[:1].T, linestyle="", zorder=4, **_MARKS["start"])
-        (self._end,) = axes.plot(*self._places[-1:].T, linestyle="", zorder=5, **_MARKS["end"])
-        self.until(len(self._places))
-
-    def until(self, steps: int) -> None:
-        """Show the first `steps` alone."""
-        places = self._places[: steps + 1]
-        self._line.set_segments(list(np.stack([places[:-1], places[1:]], axis=1)))
-        self._dots.set_offsets(places)
-        self._end.set_data(*places[-1:].T)
-
-
-def _panels(scenes: Sequence[tuple[str, Scene]]) -> Figure:
-    """Episodes side by side, all in the same limits."""
-    limits = left, right, bottom, top = _limits([scene for _, scene in scenes])
-    rows = 1 if len(scenes) <= 4 else 2
-    columns = -(-len(scenes) // rows)
+def _panels(episodes: Sequence[tuple[str, Scene, _Options]], options: int) -> Figure:
+    """Episodes side by side, all in the same limits, and below each its timeline, if there are options."""
+    edges = left, right, bottom, top = limits([scene for _, scene, _ in episodes])
+    rows = 1 if len(episodes) <= 4 else 2
+    columns = -(-len(episodes) // rows)
     width = 4.5 if columns == 1 else 3.0
-    height = width * np.clip((top - bottom) / (right - left), 0.3, 2)
-    figure = Figure(figsize=(columns * (width + 0.1) + 0.5, rows * (height + 0.3) + 0.9), layout="constrained")
+    height = width * np.clip((top - bottom) / (right - left), 0.3, 2) + (0.5 if options else 0)
+    size = (columns * (width + 0.1) + 0.5 + _OPTIONS * bool(options), rows * (height + 0.3) + 0.9)
+    figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flatten()
-    for axes, (title, scene) in zip(grid, scenes, strict=False):
+    longest = max(len(scene.path) - 1 for _, scene, _ in episodes)
+    for axes, (title, scene, ran) in zip(grid, episodes, strict=False):
         axes.set_title(title, loc="left", fontsize="medium")
-        _draw_ground(axes, scene, limits)
-        _Path(axes, scene)
-    for axes in grid[len(scenes) :]:
+        draw_ground(axes, scene, edges)
+        Way(axes, scene, ran)
+        if ran is not None:
+            Timeline(below(axes), ran, longest)
+    for axes in grid[len(episodes) :]:
         axes.remove()
-    _legend(figure, scenes[0][1], last="end")
+    legend(figure, episodes[0][1], last="end", options=options)
     return figure
 
 
-def _strips(strips: Sequence[tuple[str, Sequence[tuple[int, Picture]]]]) -> Figure:
-    """A strip of frames an episode; a single episode takes two."""
+def _strips(strips: Sequence[tuple[str, Sequence[tuple[int, Picture]], _Options]], options: int) -> Figure:
+    """A strip of frames an episode, and below it its timeline, if there are options; a single episode takes two."""
     rows = 2 if len(strips) == 1 else 1
-    columns = -(-max(len(frames) for _, frames in strips) // rows)
+    columns = -(-max(len(frames) for _, frames, _ in strips) // rows)
     height, width, _ = strips[0][1][0][1].shape
-    size = 2.4 if rows == 2 else 1.6
+    size, foot = 2.4 if rows == 2 else 1.6, 0.35 * bool(options)
+    part_height = rows * (size * height / width + 0.25) + 0.3 + foot
     figure = Figure(
-        figsize=(columns * size, len(strips) * (rows * (size * height / width + 0.25) + 0.3) + 0.4),
-        layout="constrained",
+        figsize=(columns * size + _OPTIONS * bool(options), len(strips) * part_height + 0.4), layout="constrained"
     )
+    longest = max(0 if ran is None else len(ran) for _, _, ran in strips)
     parts = figure.subfigures(len(strips), squeeze=False)[:, 0]
-    for part, (title, frames) in zip(parts, strips, strict=True):
+    for part, (title, frames, ran) in zip(parts, strips, strict=True):
         part.suptitle(title, x=0.01, ha="left", fontsize="medium")
+        heights = [1] * rows + ([0.06] if options else [])
+        grid = part.add_gridspec(len(heights), columns, height_ratios=heights)
         for place, (step, frame) in enumerate(frames):
-            axes = part.add_subplot(rows, columns, place + 1)
+            axes = part.add_subplot(grid[divmod(place, columns)])
             axes.imshow(frame)
             axes.set_title(f"step {step}", fontsize="small", color="0.4")
             axes.axis("off")
+        if ran is not None:
+            Timeline(part.add_subplot(grid[rows, :]), ran, longest)
+    if options:
+        options_legend(figure, options)
     return figure
-
-
-def _draw_ground(axes: Axes, scene: Scene, limits: tuple[float, float, float, float]) -> None:
-    """All but the path."""
-    axes.set(xlim=limits[:2], ylim=limits[2:], aspect="equal")
-    quiet(axes)
-    for left, bottom, width, height in [] if scene.walls is None else scene.walls.tolist():
-        axes.add_patch(Rectangle((left, bottom), width, height, facecolor="0.35", edgecolor="0.35", linewidth=0.5))
-    for name, places in (("not the goal", scene.others), ("goal", scene.goal)):
-        if places is not None:
-            axes.plot(*places.numpy().T, linestyle="", zorder=3.5, **_MARKS[name])
-    for goal in [] if scene.goal is None else scene.goal.tolist():
-        axes.add_patch(Circle(goal, scene.goal_radius, facecolor="C2", alpha=0.2, linewidth=0))
-
-
-def _legend(figure: Figure, scene: Scene, last: str) -> None:
-    """What the marks mean, below the picture; `last` is what the end of the path is called."""
-    present = {"goal": scene.goal, "not the goal": scene.others}
-    marks = [
-        Line2D([], [], linestyle="", label=last if name == "end" else name, **mark)
-        for name, mark in _MARKS.items()
-        if present.get(name, ...) is not None
-    ]
-    marks.insert(1, Line2D([], [], linewidth=2, color=_TIME(0.5), label="path, darker with time"))
-    figure.legend(handles=marks, loc="outside lower center", ncols=len(marks), frameon=False, fontsize="small")
-
-
-def _limits(scenes: Sequence[Scene]) -> tuple[float, float, float, float]:
-    """What holds all of `scenes` with their paths and goals: left, right, bottom, top."""
-    corners = [np.array(scene.limits).reshape(2, 2).T for scene in scenes]
-    corners += [place.numpy() for scene in scenes for place in (scene.path, scene.goal) if place is not None]
-    places = np.concatenate(corners)
-    (left, bottom), (right, top) = places.min(0), places.max(0)
-    return float(left), float(right), float(bottom), float(top)
 
 
 def _number(value: float) -> str:

@@ -16,7 +16,7 @@ from scipy import stats
 from torch import Tensor
 from torch.distributions import Normal, TanhTransform, TransformedDistribution, kl_divergence
 
-from metarl.distribution import Categorical, Gaussian, Squashed, from_heads
+from metarl.distribution import Categorical, Gaussian, Pair, Squashed, from_heads
 from metarl.rng import Rng
 from metarl.types import Params
 
@@ -247,3 +247,62 @@ def test_squashed_heads_are_means_then_deviations_within_limits():
     assert isinstance(actions, Squashed)
     assert torch.equal(actions.mean, heads[:, :3])
     assert actions.log_std.tolist() == [[-20, 0.5, 2], [-20, 2, -1]]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# An option, and an action given it
+
+
+L = 4
+
+
+def random_pair(discrete: bool, seed: int) -> Pair:
+    """One for each option [L] that may be drawn, side by side: the action is given that one."""
+    generator = torch.Generator().manual_seed(seed)
+    option = torch.randn(L, generator=generator, dtype=torch.float64).expand(L, L)
+    action, log_std = torch.randn(2, L, A, generator=generator, dtype=torch.float64)
+    heads = {"option": option, "action": action} | ({} if discrete else {"log_std": log_std})
+    pair = from_heads(heads)
+    assert isinstance(pair, Pair)
+    return pair
+
+
+def test_what_a_pair_is_is_the_joint_distribution():
+    """Of all options and actions, one by one: probability, and by the chain rule entropy and divergence, the right way."""
+    here, there = random_pair(True, 0), random_pair(True, 1)
+    option, joint = torch.arange(L), []
+    for pair in (here, there):
+        log_probs = torch.stack([pair.log_prob((option, torch.full((L,), a))) for a in range(A)], -1)  # [L, A]
+        torch.testing.assert_close(log_probs.exp().sum(), torch.tensor(1.0).double(), **EXACT)
+        joint.append(torch.distributions.Categorical(logits=log_probs.flatten()))
+    drawn = here.option.logits[0].softmax(-1)
+    torch.testing.assert_close((drawn * here.entropy()).sum(), joint[0].entropy(), **EXACT)
+    torch.testing.assert_close((drawn * here.kl(there)).sum(), kl_divergence(*joint), **EXACT)
+    assert not torch.allclose(kl_divergence(*joint), kl_divergence(*reversed(joint)), rtol=0.01)
+
+
+def test_a_pair_with_a_continuous_action():
+    """Where the joint distribution has a density: the option's part, and the mean of the normals' over options."""
+    here, there = random_pair(False, 0), random_pair(False, 1)
+    option, action = torch.arange(L), torch.randn(L, A, generator=torch.Generator().manual_seed(2)).double()
+    choice, other = (torch.distributions.Categorical(logits=pair.option.logits[0]) for pair in (here, there))
+    normals, others = (as_torch({"action": p.action.mean, "log_std": p.action.log_std}) for p in (here, there))
+    torch.testing.assert_close(
+        here.log_prob((option, action)), choice.log_prob(option) + normals.log_prob(action), **EXACT
+    )
+    entropy = choice.entropy() + choice.probs @ normals.entropy()
+    torch.testing.assert_close(choice.probs @ here.entropy(), entropy, **EXACT)
+    divergence = kl_divergence(choice, other) + choice.probs @ kl_divergence(normals, others)
+    torch.testing.assert_close(choice.probs @ here.kl(there), divergence, **EXACT)
+
+
+def test_an_option_that_cannot_be_drawn_counts_nothing():
+    """Its log-probability is finite, so that neither entropy, nor divergence, nor their gradients are lost."""
+    never = torch.tensor([0.0, -1e9, -1e9]).requires_grad_()
+    for certain in (from_heads({"option": never}), from_heads({"option": never, "action": torch.zeros(A)})):
+        alone = isinstance(certain, Categorical)
+        entropy, divergence = certain.entropy(), certain.kl(certain)
+        assert entropy.item() == pytest.approx(0 if alone else math.log(A))
+        assert divergence.item() == 0
+        (slope,) = torch.autograd.grad(entropy + divergence, never)
+        assert slope.eq(0).all()

@@ -11,16 +11,16 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 FLOORS = {
-    0: "counters errors returns rng rule stats",
-    1: "adapters.spaces checkpoint find types",
+    0: "counters errors returns rng rule stats table",
+    1: "adapters.spaces checkpoint find seeds types",
     2: "adapters.lanes adapters.mujoco adapters.registration agents.strategy_settings buffer config distribution "
     "figure log moments perceptron posterior video",
     3: "adapters.batch adapters.workers agent agents.settings env memory recording replay segments timeline",
     4: "adapters.base adapters.shown agents.strategy catalogue ground loading policy rollout session",
     5: "adapters.gymnasium adapters.vector agents.bandits agents.mdps evaluation optim probe skills training",
     6: "adapters.sb3 agents.pearl contract film inference offers options repetition run",
-    7: "agents.rl2 check comparison curvature latent_plot plot",
-    8: "adaptation render",
+    7: "agents.rl2 check comparison curvature latent_plot plot usage",
+    8: "adaptation option_plot render",
     9: "agents.maml cli",
     10: "__init__ __main__ agents.__init__ adapters.__init__",
 }
@@ -31,7 +31,14 @@ ROOMS = {
     "stable_baselines3": ("metarl.adapters.sb3",),
     "mujoco": ("metarl.adapters.", "metarl_envs."),
     "gymnasium": ("metarl.adapters.", "metarl_envs."),
-    "matplotlib": ("metarl.figure", "metarl.latent_plot", "metarl.plot"),
+    "matplotlib": (
+        "metarl.figure",
+        "metarl.ground",
+        "metarl.latent_plot",
+        "metarl.option_plot",
+        "metarl.plot",
+        "metarl.timeline",
+    ),
     "PIL": ("metarl.video",),
     "imageio_ffmpeg": ("metarl.video",),
     "typer": ("metarl.cli",),

@@ -24,10 +24,12 @@ from metarl.env import make_family
 from metarl.errors import Mistake
 from metarl.evaluation import evaluate
 from metarl.film import film
+from metarl.ground import limits
+from metarl.loading import load
 from metarl.render import render
 from metarl.rng import Rng
 from metarl.rollout import collect
-from metarl.run import load, score, train
+from metarl.run import score, train
 from metarl.types import View
 
 ERRAND = f"{Path(__file__).parent / 'families' / 'errand.py'}:Errand"
@@ -230,8 +232,8 @@ def test_limits_give_way_to_a_path_that_leaves_them(tmp_path, monkeypatch):
     family = make_family(MAPPED)
     scene = next(film(make_agent("random", family.spec), family).episodes).scene
     far = replace(scene, path=torch.tensor([[0.0, 0.0], [-9.0, 5.0]]))
-    assert plot._limits([scene]) == pytest.approx((-0.5, 3.5, -0.2, 1.2))
-    assert plot._limits([scene, far]) == pytest.approx((-9.0, 3.5, -0.2, 5.0))
+    assert limits([scene]) == pytest.approx((-0.5, 3.5, -0.2, 1.2))
+    assert limits([scene, far]) == pytest.approx((-9.0, 3.5, -0.2, 5.0))
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -101,6 +101,31 @@ def test_uniform_is_on_the_open_interval_and_normal_finite(bits: int, expected: 
     assert abs(streams.normal(0, 1).item()) == pytest.approx(-stats.norm.ppf(2.0**-24), abs=0.01)
 
 
+def test_what_is_drawn_aside_has_places_of_its_own():
+    """A function of the place, too; it disturbs nothing, and a row's does not depend on its neighbours."""
+    index, rows = torch.arange(20), torch.tensor([17, 3, 4])
+    streams, untouched = (Rng(5).streams(index, 3) for _ in range(2))
+    for counter in (0, 9, 4):
+        drawn = streams.aside.uniform(counter, 4)
+        assert torch.equal(drawn, Rng(5).streams(index, 3).aside.uniform(counter, 4))
+        assert torch.equal(drawn[rows][:, :2], Rng(5).streams(index[rows], 2).aside.uniform(counter, 4))
+        assert torch.equal(streams.uniform(counter, 4), untouched.uniform(counter, 4))
+
+
+def test_what_is_drawn_aside_is_independent_of_what_is_not():
+    """Pairs at the same place fill the square evenly; and among all, chance repeats 1 in 20."""
+    streams = Rng(5).streams(torch.arange(300), 3)
+    draws = [
+        torch.cat([s.uniform(t, 3) for t in range(100)]).flatten()
+        for s in (streams, streams.aside, streams.aside.aside)
+    ]
+    for a, b in ((0, 1), (0, 2), (1, 2)):
+        cells = torch.bincount((16 * draws[a]).long() * 16 + (16 * draws[b]).long(), minlength=256)
+        assert stats.chisquare(cells.numpy()).pvalue > SIGNIFICANT
+    everything = torch.cat(draws)
+    assert len(everything.unique()) > 0.95 * len(everything)
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Statistics, along each way in which two draws can be neighbours
 
