@@ -37,7 +37,7 @@ from metarl.policy import Decision, Policy, State
 from metarl.rng import Streams
 from metarl.segments import usage
 from metarl.skills import Learned, Skills, ready
-from metarl.types import Acted, Inputs, Params, Running, Spec, one_hot, replace, tree
+from metarl.types import NONE, Acted, Inputs, Params, Running, Spec, replace, tree
 
 _NEVER = -1e9  # log-probability of what cannot be; finite, so that 0 · log 0 is 0
 _HEAD_GAIN = 0.01
@@ -130,8 +130,8 @@ class OptionPolicy:
 
     def start(self, rows: int, lanes: int, device: torch.device) -> State:
         """Nothing is remembered, and no option runs."""
-        none = torch.zeros(rows, lanes, dtype=torch.long, device=device)
-        return (*self.trunk.start(rows, lanes, device), none, none)
+        none = torch.full((rows, lanes), NONE, device=device)
+        return (*self.trunk.start(rows, lanes, device), none, torch.zeros_like(none))
 
     def act(
         self,
@@ -148,11 +148,12 @@ class OptionPolicy:
         `begins` [N, M] bool: where an episode begins, and with it an option.
         """
         *held, before, left = state
+        begins = begins | (before == NONE)
         features, held_after = self.trunk.attend(params, self._told(inputs, before), tuple(held))
         acting, heads, worth = self._read(params, features, inputs.obs)
         over = begins if self.termination == "learned" else begins | (left == 0)
         if self.skills is not None:
-            over = over | _of(before, self.skills.ends(inputs.obs, noise.aside.aside, counter))
+            over = over | _of(before.clamp(min=0), self.skills.ends(inputs.obs, noise.aside.aside, counter))
         chances, log_chances = self._options(params, features, acting, before, over)
         draws = noise.aside.uniform(counter, 2)
         option = choice_at(draws[..., :1], chances) if mode == "sample" else chances.argmax(-1)
@@ -174,8 +175,9 @@ class OptionPolicy:
 
     def attend(self, params: Params, inputs: Inputs, state: State) -> tuple[Tensor, State]:
         """Remember a step that somebody else took; what ran there is not known."""
-        features, held = self.trunk.attend(params, self._told(inputs, state[-2]), state[:-2])
-        return features, (*held, *state[-2:])
+        *held, before, left = state
+        features, held_after = self.trunk.attend(params, self._told(inputs, before), tuple(held))
+        return features, (*held_after, torch.full_like(before, NONE), torch.zeros_like(left))
 
     def unroll(self, params: Params, inputs: Inputs, state: State) -> Hierarchy:
         """A whole sequence from its start, with the options that ran in it: inputs [T, N, M, …] → [T, N, M]."""
@@ -238,7 +240,7 @@ class OptionPolicy:
         """What the trunk sees: a memory is told which option ran, which is the master's own last action."""
         if self.trunk.memory == "none" or self.count == 1:
             return inputs
-        ran = one_hot(before, self.count).to(inputs.obs.dtype)
+        ran = self._is(before).to(inputs.obs.dtype)
         return replace(inputs, latent=ran if inputs.latent is None else torch.cat([inputs.latent, ran], -1))
 
     def _read(self, params: Params, features: Tensor, obs: Tensor) -> tuple[Tensor, Params, Tensor | None]:
@@ -256,15 +258,19 @@ class OptionPolicy:
     ) -> tuple[Tensor, Tensor]:
         """π̂(· | s, before) and its logarithm, [..., L] each."""
         fresh = affine(features, params["option.weight"], params["option.bias"]).log_softmax(-1)
-        same, over = before.unsqueeze(-1) == torch.arange(self.count, device=before.device), over.unsqueeze(-1)
+        same, over = self._is(before), over.unsqueeze(-1)
         if self.termination != "learned":
             never = torch.where(same, 0.0, _NEVER).to(fresh.dtype)
             return torch.where(over, fresh.exp(), same.to(fresh.dtype)), torch.where(over, fresh, never)
         name = "termination" if self.sub is None else "sub.termination"
-        beta = _of(before, affine(acting, params[f"{name}.weight"], params[f"{name}.bias"])).unsqueeze(-1)
+        beta = _of(before.clamp(min=0), affine(acting, params[f"{name}.weight"], params[f"{name}.bias"])).unsqueeze(-1)
         drawn = logsigmoid(beta) + fresh
         log_chances = torch.where(over, fresh, torch.where(same, torch.logaddexp(logsigmoid(-beta), drawn), drawn))
         return log_chances.exp(), log_chances
+
+    def _is(self, option: Tensor) -> Tensor:
+        """option [...] → bool [..., L]: which of them it is."""
+        return option.unsqueeze(-1) == torch.arange(self.count, device=option.device)
 
     def _steps(self, share: Tensor) -> Tensor:
         """How long options last that begin here: share [N, M] uniform on (0, 1) → [N, M] int64."""

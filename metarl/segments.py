@@ -34,7 +34,7 @@ def segments(rollout: Rollout, discount: float = 1.0) -> Segments:
     running = rollout.inputs.option
     assert running is not None
     begins = (running.over | (running.option != running.before)) & rollout.valid
-    number = begins.long().cumsum(0) - 1
+    number = (begins.long().cumsum(0) - 1).clamp(min=0)  # a lane may have no step
     shape = (int(number.max()) + 1, *number.shape[1:])
     time = torch.arange(len(number), device=number.device).view(-1, 1, 1).expand_as(number)
     first = torch.cummax(torch.where(begins, time, 0), 0).values

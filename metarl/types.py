@@ -29,6 +29,7 @@ from metarl.errors import Mistake
 from metarl.rng import Rng, Streams
 
 __all__ = [
+    "NONE",
     "SPLITS",
     "Acted",
     "Belief",
@@ -215,11 +216,15 @@ class Scene:
 # What an agent says
 
 
+NONE = -1
+"""In the place of the option that ran before, where none did or nobody knows."""
+
+
 @tree
 class Running:
     """The option that runs at a step, and how it came to it."""
 
-    before: Tensor  # [...] int64: the option of the step before; means nothing where an episode begins
+    before: Tensor  # [...] int64: the option of the step before, or NONE
     over: Tensor  # [...] bool: that one could not go on: it was over, or an episode begins
     option: Tensor  # [...] int64: the one that runs now
 

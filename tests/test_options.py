@@ -92,9 +92,10 @@ def told(policy: OptionPolicy, params: Params, obs: Tensor) -> tuple[Tensor, Ten
 
 
 def pi_hat(master: Tensor, beta: Tensor, before: Tensor, over: Tensor) -> Tensor:
-    """(1 − β(s, o′)) 1[o = o′] + β(s, o′) π(o | s), with β = 1 where the option before is over."""
-    ends = torch.where(over, 1.0, beta.gather(-1, before.unsqueeze(-1)).squeeze(-1)).unsqueeze(-1)
-    return (1 - ends) * torch.nn.functional.one_hot(before, master.shape[-1]) + ends * master
+    """(1 − β(s, o′)) 1[o = o′] + β(s, o′) π(o | s), with β = 1 where the option before is over or there was none."""
+    known = before.clamp(min=0)
+    ends = torch.where(over, 1.0, beta.gather(-1, known.unsqueeze(-1)).squeeze(-1)).unsqueeze(-1)
+    return (1 - ends) * torch.nn.functional.one_hot(known, master.shape[-1]) + ends * master
 
 
 # ---------------------------------------------------------------------------------------------------------------------

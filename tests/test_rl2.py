@@ -15,6 +15,8 @@ from metarl.agents import rl2
 from metarl.agents.rl2 import RL2
 from metarl.buffer import Rollout
 from metarl.env import Family, make_family
+from metarl.moments import Moments
+from metarl.returns import discounted_returns
 from metarl.rng import Rng
 from metarl.rollout import TrainingWorld, collect
 from metarl.types import Belief, Inputs, View, one_hot, replace, tree_map
@@ -267,6 +269,23 @@ def test_the_scale_of_values_outlasts_trials_of_other_lengths():
     assert len(lengths) == 2
     train(agent, world, range(5))
     assert agent.target_moments.count[0] == 5 * 2
+
+
+@pytest.mark.parametrize("layer", [{}, {"options": 2}], ids=["flat", "options"])
+def test_without_memory_a_state_is_worth_the_same_at_every_step(layer: dict[str, Any]):
+    """Nothing tells such a policy how much of the trial is to come: its values have one scale."""
+    agent = make(Ragged(), memory="none", **layer)
+    agent.target_moments = Moments.unknown(1, CPU).update(torch.tensor([[1.0], [3.0]]), torch.ones(2, 1) > 0)
+    trial, _ = trial_of(agent, Ragged())
+    levels, valid = agent._learnable(trial, trace=1.0).levels, trial.valid
+    ahead = discounted_returns(trial.reward * valid, torch.zeros_like(valid), agent.options.discount)
+    standing = Moments.unknown(1, CPU).update(torch.tensor([[1.0], [3.0]]), torch.ones(2, 1) > 0)
+    standing = standing.update(ahead[valid].repeat(len(levels)).unsqueeze(-1), torch.ones(1) > 0, 10.0)
+    for level in levels.values():
+        expected = standing.standardise(ahead.unsqueeze(-1)).squeeze(-1)
+        torch.testing.assert_close(level.value_target[valid], expected[valid], rtol=0, atol=1e-4)
+    torch.testing.assert_close(agent.target_moments.mean, standing.mean)
+    torch.testing.assert_close(agent.target_moments.var, standing.var)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from metarl.rng import Rng
 from metarl.rollout import TrainingWorld, collect
 from metarl.segments import segments, usage
 from metarl.session import Session
-from metarl.types import Belief, Params, View, tree_map
+from metarl.types import NONE, Belief, Params, View, tree_map
 
 ROWS, EPISODES, L = 5, 3, 3
 SMALL: dict[str, dict[str, Any]] = {
@@ -83,6 +83,15 @@ def stretches(rollout: Rollout) -> list[list[list[list[int]]]]:
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Segments
+
+
+def test_a_lane_without_a_step_has_no_decisions():
+    rollout, _ = lived(make("rl2"), family_of("rl2"))
+    rollout.valid[:, 2] = False
+    folded, others = segments(rollout), [0, 1, 3, 4]
+    assert folded.duration[:, 2].eq(0).all()
+    assert not folded.ended[:, 2].any()
+    assert same(folded.duration[:, others].sum(0), rollout.valid[:, others].sum(0))
 
 
 @pytest.mark.parametrize("discount", [1.0, 0.9])
@@ -145,6 +154,19 @@ def test_what_is_told_of_options(name: str):
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Agents: acting
+
+
+@pytest.mark.parametrize("name", ["rl2", "maml"])
+def test_a_memory_is_told_which_option_ran_and_that_none_did(name: str):
+    """None before the first step of a trial, or of an episode where memories last no longer."""
+    agent = make(name, memory="gru")
+    rollout, _ = lived(agent, family_of(name), 1 if name == "maml" else EPISODES)
+    before, option = rollout.inputs.option.before, rollout.inputs.option.option
+    assert before[0].eq(NONE).all()
+    assert same(before[1:][rollout.valid[1:]], option[:-1][rollout.valid[1:]])
+    told = agent.policy._told(rollout.inputs, before).latent
+    assert same(told.sum(-1) == 0, before == NONE)
+    assert same(told[1:].argmax(-1), before[1:].clamp(min=0))
 
 
 @SPACES
@@ -212,6 +234,7 @@ def test_what_others_lived_through_can_be_remembered_and_not_be_learned_from():
     noise = Ragged().tasks("train", ROWS, Rng(0)).streams(Rng(4), 1)
     acted, _ = agent.act(told, trial.inputs.obs[0], noise, 0, "sample")
     assert acted.inputs.option.over.all()
+    assert acted.inputs.option.before.eq(NONE).all()
     learner = make("maml")
     rollout, belief = lived(learner, family_of("maml"), 1)
     with pytest.raises(Mistake, match="which options ran"):

@@ -98,7 +98,7 @@ class Outer:
 
     def trail(self, theta: Tensor, i: int) -> list[Params]:
         """Task i's parameters before every step and after the last."""
-        named, options = self.agent._named(theta), self.agent.options
+        named, options = self.agent._named(theta, self.agent.params), self.agent.options
         params = {name: value for name, value in named.items() if not name.startswith(STEP_SIZE)}
         sizes = {name: named.get(STEP_SIZE + name, torch.tensor(options.step_sizes[0])) for name in params}
         factors = [torch.tensor(size / options.step_sizes[0]) for size in options.step_sizes]
@@ -213,7 +213,7 @@ def test_the_product_is_symmetric_and_never_negative(outer: Outer):
 
 
 def test_θ_as_a_vector_and_by_names(outer: Outer):
-    assert torch.equal(outer.agent._vector(outer.agent._named(outer.gradient)), outer.gradient)
+    assert torch.equal(outer.agent._vector(outer.agent._named(outer.gradient, outer.agent.params)), outer.gradient)
     assert len(outer.start) == sum(value.numel() for value in outer.agent.params.values())
     steps = [name for name in outer.agent.params if name.startswith(STEP_SIZE)]
     assert len(steps) == (len(outer.agent.params) / 2 if outer.agent.options.learn_step_sizes else 0)

@@ -54,8 +54,8 @@ def test_trees_are_frozen():
 
 
 def test_flat_joins_the_present_parts_in_order():
-    parts = {name: torch.full((2, 1), float(i)) for i, name in enumerate(("obs", "cue", "latent", "task", "option"))}
-    assert Inputs(**parts).flat().tolist() == [[0, 1, 2, 3, 4]] * 2
+    parts = {name: torch.full((2, 1), float(i)) for i, name in enumerate(("obs", "cue", "latent", "task"))}
+    assert Inputs(**parts).flat().tolist() == [[0, 1, 2, 3]] * 2
     assert Inputs(parts["obs"], task=parts["task"]).flat().tolist() == [[0, 3]] * 2
 
 

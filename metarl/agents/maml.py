@@ -114,7 +114,8 @@ class MAML:
         row: Adapted = belief.row
         inputs, memory, begins = self._inputs(row, obs, belief.cue), belief.lane, belief.cue[..., -1] == 1
         if memory:
-            memory = where(begins, tree_map(torch.zeros_like, memory), memory)
+            rows, lanes = begins.shape
+            memory = where(begins, self.policy.start(rows, lanes, self.device), memory)
         acted, memory = self.policy.act(row.params, inputs, memory, begins, noise, counter, mode)
         return acted, replace(belief, lane=memory)
 

@@ -37,7 +37,7 @@ class _Level:
     action: Tensor  # [T, N, M] or [T, N, M, A]
     log_prob: Tensor  # [T, N, M]
     advantage: Tensor  # [T, N, M], standardised over the iteration
-    value_target: Tensor  # [T, N, M], standardised by running moments of each step of the trial
+    value_target: Tensor  # [T, N, M], standardised by running moments
     valid: Tensor  # [T, N, M] where something was decided
 
 
@@ -82,9 +82,8 @@ class RL2:
         self._optimise(self.policy.init(rng.child("weights").generator()))
         self.obs_moments = Moments.unknown(spec.obs_width, device)
         self.reward_moments = Moments.unknown(1, device)
-        self.target_moments = Moments.unknown(
-            0, device
-        )  # one column a step of the trial: what is to come shrinks with it
+        self.target_moments = Moments.unknown(0, device)
+        """With a memory, one column a step of the trial: what is to come shrinks with it."""
 
     # -- meeting a task
 
@@ -165,7 +164,8 @@ class RL2:
 
     def _learnable(self, trial: Rollout, trace: float) -> _Trials:
         """Advantages over whole trials: credit flows across the ends of episodes and stops at the end of the trial."""
-        moments = self.target_moments.columns(steps := len(trial.valid))
+        width = len(trial.valid) if self._remembers else 1  # without memory, nothing tells how much is to come
+        moments = self.target_moments.columns(width)
         end = ~torch.cat([trial.valid[1:], torch.zeros_like(trial.valid[:1])])  # of the trial, not of an episode
         reward = trial.reward * trial.valid
         levels, targets = {}, []
@@ -177,8 +177,9 @@ class RL2:
             advantage = standardised(advantage, view.valid)
             levels[name] = _Level(view.action, view.log_prob, advantage, targets[-1], view.valid)
         seen, valid = torch.stack(targets), trial.valid.expand(len(targets), *trial.valid.shape)
-        moments = moments.update(seen.movedim(1, -1), valid.movedim(1, -1), _TARGET_WINDOW)
-        self.target_moments = tree_map(lambda new, old: torch.cat([new, old[steps:]]), moments, self.target_moments)
+        seen, valid = (x.movedim(1, -1).reshape(-1, width) for x in (seen, valid))
+        moments = moments.update(seen, valid, _TARGET_WINDOW)
+        self.target_moments = tree_map(lambda new, old: torch.cat([new, old[width:]]), moments, self.target_moments)
         return _Trials(
             inputs=self._scaled(trial.inputs),
             levels={

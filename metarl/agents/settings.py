@@ -190,6 +190,13 @@ class MAML(Layer):
             raise ValueError("without options that are learned nothing would be; set options, such as 4")
         return given
 
+    @field_validator("outer")
+    @classmethod
+    def _moves_options(cls, given: str, known: ValidationInfo) -> str:
+        if given == "reptile" and known.data.get("options") and known.data.get("adapted") == "master":
+            raise ValueError("reptile goes to where inner steps lead, which move the master alone; set adapted to all")
+        return given
+
     @field_validator("step_sizes", "max_kl")
     @classmethod
     def _above_zero(cls, given: float | tuple[float, ...]) -> float | tuple[float, ...]:
