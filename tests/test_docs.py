@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from metarl import cli
+from metarl.loading import load
+from metarl.usage import observe
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -44,6 +46,18 @@ def test_the_guide_to_maml_runs(tmp_path, monkeypatch):
     exec(block, namespace)
     assert namespace["action"].shape == (2,)
     assert namespace["session"].belief.row.steps.item() == 1
+
+
+def test_the_guides_own_options_are_chosen_among(tmp_path, monkeypatch):
+    (block,) = PYTHON.findall((ROOT / "docs" / "options.md").read_text())
+    (tmp_path / "my_options.py").write_text(block)
+    monkeypatch.chdir(tmp_path)
+    words = "train rl2/four-rooms agent.ready_made=[my_options.py:ToTheEast,my_options.py:ToTheWest] --out run --quiet"
+    assert run(monkeypatch, words + " iterations=1 agent.trials=4 validation_tasks=2 test_tasks=2") == 0
+    moves = observe((loaded := load("run")).agent, loaded.family(), episodes=4).moves
+    east, west = ((moves.after - moves.before)[moves.option == option, 0].mean() for option in (0, 1))
+    assert east > 0.2
+    assert west < -0.2
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

@@ -1,7 +1,7 @@
 """What must learn, and what must not when it is broken: families that tell them apart by calculation.
 
-RL² meets the vault (see its docstring), MAML and PEARL goals in the plane that nothing but an adaptation can tell of, and
-agents that are shown the task a maze and a grid.
+RL² meets the vault (see its docstring), MAML and PEARL goals in the plane that nothing but an adaptation can tell of, a
+master of options the goals that they lead to, and agents that are shown the task a maze and a grid.
 """
 
 from __future__ import annotations
@@ -124,6 +124,23 @@ def test_a_step_from_pretrained_parameters_finds_none():
     before, after = navigated(inner_steps=0)
     assert before == pytest.approx(BLIND, abs=0.2)
     assert after < BLIND + 0.2
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Options
+
+ORACLE = 43.82
+"""Steps of fifty on the goal, of who knows which of the two it is and walks straight to it."""
+UNDECIDED = ORACLE / 2
+"""The most of who does not know it."""
+
+
+def test_a_fresh_master_finds_which_sub_policy_leads_to_the_goal():
+    """Both ways are common knowledge by now; the master begins as it began before any training."""
+    family, agent = trained(load_config("maml/movement-bandits", ["iterations=75"]))
+    returns = evaluate(agent, family, episodes=250, tasks=40).returns.mean((0, 2))
+    assert returns[0] < UNDECIDED + 2
+    assert returns[-1] > 0.9 * ORACLE
 
 
 # ---------------------------------------------------------------------------------------------------------------------
