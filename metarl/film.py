@@ -16,6 +16,7 @@ from metarl.buffer import Rollout
 from metarl.env import Family
 from metarl.errors import Mistake
 from metarl.evaluation import chance, choose, trial
+from metarl.options import OptionPolicy
 from metarl.rng import Rng
 from metarl.rollout import rounds
 from metarl.types import Scene, Step, Tasks, replace, tree_map
@@ -105,8 +106,9 @@ def film(
 
 
 def option_count(agent: Agent) -> int:
-    """How many options `agent` acts through, as its policy says; 0: none."""
-    return int(getattr(getattr(agent, "policy", None), "count", 0))
+    """How many options `agent` acts through; 0: none."""
+    policy = getattr(agent, "policy", None)
+    return policy.count if isinstance(policy, OptionPolicy) else 0
 
 
 def alone(rollout: Rollout, row: int, lane: int) -> Rollout:
