@@ -7,7 +7,6 @@ from collections import Counter
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -25,6 +24,8 @@ from metarl.errors import Mistake
 from metarl.figure import option_colors
 from metarl.loading import load
 from metarl.option_plot import Lattice, cells_of, lattice, option_picture
+from metarl.options import OptionPolicy
+from metarl.policy import Policy
 from metarl.rng import Rng
 from metarl.rollout import collect
 from metarl.run import train, train_set
@@ -40,7 +41,7 @@ class Planned(Counting):
     option  1 1 1 0 0 2        stretches  1 1 | 1 | 0 0 | 2
     """
 
-    policy = SimpleNamespace(count=3)
+    policy = OptionPolicy(3, Policy(104, 4, discrete=True), None, None, "fixed", 1)
     plan = torch.tensor([1, 1, 1, 0, 0, 2])
     over = torch.tensor([True, False, True, True, False, False])
 
