@@ -8,7 +8,7 @@ last 8.4 steps before the move and 9.5 after it.
 The trials of an iteration are episodes lived side by side, so they are put in the order in which they end; `agent.trials`
 should be small beside 50. Training has no known end: schedules stay at their first value.
 
-    python benchmarks/goal_move.py [--seeds 0-9] [--episodes 1000] [--cap 200000] [agent.options=8 agent.trials=20 …]
+    python benchmarks/goal_move.py [--agents flat,options] [--seeds 0-9] [--jobs 2] [agent.trials=4 …]
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ import argparse
 import itertools
 import statistics
 import time
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
@@ -28,19 +31,29 @@ from metarl.config import read_options
 from metarl.rollout import TrainingWorld
 from metarl.stats import mean
 
-FLAT = {
+SHARED = {
     "name": "rl2",
     "memory": "none",
     "body": (),
-    "trials": 10,
-    "epochs": 4,
+    "trials": 2,
+    "epochs": 8,
     "minibatches": 1,
-    "learning_rate": 1e-2,
+    "learning_rate": 0.03,
     "discount": 0.99,
-    "trace": 0.95,
-    "entropy_weight": 0.01,
-    "option_entropy_weight": 0.01,
 }
+AGENTS: dict[str, dict[str, Any]] = {
+    "flat": {"trace": 0.6, "entropy_weight": 0.25},
+    "options": {
+        "trace": 0.8,
+        "entropy_weight": 0.15,
+        "option_entropy_weight": 0.1,
+        "options": 4,
+        "option_length": 4,
+        "sub_body": (),
+        "initial_gain": 1.0,
+    },
+}
+"""Each the best of what was tried on other seeds (benchmarks/results/options.md)."""
 WINDOW, GOOD = 50, 15.0
 COLUMNS = ("last 50 before", "0-50 after", "50-200 after", "steps to 15")
 
@@ -74,8 +87,9 @@ def steps_to_good(lengths: list[int]) -> int | None:
     return int(total[good[0] + WINDOW]) if len(good) else None
 
 
-def run(seed: int, options: dict[str, Any], episodes: int, cap: int) -> tuple[float, ...]:
+def run(options: dict[str, Any], episodes: int, cap: int, seed: int) -> tuple[float, ...]:
     """Mean lengths before the move, just after it and later, and the steps that it took, infinite where over the cap."""
+    torch.set_num_threads(1)
     before, after = (Life(v, Rng(seed).child(v)) for v in ("option-critic", "option-critic-moved"))
     agent = make_agent(spec=before.spec, seed=seed, **options)
     while len(before.lengths) < episodes:
@@ -86,30 +100,45 @@ def run(seed: int, options: dict[str, Any], episodes: int, cap: int) -> tuple[fl
     return *(statistics.mean(part) for part in parts), float("inf") if taken is None or taken > cap else taken
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", default="0-9", metavar="FIRST-LAST")
-    parser.add_argument("--episodes", type=int, default=1000, help="before the move")
-    parser.add_argument("--cap", type=int, default=200_000, help="environment steps after the move")
-    parser.add_argument("overrides", nargs="*", metavar="agent.KEY=VALUE")
-    args = parser.parse_intermixed_args()
-    torch.set_num_threads(1)
-    options = FLAT | read_options(args.overrides, "agent")["agent"]
+def compare(pool: ProcessPoolExecutor, options: dict[str, Any], seeds: list[int], args: argparse.Namespace) -> Any:
+    """The steps that each seed took [S], at most the cap; prints all that is found."""
     print(" ".join(f"{key}={value}" for key, value in options.items()))
     print(f"{'seed':>6}" + "".join(f"{column:>16}" for column in COLUMNS))
-    first, _, last = args.seeds.partition("-")
-    began, found = time.perf_counter(), []
-    for seed in range(int(first), int(last or first) + 1):
-        found.append(run(seed, options, args.episodes, args.cap))
-        *lengths, taken = found[-1]
+    found = []
+    for seed, scores in zip(seeds, pool.map(partial(run, options, args.episodes, args.cap), seeds), strict=True):
+        found.append(scores)
+        *lengths, taken = scores
         told = f"not in {args.cap}" if taken == float("inf") else f"{taken:.0f}"
         print(f"{seed:6}" + "".join(f"{length:16.1f}" for length in lengths) + f"{told:>16}", flush=True)
-    scores = np.array(found)
-    print("median" + "".join(f"{median:16.1f}" for median in np.median(scores, axis=0)))
-    for column, values in zip(COLUMNS, scores.T, strict=True):
+    columns = np.array(found).T
+    print("median" + "".join(f"{median:16.1f}" for median in np.median(columns, axis=1)))
+    for column, values in zip(COLUMNS, columns, strict=True):
         over = int(np.isinf(values).sum())
         note = f" (at least: {over} not in {args.cap} steps)" if over else ""
         print(f"mean {column}: {mean(np.minimum(values, args.cap)[:, None])}{note}")
+    return np.minimum(columns[-1], args.cap)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--agents", default="flat,options", help="flat, options, or both")
+    parser.add_argument("--seeds", default="0-9", metavar="FIRST-LAST")
+    parser.add_argument("--episodes", type=int, default=1000, help="before the move")
+    parser.add_argument("--cap", type=int, default=200_000, help="environment steps after the move")
+    parser.add_argument("--jobs", type=int, default=1, help="seeds side by side")
+    parser.add_argument("overrides", nargs="*", metavar="agent.KEY=VALUE")
+    args = parser.parse_intermixed_args()
+    changes = read_options(args.overrides, "agent")["agent"]
+    first, _, last = args.seeds.partition("-")
+    seeds = list(range(int(first), int(last or first) + 1))
+    began = time.perf_counter()
+    with ProcessPoolExecutor(args.jobs, get_context("spawn")) as pool:
+        taken = {name: compare(pool, SHARED | AGENTS[name] | changes, seeds, args) for name in args.agents.split(",")}
+    if len(taken) == 2:
+        drawn = np.random.default_rng(0).integers(0, len(seeds), (2000, len(seeds)))
+        low, high = np.quantile(taken["options"][drawn].mean(1) / taken["flat"][drawn].mean(1), (0.025, 0.975))
+        ratio = taken["options"].mean() / taken["flat"].mean()
+        print(f"options / flat, steps to 15: {ratio:.2f} [{low:.2f}, {high:.2f}]")
     print(f"{time.perf_counter() - began:.0f} s")
 
 
