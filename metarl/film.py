@@ -16,7 +16,7 @@ from metarl.buffer import Rollout
 from metarl.env import Family
 from metarl.errors import Mistake
 from metarl.evaluation import chance, choose, trial
-from metarl.options import OptionPolicy
+from metarl.options import option_count
 from metarl.rng import Rng
 from metarl.rollout import rounds
 from metarl.types import Scene, Step, Tasks, replace, tree_map
@@ -103,12 +103,6 @@ def film(
     if agent.lanes > 1:
         title += f", lane {lane} of {agent.lanes}"
     return Film(title, rounds(agent, episodes), watched(), option_count(agent))
-
-
-def option_count(agent: Agent) -> int:
-    """How many options `agent` acts through; 0: none."""
-    policy = getattr(agent, "policy", None)
-    return policy.count if isinstance(policy, OptionPolicy) else 0
 
 
 def alone(rollout: Rollout, row: int, lane: int) -> Rollout:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from metarl import checkpoint
 from metarl.agent import Agent, make_agent
 from metarl.config import Config, parse
@@ -29,8 +31,8 @@ class Loaded:
         return build_family(find("family", self.config.family.name), self.config.family.options)
 
 
-def load(path: str | Path) -> Loaded:
-    """The agent of a run folder (its best checkpoint) or of a checkpoint file.
+def load(path: str | Path, device: torch.device | None = None) -> Loaded:
+    """The agent of a run folder (its best checkpoint) or of a checkpoint file, on `device` or where it was trained.
 
     Raises:
         Mistake: nothing there that can be loaded.
@@ -38,7 +40,7 @@ def load(path: str | Path) -> Loaded:
     content = checkpoint.load(checkpoint_path(Path(path)))
     config = parse(content["config"], where=str(path))
     spec = Spec(**content["spec"])
-    agent = built(config, spec)
+    agent = built(config if device is None else config.model_copy(update={"device": device.type}), spec)
     agent.load_state_dict(content["agent"])
     return Loaded(agent, spec, config, Counters(**content["counters"]))
 

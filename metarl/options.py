@@ -27,12 +27,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding, logsigmoid
 
-from metarl.agent import Mode
+from metarl.agent import Agent, Mode
 from metarl.agents import settings
 from metarl.buffer import Rollout
 from metarl.distribution import choice_at
 from metarl.errors import Mistake
-from metarl.perceptron import affine, named, orthogonal, part
+from metarl.perceptron import named, part
 from metarl.policy import Decision, Policy, State
 from metarl.rng import Streams
 from metarl.segments import usage
@@ -43,7 +43,7 @@ _NEVER = -1e9  # log-probability of what cannot be; finite, so that 0 · log 0 i
 _HEAD_GAIN = 0.01
 
 
-def layered(policy: Policy, options: settings.Layer, spec: Spec) -> AnyPolicy:
+def layered(policy: Policy, options: settings.Layer, spec: Spec, device: torch.device) -> AnyPolicy:
     """The policy itself, or, where `options` ask for some, one that acts through them in its place.
 
     Raises:
@@ -52,7 +52,7 @@ def layered(policy: Policy, options: settings.Layer, spec: Spec) -> AnyPolicy:
     policy = replace(policy, initial_gain=options.initial_gain)
     if not options.options and not options.ready_made:
         return policy
-    skills = ready(options.ready_made, spec) if options.ready_made else None
+    skills = ready(options.ready_made, spec, device) if options.ready_made else None
     count = options.options if skills is None else skills.count
     beside = skills is None and options.sub_body is None
     told = count if policy.memory != "none" and count > 1 else 0
@@ -76,12 +76,19 @@ def layered(policy: Policy, options: settings.Layer, spec: Spec) -> AnyPolicy:
 def skills_of(policy: AnyPolicy, params: Params, scaled: Callable[[Inputs], Inputs]) -> Skills | None:
     """What a policy does, as options for others: its own options, or itself as one; None if it needs more than obs."""
     if isinstance(policy, OptionPolicy):
-        if policy.sub is None:
+        if policy.skills is not None:
             return policy.skills
-        own = part(params, "sub")
-        return Learned(policy.sub, own, scaled, part(own, "termination"))
+        if policy.sub is not None:
+            return Learned(policy.sub, part(params, "sub"), scaled)
+        policy = policy.trunk
     alone = policy.memory == "none" and policy.input_width == policy.obs_width
     return Learned(policy, params, scaled) if alone else None
+
+
+def option_count(agent: Agent) -> int:
+    """How many options `agent` acts through; 0: none."""
+    policy = getattr(agent, "policy", None)
+    return policy.count if isinstance(policy, OptionPolicy) else 0
 
 
 @tree
@@ -117,16 +124,13 @@ class OptionPolicy:
     def init(self, generator: torch.Generator) -> Params:
         """A master close to uniform, and terminations as likely as the length says."""
         params = self.trunk.init(generator)
-        acting, before = (self.trunk, "") if self.sub is None else (self.sub, "sub.")
-        if self.sub is not None:
-            params |= named(self.sub.init(generator), "sub")
-        heads = [("option", self.trunk.feature_width, 0.0)]
+        own = {} if self.sub is None else self.sub.init(generator)
+        params |= self.trunk.init_head("option", self.count, _HEAD_GAIN, generator)
         if self.termination == "learned":
-            heads.append((f"{before}termination", acting.feature_width, -math.log(max(self.length - 1, 0.01))))
-        for head, width, bias in heads:
-            params[f"{head}.weight"] = _HEAD_GAIN * orthogonal(1, self.count, width, generator)
-            params[f"{head}.bias"] = torch.full((self.count,), bias)
-        return params
+            ends = (self.sub or self.trunk).init_head("termination", self.count, _HEAD_GAIN, generator)
+            ends["termination.bias"][: self.count] = -math.log(max(self.length - 1, 0.01))
+            own |= ends
+        return params | (own if self.sub is None else named(own, "sub"))
 
     def start(self, rows: int, lanes: int, device: torch.device) -> State:
         """Nothing is remembered, and no option runs."""
@@ -154,7 +158,7 @@ class OptionPolicy:
         over = begins if self.termination == "learned" else begins | (left == 0)
         if self.skills is not None:
             over = over | _of(before.clamp(min=0), self.skills.ends(inputs.obs, noise.aside.aside, counter))
-        chances, log_chances = self._options(params, features, acting, before, over)
+        chances, log_chances = self._options(params, features, acting, inputs.obs, before, over)
         draws = noise.aside.uniform(counter, 2)
         option = choice_at(draws[..., :1], chances) if mode == "sample" else chances.argmax(-1)
         left = torch.where(over, self._steps(draws[..., 1]), left) - 1
@@ -165,7 +169,7 @@ class OptionPolicy:
             extras["option_value"] = (chances * worth).sum(-1)
             extras["value"] = _of(option, worth)
         if self.skills is not None:
-            action = _of(option, self.skills.act(inputs.obs, noise.aside.aside, counter))
+            action = _of(option, self.skills.act(inputs.obs, noise.aside.aside, counter, mode))
         else:
             actions = Decision(self._chosen(heads, option)).actions
             action = actions.sample(noise, counter) if mode == "sample" else actions.mode()
@@ -185,7 +189,7 @@ class OptionPolicy:
         running = inputs.option
         features = self.trunk.recall(params, self._told(inputs, running.before), state[:-2])
         acting, heads, worth = self._read(params, features, inputs.obs)
-        chances, log_chances = self._options(params, features, acting, running.before, running.over)
+        chances, log_chances = self._options(params, features, acting, inputs.obs, running.before, running.over)
         before = None if worth is None else (chances * worth).sum(-1)
         after = None if worth is None else _of(running.option, worth)
         if self.skills is not None:
@@ -254,16 +258,16 @@ class OptionPolicy:
         return acting, self.sub.decide(own, acting, obs).heads, worth
 
     def _options(
-        self, params: Params, features: Tensor, acting: Tensor, before: Tensor, over: Tensor
+        self, params: Params, features: Tensor, acting: Tensor, obs: Tensor, before: Tensor, over: Tensor
     ) -> tuple[Tensor, Tensor]:
         """π̂(· | s, before) and its logarithm, [..., L] each."""
-        fresh = affine(features, params["option.weight"], params["option.bias"]).log_softmax(-1)
+        fresh = self.trunk.read(params, "option", features, obs).log_softmax(-1)
         same, over = self._is(before), over.unsqueeze(-1)
         if self.termination != "learned":
             never = torch.where(same, 0.0, _NEVER).to(fresh.dtype)
             return torch.where(over, fresh.exp(), same.to(fresh.dtype)), torch.where(over, fresh, never)
-        name = "termination" if self.sub is None else "sub.termination"
-        beta = _of(before.clamp(min=0), affine(acting, params[f"{name}.weight"], params[f"{name}.bias"])).unsqueeze(-1)
+        own, name = (self.trunk, "termination") if self.sub is None else (self.sub, "sub.termination")
+        beta = _of(before.clamp(min=0), own.read(params, name, acting, obs)).unsqueeze(-1)
         drawn = logsigmoid(beta) + fresh
         log_chances = torch.where(over, fresh, torch.where(same, torch.logaddexp(logsigmoid(-beta), drawn), drawn))
         return log_chances.exp(), log_chances

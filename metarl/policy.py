@@ -105,20 +105,24 @@ class Policy:
             params["memory.w_hh"] = orthogonal(gates, width, width, generator)
             params["memory.b_ih"] = torch.zeros(gates * width)
             params["memory.b_hh"] = torch.zeros(gates * width)
-        width = init_layers(params, "body", width, self.body, generator)
-        maps = 1 if self.readout == "linear" else 1 + self.obs_width
+        init_layers(params, "body", width, self.body, generator)
         squashed = self.squashed and not self.discrete
         actions = self.sets * (2 * self.action_width if squashed else self.action_width)
         heads = (("action", self.action_head, actions, self.initial_gain), ("value", self.value_head, self.sets, 0.0))
         for head, wanted, out, gain in heads:
             if wanted:
-                params[f"{head}.weight"] = gain * orthogonal(maps, out, width, generator)
-                params[f"{head}.bias"] = torch.zeros(maps * out)
+                params |= self.init_head(head, out, gain, generator)
         if self.action_head and squashed:
-            params["action.bias"].view(maps, 2, -1)[0, 1] = math.log(self.initial_std)
+            params["action.bias"].view(-1, 2, actions // 2)[0, 1] = math.log(self.initial_std)
         elif self.action_head and not self.discrete:
             params["action.log_std"] = torch.full((actions,), math.log(self.initial_std))
         return params
+
+    def init_head(self, name: str, out: int, gain: float, generator: torch.Generator) -> Params:
+        """Parameters of a head of `out` numbers, for `read`."""
+        maps = 1 if self.readout == "linear" else 1 + self.obs_width
+        weight = gain * orthogonal(maps, out, self.feature_width, generator)
+        return {f"{name}.weight": weight, f"{name}.bias": torch.zeros(maps * out)}
 
     def start(self, rows: int, lanes: int, device: torch.device) -> State:
         """What is remembered before the first step: nothing."""

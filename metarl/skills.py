@@ -9,11 +9,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from metarl.agent import Mode
 from metarl.distribution import choice_at
 from metarl.errors import Mistake
-from metarl.find import own
+from metarl.find import one_line, own
 from metarl.loading import load
-from metarl.perceptron import affine
 from metarl.policy import Policy
 from metarl.rng import Streams
 from metarl.types import Inputs, Params, Spec
@@ -34,14 +34,14 @@ class Skills(Protocol):
 
     count: int
 
-    def act(self, obs: Tensor, noise: Streams, counter: int) -> Tensor:
+    def act(self, obs: Tensor, noise: Streams, counter: int, mode: Mode) -> Tensor:
         """obs [N, M, O] → what each would do, [N, M, L] or [N, M, L, A]."""
 
     def ends(self, obs: Tensor, noise: Streams, counter: int) -> Tensor:
-        """obs [N, M, O] → whether each is over there, [N, M, L] bool."""
+        """obs [N, M, O] → whether each is over there, [N, M, L] bool; a matter of chance in every mode."""
 
 
-def ready(names: Sequence[str], spec: Spec) -> Skills:
+def ready(names: Sequence[str], spec: Spec, device: torch.device) -> Skills:
     """The options called `names`, one after another: those of runs, and ``path/to/file.py:Class`` of one's own.
 
     A run of an agent with options gives them all; that of a flat one that sees the observation alone is one option.
@@ -49,14 +49,14 @@ def ready(names: Sequence[str], spec: Spec) -> Skills:
     Raises:
         Mistake: nothing of that name, or nothing that can act in such a family as an option.
     """
-    parts = [_of_file(name, spec) if ":" in name else _of_run(name, spec) for name in names]
+    parts = [_of_file(name, spec) if ":" in name else _of_run(name, spec, device) for name in names]
     return parts[0] if len(parts) == 1 else _Together(parts)
 
 
-def _of_run(path: str, spec: Spec) -> Skills:
+def _of_run(path: str, spec: Spec, device: torch.device) -> Skills:
     if not Path(path).exists():
         raise Mistake(f"ready_made: there is no run {path}; name a run folder, or path/to/file.py:Class of your own")
-    loaded = load(path)
+    loaded = load(path, device)
     there, here = ((s.obs_width, s.action_width, s.discrete) for s in (loaded.spec, spec))
     if there != here:
         raise Mistake(
@@ -68,14 +68,17 @@ def _of_run(path: str, spec: Spec) -> Skills:
     if found is None:
         raise Mistake(
             f"ready_made: what {path} does depends on more than the observation; name a run with options whose sub_body is "
-            "given, or one of a flat agent without memory that is shown no task"
+            "given, or one of an agent without memory that is shown no task"
         )
     return found
 
 
 def _of_file(name: str, spec: Spec) -> Skills:
     made: Any = own("option", name)
-    option = made(spec) if isinstance(made, type) else made
+    try:
+        option = made(spec) if isinstance(made, type) else made
+    except Exception as error:
+        raise Mistake(f"ready_made: {name} cannot be made from the family's Spec: {one_line(error)}") from error
     for method in ("act", "ends"):
         if not callable(getattr(option, method, None)):
             raise Mistake(f"ready_made: {name} has no method {method}; see metarl.skills.Option")
@@ -85,17 +88,17 @@ def _of_file(name: str, spec: Spec) -> Skills:
 class Learned:
     """The options of a policy that sees the observation alone: one of each of its sets of heads."""
 
-    def __init__(
-        self, policy: Policy, params: Params, scaled: Callable[[Inputs], Inputs], termination: Params | None = None
-    ) -> None:
-        """`scaled`: observations as the policy takes them; `termination`: of features; None or empty: they do not end."""
+    def __init__(self, policy: Policy, params: Params, scaled: Callable[[Inputs], Inputs]) -> None:
+        """`scaled`: observations as the policy takes them; without a head ``termination`` among `params` they do not end."""
         self.count = policy.sets
-        self._policy, self._params, self._scaled, self._termination = policy, params, scaled, termination
+        self._policy, self._params, self._scaled = policy, params, scaled
 
-    def act(self, obs: Tensor, noise: Streams, counter: int) -> Tensor:
+    def act(self, obs: Tensor, noise: Streams, counter: int, mode: Mode) -> Tensor:
         inputs, features = self._features(obs)
         heads = self._policy.decide(self._params, features, inputs.obs).heads
         each: Tensor = heads["action"].unflatten(-1, (self.count, -1))
+        if mode == "greedy":
+            return each.argmax(-1) if self._policy.discrete else each
         if self._policy.discrete:
             return choice_at(noise.uniform(counter, self.count).unsqueeze(-1), each.softmax(-1))
         normal = noise.normal(counter, heads["action"].shape[-1]).unflatten(-1, (self.count, -1))
@@ -103,11 +106,11 @@ class Learned:
         return torch.addcmul(each, std, normal)
 
     def ends(self, obs: Tensor, noise: Streams, counter: int) -> Tensor:
-        if not self._termination:
+        if "termination.weight" not in self._params:
             return torch.zeros(*obs.shape[:2], self.count, dtype=torch.bool, device=obs.device)
-        beta = affine(self._features(obs)[1], self._termination["weight"], self._termination["bias"]).sigmoid()
-        over: Tensor = noise.aside.uniform(counter, self.count) < beta
-        return over
+        inputs, features = self._features(obs)
+        beta = self._policy.read(self._params, "termination", features, inputs.obs).sigmoid()
+        return noise.aside.uniform(counter, self.count) < beta
 
     def _features(self, obs: Tensor) -> tuple[Inputs, Tensor]:
         inputs = self._scaled(Inputs(obs))
@@ -122,8 +125,8 @@ class _Own:
     def __init__(self, option: Option, name: str, spec: Spec) -> None:
         self._option, self._name, self._spec = option, name, spec
 
-    def act(self, obs: Tensor, noise: Streams, counter: int) -> Tensor:
-        action = torch.as_tensor(self._option.act(obs, noise, counter), device=obs.device)
+    def act(self, obs: Tensor, noise: Streams, counter: int, mode: Mode) -> Tensor:
+        action = self._answer("act", obs, noise, counter)
         shape = obs.shape[:2] if self._spec.discrete else (*obs.shape[:2], self._spec.action_width)
         dtype = torch.int64 if self._spec.discrete else torch.float32
         self._check("act", action, shape, dtype)
@@ -131,12 +134,20 @@ class _Own:
             raise Mistake(
                 f"option {self._name}: act gives an action that is none of 0 to {self._spec.action_width - 1}"
             )
+        if not self._spec.discrete and not action.isfinite().all():
+            raise Mistake(f"option {self._name}: act gives an action that is not finite")
         return action.unsqueeze(2)
 
     def ends(self, obs: Tensor, noise: Streams, counter: int) -> Tensor:
-        over = torch.as_tensor(self._option.ends(obs), device=obs.device)
+        over = self._answer("ends", obs)
         self._check("ends", over, obs.shape[:2], torch.bool)
         return over.unsqueeze(2)
+
+    def _answer(self, method: str, obs: Tensor, *given: Any) -> Tensor:
+        try:
+            return torch.as_tensor(getattr(self._option, method)(obs, *given), device=obs.device)
+        except Exception as error:
+            raise Mistake(f"option {self._name}: {method} fails: {one_line(error)}") from error
 
     def _check(self, method: str, given: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> None:
         if given.shape != shape or given.dtype != dtype:
@@ -153,8 +164,8 @@ class _Together:
         self._parts = parts
         self.count = sum(part.count for part in parts)
 
-    def act(self, obs: Tensor, noise: Streams, counter: int) -> Tensor:
-        return torch.cat([part.act(obs, own, counter) for part, own in self._each(noise)], dim=2)
+    def act(self, obs: Tensor, noise: Streams, counter: int, mode: Mode) -> Tensor:
+        return torch.cat([part.act(obs, own, counter, mode) for part, own in self._each(noise)], dim=2)
 
     def ends(self, obs: Tensor, noise: Streams, counter: int) -> Tensor:
         return torch.cat([part.ends(obs, own, counter) for part, own in self._each(noise)], dim=2)
@@ -163,5 +174,5 @@ class _Together:
         streams = []
         for part in self._parts:
             streams.append((part, noise))
-            noise = noise.aside
+            noise = noise.aside.aside  # a run's options act by the first and end by the second
         return streams

@@ -14,7 +14,8 @@ from metarl.buffer import Rollout, side_by_side
 from metarl.env import Family
 from metarl.errors import Mistake
 from metarl.evaluation import chance, choose, trial
-from metarl.film import alone, option_count, seen
+from metarl.film import alone, seen
+from metarl.options import option_count
 from metarl.segments import segments
 from metarl.segments import usage as summary
 from metarl.stats import Array

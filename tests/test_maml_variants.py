@@ -354,6 +354,8 @@ class _Puppet:
         ({"variant": "promb"}, "promp"),
         ({"outer": "sgd"}, "outer"),
         ({"variant": "reptile", "options": 2}, "adapted to all"),
+        ({"variant": "reptile", "ready_made": ["runs/a"]}, "adapted to all"),
+        ({"variant": "famp", "options": 0, "ready_made": ["runs/a"]}, "learn_master to true"),
         ({"task_input": "goal"}, "no goal"),
     ],
 )

@@ -40,7 +40,7 @@ COPIES = pytest.mark.parametrize("copies", [(), (N,)], ids=["shared", "per task"
 
 def make_policy(discrete: bool = True, memory: str = "none", count: int = L, body: Any = (4,), **layer: Any) -> Any:
     flat = Policy(O, A, discrete, memory, memory_width=5, body=body, obs_width=O)
-    return layered(flat, settings.Layer(options=count, **{"option_length": 3} | layer), SPEC)
+    return layered(flat, settings.Layer(options=count, **{"option_length": 3} | layer), SPEC, CPU)
 
 
 def random_params(policy: OptionPolicy, *copies: int) -> Params:
@@ -341,8 +341,8 @@ def test_a_memory_is_told_which_option_ran(memory: str):
 
 def test_without_options_the_policy_is_the_flat_one():
     flat = Policy(O, A, True, body=(4,), obs_width=O)
-    assert layered(flat, settings.Layer(), SPEC) == flat
-    assert layered(flat, settings.Layer(initial_gain=2.0), SPEC) == replace(flat, initial_gain=2.0)
+    assert layered(flat, settings.Layer(), SPEC, CPU) == flat
+    assert layered(flat, settings.Layer(initial_gain=2.0), SPEC, CPU) == replace(flat, initial_gain=2.0)
 
 
 @BODIES

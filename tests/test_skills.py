@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from helpers import CPU
 from torch import Tensor
 
+from metarl import checkpoint
 from metarl.agent import make_agent
 from metarl.config import parse
 from metarl.env import make_family
@@ -20,7 +22,7 @@ from metarl.rollout import collect, view
 from metarl.run import build, train
 from metarl.segments import segments
 from metarl.skills import ready
-from metarl.types import Inputs, Spec
+from metarl.types import Inputs, Spec, replace
 
 SPEC = Spec("two-numbers", {"x": 2}, action_width=3, discrete=True, horizon=5, task_width=1)
 
@@ -58,9 +60,29 @@ class TooFar(Always):
     action = 3
 
 
+class Nowhere(Always):
+    def act(self, obs, noise, counter):
+        return torch.full((*obs.shape[:2], 3), torch.nan)
+
+
 class Flat(Always):
     def act(self, obs, noise, counter):
         return torch.zeros(len(obs), dtype=torch.long)
+
+
+class Lost(Always):
+    def __init__(self):
+        pass
+
+
+class Silent(Always):
+    def act(self, obs, noise, counter):
+        obs.mean()
+
+
+class Broken(Always):
+    def ends(self, obs):
+        return obs[..., 7] > 0
 
 
 class Floats(Always):
@@ -115,17 +137,23 @@ def obs(rows: int = 4, lanes: int = 2) -> Tensor:
 
 
 def test_options_of_ones_own_stand_in_the_order_of_their_names(mine: Path):
-    skills = ready([f"{mine}:Second", f"{mine}:Always"], SPEC)
+    skills = ready([f"{mine}:Second", f"{mine}:Always"], SPEC, CPU)
     assert skills.count == 2
-    assert torch.equal(skills.act(obs(), noise(), 0), torch.tensor([1, 0]).expand(4, 2, 2))
+    assert torch.equal(skills.act(obs(), noise(), 0, "sample"), torch.tensor([1, 0]).expand(4, 2, 2))
     assert torch.equal(skills.ends(obs(), noise(), 0), (obs()[..., :1] > 0).expand(4, 2, 2))
 
 
 def test_each_has_chance_of_its_own(mine: Path):
-    skills = ready([f"{mine}:Dice", f"{mine}:Dice"], SPEC)
-    first, second = skills.act(obs(500), noise(500), 3).unbind(-1)
+    skills = ready([f"{mine}:Dice", f"{mine}:Dice"], SPEC, CPU)
+    first, second = skills.act(obs(500), noise(500), 3, "sample").unbind(-1)
     assert abs(float((first == second).float().mean()) - 1 / 3) < 0.05
-    assert torch.equal(skills.act(obs(500), noise(500), 3)[..., 0], first)
+    assert torch.equal(skills.act(obs(500), noise(500), 3, "sample")[..., 0], first)
+
+
+def test_an_action_that_is_no_number_is_named(mine: Path):
+    skills = ready([f"{mine}:Nowhere"], replace(SPEC, discrete=False), CPU)
+    with pytest.raises(Mistake, match="Nowhere: act gives an action that is not finite"):
+        skills.act(obs(), noise(), 0, "sample")
 
 
 @pytest.mark.parametrize(
@@ -133,6 +161,9 @@ def test_each_has_chance_of_its_own(mine: Path):
     [
         ("Nobody", "has no 'Nobody'"),
         ("Endless", "has no method ends"),
+        ("Lost", r"cannot be made from the family's Spec: TypeError"),
+        ("Silent", "act fails: .*NoneType"),
+        ("Broken", "ends fails: IndexError"),
         ("TooFar", "none of 0 to 2"),
         ("Flat", r"act gives torch.int64 of shape \[4\] .* give torch.int64 of shape \[4, 2\]"),
         ("Floats", r"ends gives torch.float32 .* give torch.bool"),
@@ -140,8 +171,8 @@ def test_each_has_chance_of_its_own(mine: Path):
 )
 def test_what_is_wrong_with_ones_own_is_said_in_a_line(name: str, message: str, mine: Path):
     def used() -> None:
-        skills = ready([f"{mine}:{name}"], SPEC)
-        skills.act(obs(), noise(), 0)
+        skills = ready([f"{mine}:{name}"], SPEC, CPU)
+        skills.act(obs(), noise(), 0, "sample")
         skills.ends(obs(), noise(), 0)
 
     with pytest.raises(Mistake, match=message) as raised:
@@ -176,6 +207,7 @@ def test_nothing_learns_but_the_master(mine: Path, tmp_path: Path):
                 "trials": 6,
                 "memory_width": 8,
                 "ready_made": [f"{mine}:Second", f"{mine}:Always"],
+                "termination": "fixed",
             },
             "family": "gridnavi",
             "episodes": 2,
@@ -186,7 +218,7 @@ def test_nothing_learns_but_the_master(mine: Path, tmp_path: Path):
     )
     train(config, tmp_path / "run", quiet=True)
     agent: Any = load(tmp_path / "run").agent
-    assert not [name for name in agent.params if name.startswith(("sub.", "action."))]
+    assert not [name for name in agent.params if name.startswith(("sub.", "action.", "termination."))]
     _, fresh = build(config)
     assert not torch.equal(agent.params["option.weight"], fresh.params["option.weight"])  # type: ignore[attr-defined]
 
@@ -206,9 +238,15 @@ def test_a_runs_options_act_and_end_as_they_did_there(name: str, tmp_path: Path)
     }
     with torch.enable_grad():
         train(parse(config), run, quiet=True)
+    best = run / "checkpoints" / "best.pt"
+    content = checkpoint.load(best)
+    content["agent"]["params"]["sub.termination.weight"] = (
+        torch.randn(3, 8, generator=torch.Generator().manual_seed(5)) * 3
+    )
+    checkpoint.save(best, content)  # where options end depends on the cell, too
     loaded = load(run)
     agent: Any = loaded.agent
-    skills = ready([str(run)], loaded.spec)
+    skills = ready([str(run)], loaded.spec, CPU)
     assert skills.count == 3
 
     rows = 4000
@@ -218,19 +256,23 @@ def test_a_runs_options_act_and_end_as_they_did_there(name: str, tmp_path: Path)
     features, _ = agent.policy.sub.attend(own, scaled, ())
     chances = agent.policy.sub.decide(own, features, scaled.obs).heads["action"].view(rows, 1, 3, 4).softmax(-1)
     beta = torch.sigmoid(features @ own["termination.weight"].T + own["termination.bias"])
-    acted = skills.act(seen, noise(rows, 1), 0)
+    acted = skills.act(seen, noise(rows, 1), 0, "sample")
     over = skills.ends(seen, noise(rows, 1), 0).float()
     for cell in range(2):
         shares = torch.nn.functional.one_hot(acted[cell::2], 4).float().mean((0, 1))
         torch.testing.assert_close(shares, chances[cell, 0], rtol=0, atol=0.05)
         torch.testing.assert_close(over[cell::2].mean((0, 1)), beta[cell, 0], rtol=0, atol=0.05)
     assert float((chances[0] - chances[1]).abs().max()) > 0.1  # or the cells could be confused
+    assert float((beta[0] - beta[1]).abs().max()) > 0.1
+    assert float(beta[0].std()) > 0.1
+    greedy = skills.act(seen, noise(rows, 1), 0, "greedy")
+    assert torch.equal(greedy, chances.argmax(-1))
 
 
 @torch.no_grad()
 def test_a_flat_run_is_one_option_that_does_not_end(tmp_path: Path):
     config = {
-        "agent": {"name": "rl2", "memory": "none", "trials": 4},
+        "agent": {"name": "rl2", "memory": "none", "trials": 4, "initial_gain": 3.0, "initial_std": 0.3},
         "family": {"name": "point", "variant": "pearl"},
         "episodes": 1,
         "iterations": 1,
@@ -240,9 +282,9 @@ def test_a_flat_run_is_one_option_that_does_not_end(tmp_path: Path):
     with torch.enable_grad():
         train(parse(config), tmp_path / "run", quiet=True)
     loaded = load(tmp_path / "run")
-    skills = ready([str(tmp_path / "run")], loaded.spec)
+    skills = ready([str(tmp_path / "run")], loaded.spec, CPU)
     seen = obs(2000, 1)
-    acted = skills.act(seen, noise(2000, 1), 0)
+    acted = skills.act(seen, noise(2000, 1), 0, "sample")
     assert acted.shape == (2000, 1, 1, 2)
     assert not skills.ends(seen, noise(2000, 1), 0).any()
     agent: Any = loaded.agent
@@ -250,6 +292,34 @@ def test_a_flat_run_is_one_option_that_does_not_end(tmp_path: Path):
     z = (acted[:, 0, 0] - actions.mean[:, 0]) / actions.log_std.exp()
     assert float(z.mean().abs()) < 0.1
     assert abs(float(z.std()) - 1) < 0.1
+    assert float(actions.mean.std()) > 1
+    assert torch.equal(skills.act(seen, noise(2000, 1), 0, "greedy")[:, 0, 0], actions.mean[:, 0])
+
+
+def test_heads_of_what_sees_the_observation_alone_are_options(tmp_path: Path):
+    run = run_of(tmp_path, memory="none", options=2, sub_body=None, body=[8], initial_gain=3.0)
+    skills, agent = ready([run], (loaded := load(run)).spec, CPU), loaded.agent
+    seen = torch.randn(6, 1, loaded.spec.obs_width, generator=torch.Generator().manual_seed(1))
+    features, _ = agent.policy.trunk.attend(agent.params, Inputs(seen), ())
+    heads = agent.policy.trunk.decide(agent.params, features, seen).heads["action"].view(6, 1, 2, -1)
+    assert torch.equal(skills.act(seen, noise(6, 1), 0, "greedy"), heads.argmax(-1))
+    beta = (features @ agent.params["termination.weight"].T + agent.params["termination.bias"]).sigmoid()
+    ends = torch.stack([skills.ends(seen, noise(6, 1), t) for t in range(2000)]).float().mean(0)
+    torch.testing.assert_close(ends, beta, rtol=0, atol=0.05)
+
+
+def test_two_runs_side_by_side_share_no_chance(tmp_path: Path):
+    """What ends an option of one says nothing of what an option of the other does."""
+    run = run_of(tmp_path, options=2, sub_body=[4], option_length=4)
+    skills = ready([run, run], load(run).spec, CPU)
+    rows = 4000
+    seen = torch.zeros(rows, 1, load(run).spec.obs_width)
+    acted, over = skills.act(seen, noise(rows, 1), 0, "sample")[:, 0], skills.ends(seen, noise(rows, 1), 0)[:, 0]
+    for one in range(4):
+        for other in range(4):
+            shares = [torch.bincount(acted[over[:, one] == ended, other], minlength=5)[:5].double() for ended in (0, 1)]
+            shares = [share / share.sum() for share in shares]
+            torch.testing.assert_close(shares[0], shares[1], rtol=0, atol=0.08)
 
 
 def run_of(tmp_path: Path, **agent: Any) -> str:
@@ -266,17 +336,17 @@ def run_of(tmp_path: Path, **agent: Any) -> str:
 )
 def test_what_sees_more_than_the_observation_is_no_option(agent: dict[str, Any], tmp_path: Path):
     with pytest.raises(Mistake, match="depends on more than the observation"):
-        ready([run_of(tmp_path, **agent)], make_family("gridnavi").spec)
+        ready([run_of(tmp_path, **agent)], make_family("gridnavi").spec, CPU)
 
 
 def test_a_run_of_another_shape_is_no_option(tmp_path: Path):
     with pytest.raises(Mistake, match="trained on gridnavi"):
-        ready([run_of(tmp_path, memory="none")], SPEC)
+        ready([run_of(tmp_path, memory="none")], SPEC, CPU)
 
 
 def test_a_run_that_is_not_there(tmp_path: Path):
     with pytest.raises(Mistake, match="there is no run"):
-        ready([str(tmp_path / "nothing")], SPEC)
+        ready([str(tmp_path / "nothing")], SPEC, CPU)
 
 
 def test_a_master_finds_out_which_of_two_ready_options_pays(mine: Path):

@@ -79,7 +79,7 @@ class MAML:
             value_head=False,
             obs_width=spec.obs_width,
         )
-        self.policy = layered(flat, options, spec)
+        self.policy = layered(flat, options, spec, device)
         params = self.policy.init(rng.child("weights").generator())
         master = self.policy.of_master(params)
         self._moved = set(params) if options.adapted == "all" else master

@@ -77,7 +77,7 @@ class RL2:
             pair_input=options.pair_input,
             readout=options.readout,
         )
-        self.policy = layered(flat, options, spec)
+        self.policy = layered(flat, options, spec, device)
         self.params: Params = {}
         self._optimise(self.policy.init(rng.child("weights").generator()))
         self.obs_moments = Moments.unknown(spec.obs_width, device)

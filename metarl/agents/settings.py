@@ -186,6 +186,8 @@ class MAML(Layer):
     @field_validator("learn_master")
     @classmethod
     def _something(cls, given: bool, known: ValidationInfo) -> bool:
+        if not given and known.data.get("ready_made"):
+            raise ValueError("of options that are ready nothing is learned but the master; set learn_master to true")
         if not given and known.data.get("options") == 0:
             raise ValueError("without options that are learned nothing would be; set options, such as 4")
         return given
@@ -193,7 +195,10 @@ class MAML(Layer):
     @field_validator("outer")
     @classmethod
     def _moves_options(cls, given: str, known: ValidationInfo) -> str:
-        if given == "reptile" and known.data.get("options") and known.data.get("adapted") == "master":
+        learned = known.data.get("options") or (
+            known.data.get("ready_made") and known.data.get("termination") == "learned"
+        )
+        if given == "reptile" and learned and known.data.get("adapted") == "master":
             raise ValueError("reptile goes to where inner steps lead, which move the master alone; set adapted to all")
         return given
 
