@@ -42,11 +42,11 @@ SHARED = {
     "discount": 0.99,
 }
 AGENTS: dict[str, dict[str, Any]] = {
-    "flat": {"trace": 0.6, "entropy_weight": 0.25},
+    "flat": {"trace": 0.7, "entropy_weight": 0.2},
     "options": {
         "trace": 0.8,
         "entropy_weight": 0.15,
-        "option_entropy_weight": 0.1,
+        "option_entropy_weight": 0.05,
         "options": 4,
         "option_length": 4,
         "sub_body": (),
