@@ -42,7 +42,7 @@ SHARED = {
     "discount": 0.99,
 }
 AGENTS: dict[str, dict[str, Any]] = {
-    "flat": {"trace": 0.7, "entropy_weight": 0.2},
+    "flat": {"trace": 0.6, "entropy_weight": 0.3},
     "options": {
         "trace": 0.8,
         "entropy_weight": 0.15,
