@@ -24,7 +24,7 @@ from metarl.options import Hierarchy, OptionPolicy, layered
 from metarl.policy import Policy
 from metarl.returns import gae
 from metarl.rng import Rng
-from metarl.types import Acted, Inputs, Params, Running, Spec, replace, tree_map
+from metarl.types import NONE, Acted, Inputs, Params, Running, Spec, replace, tree_map
 
 N, M, O, A, L = 3, 2, 3, 2, 3  # noqa: E741  (letters of metarl.types; L options)
 EXACT = {"rtol": 1e-10, "atol": 1e-12}
@@ -173,6 +173,25 @@ def test_rows_and_lanes_do_not_depend_on_their_neighbours(termination: str, memo
     part = tree_map(lambda x: x[:, :1, :1], together)
     assert same((alone.inputs.option, alone.action), (part.inputs.option, part.action))
     torch.testing.assert_close(alone.log_prob, part.log_prob, **EXACT)
+
+
+@MEMORIES
+@TERMINATIONS
+def test_after_what_somebody_else_did_a_new_option_begins(termination: str, memory: str):
+    """Even in mid-episode: nobody knows what ran, so that none goes on, and a memory is told of none."""
+    policy = make_policy(memory=memory, termination=termination)
+    params = random_params(policy)
+    obs, noise, here = normal(5, N, M, O), Rng(0).streams(torch.arange(N), M), torch.zeros(N, M) > 0
+    own, held = policy.act(params, Inputs(obs[0]), empty(policy, N, M), ~here, noise, 0, "sample")
+    going_on, _ = policy.act(params, Inputs(obs[2]), held, here, noise, 2, "sample")
+    assert same(going_on.inputs.option.before, own.inputs.option.option)
+    assert not going_on.inputs.option.over.all()
+    _, held = policy.attend(params, Inputs(obs[1]), held)
+    acted, _ = policy.act(params, Inputs(obs[2]), held, here, noise, 2, "sample")
+    assert acted.inputs.option.before.eq(NONE).all()
+    assert acted.inputs.option.over.all()
+    if memory != "none":
+        assert policy._told(acted.inputs, acted.inputs.option.before).latent.eq(0).all()
 
 
 @TERMINATIONS
