@@ -18,11 +18,12 @@ FLOORS = {
     3: "adapters.batch adapters.workers agent agents.settings env memory recording replay segments timeline",
     4: "adapters.base adapters.shown agents.strategy catalogue ground loading policy rollout session",
     5: "adapters.gymnasium adapters.vector agents.bandits agents.mdps evaluation optim probe skills training",
-    6: "adapters.sb3 agents.pearl contract film inference offers options repetition run",
-    7: "agents.rl2 check comparison curvature latent_plot plot usage",
-    8: "adaptation option_plot render",
-    9: "agents.maml cli",
-    10: "__init__ __main__ agents.__init__ adapters.__init__",
+    6: "adapters.sb3 agents.pearl contract inference offers options repetition run",
+    7: "agents.rl2 check comparison curvature film latent_plot",
+    8: "adaptation plot usage",
+    9: "agents.maml option_plot render",
+    10: "cli",
+    11: "__init__ __main__ agents.__init__ adapters.__init__",
 }
 """Floor → its modules, below `metarl`. A new module goes to the lowest floor that is above all that it imports."""
 
