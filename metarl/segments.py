@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from metarl.buffer import Rollout
+from metarl.errors import Mistake
 from metarl.types import tree
 
 
@@ -30,9 +31,13 @@ def segments(rollout: Rollout, discount: float = 1.0) -> Segments:
     Returns:
         What a semi-Markov process is made of (Sutton et al. 1999): its return is that of the steps,
         ``discounted_returns(reward, ended, discount ** duration)``.
+
+    Raises:
+        Mistake: no options ran.
     """
     running = rollout.inputs.option
-    assert running is not None
+    if running is None:
+        raise Mistake("segments: this rollout was lived through without options; fold one of an agent that has some")
     begins = (running.over | (running.option != running.before)) & rollout.valid
     number = (begins.long().cumsum(0) - 1).clamp(min=0)  # a lane may have no step
     shape = (int(number.max()) + 1, *number.shape[1:])

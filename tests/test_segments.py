@@ -85,6 +85,12 @@ def stretches(rollout: Rollout) -> list[list[list[list[int]]]]:
 # Segments
 
 
+def test_without_options_there_are_no_decisions():
+    rollout, _ = lived(make("rl2", options=0), family_of("rl2"))
+    with pytest.raises(Mistake, match="without options"):
+        segments(rollout)
+
+
 def test_a_lane_without_a_step_has_no_decisions():
     rollout, _ = lived(make("rl2"), family_of("rl2"))
     rollout.valid[:, 2] = False
