@@ -186,20 +186,19 @@ def infer(
     from metarl.inference import infer as ask
     from metarl.latent_plot import inference_picture
     from metarl.loading import load
-    from metarl.run import train_set
+    from metarl.run import as_configured
 
     loaded = load(run)
-    config, family = loaded.config, loaded.family()
-    inference = ask(
+    inference = as_configured(
+        ask,
+        loaded.config,
+        loaded.family(),
         loaded.agent,
-        family,
-        episodes=episodes or config.episodes,
-        tasks=tasks,
         split=split,
-        mode=mode or config.mode,
+        tasks=tasks,
+        episodes=episodes,
+        mode=mode,
         seed=seed,
-        train_set=train_set(config, family),
-        device=config.device,
     )
     folder = out or (run if run.is_dir() else run.parent)
     folder.mkdir(parents=True, exist_ok=True)
@@ -221,26 +220,18 @@ def options(
 ) -> None:
     """Say what the options of a run's agent do: how often, how long, what follows, and where."""
     from metarl.loading import load
-    from metarl.run import train_set
+    from metarl.run import as_configured
     from metarl.table import print_usage
     from metarl.usage import observe
 
     loaded = load(run)
-    config, family = loaded.config, loaded.family()
+    family = loaded.family()
     if out is not None:
         from metarl.option_plot import check_drawable, option_picture
 
         check_drawable(family, out)
-    usage = observe(
-        loaded.agent,
-        family,
-        episodes=episodes or config.episodes,
-        tasks=tasks,
-        split=split,
-        mode=mode or config.mode,
-        seed=seed,
-        train_set=train_set(config, family),
-        device=config.device,
+    usage = as_configured(
+        observe, loaded.config, family, loaded.agent, split=split, tasks=tasks, episodes=episodes, mode=mode, seed=seed
     )
     content = {"run": str(run), **usage.to_dict()}
     if out is not None:

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -36,6 +36,8 @@ from metarl.rng import Rng
 from metarl.rollout import TrainingWorld, rounds
 from metarl.training import Update, learn
 from metarl.types import Spec, Tasks, replace
+
+R = TypeVar("R")
 
 _PACKAGES = ("metarl", "torch", "mujoco", "gymnasium", "numpy", "metaworld", "gymnasium-robotics", "minigrid")
 """Whose versions a result depends on, where they are installed."""
@@ -210,10 +212,26 @@ def score(
     config: Config, family: Family, agent: Agent, split: str, tasks: int, *, mode: Mode | None = None, seed: int = 0
 ) -> Scores:
     """`evaluate` as a configuration says."""
-    return evaluate(
+    return as_configured(evaluate, config, family, agent, split=split, tasks=tasks, mode=mode, seed=seed)
+
+
+def as_configured(
+    meet: Callable[..., R],
+    config: Config,
+    family: Family,
+    agent: Agent,
+    *,
+    split: str,
+    tasks: int,
+    episodes: int | None = None,
+    mode: Mode | None = None,
+    seed: int = 0,
+) -> R:
+    """`evaluate`, or whatever `meet` takes its arguments, as a configuration says where nothing else is given."""
+    return meet(
         agent,
         family,
-        episodes=config.episodes,
+        episodes=episodes or config.episodes,
         tasks=tasks,
         split=split,
         mode=mode or config.mode,

@@ -38,7 +38,7 @@ def segments(rollout: Rollout, discount: float = 1.0) -> Segments:
     running = rollout.inputs.option
     if running is None:
         raise Mistake("segments: this rollout was lived through without options; fold one of an agent that has some")
-    begins = (running.over | (running.option != running.before)) & rollout.valid
+    begins = running.begins & rollout.valid
     number = (begins.long().cumsum(0) - 1).clamp(min=0)  # a lane may have no step
     shape = (int(number.max()) + 1, *number.shape[1:])
     time = torch.arange(len(number), device=number.device).view(-1, 1, 1).expand_as(number)

@@ -228,6 +228,11 @@ class Running:
     over: Tensor  # [...] bool: that one could not go on: it was over, or an episode begins
     option: Tensor  # [...] int64: the one that runs now
 
+    @property
+    def begins(self) -> Tensor:
+        """[...] bool: whether an option begins, which may be the one that just ended."""
+        return self.over | (self.option != self.before)
+
 
 @tree
 class Inputs:

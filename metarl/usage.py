@@ -136,7 +136,7 @@ def _moves(parts: list[tuple[Scene, Rollout]]) -> Moves:
         running = episode.inputs.option
         assert running is not None
         options.append(running.option.numpy())
-        begins.append((running.over | (running.option != running.before)).numpy())
+        begins.append(running.begins.numpy())
     return Moves(_shared([scene for scene, _ in parts]), before, after, np.concatenate(options), np.concatenate(begins))
 
 

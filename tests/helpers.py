@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
@@ -140,3 +144,12 @@ def same(a: object, b: object) -> bool:
     return len(left) == len(right) and all(
         torch.equal(x, y) if isinstance(x, Tensor) else x == y for x, y in zip(left, right, strict=True)
     )
+
+
+def figure_of(monkeypatch: Any, module: Any, draw: Callable[..., object], *given: object) -> Any:
+    """What `draw` of `module` draws, before it becomes a file."""
+    figures: list[Any] = []
+    monkeypatch.setattr(module, "save", lambda figure, out: figures.append(figure) or out)
+    draw(*given, Path("x.png"))
+    (figure,) = figures
+    return figure

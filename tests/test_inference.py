@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from helpers import CPU, Counting, Ragged
+from helpers import CPU, Counting, Ragged, figure_of
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import EllipseCollection
 from test_cli import metarl, mistake
@@ -157,16 +157,14 @@ def example(rounds=3, tasks=12, latent=4, entries=2):
 
 
 @pytest.fixture
-def drawn(monkeypatch, tmp_path):
+def drawn(monkeypatch):
     """inference → the figure before it became a file, and its panels [rows, columns]."""
 
     def draw(inference):
-        figures = []
-        monkeypatch.setattr(latent_plot, "save", lambda figure, out: figures.append(figure) or out)
-        inference_picture(inference, tmp_path / "x.png")
-        panels = [axes for axes in figures[0].axes if axes.get_label() != "<colorbar>"]
+        figure = figure_of(monkeypatch, latent_plot, inference_picture, inference)
+        panels = [axes for axes in figure.axes if axes.get_label() != "<colorbar>"]
         rows = len({axes.get_subplotspec().rowspan.start for axes in panels})
-        return figures[0], np.array(panels).reshape(rows, -1)
+        return figure, np.array(panels).reshape(rows, -1)
 
     return draw
 

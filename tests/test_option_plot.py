@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import CPU, Counting, Ragged
+from helpers import CPU, Counting, Ragged, figure_of
 from matplotlib.collections import EllipseCollection, PolyCollection
 from matplotlib.quiver import Quiver
 from test_cli import metarl, mistake
@@ -226,16 +226,9 @@ def example(count=3, steps=300):
 
 
 @pytest.fixture
-def drawn(monkeypatch, tmp_path):
+def drawn(monkeypatch):
     """usage → the figure before it became a file."""
-
-    def draw(usage):
-        figures = []
-        monkeypatch.setattr(option_plot, "save", lambda figure, out: figures.append(figure) or out)
-        option_picture(usage, tmp_path / "x.png")
-        return figures[0]
-
-    return draw
+    return partial(figure_of, monkeypatch, option_plot, option_picture)
 
 
 def part(axes, kind):

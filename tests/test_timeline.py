@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
+from helpers import figure_of
 from test_render import ERRAND, MAPPED
 
 from metarl import plot
@@ -26,16 +29,9 @@ def shot_of(name, episodes=3, **choices):
 
 
 @pytest.fixture
-def drawn(monkeypatch, tmp_path):
+def drawn(monkeypatch):
     """film → the figure of its storyboard, before it became a file."""
-
-    def draw(shot):
-        figures = []
-        monkeypatch.setattr(plot, "save", lambda figure, out: figures.append(figure) or out)
-        plot.storyboard(shot, tmp_path / "x.png")
-        return figures[0]
-
-    return draw
+    return partial(figure_of, monkeypatch, plot, plot.storyboard)
 
 
 def strip_colors(axes):
