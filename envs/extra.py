@@ -10,7 +10,7 @@ from typing import Any
 import gymnasium
 
 from metarl.adapters.gymnasium import GymnasiumFamily
-from metarl.errors import Mistake
+from metarl.errors import Mistake, install
 from metarl.find import one_line
 
 from . import extra_settings as settings
@@ -25,7 +25,7 @@ class ExtraFamily(GymnasiumFamily):
 
 
 def package(name: str, extra: str) -> Any:
-    """The module called `name`, of a package that ``pip install 'metarl[extra]'`` brings.
+    """The module called `name`, of a package that our extra `extra` brings.
 
     Raises:
         Mistake: the package is not installed.
@@ -36,7 +36,7 @@ def package(name: str, extra: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name != root:
             raise
-        raise Mistake(f"the package {root} is missing: pip install 'metarl[{extra}]'") from None
+        raise Mistake(f"the package {root} is missing: {install(extra)}") from None
     return import_module(name)
 
 

@@ -7,6 +7,7 @@ import io
 import os
 import pickle
 import warnings
+import zipfile
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 
 import torch
 
-from metarl.errors import Mistake
+from metarl.errors import DISTRIBUTION, Mistake
 
 FORMAT = 1
 """Raised when a checkpoint of before cannot be read any more."""
@@ -27,7 +28,7 @@ def save(path: Path, content: dict[str, Any]) -> None:
         Mistake: the disk is full or the folder cannot be written.
     """
     buffer = io.BytesIO()
-    torch.save({"format": FORMAT, "metarl": version("metarl"), **content}, buffer)
+    torch.save({"format": FORMAT, "metarl": version(DISTRIBUTION), **content}, buffer)
     write_atomically(path, buffer.getbuffer())
 
 
@@ -35,25 +36,35 @@ def load(path: Path) -> dict[str, Any]:
     """The content of a checkpoint, on the CPU.
 
     Raises:
-        Mistake: no file, a truncated or foreign one, or one of another format.
+        Mistake: no file, a truncated, damaged or foreign one, or one of another format.
     """
     try:
+        _check_whole(path)
         with warnings.catch_warnings(action="ignore"):  # of foreign files: the Mistake below says it
             content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise Mistake(f"checkpoint {path}: there is no such file") from None
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError, KeyError) as error:
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise Mistake(
-            f"checkpoint {path} is truncated or no checkpoint ({type(error).__name__}); use another, such as previous.pt"
+            f"checkpoint {path} is truncated, damaged or no checkpoint ({type(error).__name__}); "
+            "use another, such as previous.pt"
         ) from None
     if not isinstance(content, dict) or "format" not in content:
         raise Mistake(f"checkpoint {path} was not written by metarl")
     if content["format"] != FORMAT:
         raise Mistake(
             f"checkpoint {path} has format {content['format']}, written by metarl {content.get('metarl')}; "
-            f"this is metarl {version('metarl')} with format {FORMAT}: use that version, or train again"
+            f"this is metarl {version(DISTRIBUTION)} with format {FORMAT}: use that version, or train again"
         )
     return content
+
+
+def _check_whole(path: Path) -> None:
+    """Raises BadZipFile where a byte is not what was written: every record has a checksum, which torch does not read."""
+    with zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise zipfile.BadZipFile(damaged)
 
 
 def write_atomically(path: Path, data: bytes | memoryview) -> None:

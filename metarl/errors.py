@@ -5,9 +5,17 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+DISTRIBUTION = "metarl-torch"
+"""What to install; the name `metarl` on the package index is a stranger's."""
+
 
 class Mistake(Exception):
     """Something the user can mend; the message names the culprit and the next step. Several mistakes, several lines."""
+
+
+def install(extra: str) -> str:
+    """The command that brings the packages of one of our extras."""
+    return f"pip install '{DISTRIBUTION}[{extra}]'"
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -8,6 +8,7 @@ from torch import Tensor
 from metarl.types import tree, tree_map
 
 _SMALLEST_STD = 1e-4
+_LARGEST_CONSTANT = 10.0
 
 
 @tree
@@ -33,6 +34,14 @@ class Moments:
     def std(self) -> Tensor:
         """[W]."""
         return self.var.sqrt().clamp(min=_SMALLEST_STD)
+
+    @property
+    def scale(self) -> Tensor:
+        """[W]: what to divide by where zero must stay zero: the deviation, but at least a tenth of the mean's size.
+
+        A quantity that (almost) never changes, such as a reward of 1 a step, then becomes at most 10.
+        """
+        return torch.maximum(self.std, self.mean.abs() / _LARGEST_CONSTANT)
 
     def update(self, x: Tensor, valid: Tensor, window: float = float("inf")) -> Moments:
         """With samples x [..., W] where `valid` [..., W] or [..., 1] holds (Chan et al. 1983, equation 2.1).

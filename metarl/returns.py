@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+_RIDGES = 30
+"""How many ridges are tried: the last is beyond every finite feature."""
+
 
 def discounted_returns(reward: Tensor, cut: Tensor, discount: float) -> Tensor:
     """G_t = r_t + γ G_{t+1}, with G_{t+1} = 0 where `cut` holds.
@@ -51,7 +54,8 @@ def linear_baseline(obs: Tensor, time: Tensor, returns: Tensor, valid: Tensor, r
     """The return to come, as a linear function of simple features of observation and time, of each task on its own.
 
     Least squares on [s, s², t/100, (t/100)², (t/100)³, 1] with s clipped to ±10, fitted to the steps that it is asked for
-    (Duan et al. 2016, arXiv:1604.06778, section 3.1).
+    (Duan et al. 2016, arXiv:1604.06778, section 3.1), by Cholesky factors. Where they do not exist in double precision, the
+    ridge grows tenfold until they do.
 
     Args:
         obs: [T, N, M, O].
@@ -68,6 +72,18 @@ def linear_baseline(obs: Tensor, time: Tensor, returns: Tensor, valid: Tensor, r
     rows = features.movedim(1, 0).flatten(1, 2).double()  # [N, T·M, F]
     weighted = rows * valid.movedim(1, 0).flatten(1).unsqueeze(-1)
     target = returns.movedim(1, 0).flatten(1).unsqueeze(-1).double()
-    gram = weighted.mT @ rows + ridge * torch.eye(rows.shape[-1], dtype=rows.dtype, device=rows.device)
-    fitted: Tensor = rows @ torch.linalg.solve(gram, weighted.mT @ target)
+    fitted = rows @ _ridge_solution(weighted.mT @ rows, weighted.mT @ target, ridge)
     return fitted.to(returns.dtype).view(returns.movedim(1, 0).shape).movedim(0, 1)
+
+
+def _ridge_solution(gram: Tensor, moment: Tensor, ridge: float) -> Tensor:
+    """[N, F, 1]: x with (gram [N, F, F] + ridge I) x = moment [N, F, 1], gram positive semidefinite."""
+    identity = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
+    added = torch.full((len(gram), 1, 1), ridge, dtype=gram.dtype, device=gram.device)
+    for _ in range(_RIDGES):
+        factor, info = torch.linalg.cholesky_ex(gram + added * identity)
+        failed = (info > 0).view(-1, 1, 1)
+        if not failed.any():
+            return torch.cholesky_solve(moment, factor)
+        added = torch.where(failed, 10 * added, added)
+    raise FloatingPointError("the baseline has no solution: an observation or a return is not finite")

@@ -30,7 +30,7 @@ def collect(
 
     Raises:
         Mistake: the family gave an observation or a reward of the wrong shape or type or that is not finite, or an
-            episode outlived its horizon.
+            episode outlived its horizon; or the agent's actions or their log-probabilities are NaN.
     """
     rows, lanes = belief.cue.shape[:2]
     noise = tasks.streams(rng.child("act"), lanes)
@@ -55,7 +55,7 @@ def collect(
             all_valid = bool(valid.all())
             if not valid.any():
                 rollout = recorder.rollout(tasks)
-                _check_finite(rollout, spec)
+                _check_finite(rollout, spec, agent)
                 return rollout, belief
     raise Mistake(f"{spec.name}: an episode outlived the horizon of {spec.horizon} steps; end it with truncated = True")
 
@@ -175,15 +175,26 @@ def check_step(step: Step, spec: Spec, lanes: tuple[int, int], time: int) -> Non
             check_array(name, array, lanes, dtype, spec, time)
 
 
-def _check_finite(rollout: Rollout, spec: Spec) -> None:
+def _check_finite(rollout: Rollout, spec: Spec, agent: Agent) -> None:
     """Tells the first of all; lanes that wait count too, for 0 · NaN is NaN."""
     found: list[tuple[int, int, str]] = []
-    for name, array in (("obs", rollout.inputs.obs), ("reward", rollout.reward), ("next_obs", rollout.next_obs)):
+    for name, array in (
+        ("obs", rollout.inputs.obs),
+        ("log_prob", rollout.log_prob),
+        ("action", rollout.action),
+        ("reward", rollout.reward),
+        ("next_obs", rollout.next_obs),
+    ):
         if not torch.isfinite(array.sum()):
             bad = ~torch.isfinite(array.reshape(*rollout.valid.shape, -1)).all(-1)
             found += [(time, row, name) for time, row, _ in bad.nonzero()[:1].tolist()]
     if found:
         time, row, name = min(found, key=lambda mistake: mistake[0])
+        if name in ("log_prob", "action"):
+            raise Mistake(
+                f"{type(agent).__name__}: {name} of task {int(rollout.index[row])} is not finite at step {time}; "
+                "its parameters are NaN or too large: lower the learning rate, or scale the rewards down"
+            )
         raise Mistake(
             f"{spec.name}: {name} of task {int(rollout.index[row])} is not finite at step {time}; "
             "mend the family (a NaN would spoil the agent)"

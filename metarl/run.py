@@ -21,13 +21,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
+from torch.utils._pytree import keystr, tree_leaves_with_path
 
 from metarl import checkpoint
 from metarl.agent import Agent, Mode
 from metarl.config import Config, load_config, to_dict, to_yaml
 from metarl.counters import LIMITS, Counters
 from metarl.env import Family, build_family
-from metarl.errors import Mistake
+from metarl.errors import DISTRIBUTION, Mistake
 from metarl.evaluation import Scores, evaluate
 from metarl.find import find
 from metarl.loading import built, checkpoint_path, load
@@ -39,7 +41,7 @@ from metarl.types import Spec, Tasks, replace
 
 R = TypeVar("R")
 
-_PACKAGES = ("metarl", "torch", "mujoco", "gymnasium", "numpy", "metaworld", "gymnasium-robotics", "minigrid")
+_PACKAGES = ("torch", "mujoco", "gymnasium", "numpy", "metaworld", "gymnasium-robotics", "minigrid")
 """Whose versions a result depends on, where they are installed."""
 
 Callback = Callable[[Update], bool | None]
@@ -145,6 +147,7 @@ def _run(
 
     def save(*names: str) -> None:
         everything = agent.state_dict()
+        _check_finite(everything, config, counters)
         for name in names:
             kept = {key: value for key, value in everything.items() if name != "best" or key != "replay"}
             content = {"agent": kept, "config": to_dict(config), "spec": asdict(spec)}
@@ -181,6 +184,17 @@ def _run(
         log.close()
 
 
+def _check_finite(state: dict[str, Any], config: Config, counters: Counters) -> None:
+    """Raises a Mistake before an agent is kept whose state holds a NaN or an infinity."""
+    for path, leaf in tree_leaves_with_path(state):
+        number = isinstance(leaf, Tensor) and leaf.is_floating_point()
+        if number and not torch.isfinite(leaf.sum()) and not torch.isfinite(leaf).all():
+            raise Mistake(
+                f"{config.agent.name}: {keystr(path)} is not finite after iteration {counters.iterations}; lower the "
+                "learning rate, or scale the rewards down (what was kept before stays in checkpoints/)"
+            )
+
+
 def _finish(config: Config, family: Family, folder: Path, display: Display) -> dict[str, Any]:
     """Report the best checkpoint on unseen tasks."""
     display.note(f"evaluating the best checkpoint on {config.test_tasks} unseen tasks")
@@ -199,10 +213,11 @@ def _finish(config: Config, family: Family, folder: Path, display: Display) -> d
 def describe(folder: Path, config: Config, scores: dict[str, Scores]) -> dict[str, Any]:
     """Scores with all that is needed to compare them: the configuration, versions, the command."""
     packages = [name for name in _PACKAGES if importlib.util.find_spec(name.replace("-", "_"))]
+    versions = {package: version(package) for package in packages} | {"metarl": version(DISTRIBUTION)}
     return {
         "run": folder.name,
         "config": to_dict(config),
-        "versions": {package: version(package) for package in packages} | {"python": sys.version.split()[0]},
+        "versions": versions | {"python": sys.version.split()[0]},
         "command": " ".join(sys.argv),
         "scores": {name: score.to_dict() for name, score in scores.items()},
     }

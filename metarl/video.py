@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from metarl.checkpoint import write_atomically
-from metarl.errors import Mistake
+from metarl.errors import Mistake, install
 
 Frames = Iterator[NDArray[np.uint8]]  # [height, width, 3] each
 Encoder = Callable[[Path, Frames, int], None]
@@ -31,7 +31,7 @@ def encoder(path: Path) -> Encoder:
     if path.suffix != ".mp4":
         raise Mistake(f"{path}: the name of a picture ends in .png, of a video in .gif or .mp4")
     if find_spec("imageio_ffmpeg") is None:
-        raise Mistake(f"{path} needs imageio-ffmpeg: pip install 'metarl[video]', or write a .gif")
+        raise Mistake(f"{path} needs imageio-ffmpeg: {install('video')}, or write a .gif")
     return _mp4
 
 

@@ -29,7 +29,7 @@ def test_truncated_checkpoint_is_one_clear_line(tmp_path, share):
     checkpoint.save(path, {"weights": torch.zeros(1000)})
     data = path.read_bytes()
     path.write_bytes(data[: int(share * len(data))])
-    with pytest.raises(Mistake, match=r"c\.pt is truncated or no checkpoint") as error:
+    with pytest.raises(Mistake, match=r"c\.pt is truncated, damaged or no checkpoint") as error:
         checkpoint.load(path)
     assert "\n" not in str(error.value)
 
@@ -81,3 +81,23 @@ def test_unwritable_folder_is_a_mistake(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(Mistake, match="could not be written"):
         checkpoint.write_atomically(tmp_path / "file" / "c.pt", b"")
+
+
+def test_a_flipped_bit_is_told_wherever_it_is(tmp_path):
+    """In every record of the file; what lies between them (padding, headers) is harmless or refused."""
+    content = {"weights": torch.randn(300), "count": 3}
+    path = tmp_path / "c.pt"
+    checkpoint.save(path, content)
+    data, refused = path.read_bytes(), 0
+    for place in range(0, len(data), 7):
+        flipped = bytearray(data)
+        flipped[place] ^= 1 << place % 8
+        path.write_bytes(flipped)
+        try:
+            loaded = checkpoint.load(path)
+        except Mistake:
+            refused += 1
+        else:
+            assert torch.equal(loaded["weights"], content["weights"])
+            assert loaded["count"] == 3
+    assert refused > 1200 / 7

@@ -221,3 +221,26 @@ def test_soft_actor_critic_of_discrete_actions_reaches_the_optimum():
     family, agent = trained(config)
     scores = evaluate(agent, family, episodes=1, mode="greedy")
     assert scores.returns.mean() == pytest.approx(scores.optimum.mean(), abs=0.3)
+
+
+def test_a_reward_that_never_changes_leaves_the_memory_useful(tmp_path):
+    """A cart on a pole pays 1 a step: divided by its deviation, the reward in the cue would drown everything else."""
+    file = Path(__file__).parent / "families" / "cart.py"
+    chosen = {
+        "agent": {
+            "name": "rl2",
+            "memory_width": 32,
+            "trials": 20,
+            "minibatches": 4,
+            "normalise_reward": True,
+            "normalise_obs": True,
+            "trace": 0.95,
+            "learning_rate": 3e-3,
+            "entropy_weight": 0.01,
+        },
+        "family": f"{file}:Cart",
+        "episodes": 1,
+        "iterations": 40,
+    }
+    family, agent = trained(parse(chosen))
+    assert evaluate(agent, family, episodes=1, tasks=100, split="validation").totals.mean() > 150

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from helpers import CPU, same
 from hypothesis import given
@@ -91,3 +92,18 @@ def test_state_returns():
     x = torch.randn(10, 2)
     moments = Moments.unknown(2, CPU).update(x, all_valid(x))
     assert same(Moments.from_state_dict(moments.state_dict(), CPU), moments)
+
+
+@pytest.mark.parametrize("reward", [1.0, -0.25, 1e-6, 0.0])
+@pytest.mark.parametrize("noise", [0.0, 1e-3])
+def test_a_reward_that_hardly_changes_is_not_blown_up(reward: float, noise: float):
+    """Divided by its deviation alone, a reward of 1 a step would become 10,000 and saturate whatever reads it."""
+    x = reward + noise * reward * torch.randn(5000, 1, generator=torch.Generator().manual_seed(0))
+    moments = Moments.unknown(1, CPU).update(x, all_valid(x))
+    assert (x / moments.scale).abs().max() <= 10.1
+
+
+def test_a_reward_that_changes_is_divided_by_its_deviation():
+    x = 5 + torch.randn(1000, 1)
+    moments = Moments.unknown(1, CPU).update(x, all_valid(x))
+    assert torch.equal(moments.scale, moments.std)

@@ -396,7 +396,7 @@ def test_the_options_of_a_run_are_fixed(run, tmp_path):
 def test_an_mp4_needs_ffmpeg(tmp_path, monkeypatch):
     monkeypatch.setattr(video, "find_spec", lambda name: None)
     (line,) = mistake("render", MAPPED, "--out", "x.mp4", cwd=tmp_path)
-    assert "pip install 'metarl[video]', or write a .gif" in line
+    assert "pip install 'metarl-torch[video]', or write a .gif" in line
 
 
 @pytest.mark.parametrize(

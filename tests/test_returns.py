@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -170,3 +173,38 @@ def test_the_baseline_is_stable_in_single_precision(lives: Lives):
     assert float(error.abs().max()) < 5
     single = linear_baseline(obs[:1], lives.time[:1], torch.ones(1, N, M), torch.ones(1, N, M, dtype=torch.bool))
     torch.testing.assert_close(single, torch.ones(1, N, M), rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_wide_observations_are_fitted_by_any_number_of_threads(threads: int):
+    """More than 160 columns in a batch: a general solver of the library hangs there with two threads."""
+    program = f"""
+import torch
+from metarl.returns import linear_baseline
+torch.set_num_threads({threads})
+obs = torch.randn(60, 8, 4, 100, generator=torch.Generator().manual_seed(0))
+time = torch.arange(60).view(-1, 1, 1).expand(60, 8, 4)
+returns = obs[..., 0]
+fitted = linear_baseline(obs, time, returns, torch.ones(60, 8, 4, dtype=torch.bool))
+torch.testing.assert_close(fitted, returns, rtol=0, atol=1e-3)
+"""
+    done = subprocess.run([sys.executable, "-c", program], timeout=60, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_where_columns_depend_on_each_other_the_ridge_grows_until_there_is_a_solution():
+    """Without a ridge the first of these has no Cholesky factors; the other task keeps the ridge it was given."""
+    obs = torch.randn(50, 2, 1, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    obs[:, 0, :, 1] = obs[:, 0, :, 0]
+    time = torch.arange(50).view(-1, 1, 1).expand(50, 2, 1)
+    returns, every = obs[..., 0], torch.ones(50, 2, 1, dtype=torch.bool)
+    fitted = linear_baseline(obs, time, returns, every, ridge=1e-18)
+    torch.testing.assert_close(fitted, returns, rtol=0, atol=1e-4)
+    alone = linear_baseline(obs[:, 1:], time[:, 1:], returns[:, 1:], every[:, 1:], ridge=1e-18)
+    torch.testing.assert_close(fitted[:, 1:], alone, rtol=0, atol=1e-9)
+
+
+def test_a_return_that_is_not_finite_ends_in_an_error(lives: Lives):
+    lives.obs[0, 0, 0, 0] = float("nan")
+    with pytest.raises(FloatingPointError, match="not finite"):
+        linear_baseline(lives.obs, lives.time, lives.returns, torch.ones_like(lives.valid))

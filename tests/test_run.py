@@ -18,6 +18,7 @@ from helpers import same
 from metarl import checkpoint, log
 from metarl.config import load_config, parse, to_dict
 from metarl.errors import Mistake
+from metarl.evaluation import evaluate
 from metarl.loading import load
 from metarl.log import read_metrics
 from metarl.run import build, train
@@ -209,3 +210,37 @@ def test_callbacks_see_every_iteration(tmp_path):
     train(config(iterations=3), tmp_path, quiet=True, callbacks=[lambda update: seen.append(update)])
     assert [update.counters.iterations for update in seen] == [1, 2, 3]
     assert all(torch.isfinite(torch.tensor(update.metrics["return"])) for update in seen)
+
+
+@pytest.mark.parametrize("agent", ["rl2", "maml", "pearl"])
+def test_an_agent_whose_parameters_are_no_numbers_is_no_finished_run(tmp_path, agent):
+    """Whenever it happens: no result is written, and what was good stays."""
+    small = {
+        "rl2": {"trials": 4},
+        "maml": {"tasks": 2, "lanes": 1},
+        "pearl": {"tasks": 2, "updates": 2, "body": [8], "encoder": [8]},
+    }
+    chosen = config(agent={"name": agent, **small[agent]}, iterations=3, train_tasks=3, validate_every=1)
+
+    def break_it(update):
+        if update.counters.iterations == 2:
+            next(iter(update.agent.params.values())).data.fill_(float("nan"))
+
+    with pytest.raises(Mistake, match="not finite") as error:
+        train(chosen, tmp_path, quiet=True, callbacks=[break_it])
+    assert "learning rate" in str(error.value)
+    assert not (tmp_path / "result.json").exists()
+    assert trained(tmp_path)["counters"]["iterations"] == 1
+    params = load(tmp_path).agent.params
+    assert all(value.isfinite().all() for value in params.values())
+
+
+def test_a_broken_agent_of_an_old_checkpoint_is_told(tmp_path):
+    train(config(iterations=1), tmp_path, quiet=True)
+    path = tmp_path / "checkpoints" / "best.pt"
+    content = checkpoint.load(path)
+    content["agent"]["params"]["action.bias"].fill_(float("nan"))
+    checkpoint.save(path, content)
+    loaded = load(tmp_path)
+    with pytest.raises(Mistake, match="RL2: log_prob of task"):
+        evaluate(loaded.agent, loaded.family(), episodes=2, tasks=3)

@@ -221,7 +221,7 @@ class RL2:
             inputs = replace(inputs, obs=self.obs_moments.standardise(inputs.obs))
         if self.options.normalise_reward and inputs.cue is not None:
             action, reward, done = inputs.cue.split([self.spec.action_width, 1, 1], dim=-1)
-            inputs = replace(inputs, cue=torch.cat([action, reward / self.reward_moments.std, done], dim=-1))
+            inputs = replace(inputs, cue=torch.cat([action, reward / self.reward_moments.scale, done], dim=-1))
         return inputs
 
     def _watch(self, trial: Rollout) -> None:

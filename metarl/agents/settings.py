@@ -79,7 +79,10 @@ class RL2(Layer):
     value_weight: float = Field(0.5, ge=0, description="weight of the value loss (targets are normalised)")
     max_grad_norm: float = Field(1.0, gt=0, description="gradients are scaled down to this norm")
     normalise_obs: bool = Field(False, description="standardise observations by their running moments")
-    normalise_reward: bool = Field(False, description="scale the reward in the cue by its running standard deviation")
+    normalise_reward: bool = Field(
+        False,
+        description="divide the reward in the cue by its running standard deviation, or by a tenth of its mean if larger",
+    )
 
     @field_validator("pair_input")
     @classmethod
