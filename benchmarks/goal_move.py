@@ -26,10 +26,10 @@ import numpy as np
 import torch
 
 from metarl import Rng, make_agent, make_family
-from metarl.agent import Agent
-from metarl.config import read_options
-from metarl.rollout import TrainingWorld
-from metarl.stats import mean
+from metarl.collect.world import TrainingWorld
+from metarl.config.schema import read_options
+from metarl.core.agent import Agent
+from metarl.evaluation.stats import mean
 
 SHARED = {
     "name": "rl2",

@@ -12,7 +12,7 @@ import time
 import torch
 
 from metarl import Rng, make_agent, make_family
-from metarl.rollout import collect, view
+from metarl.collect.collector import collect, view
 
 FAMILIES = (
     "bernoulli-bandit",

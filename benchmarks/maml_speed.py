@@ -100,11 +100,10 @@ def metarl(turns: TimedTurns, threads: int) -> None:
     """Ours."""
     import torch
 
-    from metarl.agent import make_agent
-    from metarl.agents import maml
-    from metarl.env import make_family
-    from metarl.rng import Rng
-    from metarl.rollout import TrainingWorld
+    from metarl.agents.maml import agent as maml
+    from metarl.collect.world import TrainingWorld
+    from metarl.core.rng import Rng
+    from metarl.experiments.building import make_agent, make_family
 
     torch.set_num_threads(threads)
     family = make_family("point", arrival=0)

@@ -22,7 +22,7 @@ import torch
 from turns import Contender, Turns
 
 from metarl import Rng, make_agent, make_family
-from metarl.rollout import TrainingWorld
+from metarl.collect.world import TrainingWorld
 
 STEPS = 100  # about so many a row in a turn
 FAMILIES = {

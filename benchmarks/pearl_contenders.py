@@ -36,8 +36,8 @@ WORKLOADS = {
 
 def metarl_agent(work: Workload, **options):
     """Our agent, with nothing in its replay."""
-    from metarl.agent import make_agent
-    from metarl.types import Spec
+    from metarl.core.types import Spec
+    from metarl.experiments.building import make_agent
 
     spec = Spec("random", {"obs": work.obs}, work.action, discrete=False, horizon=200, task_width=1)
     widths = {"latent_width": work.latent, "encoder": work.encoder, "body": work.body}
@@ -47,8 +47,8 @@ def metarl_agent(work: Workload, **options):
 
 def rollout(work: Workload, steps: int):
     """`steps` of every task as they might have been lived through."""
-    from metarl.buffer import Rollout
-    from metarl.types import Inputs
+    from metarl.core.rollout import Rollout
+    from metarl.core.types import Inputs
 
     axes = (steps, TASKS, 1)
     nothing = torch.zeros(axes, dtype=torch.bool)

@@ -81,7 +81,7 @@ def peak(function: Callable[[], object], times: int = 1) -> tuple[float, str]:
 
 def memory(capacity: int, threads: int) -> None:
     """100 tasks × 10,000 transitions, added 1,000 steps at a time; then batches, steps and a checkpoint."""
-    from metarl import checkpoint
+    from metarl.experiments import checkpoints
 
     torch.set_num_threads(threads)
     work, generator = WORKLOADS["half-cheetah-vel"], torch.Generator().manual_seed(0)
@@ -107,7 +107,7 @@ def memory(capacity: int, threads: int) -> None:
     print(f"  a gradient step with its batch: {taken:.1f} ms; 50: {found}")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "latest.pt")
-        taken, found = peak(lambda: checkpoint.save(path, {"agent": agent.state_dict()}))
+        taken, found = peak(lambda: checkpoints.save(path, {"agent": agent.state_dict()}))
         print(f"  checkpoint of the agent: {path.stat().st_size / MIB:.1f} MiB in {taken / 1e3:.2f} s; {found}")
 
 

@@ -23,10 +23,9 @@ from gymnasium import spaces
 from sb3_contrib import RecurrentPPO
 from stable_baselines3.common.vec_env import VecEnv
 
-from metarl.agent import make_agent
-from metarl.env import make_family
-from metarl.rng import Rng
-from metarl.rollout import TrainingWorld
+from metarl.collect.world import TrainingWorld
+from metarl.core.rng import Rng
+from metarl.experiments.building import make_agent, make_family
 
 ARMS, PULLS, EPOCHS, MINIBATCHES = 10, 100, 4, 4
 

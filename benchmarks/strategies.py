@@ -11,9 +11,8 @@ import time
 
 import torch
 
-from metarl.agent import make_agent
-from metarl.env import make_family
-from metarl.evaluation import evaluate
+from metarl.evaluation.meta_test import evaluate
+from metarl.experiments.building import make_agent, make_family
 
 BANDITS = ("random", "greedy", "epsilon-greedy", "thompson", "ucb1", "gittins")
 MDPS = ("random", "psrl", "opsrl", "beb", "certainty-equivalence", "value-iteration")

@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 
 from metarl.adapters.mujoco import Array, MujocoEnv, Physics, add_contact_forces, contact_forces, load_model
-from metarl.rng import Rng, Streams
-from metarl.types import Spec, Tasks
+from metarl.core.rng import Rng, Streams
+from metarl.core.types import Spec, Tasks
 
-from . import robot_settings as settings
+from . import robot_config as settings
 from .locomotion import ASSETS, direction, directions, effort, noisy_start, speeds, summed
 
 _SECONDS = 0.05  # of a control step: five physics steps of 0.01

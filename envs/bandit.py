@@ -7,11 +7,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from metarl.buffer import Rollout
-from metarl.rng import Rng, Streams
-from metarl.types import Spec, Step, Tasks
+from metarl.core.rng import Rng, Streams
+from metarl.core.rollout import Rollout
+from metarl.core.types import Spec, Step, Tasks
 
-from . import settings
+from . import config as settings
 
 
 class BernoulliBandit:

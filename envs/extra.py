@@ -10,10 +10,10 @@ from typing import Any
 import gymnasium
 
 from metarl.adapters.gymnasium import GymnasiumFamily
-from metarl.errors import Mistake, install
-from metarl.find import one_line
+from metarl.config.registry import one_line
+from metarl.core.errors import Mistake, install
 
-from . import extra_settings as settings
+from . import extra_config as settings
 
 
 class ExtraFamily(GymnasiumFamily):

@@ -7,10 +7,10 @@ import itertools
 import torch
 from torch import Tensor
 
-from metarl.rng import Rng
-from metarl.types import SPLITS, Scene, Spec, Step, Tasks
+from metarl.core.rng import Rng
+from metarl.core.types import SPLITS, Scene, Spec, Step, Tasks
 
-from . import settings
+from . import config as settings
 from .grid import DOWN, LEFT, RIGHT, STAY, UP, Cell, successors
 
 SIDE = 5

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 
 from metarl.adapters.mujoco import Array, MujocoEnv, Physics, load_model
-from metarl.rng import Rng, Streams
-from metarl.types import Spec, Tasks
+from metarl.core.rng import Rng, Streams
+from metarl.core.types import Spec, Tasks
 
-from . import robot_settings as settings
+from . import robot_config as settings
 from .locomotion import ASSETS, effort, noisy_start, speeds
 
 _SECONDS = 0.05  # of a control step: five physics steps of 0.01

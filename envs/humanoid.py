@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metarl.adapters.mujoco import Array, MujocoEnv, Physics, add_com, add_contact_forces, contact_forces, load_model
-from metarl.rng import Rng, Streams
-from metarl.types import Spec, Tasks
+from metarl.core.rng import Rng, Streams
+from metarl.core.types import Spec, Tasks
 
-from . import robot_settings as settings
+from . import robot_config as settings
 from .locomotion import ASSETS, directions, effort, noisy_start, summed
 
 _PHYSICS_SECONDS = 0.003  # of a physics step, five of which are a control step

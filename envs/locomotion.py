@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from metarl.adapters.mujoco import Array
-from metarl.rng import Rng, Streams
-from metarl.types import Tasks
+from metarl.core.rng import Rng, Streams
+from metarl.core.types import Tasks
 
 ASSETS = Path(str(files("gymnasium.envs.mujoco"))) / "assets"
 """The model files that come with Gymnasium."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from metarl.buffer import Rollout
-from metarl.rng import Rng
-from metarl.types import Spec, Step, Tasks, one_hot
+from metarl.core.rng import Rng
+from metarl.core.rollout import Rollout
+from metarl.core.types import Spec, Step, Tasks, one_hot
 
-from . import settings
+from . import config as settings
 
 
 class TabularMDP:

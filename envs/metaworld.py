@@ -12,9 +12,9 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.wrappers import TimeLimit
 
+from metarl.adapters.from_gymnasium.spaces import Array
 from metarl.adapters.gymnasium import Env
-from metarl.adapters.spaces import Array
-from metarl.errors import Mistake, nearest
+from metarl.core.errors import Mistake, nearest
 
 from .extra import ExtraFamily, Pictures, package
 

@@ -10,8 +10,8 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.wrappers import TimeLimit
 
+from metarl.adapters.from_gymnasium.spaces import Array
 from metarl.adapters.gymnasium import Env
-from metarl.adapters.spaces import Array
 
 from .extra import ExtraFamily, package
 

@@ -7,10 +7,10 @@ import functools
 import torch
 from torch import Tensor
 
-from metarl.rng import Rng
-from metarl.types import Scene, Spec, Step, Tasks
+from metarl.core.rng import Rng
+from metarl.core.types import Scene, Spec, Step, Tasks
 
-from . import settings
+from . import config as settings
 
 SIDE = 400.0
 STRIDE = 20.0

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 from torch.linalg import vector_norm
 
-from metarl.rng import Rng
-from metarl.types import Scene, Spec, Step, Tasks
+from metarl.core.rng import Rng
+from metarl.core.types import Scene, Spec, Step, Tasks
 
-from . import settings
+from . import config as settings
 
 _STARTS = 32  # along each axis, where the optimum is a mean over starts
 

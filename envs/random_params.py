@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 
 from metarl.adapters.mujoco import Array, MujocoEnv, Physics, load_model
-from metarl.rng import Rng, Streams
-from metarl.types import Spec, Tasks
+from metarl.core.rng import Rng, Streams
+from metarl.core.types import Spec, Tasks
 
-from . import robot_settings as settings
+from . import robot_config as settings
 from .locomotion import ASSETS, effort, noisy_start
 
 _SECONDS = 0.008  # of a control step: four physics steps of 0.002

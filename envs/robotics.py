@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import gymnasium
 import numpy as np
 
+from metarl.adapters.from_gymnasium.spaces import Array
 from metarl.adapters.gymnasium import Env
-from metarl.adapters.spaces import Array
 
 from .extra import ExtraFamily, Pictures, package
 

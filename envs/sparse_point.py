@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.linalg import vector_norm
 
-from metarl.rng import Rng
-from metarl.types import Scene, Spec, Step, Tasks
+from metarl.core.rng import Rng
+from metarl.core.types import Scene, Spec, Step, Tasks
 
-from . import settings
+from . import config as settings
 
 _SHUFFLE = 1337  # PEARL's seed: which of its goals are for test
 

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding
 
-from metarl.rng import Rng
-from metarl.types import Scene, Spec, Step, Tasks
+from metarl.core.rng import Rng
+from metarl.core.types import Scene, Spec, Step, Tasks
 
-from . import settings
+from . import config as settings
 from .grid import DOWN, LEFT, RIGHT, STAY, UP, Cell, successors
 
 _MAP = """\

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from metarl.errors import Mistake
+from metarl.core.errors import Mistake
 
 if TYPE_CHECKING:
-    from metarl.find import Kind
+    from metarl.config.registry import Kind
 
 app = typer.Typer(
     name="metarl",
@@ -51,19 +51,19 @@ def train(
     quiet: Annotated[bool, typer.Option("--quiet", help="no progress display")] = False,
 ) -> None:
     """Train an agent as a configuration says."""
-    from metarl.config import load_config
+    from metarl.config.schema import load_config
 
     chosen = [*(overrides or []), *([f"device={device}"] if device else [])]
     loaded = load_config(config, chosen)
     name = Path(config).with_suffix("").as_posix().replace("/", "-").lstrip(".-")
     if seeds is not None:
-        from metarl.seeds import read_seeds, train_seeds
+        from metarl.experiments.launcher import read_seeds, train_seeds
 
         train_seeds(config, chosen, out or Path("runs") / name, read_seeds(seeds), jobs, resume, quiet)
         return
     folder = out or Path("runs") / f"{name}-{loaded.seed}"
 
-    from metarl.run import train as train_run
+    from metarl.experiments.runs import train as train_run
 
     result = train_run(loaded, folder, resume=resume, quiet=quiet)
     for split, score in result["scores"].items():
@@ -86,11 +86,11 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="print everything as JSON instead of a table")] = False,
 ) -> None:
     """Evaluate a run on unseen tasks, alone or beside other agents; the folder keeps a summary, evaluation.json."""
-    from metarl.checkpoint import write_atomically
-    from metarl.comparison import compare
-    from metarl.evaluation import ARRAYS
-    from metarl.plot import EVALUATION
-    from metarl.table import print_scores
+    from metarl.evaluation.meta_test import ARRAYS
+    from metarl.experiments.checkpoints import write_atomically
+    from metarl.experiments.comparison import compare
+    from metarl.experiments.tables import print_scores
+    from metarl.viz.curves import EVALUATION
 
     names = [name for name in beside.split(",") if name]
     scores = compare(
@@ -126,14 +126,14 @@ def check(
     ] = None,
 ) -> None:
     """Look at every promise that a family makes; exit code 1 if one is broken."""
-    from metarl.config import read_options, settings
-    from metarl.find import find
+    from metarl.config.registry import find
+    from metarl.config.schema import read_options
 
     chosen = read_options(options or [], "family")
     found = find("family", family)
-    valid = settings(found, chosen["family"])
+    valid = found.configure(chosen["family"])
 
-    from metarl.check import check_found  # imports torch, which no mistake above waits for
+    from metarl.checker.check import check_found  # imports torch, which no mistake above waits for
 
     report = check_found(found, valid)
     print(report)
@@ -147,7 +147,7 @@ def config(
     overrides: Overrides = None,
 ) -> None:
     """Print a complete configuration, every key explained."""
-    from metarl.config import load_config, shipped, to_yaml
+    from metarl.config.schema import load_config, shipped, to_yaml
 
     print(
         "\n".join(shipped()) if name is None else to_yaml(load_config(name, overrides or [])),
@@ -161,8 +161,8 @@ def plot(
     out: Annotated[Path | None, typer.Option(help="folder for the pictures (default: the first run's)")] = None,
 ) -> None:
     """Draw learning curves and the adaptation curve as pictures."""
-    from metarl import plot as draw
-    from metarl.comparison import runs as runs_in
+    from metarl.experiments.comparison import runs as runs_in
+    from metarl.viz import curves as draw
 
     folder, found = out or runs[0], [child for run in runs for child in runs_in(run)]
     folder.mkdir(parents=True, exist_ok=True)
@@ -183,10 +183,10 @@ def infer(
     ] = None,
 ) -> None:
     """Draw what a run's agent inferred of tasks, episode by episode, beside what they are."""
-    from metarl.inference import infer as ask
-    from metarl.latent_plot import inference_picture
-    from metarl.loading import load
-    from metarl.run import as_configured
+    from metarl.evaluation.posteriors import infer as ask
+    from metarl.experiments.building import load
+    from metarl.experiments.runs import as_configured
+    from metarl.viz.latent import inference_picture
 
     loaded = load(run)
     inference = as_configured(
@@ -219,15 +219,15 @@ def options(
     as_json: Annotated[bool, typer.Option("--json", help="print JSON instead of a table")] = False,
 ) -> None:
     """Say what the options of a run's agent do: how often, how long, what follows, and where."""
-    from metarl.loading import load
-    from metarl.run import as_configured
-    from metarl.table import print_usage
-    from metarl.usage import observe
+    from metarl.evaluation.option_usage import observe
+    from metarl.experiments.building import load
+    from metarl.experiments.runs import as_configured
+    from metarl.experiments.tables import print_usage
 
     loaded = load(run)
     family = loaded.family()
     if out is not None:
-        from metarl.option_plot import check_drawable, option_picture
+        from metarl.viz.option_map import check_drawable, option_picture
 
         check_drawable(family, out)
     usage = as_configured(
@@ -261,7 +261,7 @@ def render(
     fps: Annotated[int | None, typer.Option(min=1, max=50, help="steps a second in a video (default: 4 to 20)")] = None,
 ) -> None:
     """Draw what an agent does on one task: a picture of its episodes, or a video."""
-    from metarl.render import render as draw
+    from metarl.viz.rendering import render as draw
 
     print(
         draw(
@@ -281,6 +281,6 @@ def render(
 
 
 def _list_or_describe(kind: Kind, name: str | None) -> None:
-    from metarl.catalogue import description, listing
+    from metarl.config.catalogue import description, listing
 
     print(listing(kind) if name is None else description(kind, name))

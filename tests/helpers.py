@@ -10,18 +10,19 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from metarl.buffer import Rollout
-from metarl.env import BatchEnv, Family
-from metarl.find import find, names
-from metarl.rng import Rng, Streams
-from metarl.rollout import collect
-from metarl.types import Acted, Belief, Inputs, Spec, Step, Tasks, View, first_cue, replace
+from metarl.collect.collector import collect
+from metarl.config.registry import find, names
+from metarl.core.family import BatchEnv, Family
+from metarl.core.rng import Rng, Streams
+from metarl.core.rollout import Rollout
+from metarl.core.types import Acted, Belief, Inputs, Spec, Step, Tasks, View, first_cue, replace
 
 CPU = torch.device("cpu")
 
-FAMILIES = [
-    name for name in names("family") if find("family", name).settings.__module__ != "metarl_envs.extra_settings"
-]
+FILES = Path(__file__).parent / "families"
+"""Families as users write them, each a file of its own."""
+
+FAMILIES = [name for name in names("family") if find("family", name).settings.__module__ != "metarl_envs.extra_config"]
 """Those that need no package of their own; the others are tested in tests/extras."""
 
 

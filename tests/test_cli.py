@@ -8,13 +8,13 @@ import shutil
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
-from pathlib import Path
 
 import pytest
 import yaml
+from helpers import FILES
 
 from metarl import cli
-from metarl.config import SHIPPED, load_config, shipped, to_dict
+from metarl.config.schema import SHIPPED, load_config, shipped, to_dict
 
 QUICK = [
     "episodes=4",
@@ -28,7 +28,7 @@ QUICK = [
 ]
 
 
-NEEDLE = (Path(__file__).parent / "families" / "needle.py").read_text()
+NEEDLE = (FILES / "needle.py").read_text()
 
 
 def metarl(*arguments, cwd="."):
@@ -129,7 +129,7 @@ def test_plot_writes_pictures(run, tmp_path):
 def test_agents_of_several_lanes_are_evaluated_drawn_and_plotted_beside_others(run, tmp_path, monkeypatch):
     """All live through as many episodes; files of before there were lanes can still be plotted."""
     shutil.copytree(run, folder := tmp_path / "run")
-    monkeypatch.setattr("metarl.agents.rl2.RL2.lanes", 2)
+    monkeypatch.setattr("metarl.agents.rl2.agent.RL2.lanes", 2)
     code, out, err = metarl("evaluate", folder, "--tasks", 20, "--beside", "random")
     assert code == 0, err
     for word in ("20 test tasks, 4 episodes", "rl2, 2 lanes", "random"):

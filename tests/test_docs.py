@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from metarl import cli
-from metarl.loading import load
-from metarl.usage import observe
+from metarl.evaluation.option_usage import observe
+from metarl.experiments.building import load
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

@@ -7,25 +7,24 @@ master of options the goals that they lead to, and agents that are shown the tas
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import pytest
 import torch
-from helpers import CPU
+from helpers import CPU, FILES
 
-from metarl.agents import rl2
-from metarl.config import load_config, parse
-from metarl.evaluation import evaluate
-from metarl.rng import Rng
-from metarl.rollout import TrainingWorld
-from metarl.run import build, train_set
-from metarl.training import learn
-from metarl.types import replace
+from metarl.agents.rl2 import agent as rl2
+from metarl.collect.world import TrainingWorld
+from metarl.config.schema import load_config, parse
+from metarl.core.rng import Rng
+from metarl.core.types import replace
+from metarl.evaluation.meta_test import evaluate
+from metarl.experiments.building import build, train_set
+from metarl.experiments.loop import learn
 
 CONFIG = parse(
     {
         "agent": {"name": "rl2", "memory_width": 32, "trials": 500, "trace": [0.5, 0.98], "learning_rate": [8e-3, 0.0]},
-        "family": f"{Path(__file__).parent / 'families' / 'vault.py'}:Vault",
+        "family": f"{FILES / 'vault.py'}:Vault",
         "episodes": 20,
         "env_steps": 1_500_000,
     }
@@ -225,7 +224,7 @@ def test_soft_actor_critic_of_discrete_actions_reaches_the_optimum():
 
 def test_a_reward_that_never_changes_leaves_the_memory_useful(tmp_path):
     """A cart on a pole pays 1 a step: divided by its deviation, the reward in the cue would drown everything else."""
-    file = Path(__file__).parent / "families" / "cart.py"
+    file = FILES / "cart.py"
     chosen = {
         "agent": {
             "name": "rl2",

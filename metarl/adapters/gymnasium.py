@@ -10,10 +10,10 @@ import gymnasium
 import numpy as np
 from gymnasium.vector import SyncVectorEnv, VectorEnv
 
-from metarl.adapters.base import AdaptedFamily
-from metarl.adapters.lanes import SUCCESS, Lanes, Separate, Together, autoreset_mode, told
-from metarl.adapters.spaces import Array, Layout
-from metarl.errors import Mistake
+from metarl.adapters.from_gymnasium.family import AdaptedFamily
+from metarl.adapters.from_gymnasium.lanes import SUCCESS, Lanes, Separate, Together, autoreset_mode, told
+from metarl.adapters.from_gymnasium.spaces import Array, Layout
+from metarl.core.errors import Mistake
 
 Env = gymnasium.Env[Any, Any]
 ManyEnvs = VectorEnv[Any, Any, Any]
@@ -88,7 +88,7 @@ class GymnasiumFamily(AdaptedFamily):
             return self.idle_lanes.pop()
         if not self.workers:
             return Separate(self)
-        from metarl.adapters.workers import Workers
+        from metarl.adapters.from_gymnasium.workers import Workers
 
         return Workers(self, self.workers)
 

@@ -27,9 +27,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from metarl.errors import Mistake
-from metarl.rng import Rng
-from metarl.types import Spec, Step, Tasks
+from metarl.core.errors import Mistake
+from metarl.core.rng import Rng
+from metarl.core.types import Spec, Step, Tasks
 
 _FULL = mujoco.mjtState.mjSTATE_FULLPHYSICS
 _CONTROL = int(mujoco.mjtState.mjSTATE_CTRL)

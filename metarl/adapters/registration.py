@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import gymnasium
 
-from metarl.find import names
+from metarl.config.registry import names
 
 for _name in names("family"):
     gymnasium.register(

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 
-from metarl.adapters.shown import Array, TaskInput
+from metarl.adapters.task_observation import Array, TaskInput
 from metarl.adapters.vector import FamilyVectorEnv
-from metarl.env import Family
-from metarl.types import Tasks
+from metarl.core.family import Family
+from metarl.core.types import Tasks
 
 Indices = int | Iterable[int] | None
 

@@ -11,11 +11,12 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
-from metarl.adapters.shown import Array, Reward, Shown, TaskInput, flat
-from metarl.env import Family, make_family
-from metarl.errors import Mistake, nearest
-from metarl.rng import Rng
-from metarl.types import Step, Tasks
+from metarl.adapters.task_observation import Array, Reward, Shown, TaskInput, flat
+from metarl.config.registry import find
+from metarl.core.errors import Mistake, nearest
+from metarl.core.family import Family
+from metarl.core.rng import Rng
+from metarl.core.types import Step, Tasks
 
 
 class FamilyEnv(gymnasium.Env[Any, Any]):
@@ -197,7 +198,8 @@ def draw(
     Raises:
         Mistake: unknown family, options or split.
     """
-    made = make_family(family, **options)
+    found = find("family", family)
+    made = found.build(found.configure(options))
     if split not in made.spec.splits:
         raise Mistake(f"{made.spec.name} has no split {split!r}: {nearest(split, made.spec.splits)}")
     return made, made.tasks(split, max(least, tasks), Rng(task_seed).child("evaluate", "tasks")), task_input

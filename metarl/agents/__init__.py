@@ -1,1 +1,1 @@
-"""One algorithm a file; every agent has the same methods in the same order."""
+"""Agents: a belief, an adaptation rule and an outer update each."""

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from helpers import random_action
 
-from metarl.adapters.lanes import seed_of
-from metarl.env import Family
-from metarl.rng import Rng
-from metarl.types import Step, Tasks, tree_map
+from metarl.adapters.from_gymnasium.lanes import seed_of
+from metarl.core.family import Family
+from metarl.core.rng import Rng
+from metarl.core.types import Step, Tasks, tree_map
 
 Begin = Callable[[Tasks, int], tuple[gymnasium.Env, Any]]
 """(one task, seed of the episode) → an environment at the start of that episode, and what is seen of it."""

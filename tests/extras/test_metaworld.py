@@ -15,11 +15,12 @@ import torch
 from beside import lived, same_by_hand
 
 from metarl import cli
-from metarl.check import check_family
-from metarl.env import Family, make_family
-from metarl.errors import Mistake
-from metarl.rng import Rng
-from metarl.types import Tasks
+from metarl.checker.check import check_family
+from metarl.core.errors import Mistake
+from metarl.core.family import Family
+from metarl.core.rng import Rng
+from metarl.core.types import Tasks
+from metarl.experiments.building import make_family
 
 ALL = metaworld.ALL_V3_ENVIRONMENTS
 GOAL = slice(36, 39)  # of an observation

@@ -12,10 +12,10 @@ from minigrid.core.constants import COLOR_TO_IDX, IDX_TO_COLOR, OBJECT_TO_IDX
 from minigrid.envs import FetchEnv, FourRoomsEnv
 from minigrid.wrappers import OneHotPartialObsWrapper
 
-from metarl.check import check_family
-from metarl.env import make_family
-from metarl.rng import Rng
-from metarl.types import Tasks
+from metarl.checker.check import check_family
+from metarl.core.rng import Rng
+from metarl.core.types import Tasks
+from metarl.experiments.building import make_family
 
 FAMILIES = ["minigrid-four-rooms", "minigrid-fetch"]
 KINDS = {

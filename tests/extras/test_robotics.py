@@ -13,11 +13,11 @@ import pytest
 import torch
 from beside import lived, same_by_hand
 
-from metarl.check import check_family
-from metarl.config import load_config
-from metarl.env import make_family
-from metarl.rng import Rng
-from metarl.run import train
+from metarl.checker.check import check_family
+from metarl.config.schema import load_config
+from metarl.core.rng import Rng
+from metarl.experiments.building import make_family
+from metarl.experiments.runs import train
 
 gymnasium.register_envs(gymnasium_robotics)
 OFFICIAL = {"fetch-reach": "FetchReach-v4", "fetch-push": "FetchPush-v4", "point-maze": "PointMaze_UMaze-v3"}

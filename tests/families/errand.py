@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from metarl import Rng, Spec, Step, Tasks
-from metarl.types import Scene
+from metarl.core.types import Scene
 
 DOOR = 3
 """Where the corridor ends, in steps."""

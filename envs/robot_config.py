@@ -1,0 +1,133 @@
+"""The options of the MuJoCo families; imports neither torch nor mujoco, so that mistakes are reported at once."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from metarl.config.registry import Settings
+
+
+class Robot(Settings):
+    """What all robots share."""
+
+    horizon: int = Field(200, ge=1, description="longest episode, in control steps, H")
+    threads: int = Field(0, ge=0, description="threads that step the robots; 0: one for every core")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Half-cheetah
+
+
+class HalfCheetah(Robot):
+    """What speed and direction share."""
+
+    show_torso: bool = Field(True, description="also observe where the torso is, so that x is seen")
+    effort_cost: float = Field(0.05, ge=0, description="cost of ‖a‖²")
+
+
+class HalfCheetahVel(HalfCheetah):
+    """A half-cheetah that must run at an unseen speed (Finn et al. 2017; Rakelly et al. 2019)."""
+
+    configures: ClassVar[str] = "metarl_envs.half_cheetah:HalfCheetahVel"
+    variants: ClassVar[dict[str, dict[str, Any]]] = {
+        "pearl": {},
+        "maml": {"fastest": 2.0},
+        "promp": {"horizon": 100, "show_torso": False},
+    }
+
+    variant: Literal["pearl", "maml", "promp"] = Field("pearl", description="whose speeds, horizon and observation")
+    fastest: float = Field(3.0, gt=0, description="speeds are uniform between 0 and this, m/s")
+
+
+class HalfCheetahDir(HalfCheetah):
+    """A half-cheetah that must run forward or backward, without being told (Finn et al. 2017); closed."""
+
+    configures: ClassVar[str] = "metarl_envs.half_cheetah:HalfCheetahDir"
+    variants: ClassVar[dict[str, dict[str, Any]]] = {"pearl": {}, "promp": {"horizon": 100, "show_torso": False}}
+
+    variant: Literal["pearl", "promp"] = Field("pearl", description="whose horizon and observation")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Ant
+
+
+class Ant(Robot):
+    """What direction, goal and speed share."""
+
+    contact_cost: float = Field(
+        5e-4, ge=0, description="cost of ‖contact forces, clipped to ±1‖²; 0 saves their sensors"
+    )
+
+
+class AntDir(Ant):
+    """An ant that must walk in an unseen direction (Finn et al. 2017; Rakelly et al. 2019)."""
+
+    configures: ClassVar[str] = "metarl_envs.ant:AntDir"
+    variants: ClassVar[dict[str, dict[str, Any]]] = {
+        "forward-backward": {},
+        "plane": {"directions": "plane"},
+        "maml": {"effort_cost": 0.005, "survival": 0.05},
+        "promp": {"horizon": 100, "lowest": 0.0},
+    }
+
+    variant: Literal["forward-backward", "plane", "maml", "promp"] = Field(
+        "forward-backward", description="PEARL's two directions; all of the plane; MAML's costs; ProMP's horizon"
+    )
+    directions: Literal["forward-backward", "plane"] = Field(
+        "forward-backward", description="along x only, the same two in every split; or anywhere in the plane"
+    )
+    effort_cost: float = Field(0.5, ge=0, description="cost of ‖a‖²")
+    survival: float = Field(1.0, description="reward of every step")
+    lowest: float = Field(0.2, description="the episode ends where the torso is below this height, or above 1 m")
+
+
+class AntGoal(Ant):
+    """An ant that must walk to an unseen place (Rakelly et al. 2019)."""
+
+    configures: ClassVar[str] = "metarl_envs.ant:AntGoal"
+
+    farthest: float = Field(3.0, gt=0, description="goals are uniform on the disc of this radius, metres")
+    effort_cost: float = Field(0.1, ge=0, description="cost of ‖a‖²")
+
+
+class AntVel(Ant):
+    """An ant that must walk at an unseen speed (Finn et al. 2017)."""
+
+    configures: ClassVar[str] = "metarl_envs.ant:AntVel"
+
+    fastest: float = Field(3.0, gt=0, description="speeds are uniform between 0 and this, m/s")
+    effort_cost: float = Field(0.005, ge=0, description="cost of ‖a‖²")
+    survival: float = Field(1.05, description="reward of every step")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Others
+
+
+class HumanoidDir(Robot):
+    """A humanoid that must walk in an unseen direction (Rakelly et al. 2019)."""
+
+    configures: ClassVar[str] = "metarl_envs.humanoid:HumanoidDir"
+
+    contacts: bool = Field(True, description="whether contact forces cost; without, their sensors are saved")
+
+
+class RandomParams(Robot):
+    """What walker and hopper share."""
+
+    scale: float = Field(3.0, ge=0, description="exponents are uniform between ± this")
+
+
+class WalkerParams(RandomParams):
+    """A walker of unknown masses, inertias, frictions and damping (Rakelly et al. 2019)."""
+
+    configures: ClassVar[str] = "metarl_envs.random_params:WalkerParams"
+
+
+class HopperParams(RandomParams):
+    """A hopper of unknown masses, inertias, frictions and damping (Rakelly et al. 2019)."""
+
+    configures: ClassVar[str] = "metarl_envs.random_params:HopperParams"

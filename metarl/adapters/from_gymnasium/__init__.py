@@ -1,0 +1,1 @@
+"""What Gymnasium environments share on their way to a family."""

@@ -1,0 +1,1 @@
+"""PEARL and soft actor-critic."""

@@ -1,0 +1,1 @@
+"""Classical strategies for bandits and tabular MDPs."""

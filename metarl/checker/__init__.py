@@ -1,0 +1,1 @@
+"""Does a family keep its promises?"""

@@ -1,0 +1,1 @@
+"""Stepping environments: the only loop that does."""

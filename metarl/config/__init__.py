@@ -1,0 +1,1 @@
+"""Configurations, and finding families and agents by name; imports no torch."""

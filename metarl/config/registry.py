@@ -1,0 +1,179 @@
+"""Finding families and agents by name, by module or by file, without importing what is not asked for.
+
+A name is an entry point of the group ``metarl.families`` or ``metarl.agents``. The entry point names a `Settings` class,
+which imports no torch, and the settings name the class that they configure; so every mistake in a configuration is
+reported at once. A class of one's own needs no entry point: ``my_file.py:MyFamily`` and ``package.module:MyFamily`` are
+names too, and its options are the nested class `Settings`, if it has one.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+import sysconfig
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from metarl.config.messages import lines
+from metarl.core.errors import Mistake, nearest
+
+Kind = Literal["family", "agent", "option"]
+_NOT_THEIRS = (
+    "<frozen",
+    f"{Path(__file__).parent}/",
+    *(sysconfig.get_paths()[name] for name in ("stdlib", "purelib", "platlib")),
+)
+"""Where files begin that no user wrote."""
+GROUP = {"family": "metarl.families", "agent": "metarl.agents"}
+
+
+class Settings(BaseModel):
+    """The options of one family or agent: typed, frozen, every field with its meaning; unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    configures: ClassVar[str] = ""
+    """``module:Class`` of what these are the settings of; empty where the class itself was found."""
+
+    needs_train_tasks: ClassVar[bool] = False
+    """Whether the agent learns from a fixed set of training tasks alone."""
+
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """Named sets of defaults, where the literature disagrees; the option `variant` chooses one."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_the_variant(cls, given: Any) -> Any:
+        if not cls.variants or not isinstance(given, dict):
+            return given
+        chosen = given.get("variant", cls.model_fields["variant"].default)
+        return {**cls.variants.get(chosen, {}), **given} if isinstance(chosen, str) else given
+
+
+@dataclass(frozen=True)
+class Found:
+    """A family or an agent that was found, its class not yet imported where its settings stand apart."""
+
+    kind: Kind
+    name: str
+    settings: type[Settings]
+    _cls: type | None = None
+
+    def load(self) -> Any:
+        """The class, imported now; its constructor takes its settings first."""
+        return self._cls if self._cls is not None else _from_module(self.kind, self.settings.configures)
+
+    def configure(self, options: Mapping[str, Any]) -> Settings:
+        """Validated settings.
+
+        Raises:
+            Mistake: all mistakes at once, a line each.
+        """
+        try:
+            return self.settings.model_validate(dict(options))
+        except ValidationError as error:
+            raise Mistake("\n".join(lines(error, f"{self.kind}.", list(self.settings.model_fields)))) from None
+
+    def build(self, settings: Settings, *others: Any, **more: Any) -> Any:
+        """An instance; a class without settings is built without them."""
+        given = (settings, *others) if self.settings.model_fields or others else ()
+        return self.load()(*given, **more)
+
+    @property
+    def summary(self) -> str:
+        """First line of the docstring."""
+        return ((self._cls or self.settings).__doc__ or "").strip().partition("\n")[0]
+
+
+def names(kind: Kind) -> list[str]:
+    """The registered names, sorted."""
+    return sorted({point.name for point in entry_points(group=GROUP[kind])})
+
+
+def find(kind: Kind, name: str) -> Found:
+    """The family or agent called `name`.
+
+    Raises:
+        Mistake: nothing of that name, or its file or module does not import.
+    """
+    if ":" in name:
+        return _found(kind, name, own(kind, name))
+    points = [point for point in entry_points(group=GROUP[kind]) if point.name == name]
+    if not points:
+        raise Mistake(f"{kind} {name!r} is unknown: {nearest(name, names(kind))} (or give path/to/file.py:Class)")
+    return _found(kind, name, _from_module(kind, points[0].value))
+
+
+def own(kind: Kind, name: str) -> Any:
+    """What somebody wrote: the thing called ``path/to/file.py:Name`` or ``package.module:Name``.
+
+    Raises:
+        Mistake: there is none, or its file or module does not import.
+    """
+    return _from_file(kind, name) if ".py:" in name else _from_module(kind, name)
+
+
+def _found(kind: Kind, name: str, thing: Any) -> Found:
+    if not isinstance(thing, type):
+        raise Mistake(f"{kind} {name!r} is no class but {type(thing).__name__}: name a class")
+    if issubclass(thing, Settings):
+        if not thing.configures:
+            raise Mistake(f"{kind} {name!r}: these are settings of no class; set configures = 'module:Class'")
+        return Found(kind, name, thing)
+    settings = getattr(thing, "Settings", Settings)
+    if not (isinstance(settings, type) and issubclass(settings, Settings)):
+        raise Mistake(f"{kind} {name!r}: its class Settings must derive from metarl.Settings")
+    return Found(kind, name, settings, thing)
+
+
+def _from_module(kind: Kind, name: str) -> Any:
+    module, _, attribute = name.partition(":")
+    try:
+        loaded = importlib.import_module(module)
+    except Exception as error:  # whatever a stranger's module raises is the user's to see, in one line
+        raise Mistake(f"{kind} {name!r}: module {module} does not import: {one_line(error)}") from error
+    return _attribute(kind, name, loaded, attribute)
+
+
+def _from_file(kind: Kind, name: str) -> Any:
+    path_text, _, attribute = name.rpartition(":")
+    path = Path(path_text).resolve()
+    if not path.is_file():
+        raise Mistake(f"{kind} {name!r}: there is no file {path}")
+    module_name = f"metarl_file_{path.stem}_{abs(hash(str(path))):x}"
+    if module_name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(module_name, path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[module_name] = module
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:
+            del sys.modules[module_name]
+            raise Mistake(f"{kind} {name!r}: {path} does not import: {one_line(error)}") from error
+    return _attribute(kind, name, sys.modules[module_name], attribute)
+
+
+def _attribute(kind: Kind, name: str, module: ModuleType, attribute: str) -> Any:
+    if not hasattr(module, attribute):
+        classes = [key for key, value in vars(module).items() if isinstance(value, type)]
+        place = getattr(module, "__file__", None) or module.__name__
+        raise Mistake(f"{kind} {name!r}: {place} has no {attribute!r}: {nearest(attribute, classes)}")
+    return getattr(module, attribute)
+
+
+def one_line(error: Exception) -> str:
+    """The error with the innermost line of the user's own code."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not frame.filename.startswith(_NOT_THEIRS)]
+    place = f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}{place}"

@@ -1,0 +1,1 @@
+"""Types, randomness, errors and protocols that everything else stands on."""

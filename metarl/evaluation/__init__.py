@@ -1,0 +1,1 @@
+"""Meeting unseen tasks, and what to say of it."""

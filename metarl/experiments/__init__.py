@@ -1,0 +1,1 @@
+"""Runs: building, training, checkpoints, logs, results."""

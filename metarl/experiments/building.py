@@ -1,0 +1,174 @@
+"""Families and agents from their names and configurations, and trained agents from their runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from metarl.collect.collector import rounds
+from metarl.config.registry import Found, Settings, find
+from metarl.config.schema import Config
+from metarl.core.agent import Agent
+from metarl.core.errors import Mistake
+from metarl.core.family import Family
+from metarl.core.rng import Rng
+from metarl.core.types import Spec, Tasks, replace
+from metarl.experiments.counters import Counters
+from metarl.experiments.loading import read_run
+from metarl.options.pretrained import Skills, Together, own_option
+
+# ---------------------------------------------------------------------------------------------------------------------
+# By name
+
+
+def make_family(name: str, **options: Any) -> Family:
+    """The family called `name` with these options.
+
+    Raises:
+        Mistake: unknown family or options.
+    """
+    found = find("family", name)
+    family: Family = found.build(found.configure(options))
+    return family
+
+
+def make_agent(name: str, spec: Spec, seed: int = 0, device: str | torch.device = "cpu", **options: Any) -> Agent:
+    """The agent called `name` for families of this `spec`, its weights drawn from `seed`.
+
+    Raises:
+        Mistake: unknown agent or options, or an agent that cannot act in such a family.
+    """
+    found = find("agent", name)
+    return build_agent(found, found.configure(options), spec, seed, torch.device(device))
+
+
+def build_agent(found: Found, chosen: Settings, spec: Spec, seed: int, device: torch.device) -> Agent:
+    """The agent itself; options that are ready are loaded here and handed to it."""
+    ready: dict[str, Any] = {}
+    names: Sequence[str] = getattr(chosen, "ready_made", ())
+    if names:
+        ready["skills"] = load_skills(names, spec, device)
+    agent: Agent = found.build(chosen, spec, Rng(seed).child("agent"), device, **ready)
+    return agent
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# From a configuration
+
+
+def build(config: Config) -> tuple[Family, Agent]:
+    """The family and the untrained agent of a configuration.
+
+    Raises:
+        Mistake: an agent that cannot act in this family or live through so many episodes, a warm start that does not
+            fit, a device that is not there.
+    """
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise Mistake("device: cuda is not available here; use device=cpu")
+    if config.train_tasks is None and config.agent.options.needs_train_tasks:
+        raise Mistake(
+            f"{config.agent.name} keeps what it lived through of each training task: set train_tasks, such as 100"
+        )
+    torch.set_num_threads(config.threads)
+    family = family_of(config)
+    agent = agent_of(config, shown_spec(config, family.spec))
+    rounds(agent, config.episodes)
+    if config.warm_start is not None:
+        agent.warm_start(read_run(config.warm_start).state)
+    return family, agent
+
+
+def family_of(config: Config) -> Family:
+    """The family of a configuration."""
+    family: Family = find("family", config.family.name).build(config.family.options)
+    return family
+
+
+def agent_of(config: Config, spec: Spec) -> Agent:
+    """The untrained agent of a configuration."""
+    found = find("agent", config.agent.name)
+    return build_agent(found, config.agent.options, spec, config.seed, torch.device(config.device))
+
+
+def train_set(config: Config, family: Family) -> Tasks | None:
+    """The fixed training tasks of a configuration, if it has any; a task's index is its place among them."""
+    if config.train_tasks is None:
+        return None
+    tasks = family.tasks("train", config.train_tasks, Rng(config.seed).child("train_set"))
+    return replace(tasks, index=torch.arange(len(tasks)), copy=None)
+
+
+def shown_spec(config: Config, spec: Spec) -> Spec:
+    """The spec as the agent meets it: a one-hot of the task is as wide as the fixed training set."""
+    if getattr(config.agent.options, "task_input", "none") != "onehot":
+        return spec
+    if config.train_tasks is None:
+        raise Mistake("agent.task_input: onehot needs a fixed training set; set train_tasks")
+    return replace(spec, task_width=config.train_tasks)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# From a run
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A trained agent and all that belongs to it."""
+
+    agent: Agent
+    spec: Spec
+    config: Config
+    counters: Counters
+
+    def family(self) -> Family:
+        """The family that it was trained on."""
+        return family_of(self.config)
+
+
+def load(path: str | Path, device: torch.device | None = None) -> Loaded:
+    """The agent of a run folder (its best checkpoint) or of a checkpoint file, on `device` or where it was trained.
+
+    Raises:
+        Mistake: nothing there that can be loaded.
+    """
+    saved = read_run(path)
+    config = saved.config if device is None else saved.config.model_copy(update={"device": device.type})
+    agent = agent_of(config, saved.spec)
+    agent.load_state_dict(saved.state)
+    return Loaded(agent, saved.spec, saved.config, saved.counters)
+
+
+def load_skills(names: Sequence[str], spec: Spec, device: torch.device) -> Skills:
+    """The options called `names`, one after another: those of runs, and ``path/to/file.py:Class`` of one's own.
+
+    A run of an agent with options gives them all; that of a flat one that sees the observation alone is one option.
+
+    Raises:
+        Mistake: nothing of that name, or nothing that can act in such a family as an option.
+    """
+    parts = [own_option(name, spec) if ":" in name else _skills_of_run(name, spec, device) for name in names]
+    return parts[0] if len(parts) == 1 else Together(parts)
+
+
+def _skills_of_run(path: str, spec: Spec, device: torch.device) -> Skills:
+    if not Path(path).exists():
+        raise Mistake(f"ready_made: there is no run {path}; name a run folder, or path/to/file.py:Class of your own")
+    loaded = load(path, device)
+    there, here = ((s.obs_width, s.action_width, s.discrete) for s in (loaded.spec, spec))
+    if there != here:
+        raise Mistake(
+            f"ready_made: {path} was trained on {loaded.spec.name}, whose observations or actions are others than those of "
+            f"{spec.name}; name a run on a family of the same shape"
+        )
+    offered = getattr(loaded.agent, "skills", None)
+    found: Skills | None = None if offered is None else offered()
+    if found is None:
+        raise Mistake(
+            f"ready_made: what {path} does depends on more than the observation; name a run with options whose sub_body is "
+            "given, or one of an agent without memory that is shown no task"
+        )
+    return found

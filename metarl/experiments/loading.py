@@ -1,0 +1,46 @@
+"""What a run folder or a checkpoint file holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from metarl.config.schema import Config, parse
+from metarl.core.errors import Mistake
+from metarl.core.types import Spec
+from metarl.experiments import checkpoints
+from metarl.experiments.counters import Counters
+
+
+@dataclass(frozen=True)
+class SavedRun:
+    """A checkpoint, read and not yet an agent."""
+
+    config: Config
+    spec: Spec
+    counters: Counters
+    state: dict[str, Any]
+    """What the agent's `state_dict` gave."""
+
+
+def read_run(path: str | Path) -> SavedRun:
+    """The best checkpoint of a run folder, or a checkpoint file.
+
+    Raises:
+        Mistake: nothing there that can be read.
+    """
+    content = checkpoints.load(checkpoint_path(Path(path)))
+    config = parse(content["config"], where=str(path))
+    return SavedRun(config, Spec(**content["spec"]), Counters(**content["counters"]), content["agent"])
+
+
+def checkpoint_path(path: Path) -> Path:
+    """A checkpoint file itself, or that of a run folder: the best one, or the latest before there is a best."""
+    if not path.is_dir():
+        return path
+    for name in ("best", "latest", "previous"):
+        found = path / "checkpoints" / f"{name}.pt"
+        if found.is_file():
+            return found
+    raise Mistake(f"{path} is no run folder: it has no checkpoints")

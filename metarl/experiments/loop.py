@@ -1,0 +1,45 @@
+"""Training: iterate an agent on the tasks of a family until a limit is reached."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from metarl.collect.world import TrainingWorld
+from metarl.core.agent import Agent
+from metarl.core.rng import Rng
+from metarl.experiments.counters import BEGINNING, Counters
+
+
+@dataclass(frozen=True)
+class Update:
+    """What a callback is told after every iteration."""
+
+    counters: Counters
+    metrics: dict[str, Any]
+    agent: Agent
+
+
+def learn(
+    agent: Agent,
+    world: TrainingWorld,
+    rng: Rng,
+    *,
+    env_steps: int | None = None,
+    iterations: int | None = None,
+    minutes: float | None = None,
+    start: Counters = BEGINNING,
+) -> Iterator[Update]:
+    """Iterate until the first limit is reached; each iteration's chance is addressed by its number alone."""
+    counters = start
+    world.env_steps = start.env_steps
+    while (progress := counters.progress(env_steps, iterations, minutes)) < 1:
+        began = time.perf_counter()
+        world.progress = progress
+        metrics = agent.iterate(world, rng.child("iteration", counters.iterations))
+        seconds = time.perf_counter() - began
+        metrics["env_steps_per_second"] = (world.env_steps - counters.env_steps) / seconds
+        counters = Counters(counters.iterations + 1, world.env_steps, counters.seconds + seconds)
+        yield Update(counters, metrics, agent)

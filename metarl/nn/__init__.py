@@ -1,0 +1,1 @@
+"""Networks and distributions as pure functions of parameters."""

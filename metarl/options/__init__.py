@@ -1,0 +1,1 @@
+"""Temporally extended actions: a policy over options."""

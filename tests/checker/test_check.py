@@ -1,0 +1,661 @@
+"""`metarl check`: a family that keeps every promise, and one for every way to break one."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from metarl import cli
+from metarl.checker.check import RULES, Report, check_family
+from metarl.checker.probe import Probe, Still, difference
+from metarl.core.rng import Rng, Streams
+from metarl.core.types import Scene, Spec, Step, Tasks, replace
+
+# ---------------------------------------------------------------------------------------------------------------------
+# A family, and what may be wrong with it
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is changed: each function takes what was there and gives what shall be there instead."""
+
+    spec: dict[str, Any] = field(default_factory=dict)
+    tasks: Callable[..., Tasks] = lambda tasks, rng: tasks
+    reset: Callable[..., Tensor] = lambda env, obs: obs
+    step: Callable[..., Step] = lambda env, action: env.healthy_step(action)
+    offers: dict[str, Callable[[Any], Any]] = field(default_factory=dict)
+
+
+class Walk:
+    """Somebody walks against the wind to a hidden goal; a cliff may end it early. Task row: goal, wind."""
+
+    def __init__(self, fault: str = "") -> None:
+        self.fault = fault
+        self.spec = replace(
+            Spec(
+                "walk",
+                {"position": 1, "moved": 1},
+                action_width=1,
+                discrete=False,
+                horizon=6,
+                task_width=2,
+                goal_width=1,
+                achieved_goal="position",
+            ),
+            **self.broken.spec,
+        )
+
+    @property
+    def broken(self) -> Fault:
+        return FAULTS[self.fault][0] if self.fault else Fault()
+
+    def tasks(self, split: str, count: int, rng: Rng) -> Tasks:
+        tasks = Tasks(2 * rng.child(split).rows(count, 2) - 1, torch.arange(count), split)
+        return self.broken.tasks(tasks, rng)
+
+    def make(self, lanes: int) -> WalkEnv:
+        return WalkEnv(self, lanes)
+
+    def optimum(self, tasks: Tasks) -> Tensor:
+        return self.offer("optimum", torch.zeros(len(tasks)))
+
+    def expected_reward(self, tasks: Tasks, rollout: Any) -> Tensor:
+        return self.offer("expected_reward", rollout.reward)
+
+    def goal_reward(self, achieved: Tensor, desired: Tensor) -> Tensor:
+        return self.offer("goal_reward", -(achieved - desired).abs().squeeze(-1))
+
+    def scene(self, params: Tensor, obs: Tensor) -> Scene:
+        path = torch.stack([obs[:, 0], 0 * obs[:, 0]], dim=1)
+        return self.offer("scene", Scene(path, limits=(-2.0, 2.0, -1.0, 1.0), goal=torch.zeros(1, 2)))
+
+    def offer(self, name: str, value: Any) -> Any:
+        return self.broken.offers.get(name, lambda value: value)(value)
+
+
+class WalkEnv:
+    def __init__(self, family: Walk, lanes: int) -> None:
+        self.family, self.lanes = family, lanes
+
+    def reset(self, tasks: Tasks, rng: Rng) -> Tensor:
+        self.tasks, (self.goal, self.wind) = tasks, tasks.params.unsqueeze(1).unbind(-1)  # [N, 1]
+        self.rng = rng
+        self.start, self.gusts = (tasks.streams(rng.child(name), self.lanes) for name in ("start", "gusts"))
+        self.time, self.age = 0, torch.zeros(len(tasks), self.lanes, dtype=torch.long)
+        self.position = self.first()
+        return self.family.broken.reset(self, self.look(self.position, 0 * self.position))
+
+    def step(self, action: Tensor) -> Step:
+        return self.family.broken.step(self, action)
+
+    def healthy_step(self, action: Tensor) -> Step:
+        moved = 0.3 * action.squeeze(-1) + 0.1 * self.wind + 0.05 * self.gusts.normal(self.time, 1).squeeze(-1)
+        position = self.position + moved
+        self.time, self.age = self.time + 1, self.age + 1
+        terminated = position > 0.8
+        truncated = (self.age >= 6) & ~terminated
+        done = terminated | truncated
+        self.age = self.age.masked_fill(done, 0)
+        self.position = torch.where(done, self.first(), position)
+        next_obs = self.look(position, moved)
+        obs = torch.where(done.unsqueeze(-1), self.look(self.position, 0 * moved), next_obs)
+        return Step(obs, next_obs, -(position - self.goal).abs(), terminated, truncated)
+
+    def first(self) -> Tensor:
+        return 0.2 * self.start.uniform(self.time, 1).squeeze(-1)
+
+    def look(self, position: Tensor, moved: Tensor) -> Tensor:
+        return torch.stack([position, moved], dim=-1)
+
+    def frame(self, row: int, lane: int) -> np.ndarray:
+        return self.family.offer("frame", np.zeros((4, 5, 3), np.uint8))
+
+
+FAULTS: dict[str, tuple[Fault, set[str], str]] = {}
+"""Name → what is broken, the rules that must fail, words that must be said."""
+
+
+def plant(name: str, rules: str, words: str, **broken: Any) -> None:
+    FAULTS[name] = (Fault(**broken), set(rules.split()), words)
+
+
+def planted(rules: str, words: str, **broken: Any) -> Callable[[Callable[..., Step]], Callable[..., Step]]:
+    """A fault of `step`, called like the function."""
+
+    def add(step: Callable[..., Step]) -> Callable[..., Step]:
+        plant(step.__name__, rules, words, step=step, **broken)
+        return step
+
+    return add
+
+
+def rows(change: Callable[[Tensor], Tensor]) -> Callable[[Tasks, Rng], Tasks]:
+    """Tasks with other rows."""
+    return lambda tasks, rng: replace(tasks, params=change(tasks.params))
+
+
+def of_all_splits(tasks: Tasks, rng: Rng) -> Tasks:
+    return replace(tasks, params=rng.child("all").rows(len(tasks), 2))
+
+
+def shuffled(tasks: Tasks, rng: Rng) -> Tasks:
+    return tasks[torch.randperm(len(tasks), generator=torch.Generator().manual_seed(len(tasks)))]
+
+
+def more(**arrays: Callable[[Tensor], Tensor]) -> Callable[..., Step]:
+    """The healthy step with some arrays changed."""
+
+    def step(env: WalkEnv, action: Tensor) -> Step:
+        healthy = env.healthy_step(action)
+        return replace(healthy, **{name: change(getattr(healthy, name)) for name, change in arrays.items()})
+
+    return step
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What is said
+
+plant("goal wider than the row", "spec", "goal_width 3 is not from 0 to task_width 2", spec={"goal_width": 3})
+plant("no such part", "spec", "achieved_goal 'place' is no part", spec={"achieved_goal": "place"})
+plant("goal of another width", "spec", "not as wide as the goal, 2", spec={"goal_width": 2})
+plant("nothing to compare", "spec", "goal_reward without achieved_goal", spec={"achieved_goal": None})
+plant("unknown split", "spec", "'exam') are not among", spec={"splits": ("train", "validation", "test", "exam")})
+plant("no test tasks", "spec", "lack one of", spec={"splits": ("train", "validation")})
+plant("no horizon", "spec", "horizon is 0", spec={"horizon": 0})
+
+plant(
+    "double rows", "tasks", "params of 9 train tasks is torch.float64 of shape [9, 2], not", tasks=rows(Tensor.double)
+)
+plant("narrow rows", "tasks", "of shape [9, 1], not torch.float32 of", tasks=rows(lambda x: x[:, :1]))
+plant("a row is NaN", "tasks", "a row of split train is not finite", tasks=rows(lambda x: x / (x != x[3])))
+plant("forgetful", "tasks", "asking twice for 9 train tasks gives other rows", tasks=rows(torch.rand_like))
+plant("another split", "tasks", "says that its split is 'x'", tasks=lambda tasks, rng: replace(tasks, split="x"))
+plant("more are others", "tasks", "are not those of asking for 4", tasks=shuffled)
+plant("no identity", "tasks", "(index, copy) stands twice", tasks=lambda t, rng: replace(t, index=t.index // 2))
+plant("trained on", "splits", "500 rows are both in train and in validation", tasks=of_all_splits)
+plant("not closed", "splits", "10000 rows of train and validation are in one of them alone", spec={"closed": True})
+
+
+@pytest.mark.parametrize("missing", ["spec", "tasks", "make"])
+def test_what_is_no_family_is_told_so(missing: str):
+    walk = Walk()
+    parts = {name: getattr(walk, name) for name in ("spec", "tasks", "make", "goal_reward") if name != missing}
+    report = check_family(SimpleNamespace(**parts))
+    assert not report.ok
+    assert f"has no attribute '{missing}'" in report.findings[-1].seen
+    assert "nothing more can be looked at" in str(report)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Steps and episodes
+
+plant("double", "steps", "walk: reward at step 0 is torch.float64 of shape [8, 4]", step=more(reward=Tensor.double))
+plant("flat", "steps", "obs at step 0 is torch.float32 of shape [8, 4, 1]", step=more(obs=lambda x: x[..., :1]))
+plant("numbers", "steps", "truncated at step 0 is torch.float32", step=more(truncated=Tensor.float))
+plant("first is flat", "steps", "the first observation at step 0", reset=lambda env, obs: obs[..., 0])
+plant("never a number", "steps", "reward is not finite", step=more(reward=lambda x: x / 0))
+
+
+@planted("steps", "terminated and truncated at once, first at step ")
+def two_reasons(env, action):
+    step = env.healthy_step(action)
+    return replace(step, truncated=step.done)
+
+
+@planted("steps", "next_obs of step 0 was changed in place")
+def in_place(env, action):
+    step = env.healthy_step(action)
+    if env.time > 1:
+        env.handed_out.zero_()
+    env.handed_out = step.next_obs
+    return step
+
+
+@planted("continuity", "obs is not next_obs at step 0, row 0, lane 0, where no episode ended")
+def torn(env, action):
+    step = env.healthy_step(action)
+    return replace(step, next_obs=torch.where(step.done.unsqueeze(-1), step.next_obs, step.next_obs + 1))
+
+
+plant("in a hurry", "horizon", "truncated after 6 steps, but the spec's horizon is 7", spec={"horizon": 7})
+
+
+@planted("horizon", "episode 1 of row 0, lane 0 goes on after 6 steps")
+def endless(env, action):
+    env.age = torch.zeros_like(env.age)
+    return env.healthy_step(action)
+
+
+@planted("successor", "next_obs is the same as obs at all")
+def same_step(env, action):
+    """What ends an episode is lost: the adapter of a vector environment that resets itself."""
+    step = env.healthy_step(action)
+    return replace(step, next_obs=step.obs)
+
+
+@planted("successor", "truncated ends")
+def same_step_at_the_time_limit(env, action):
+    step = env.healthy_step(action)
+    return replace(step, next_obs=torch.where(step.truncated.unsqueeze(-1), step.obs, step.next_obs))
+
+
+def late(env: WalkEnv, obs: Tensor) -> Tensor:
+    env.over = torch.zeros_like(env.age, dtype=torch.bool)
+    return obs
+
+
+def late_step(env: WalkEnv, action: Tensor) -> tuple[Step, Tensor, Tensor]:
+    """Each end is followed by a step that only resets → the step, where it reset [N, M, 1], what is then seen."""
+    before, age, over = env.position, env.age, env.over
+    first = env.look(before, 0 * before)
+    step = env.healthy_step(action)
+    env.position, env.age = torch.where(over, before, env.position), torch.where(over, age, env.age)
+    env.over = step.done & ~over
+    quiet = {"terminated": step.terminated & ~over, "truncated": step.truncated & ~over, "reward": step.reward * ~over}
+    return replace(step, **quiet), over.unsqueeze(-1), first
+
+
+@planted("successor horizon persistence", "next_obs is the same as obs at all", reset=late)
+def next_step(env, action):
+    """As Gymnasium's vectors have it: the last observation is acted on."""
+    step, over, first = late_step(env, action)
+    obs = torch.where(over, first, torch.where(step.done.unsqueeze(-1), step.next_obs, step.obs))
+    return replace(step, obs=obs, next_obs=torch.where(over, first, step.next_obs))
+
+
+@planted("autoreset horizon persistence", "a step followed that paid 0 and moved nothing", reset=late)
+def idle_step(env, action):
+    """The first observation of the next episode is acted on twice."""
+    step, over, first = late_step(env, action)
+    return replace(step, obs=torch.where(over, first, step.obs), next_obs=torch.where(over, first, step.next_obs))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Tasks
+
+
+def becalmed(env: WalkEnv, obs: Tensor) -> Tensor:
+    env.goal, env.wind = 0 * env.goal, 0 * env.wind
+    return obs
+
+
+plant("one task for all", "effect", "nothing depends on the row", reset=becalmed)
+plant("one row", "effect splits", "rows are the same", tasks=rows(torch.zeros_like))
+
+
+def shown(*places: Callable[[Tensor], Tensor]) -> dict[str, Any]:
+    """The task row [N, 1, P] beside the position, in the first observation and in all others."""
+
+    def see(env: WalkEnv, obs: Tensor) -> Tensor:
+        row = env.tasks.params.unsqueeze(1).expand(-1, env.lanes, -1)
+        return torch.cat([obs, *(place(row) for place in places)], dim=-1)
+
+    def step(env: WalkEnv, action: Tensor) -> Step:
+        healthy = env.healthy_step(action)
+        return replace(healthy, obs=see(env, healthy.obs), next_obs=see(env, healthy.next_obs))
+
+    width = len(places)
+    return {"reset": see, "step": step, "spec": {"observation": {"position": 1, "moved": 1, "shown": width}}}
+
+
+plant("goal in the observation", "hidden", "tells entries [0]", **shown(lambda row: 3 - 2 * row[..., :1]))
+angle = shown(lambda row: row[..., :1].sin(), lambda row: row[..., :1].cos())
+plant("angle in the observation", "hidden", "tells entries [0]", **angle)
+plant("wind in the observation", "", "tells entries none of [0, 1]", **shown(lambda row: row[..., 1:]))
+
+
+@planted("persistence", "a later episode is not the first one over again")
+def resampled(env, action):
+    """The task is drawn anew at the end of an episode."""
+    step = env.healthy_step(action)
+    drawn = 2 * env.start.split(env.time, 2).uniform(0, 1).squeeze(-1) - 1  # [N, M, 2]
+    env.goal, env.wind = (torch.where(step.done, drawn[..., i], x) for i, x in enumerate((env.goal, env.wind)))
+    return step
+
+
+@planted("persistence rows", "a later episode is not the first one over again")
+def swapped(env, action):
+    """Whenever an episode ends, the tasks are handed on to the next row."""
+    step = env.healthy_step(action)
+    if step.done.any():
+        env.goal, env.wind = env.goal.roll(1, 0), env.wind.roll(1, 0)
+    return step
+
+
+@planted("persistence", "a later episode is not the first one over again")
+def tired(env, action):
+    """Something else than the task outlives an episode."""
+    if env.time == 0:
+        env.walked = torch.zeros_like(env.position)
+    env.walked = env.walked + 1
+    step = env.healthy_step(action)
+    return replace(step, reward=step.reward - 0.1 * (env.walked > 6).float())
+
+
+def by_seeds(env: WalkEnv, obs: Tensor) -> Tensor:
+    """Luck made of keys, as adapters make their seeds."""
+    env.gusts, env.start = Streams(env.gusts.keys), Streams(env.start.keys)
+    return obs
+
+
+plant("luck of its own", "", " first episodes, later in ", reset=by_seeds)
+plant("luck of its own, resampled", "persistence", "and never later", reset=by_seeds, step=resampled)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Chance, and what is kept
+
+
+@planted("seed reset state rows lanes persistence", "two environments, same seed and actions: reward of step 0")
+def unseeded(env, action):
+    step = env.healthy_step(action)
+    return replace(step, reward=step.reward + torch.rand(step.reward.shape))
+
+
+def lucky(env: WalkEnv, luck: Streams) -> Tensor:
+    """The first observation with other luck."""
+    env.gusts = env.start = luck
+    env.position = env.first()
+    return env.look(env.position, 0 * env.position)
+
+
+def one_luck_for_all_lanes(env: WalkEnv, obs: Tensor) -> Tensor:
+    return lucky(env, Streams(env.rng.streams(env.tasks.index).keys.expand(-1, env.lanes)))
+
+
+def one_luck_for_all_rows(env: WalkEnv, obs: Tensor) -> Tensor:
+    return lucky(env, env.rng.streams(torch.zeros_like(env.tasks.index), env.lanes))
+
+
+def second_hand(env: WalkEnv, obs: Tensor) -> Tensor:
+    env.used = hasattr(env, "used")
+    env.position = env.position + 0.1 * env.used
+    return env.look(env.position, 0 * env.position)
+
+
+def with_a_lambda(env: WalkEnv, obs: Tensor) -> Tensor:
+    env.note = lambda: None
+    return obs
+
+
+class Sieve:
+    """Loses what it holds when it is pickled."""
+
+    bonus = 0.0
+
+    def __getstate__(self) -> dict[str, float]:
+        return {}
+
+
+def with_a_sieve(env: WalkEnv, obs: Tensor) -> Tensor:
+    env.sieve = Sieve()
+    env.sieve.bonus = 1.0
+    return obs
+
+
+def richer(env: WalkEnv, action: Tensor) -> Step:
+    step = env.healthy_step(action)
+    return replace(step, reward=step.reward + env.sieve.bonus)
+
+
+@planted("rows", "rows 2 and 0 alone are not what they are among 8: reward of step 0")
+def rows_compete(env, action):
+    step = env.healthy_step(action)
+    return replace(step, reward=step.reward - env.goal.mean())
+
+
+@planted("lanes", "lanes among 3 are not what they are among 4: reward of step 0")
+def lanes_compete(env, action):
+    step = env.healthy_step(action)
+    return replace(step, reward=step.reward / env.lanes)
+
+
+@planted("steps", "ZeroDivisionError: integer division or modulo by zero (test_check.py, line ")
+def crash(env, action):
+    return env.healthy_step(action / (1 // 0))
+
+
+plant("lanes share their luck", "luck", "all 4 lanes of a row live through the same", reset=one_luck_for_all_lanes)
+plant("rows share their luck", "luck", "8 rows of one task live through the same", reset=one_luck_for_all_rows)
+plant("second hand", "reset", "a used environment after reset() and a fresh one: first obs", reset=second_hand)
+plant("cannot be pickled", "state", "ickle", reset=with_a_lambda)
+plant(
+    "pickled badly",
+    "state",
+    "a copy by pickle after 12 steps goes on otherwise: reward",
+    reset=with_a_sieve,
+    step=richer,
+)
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What is offered
+
+OFFERS: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "optimum": (lambda x: x.unsqueeze(1), "optimum gives torch.float32 of shape [8, 1], not real numbers of shape [8]"),
+    "expected_reward": (lambda x: x / 0, "expected_reward gives a number that is not finite"),
+    "goal_reward": (lambda x: x[..., None], "goal_reward gives torch.float32 of shape [64, 8, 4, 1]"),
+    "scene": (lambda x: replace(x, path=x.path[1:]), "scene: path gives torch.float32 of shape [63, 2], not real"),
+    "frame": (np.float32, "frame gives no array of uint8"),
+}
+for name, (change, words) in OFFERS.items():
+    plant(f"wrong {name}", "offers", words, offers={name: change})
+plant("wrong limits", "offers", "not left < right", offers={"scene": lambda x: replace(x, limits=(1.0, 0.0, 0.0, 1.0))})
+plant(
+    "wrong goal", "offers", "scene: goal gives torch.float32 of", offers={"scene": lambda x: replace(x, goal=x.path[0])}
+)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The report
+
+
+def broken(report: Report) -> set[str]:
+    return {finding.rule for finding in report.findings if not finding.passed}
+
+
+def test_a_family_that_keeps_every_promise_passes_every_rule():
+    report = check_family(Walk())
+    assert report.ok, report
+    assert [finding.rule for finding in report.findings] == [rule.name for rule in RULES]
+    assert str(report).startswith(f"walk: keeps all {len(RULES)} promises\nok    spec ")
+    assert "optimum, expected_reward, goal_reward, scene, frame" in report.findings[-1].seen
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_what_is_broken_is_found_and_nothing_else(name: str):
+    _, rules, words = FAULTS[name]
+    report = check_family(Walk(name))
+    assert broken(report) == rules, report
+    assert report.ok == (not rules)
+    assert any(words in finding.seen for finding in report.findings if finding.passed == (not rules)), report
+    for finding in report.findings:
+        assert ("why:" in str(finding)) == ("mend:" in str(finding)) == (not finding.passed)
+
+
+def test_every_rule_can_be_broken():
+    assert {rule.name for rule in RULES} == set().union(*(rules for _, rules, _ in FAULTS.values()))
+
+
+def test_a_picture_that_this_machine_cannot_draw_is_no_fault(monkeypatch: pytest.MonkeyPatch):
+    def frame(env: WalkEnv, row: int, lane: int) -> None:
+        try:
+            import pygame_that_is_not_there  # noqa: F401
+        except ImportError as error:
+            raise RuntimeError("pygame is not installed") from error
+
+    monkeypatch.setattr(WalkEnv, "frame", frame)
+    report = check_family(Walk())
+    assert report.ok
+    assert "nothing was drawn: pygame is not installed" in report.findings[-1].seen
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The command
+
+NEEDLE = """
+import torch
+from metarl import Settings, Spec, Step, Tasks
+
+class Needle:
+    "One arm of some pays."
+
+    class Settings(Settings):
+        arms: int = 4
+
+    def __init__(self, options):
+        self.arms = 12 // options.arms
+        self.spec = Spec("needle", {"constant": 1}, options.arms, True, horizon=1, task_width=1, closed=True)
+
+    def tasks(self, split, count, rng):
+        arms = torch.arange(self.spec.action_width)
+        return Tasks(arms.unsqueeze(1).float(), arms, split).draw(count, rng.child(split))
+
+    def make(self, lanes):
+        return NeedleEnv(lanes)
+
+class NeedleEnv:
+    def __init__(self, lanes):
+        self.lanes = lanes
+
+    def reset(self, tasks, rng):
+        self.arm = tasks.params.long()
+        return torch.ones(len(tasks), self.lanes, 1)
+
+    def step(self, action):
+        reward = (action == self.arm).float()
+        ended = torch.ones_like(reward, dtype=torch.bool)
+        obs = torch.ones(*reward.shape, 1)
+        return Step(obs, obs, reward, terminated=ended, truncated=~ended)
+"""
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch, capsys) -> Callable[..., tuple[int, str, str]]:
+    """`metarl check mine.py:Needle …` with this source → exit code, output, errors."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(source: str, *options: str, name: str = "mine.py:Needle") -> tuple[int, str, str]:
+        (tmp_path / "mine.py").write_text(source)
+        monkeypatch.setattr(sys, "argv", ["metarl", "check", name, *options])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        return (int(stop.value.code or 0), *capsys.readouterr())
+
+    return run
+
+
+def test_the_command_prints_a_line_a_rule(command):
+    code, out, err = command(NEEDLE, "arms=3", "family.arms=6")
+    assert (code, err) == (0, "")
+    assert out.splitlines()[0] == f"needle: keeps all {len(RULES)} promises"
+    assert "6 action choices" in out
+    assert len(out.splitlines()) == 1 + len(RULES)
+
+
+def test_the_command_says_why_and_how_and_fails(command):
+    code, out, _ = command(NEEDLE.replace("reward = ", "reward = 1 // 0 * "))
+    assert code == 1
+    lines = out.splitlines()
+    at = lines.index("FAIL  steps")
+    assert lines[at + 1].endswith("seen: ZeroDivisionError: integer division or modulo by zero (mine.py, line 31)")
+    assert lines[at + 2].startswith("        why:  ")
+    assert lines[at + 3].startswith("        mend: ")
+
+
+def test_a_family_that_cannot_be_built_is_a_finding(command):
+    code, out, _ = command(NEEDLE, "arms=0")
+    assert code == 1
+    assert "FAIL  builds" in out
+    assert "ZeroDivisionError: integer division or modulo by zero (mine.py, line 12)" in out
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "words"),
+    [
+        ("import nowhere", [], "does not import: ModuleNotFoundError: No module named 'nowhere' (mine.py, line 1)"),
+        (NEEDLE, ["arms"], "'arms' is no option: write key=value"),
+        (NEEDLE, ["amrs=3"], "family.amrs: unknown key; did you mean 'arms'?"),
+    ],
+)
+def test_a_mistake_is_one_clear_line(command, source: str, options: list[str], words: str):
+    code, out, err = command(source, *options)
+    assert (code, out) == (2, "")
+    assert words in err
+    assert len(err.splitlines()) == 1
+
+
+def test_an_unknown_family_is_a_mistake(command):
+    assert "did you mean 'gridnavi'?" in command("", name="gridnavy")[2]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Probing
+
+
+def test_still_luck_is_the_same_at_every_counter_but_not_in_every_stream():
+    still, tasks = Still(Rng(3)), Walk().tasks("train", 4, Rng(0))
+    one, other = (tasks.streams(still.child(name), 2) for name in ("one", "other"))
+    assert torch.equal(one.uniform(0, 3), one.uniform(17, 3))
+    assert torch.equal(one.normal(5, 1), tasks.streams(Rng(3).child("one"), 2).normal(0, 1))
+    assert not torch.equal(one.uniform(0, 3), other.uniform(0, 3))
+    assert torch.equal(one.split(1, 2).uniform(2, 1), one.split(3, 2).uniform(4, 1))
+    assert len(one.uniform(0, 1).unique()) == 8
+
+
+def test_who_rejects_still_luck_gets_other_luck_and_the_same_in_every_step():
+    """Else the rejection would never end."""
+    still = Still(Rng(0))
+    streams = still.streams(torch.arange(2), 1)
+
+    def draw() -> list[Tensor]:
+        still.tick()
+        return [streams.uniform(t, 1) for t in range(300)]
+
+    first, second = draw(), draw()
+    assert len(torch.stack(first).unique()) > 300
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("use", "escapes"),
+    [
+        (lambda still: still.streams(torch.arange(2)).uniform(0, 1), False),
+        (lambda still: still.child("x").streams(torch.arange(2)).keys, True),
+        (lambda still: still.child("x").generator(), True),
+        (lambda still: still.key, True),
+    ],
+)
+def test_luck_that_is_made_of_seeds_escapes(use: Callable[[Still], Any], escapes: bool):
+    still = Still(Rng(0))
+    use(still)
+    assert still.escaped == escapes
+
+
+def test_the_first_difference_is_told_and_rounding_is_forgiven():
+    trace = Probe(Walk()).trace
+    reward = trace.step.reward.clone()
+    reward[5, 2, 1] += 1
+    reward[7, 0, 0] += 1
+    off = replace(trace, step=replace(trace.step, reward=reward))
+    assert difference(trace, off).startswith("reward of step 5, row 2, lane 1: ")
+    rounded = replace(trace, step=replace(trace.step, reward=trace.step.reward * (1 + 1e-6)))
+    assert difference(trace, rounded) is not None
+    assert difference(trace, rounded, rounding=True) is None
+    assert difference(trace, trace) is None
+
+
+def test_few_lanes_are_tried_where_episodes_are_long_and_their_end_is_seen():
+    family = SimpleNamespace(spec=Walk().spec)
+    for horizon, size in ((1, (8, 4)), (20, (8, 4)), (1000, (4, 2))):
+        family.spec = replace(family.spec, horizon=horizon)
+        probe = Probe(family)
+        assert probe.size == size
+        assert horizon < probe.steps <= max(2 * horizon + 2, 64)

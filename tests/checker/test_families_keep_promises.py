@@ -1,0 +1,32 @@
+"""The contract of every registered family: it is tested by being registered."""
+
+from __future__ import annotations
+
+import pytest
+from helpers import FAMILIES, same
+
+from metarl.checker.check import check_family
+from metarl.config.registry import find
+from metarl.core.rng import Rng
+from metarl.experiments.building import make_family
+
+VARIANTS = [(name, variant) for name in FAMILIES for variant in find("family", name).settings.variants or [""]]
+
+DETERMINISTIC = {"gridnavi", "point:maml", "sparse-point", "taxi"}
+"""Families, or variants of them, in which the same actions always lead to the same episode."""
+
+
+@pytest.mark.parametrize(("name", "variant"), VARIANTS)
+def test_a_registered_family_keeps_its_promises(name: str, variant: str):
+    """And chance depends on the seed, but where there is none."""
+    report = check_family(make_family(name, **{"variant": variant} if variant else {}))
+    assert report.ok, str(report)
+    (luck,) = (finding.seen for finding in report.findings if finding.rule == "luck")
+    assert ("no chance" in luck) == (name in DETERMINISTIC or f"{name}:{variant}" in DETERMINISTIC)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_another_seed_gives_other_tasks(name: str):
+    """Of a few tasks it gives another order."""
+    family = make_family(name)
+    assert not same(family.tasks("train", 20, Rng(0)), family.tasks("train", 20, Rng(1)))
