@@ -4,14 +4,17 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 EXTRAS ?= .venv-extras
 OUT ?= runs/demo
+# Links to every file instead of an import hook, so that type checkers find the packages too; a new file is a new install.
+STATIC := --config-settings editable_mode=strict
+FOLDERS := $(shell find metarl envs configs -type d -not -name __pycache__)
 
 .PHONY: demo test fast extras lint install clean
 
 install: $(BIN)/.installed
 
-$(BIN)/.installed: setup.cfg pyproject.toml
+$(BIN)/.installed: setup.cfg pyproject.toml $(FOLDERS)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --editable '.[test]'
+	$(BIN)/pip install --quiet --editable '.[test]' $(STATIC)
 	touch $@
 
 demo: install
@@ -28,9 +31,9 @@ fast: install
 extras: $(EXTRAS)/bin/.installed
 	$(EXTRAS)/bin/pytest --numprocesses 2 --dist loadfile tests/extras
 
-$(EXTRAS)/bin/.installed: setup.cfg pyproject.toml
+$(EXTRAS)/bin/.installed: setup.cfg pyproject.toml $(FOLDERS)
 	$(PYTHON) -m venv $(EXTRAS)
-	$(EXTRAS)/bin/pip install --quiet --editable '.[test,metaworld,robotics,minigrid]'
+	$(EXTRAS)/bin/pip install --quiet --editable '.[test,metaworld,robotics,minigrid]' $(STATIC)
 	touch $@
 
 lint: install

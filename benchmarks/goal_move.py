@@ -27,29 +27,29 @@ import torch
 
 from metarl import Rng, make_agent, make_family
 from metarl.collect.world import TrainingWorld
-from metarl.config.schema import read_options
+from metarl.config.overrides import read_options
 from metarl.core.agent import Agent
 from metarl.evaluation.stats import mean
 
 SHARED = {
     "name": "rl2",
     "memory": "none",
-    "body": (),
+    "hidden_sizes": (),
     "trials": 2,
     "epochs": 8,
     "minibatches": 1,
     "learning_rate": 0.03,
-    "discount": 0.99,
+    "gamma": 0.99,
 }
 AGENTS: dict[str, dict[str, Any]] = {
-    "flat": {"trace": 0.6, "entropy_weight": 0.3},
+    "flat": {"gae_lambda": 0.6, "entropy_coef": 0.3},
     "options": {
-        "trace": 0.8,
-        "entropy_weight": 0.15,
-        "option_entropy_weight": 0.05,
+        "gae_lambda": 0.8,
+        "entropy_coef": 0.15,
+        "option_entropy_coef": 0.05,
         "options": 4,
         "option_length": 4,
-        "sub_body": (),
+        "sub_hidden_sizes": (),
         "initial_gain": 1.0,
     },
 }
@@ -66,7 +66,9 @@ class Life:
         self.spec = family.spec
         self.lengths: list[int] = []
         self._rng = rng
-        self._world = TrainingWorld(family, 1, family.tasks("train", 1, rng.child("goal")), torch.device("cpu"))
+        self._world = TrainingWorld(
+            family, 1, family.tasks("train", 1, rng.child("goal")), torch.device("cpu")
+        )
         self._collect, self._world.collect = self._world.collect, self._noted
         self._iterations = itertools.count()
 
@@ -76,7 +78,9 @@ class Life:
 
     def _noted(self, *args: Any) -> Any:
         rollout, belief = self._collect(*args)
-        self.lengths += sorted(rollout.valid.sum(0).flatten().tolist())  # they begin together: the shortest ends first
+        self.lengths += sorted(
+            rollout.valid.sum(0).flatten().tolist()
+        )  # they begin together: the shortest ends first
         return rollout, belief
 
 
@@ -94,22 +98,33 @@ def run(options: dict[str, Any], episodes: int, cap: int, seed: int) -> tuple[fl
     agent = make_agent(spec=before.spec, seed=seed, **options)
     while len(before.lengths) < episodes:
         before.go_on(agent)
-    while ((taken := steps_to_good(after.lengths)) is None and sum(after.lengths) < cap) or len(after.lengths) < 200:
+    while ((taken := steps_to_good(after.lengths)) is None and sum(after.lengths) < cap) or len(
+        after.lengths
+    ) < 200:
         after.go_on(agent)
     parts = before.lengths[-50:], after.lengths[:50], after.lengths[50:200]
-    return *(statistics.mean(part) for part in parts), float("inf") if taken is None or taken > cap else taken
+    return *(statistics.mean(part) for part in parts), float(
+        "inf"
+    ) if taken is None or taken > cap else taken
 
 
-def compare(pool: ProcessPoolExecutor, options: dict[str, Any], seeds: list[int], args: argparse.Namespace) -> Any:
+def compare(
+    pool: ProcessPoolExecutor, options: dict[str, Any], seeds: list[int], args: argparse.Namespace
+) -> Any:
     """The steps that each seed took [S], at most the cap; prints all that is found."""
     print(" ".join(f"{key}={value}" for key, value in options.items()))
     print(f"{'seed':>6}" + "".join(f"{column:>16}" for column in COLUMNS))
     found = []
-    for seed, scores in zip(seeds, pool.map(partial(run, options, args.episodes, args.cap), seeds), strict=True):
+    for seed, scores in zip(
+        seeds, pool.map(partial(run, options, args.episodes, args.cap), seeds), strict=True
+    ):
         found.append(scores)
         *lengths, taken = scores
         told = f"not in {args.cap}" if taken == float("inf") else f"{taken:.0f}"
-        print(f"{seed:6}" + "".join(f"{length:16.1f}" for length in lengths) + f"{told:>16}", flush=True)
+        print(
+            f"{seed:6}" + "".join(f"{length:16.1f}" for length in lengths) + f"{told:>16}",
+            flush=True,
+        )
     columns = np.array(found).T
     print("median" + "".join(f"{median:16.1f}" for median in np.median(columns, axis=1)))
     for column, values in zip(COLUMNS, columns, strict=True):
@@ -120,7 +135,9 @@ def compare(pool: ProcessPoolExecutor, options: dict[str, Any], seeds: list[int]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--agents", default="flat,options", help="flat, options, or both")
     parser.add_argument("--seeds", default="0-9", metavar="FIRST-LAST")
     parser.add_argument("--episodes", type=int, default=1000, help="before the move")
@@ -133,10 +150,15 @@ def main() -> None:
     seeds = list(range(int(first), int(last or first) + 1))
     began = time.perf_counter()
     with ProcessPoolExecutor(args.jobs, get_context("spawn")) as pool:
-        taken = {name: compare(pool, SHARED | AGENTS[name] | changes, seeds, args) for name in args.agents.split(",")}
+        taken = {
+            name: compare(pool, SHARED | AGENTS[name] | changes, seeds, args)
+            for name in args.agents.split(",")
+        }
     if len(taken) == 2:
         drawn = np.random.default_rng(0).integers(0, len(seeds), (2000, len(seeds)))
-        low, high = np.quantile(taken["options"][drawn].mean(1) / taken["flat"][drawn].mean(1), (0.025, 0.975))
+        low, high = np.quantile(
+            taken["options"][drawn].mean(1) / taken["flat"][drawn].mean(1), (0.025, 0.975)
+        )
         ratio = taken["options"].mean() / taken["flat"].mean()
         print(f"options / flat, steps to 15: {ratio:.2f} [{low:.2f}, {high:.2f}]")
     print(f"{time.perf_counter() - began:.0f} s")

@@ -12,7 +12,7 @@ import time
 import torch
 
 from metarl import Rng, make_agent, make_family
-from metarl.collect.collector import collect, view
+from metarl.collect.collector import collect, task_info
 
 FAMILIES = (
     "bernoulli-bandit",
@@ -34,7 +34,7 @@ def speeds(name: str, rows: int, rounds: int) -> list[float]:
     family = make_family(name)
     agent, env = make_agent("random", family.spec), family.make(1)
     tasks, episodes = family.tasks("train", rows, Rng(0)), max(1, STEPS // family.spec.horizon)
-    belief = agent.begin(view(agent, family.spec, tasks, episodes), lanes=1)
+    belief = agent.begin(task_info(agent, family.spec, tasks, episodes), lanes=1)
     found = []
     for number in range(rounds + 1):
         start = time.perf_counter()

@@ -61,7 +61,11 @@ class TimedTurns:
     def tell(self, length: float, times: int = 1) -> None:
         """`length`: mean length of the episodes; `times`: how many times as much a whole iteration is."""
         total = time.perf_counter() - self._began
-        told = {"sampling": times * self.sampling, "learning": times * (total - self.sampling), "total": times * total}
+        told = {
+            "sampling": times * self.sampling,
+            "learning": times * (total - self.sampling),
+            "total": times * total,
+        }
         self._turns.tell(told | self.calls | {"length": length})
 
     def timed(self, function: Callable) -> Callable:
@@ -110,20 +114,25 @@ def metarl(turns: TimedTurns, threads: int) -> None:
     agent = make_agent(
         "maml",
         family.spec,
-        body=(64, 64),
+        hidden_sizes=(64, 64),
         activation="tanh",
         tasks=TASKS,
         lanes=EPISODES,
         inner_steps=1,
         step_sizes=(STEP_SIZE,),
-        discount=DISCOUNT,
+        gamma=DISCOUNT,
         max_kl=MAX_KL,
         damping=DAMPING,
-        conjugate_gradients=ITERATIONS,
+        cg_iterations=ITERATIONS,
     )
     step = maml.trust_region_step
     maml.trust_region_step = lambda start, loss, gradient, product, evaluate, **options: step(
-        start, loss, gradient, turns.counted("products", product), turns.counted("tries", evaluate), **options
+        start,
+        loss,
+        gradient,
+        turns.counted("products", product),
+        turns.counted("tries", evaluate),
+        **options,
     )
     world = TrainingWorld(family, 2 * EPISODES, None, torch.device("cpu"))
     world.collect = turns.timed(world.collect)
@@ -164,13 +173,19 @@ def pytorch_maml_rl(turns: TimedTurns, path: str, workers: int) -> None:
     )
     learner = MAMLTRPO(policy, fast_lr=STEP_SIZE)
     products = learner.hessian_vector_product
-    learner.hessian_vector_product = lambda *args, **options: turns.counted("products", products(*args, **options))
+    learner.hessian_vector_product = lambda *args, **options: turns.counted(
+        "products", products(*args, **options)
+    )
     learner._async_gather = turns.counted("tries", learner._async_gather)
 
     @turns.timed
     def sample():
         futures = sampler.sample_async(
-            sampler.sample_tasks(num_tasks=TASKS), num_steps=1, fast_lr=STEP_SIZE, gamma=DISCOUNT, gae_lambda=1.0
+            sampler.sample_tasks(num_tasks=TASKS),
+            num_steps=1,
+            fast_lr=STEP_SIZE,
+            gamma=DISCOUNT,
+            gae_lambda=1.0,
         )
         return futures, sampler.sample_wait(futures)
 
@@ -186,7 +201,9 @@ def pytorch_maml_rl(turns: TimedTurns, path: str, workers: int) -> None:
             ls_backtrack_ratio=0.8,
         )
         turns.calls["tries"] -= 1  # the first is the loss to be beaten
-        turns.tell(length=statistics.mean(n for batch in (*before[0], *after) for n in batch.lengths))
+        turns.tell(
+            length=statistics.mean(n for batch in (*before[0], *after) for n in batch.lengths)
+        )
 
 
 def learn2learn(turns: TimedTurns, path: str, workers: int) -> None:
@@ -201,7 +218,11 @@ def learn2learn(turns: TimedTurns, path: str, workers: int) -> None:
     endless(Particles2DEnv)
     lengths: list[float] = []
     envs, runner, trpo = maml_trpo.l2l.gym.AsyncVectorEnv, maml_trpo.ch.envs.Runner, maml_trpo.trpo
-    tasks_of, run, products = envs.sample_tasks, turns.timed(runner.run), trpo.hessian_vector_product
+    tasks_of, run, products = (
+        envs.sample_tasks,
+        turns.timed(runner.run),
+        trpo.hessian_vector_product,
+    )
 
     def sample_tasks(env, count):
         if count == SOME_TASKS:
@@ -220,7 +241,9 @@ def learn2learn(turns: TimedTurns, path: str, workers: int) -> None:
     envs.sample_tasks, runner.run = sample_tasks, sampled
     trpo.hessian_vector_product = lambda *args: turns.counted("products", products(*args))
     maml_trpo.meta_surrogate_loss = turns.counted("tries", maml_trpo.meta_surrogate_loss)
-    maml_trpo.DiagNormalPolicy = partial(maml_trpo.DiagNormalPolicy, hiddens=[64, 64], activation="tanh")
+    maml_trpo.DiagNormalPolicy = partial(
+        maml_trpo.DiagNormalPolicy, hiddens=[64, 64], activation="tanh"
+    )
     maml_trpo.main(
         env_name="Particles2D-v1",
         adapt_lr=STEP_SIZE,
@@ -236,16 +259,26 @@ CONTENDERS = {"metarl": metarl, "pytorch-maml-rl": pytorch_maml_rl, "learn2learn
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument(
-        "--threads", type=int, nargs="+", default=[1, 2], help="torch threads of metarl, each a contender"
+        "--threads",
+        type=int,
+        nargs="+",
+        default=[1, 2],
+        help="torch threads of metarl, each a contender",
     )
     parser.add_argument("--pytorch-maml-rl", metavar="PATH", type=Path)
     parser.add_argument("--workers", type=int, default=2, help="of pytorch-maml-rl")
     parser.add_argument("--learn2learn", metavar="PATH", type=Path)
-    parser.add_argument("--environments", type=int, default=10, help="processes of learn2learn; its example has 10")
-    parser.add_argument("--peer-python", metavar="PYTHON", default=sys.executable, help="interpreter of the peers")
+    parser.add_argument(
+        "--environments", type=int, default=10, help="processes of learn2learn; its example has 10"
+    )
+    parser.add_argument(
+        "--peer-python", metavar="PYTHON", default=sys.executable, help="interpreter of the peers"
+    )
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.serve:
@@ -257,14 +290,18 @@ def main() -> None:
         peers["pytorch-maml-rl"] = Contender(args.peer_python, __file__, "pytorch-maml-rl", options)
     if args.learn2learn:
         options = {"path": str(args.learn2learn.resolve()), "workers": args.environments}
-        peers["learn2learn (2 tasks × 10)"] = Contender(args.peer_python, __file__, "learn2learn", options)
+        peers["learn2learn (2 tasks × 10)"] = Contender(
+            args.peer_python, __file__, "learn2learn", options
+        )
     for threads in args.threads:
-        ours[f"metarl, threads: {threads}"] = Contender(sys.executable, __file__, "metarl", {"threads": threads})
+        ours[f"metarl, threads: {threads}"] = Contender(
+            sys.executable, __file__, "metarl", {"threads": threads}
+        )
     contenders = peers | ours
     told: dict[str, list[dict[str, float]]] = {name: [] for name in contenders}
     for round_ in range(args.rounds + 1):  # the first warms up
         for name, contender in contenders.items():
-            found = contender.turn()
+            found = contender.hvp()
             if round_:
                 told[name].append(found)
     for contender in contenders.values():
@@ -274,7 +311,9 @@ def main() -> None:
 
 def report(told: dict[str, list[dict[str, float]]], peers: list[str], ours: list[str]) -> None:
     """Medians over rounds of seconds, and of ratios within a round."""
-    print(f"{platform.machine()}, {os.cpu_count()} cores, {TASKS} tasks × {EPISODES} episodes, before and after a step")
+    print(
+        f"{platform.machine()}, {os.cpu_count()} cores, {TASKS} tasks × {EPISODES} episodes, before and after a step"
+    )
     print(f"{'':28} sampling s  learning s  total s  products  tries  episode length")
     for name, rounds in told.items():
         of = {key: statistics.median(one[key] for one in rounds) for key in rounds[0]}
@@ -286,12 +325,14 @@ def report(told: dict[str, list[dict[str, float]]], peers: list[str], ours: list
         for own in ours:
             ratios = {
                 key: statistics.median(
-                    theirs[key] / mine[key] for theirs, mine in zip(told[peer], told[own], strict=True)
+                    theirs[key] / mine[key]
+                    for theirs, mine in zip(told[peer], told[own], strict=True)
                 )
                 for key in ("sampling", "learning", "total")
             }
             print(
-                f"{own}, times as fast as {peer}: " + ", ".join(f"{key} {ratio:.1f}" for key, ratio in ratios.items())
+                f"{own}, times as fast as {peer}: "
+                + ", ".join(f"{key} {ratio:.1f}" for key, ratio in ratios.items())
             )
 
 

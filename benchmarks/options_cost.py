@@ -36,8 +36,8 @@ FAMILIES = {
 """Options, rows, and the ratio that is aimed at."""
 LAYERS = {
     "flat": {},
-    "fixed": {"options": 4, "sub_body": (64, 64), "termination": "fixed"},
-    "learned": {"options": 4, "sub_body": (64, 64), "termination": "learned"},
+    "fixed": {"options": 4, "sub_hidden_sizes": (64, 64), "termination": "fixed"},
+    "learned": {"options": 4, "sub_hidden_sizes": (64, 64), "termination": "learned"},
 }
 
 
@@ -53,11 +53,20 @@ def serve(layer: str, memory: str, families: list[str], threads: int) -> None:
         turns.wait()
         if (name, rows) not in kept:
             family = make_family(name, **FAMILIES[name][0])
-            world = TrainingWorld(family, max(1, STEPS // family.spec.horizon), None, torch.device("cpu"))
-            agent = make_agent("rl2", family.spec, memory=memory, memory_width=64, body=(64, 64), **LAYERS[layer])
+            world = TrainingWorld(
+                family, max(1, STEPS // family.spec.horizon), None, torch.device("cpu")
+            )
+            agent = make_agent(
+                "rl2",
+                family.spec,
+                memory=memory,
+                memory_width=64,
+                hidden_sizes=(64, 64),
+                **LAYERS[layer],
+            )
             kept[name, rows] = world, agent, family.tasks("train", rows, Rng(0))
         world, agent, tasks = kept[name, rows]
-        belief = agent.begin(world.view(agent, tasks), lanes=1)
+        belief = agent.begin(world.task_info(agent, tasks), lanes=1)
         began = time.perf_counter(), time.process_time()
         rollout, _ = world.collect(agent, belief, tasks, world.episodes, Rng(number))
         elapsed, busy = time.perf_counter() - began[0], time.process_time() - began[1]
@@ -73,7 +82,9 @@ def spread(values: list[float]) -> str:
 def compare(memory: str, families: list[str], rounds: int, threads: int) -> None:
     """Print the table of one memory."""
     options = {"memory": memory, "families": families, "threads": threads}
-    contenders = [Contender(sys.executable, __file__, layer, {"layer": layer, **options}) for layer in LAYERS]
+    contenders = [
+        Contender(sys.executable, __file__, layer, {"layer": layer, **options}) for layer in LAYERS
+    ]
     told: dict[tuple, list[dict[str, float]]] = defaultdict(list)
     for number in range(rounds + 1):  # the first warms up
         for workload in workloads(families):
@@ -86,13 +97,17 @@ def compare(memory: str, families: list[str], rounds: int, threads: int) -> None
         contender.end()
 
     print(f"\nmemory {memory}; {rounds} rounds, threads: {threads}\n")
-    print("| family | rows | target | flat, µs a step | options | µs a step | ratio elapsed | ratio processor time |")
+    print(
+        "| family | rows | target | flat, µs a step | options | µs a step | ratio elapsed | ratio processor time |"
+    )
     print("|---|---|---|---|---|---|---|---|")
     for name, rows in workloads(families):
         flat = told[name, rows, "flat"]
         for layer in list(LAYERS)[1:]:
             mine = told[name, rows, layer]
-            ratios = {key: [a[key] / b[key] for a, b in zip(mine, flat, strict=True)] for key in flat[0]}
+            ratios = {
+                key: [a[key] / b[key] for a, b in zip(mine, flat, strict=True)] for key in flat[0]
+            }
             times = [statistics.median(one["busy"] for one in each) for each in (flat, mine)]
             print(
                 f"| {name} | {rows} | {FAMILIES[name][2]} | {times[0]:.0f} | {layer} | {times[1]:.0f} "
@@ -101,7 +116,9 @@ def compare(memory: str, families: list[str], rounds: int, threads: int) -> None
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--families", nargs="+", choices=FAMILIES, default=list(FAMILIES))

@@ -40,8 +40,8 @@ def metarl_agent(work: Workload, **options):
     from metarl.experiments.building import make_agent
 
     spec = Spec("random", {"obs": work.obs}, work.action, discrete=False, horizon=200, task_width=1)
-    widths = {"latent_width": work.latent, "encoder": work.encoder, "body": work.body}
-    sizes = {"meta_batch": work.tasks, "batch": work.batch, "context": work.context}
+    widths = {"latent_width": work.latent, "encoder": work.encoder, "hidden_sizes": work.body}
+    sizes = {"meta_batch_size": work.tasks, "batch_size": work.batch, "context_size": work.context}
     return make_agent("pearl", spec, **widths, **sizes, **options)
 
 
@@ -70,10 +70,10 @@ def metarl(work: Workload) -> Callable[[], object]:
     agent, generator = metarl_agent(work), torch.Generator().manual_seed(0)
     agent.buffer.begin_context(torch.arange(TASKS))
     agent.buffer.add(rollout(work, STEPS), context=True)
-    for optimiser in agent._optimisers:
-        for group in optimiser.param_groups:
+    for optimizer in agent._optimizers:
+        for group in optimizer.param_groups:
             group["lr"] = 3e-4
-    return lambda: agent._update(*agent._sampled(None, None, generator), generator)
+    return lambda: agent._update(*agent._sample_batches(None, None, generator), generator)
 
 
 def oyster(work: Workload, path: str) -> Callable[[], object]:
@@ -98,9 +98,13 @@ def oyster(work: Workload, path: str) -> Callable[[], object]:
     inference = {"recurrent": False, "use_information_bottleneck": True}
     inference |= {"sparse_rewards": False, "use_next_obs_in_context": False}
     encoder = MlpEncoder(
-        hidden_sizes=list(work.encoder), input_size=work.obs + work.action + 1, output_size=2 * work.latent
+        hidden_sizes=list(work.encoder),
+        input_size=work.obs + work.action + 1,
+        output_size=2 * work.latent,
     )
-    policy = TanhGaussianPolicy(hidden_sizes=body, obs_dim=seen, latent_dim=work.latent, action_dim=work.action)
+    policy = TanhGaussianPolicy(
+        hidden_sizes=body, obs_dim=seen, latent_dim=work.latent, action_dim=work.action
+    )
     critics = [
         FlattenMlp(hidden_sizes=body, input_size=width, output_size=1)
         for width in (seen + work.action, seen + work.action, seen)
@@ -114,14 +118,14 @@ def oyster(work: Workload, path: str) -> Callable[[], object]:
         eval_tasks=[],
         nets=[PEARLAgent(work.latent, encoder, policy, **inference), *critics],
         latent_dim=work.latent,
-        meta_batch=work.tasks,
+        meta_batch_size=work.tasks,
         batch_size=work.batch,
         embedding_batch_size=work.context,
         embedding_mini_batch_size=work.context,
         replay_buffer_size=STEPS,
         **dict.fromkeys(("policy_lr", "qf_lr", "vf_lr", "context_lr"), 0.0003),
         **inference,
-        discount=0.99,
+        gamma=0.99,
         soft_target_tau=0.005,
         reward_scale=5.0,
         kl_lambda=0.1,

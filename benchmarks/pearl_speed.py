@@ -1,6 +1,6 @@
 """Speed of PEARL's gradient step beside oyster, the original; and the memory that its replay takes.
 
-A step draws a batch and context of some tasks from their buffers and moves every network once: metarl's `_sampled` and
+A step draws a batch and context of some tasks from their buffers and moves every network once: metarl's `_sample_batches` and
 `_update`, oyster's `_do_training`. Contenders are processes with networks of the same widths and as much random data; they
 take turns, in another order every round, and what counts is the ratio within a round. The two do not compute the same:
 metarl has targets of both critics where oyster has a value network and its target. So time is compared per FLOP as well,
@@ -49,7 +49,10 @@ def serve(name: str, workload: str, threads: int, **options: str) -> None:
     flops, bare = products(step)
     while True:
         turns.wait()
-        told = {key: milliseconds(function, work.steps) for key, function in (("step", step), ("bare", bare))}
+        told = {
+            key: milliseconds(function, work.steps)
+            for key, function in (("step", step), ("bare", bare))
+        }
         turns.tell(told | {"gflop": flops / 1e9})
 
 
@@ -76,7 +79,10 @@ def peak(function: Callable[[], object], times: int = 1) -> tuple[float, str]:
     Path("/proc/self/clear_refs").write_text("5")  # the peak is from here on
     taken = milliseconds(function, times)
     most = int(re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
-    return taken, f"at most {most - before:+.1f} MiB meanwhile, {resident() - before:+.1f} MiB after"
+    return (
+        taken,
+        f"at most {most - before:+.1f} MiB meanwhile, {resident() - before:+.1f} MiB after",
+    )
 
 
 def memory(capacity: int, threads: int) -> None:
@@ -91,13 +97,20 @@ def memory(capacity: int, threads: int) -> None:
     for _ in range(10):
         agent.buffer.begin_context(torch.arange(TASKS))
         agent.buffer.add(rollout(work, STEPS), context=True)
-    kept, full = agent.buffer.state_dict()["rows"], TASKS * capacity * (2 * work.obs + work.action + 4) * 4
-    print(f"replay: {TASKS} tasks × {int(agent.buffer.count[0])} transitions, capacity {capacity}, {threads} threads")
-    print(f"  rows {tuple(kept.shape)}: {kept.untyped_storage().nbytes() / MIB:.1f} MiB; formula: {full / MIB:.1f} MiB")
+    kept, full = (
+        agent.buffer.state_dict()["rows"],
+        TASKS * capacity * (2 * work.obs + work.action + 4) * 4,
+    )
+    print(
+        f"replay: {TASKS} tasks × {int(agent.buffer.count[0])} transitions, capacity {capacity}, {threads} threads"
+    )
+    print(
+        f"  rows {tuple(kept.shape)}: {kept.untyped_storage().nbytes() / MIB:.1f} MiB; formula: {full / MIB:.1f} MiB"
+    )
     print(f"  process: {before:.1f} MiB before, {resident():.1f} MiB after")
 
     def draw() -> tuple:
-        return agent._sampled(None, None, generator)
+        return agent._sample_batches(None, None, generator)
 
     size = sum(x.nbytes for part in draw() for x in vars(part).values() if x is not None) / MIB
     taken, found = peak(draw, 50)
@@ -108,7 +121,9 @@ def memory(capacity: int, threads: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "latest.pt")
         taken, found = peak(lambda: checkpoints.save(path, {"agent": agent.state_dict()}))
-        print(f"  checkpoint of the agent: {path.stat().st_size / MIB:.1f} MiB in {taken / 1e3:.2f} s; {found}")
+        print(
+            f"  checkpoint of the agent: {path.stat().st_size / MIB:.1f} MiB in {taken / 1e3:.2f} s; {found}"
+        )
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -130,19 +145,28 @@ def speed(workload: str, threads: int, rounds: int, peer: str | None, peer_pytho
         contender.end()
 
     print(f"\n{workload}, threads: {threads}; {rounds} rounds of {WORKLOADS[workload].steps} steps")
-    print(f"{'':8} ms a step: least  median   GFLOP  GFLOP/s  bare products' GFLOP/s  share of these")
+    print(
+        f"{'':8} ms a step: least  median   GFLOP  GFLOP/s  bare products' GFLOP/s  share of these"
+    )
     for name, turns in told.items():
         steps, flops = [one["step"] for one in turns], turns[0]["gflop"]
-        rate, bare = (statistics.median(1e3 * flops / one[key] for one in turns) for key in ("step", "bare"))
+        rate, bare = (
+            statistics.median(1e3 * flops / one[key] for one in turns) for key in ("step", "bare")
+        )
         share = statistics.median(one["bare"] / one["step"] for one in turns)
         print(
             f"{name:8} {min(steps):16.3f}  {statistics.median(steps):6.3f}  {flops:6.3f}  {rate:7.1f}  {bare:22.1f}"
             f"  {share:14.2f}"
         )
     if peer:
-        ratios = [theirs["step"] / ours["step"] for ours, theirs in zip(told["metarl"], told["oyster"], strict=True)]
+        ratios = [
+            theirs["step"] / ours["step"]
+            for ours, theirs in zip(told["metarl"], told["oyster"], strict=True)
+        ]
         work = told["metarl"][0]["gflop"] / told["oyster"][0]["gflop"]
-        print(f"metarl, times as fast as oyster: a step {spread(ratios)}; a FLOP {spread([work * x for x in ratios])}")
+        print(
+            f"metarl, times as fast as oyster: a step {spread(ratios)}; a FLOP {spread([work * x for x in ratios])}"
+        )
 
 
 def spread(values: list[float]) -> str:
@@ -153,21 +177,29 @@ def machine() -> str:
     """What this runs on and with."""
     model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     chosen = ("MALLOC_", "GLIBC_", "LD_PRELOAD", "OMP_", "MKL_")
-    found = [f"{name}={value}" for name, value in sorted(os.environ.items()) if name.startswith(chosen)]
-    return (
-        f"{model[1] if model else 'unknown CPU'}, {os.cpu_count()} cores, torch {torch.__version__} {' '.join(found)}"
-    )
+    found = [
+        f"{name}={value}" for name, value in sorted(os.environ.items()) if name.startswith(chosen)
+    ]
+    return f"{model[1] if model else 'unknown CPU'}, {os.cpu_count()} cores, torch {torch.__version__} {' '.join(found)}"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--workloads", nargs="+", choices=WORKLOADS, default=list(WORKLOADS))
     parser.add_argument("--oyster", metavar="PATH", type=Path)
-    parser.add_argument("--peer-python", metavar="PYTHON", default=sys.executable, help="interpreter of oyster")
-    parser.add_argument("--memory", action="store_true", help="of metarl's replay, instead of speed")
-    parser.add_argument("--capacity", type=int, default=10_000, help="of each task in the replay, with --memory")
+    parser.add_argument(
+        "--peer-python", metavar="PYTHON", default=sys.executable, help="interpreter of oyster"
+    )
+    parser.add_argument(
+        "--memory", action="store_true", help="of metarl's replay, instead of speed"
+    )
+    parser.add_argument(
+        "--capacity", type=int, default=10_000, help="of each task in the replay, with --memory"
+    )
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.serve:
@@ -179,7 +211,13 @@ def main() -> None:
         return
     for workload in args.workloads:
         for threads in args.threads:
-            speed(workload, threads, args.rounds, args.oyster and str(args.oyster.resolve()), args.peer_python)
+            speed(
+                workload,
+                threads,
+                args.rounds,
+                args.oyster and str(args.oyster.resolve()),
+                args.peer_python,
+            )
 
 
 if __name__ == "__main__":

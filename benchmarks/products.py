@@ -19,7 +19,9 @@ class Operands(TorchDispatchMode):
 
     def __torch_dispatch__(self, function, _, args=(), kwargs=None):
         if str(function.overloadpacket) in ("aten.mm", "aten.addmm", "aten.bmm", "aten.baddbmm"):
-            self.noted.append([(x.shape, x.stride()) for x in args if isinstance(x, torch.Tensor)][-2:])
+            self.noted.append(
+                [(x.shape, x.stride()) for x in args if isinstance(x, torch.Tensor)][-2:]
+            )
         return function(*args, **kwargs or {})
 
 
@@ -34,13 +36,19 @@ def products(step: Callable[[], object]) -> tuple[int, Callable[[], None]]:
         extent = 1 + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
         made[shape, strides] = torch.randn(extent).as_strided(shape, strides)
     pairs = [(made[a], made[b]) for a, b in operands.noted]
-    results = {(*a.shape[:-1], b.shape[-1]): torch.empty(*a.shape[:-1], b.shape[-1]) for a, b in pairs}
+    results = {
+        (*a.shape[:-1], b.shape[-1]): torch.empty(*a.shape[:-1], b.shape[-1]) for a, b in pairs
+    }
     flops = sum(2 * a.numel() * b.shape[-1] for a, b in pairs)
     if flops != counter.get_total_flops():
-        sys.exit(f"{flops} FLOP in the products that were noted, {counter.get_total_flops()} were counted")
+        sys.exit(
+            f"{flops} FLOP in the products that were noted, {counter.get_total_flops()} were counted"
+        )
 
     def bare() -> None:
         for a, b in pairs:
-            (torch.mm if a.dim() == 2 else torch.bmm)(a, b, out=results[(*a.shape[:-1], b.shape[-1])])
+            (torch.mm if a.dim() == 2 else torch.bmm)(
+                a, b, out=results[(*a.shape[:-1], b.shape[-1])]
+            )
 
     return flops, bare

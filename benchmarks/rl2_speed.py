@@ -50,7 +50,9 @@ class BanditVecEnv(VecEnv):
         self.actions = actions
 
     def step_wait(self):
-        reward = (self.rng.random(self.num_envs) < self.means[self.rows, self.actions]).astype(np.float32)
+        reward = (self.rng.random(self.num_envs) < self.means[self.rows, self.actions]).astype(
+            np.float32
+        )
         self.pulls += 1
         done = self.pulls == PULLS
         obs = np.zeros((self.num_envs, ARMS + 2), np.float32)
@@ -82,7 +84,13 @@ class BanditVecEnv(VecEnv):
 def ours(memory: str, trials: int, width: int):
     """A function that runs one iteration of metarl's RL²."""
     family = make_family("bernoulli-bandit", arms=ARMS)
-    options = {"memory": memory, "memory_width": width, "trials": trials, "epochs": EPOCHS, "minibatches": MINIBATCHES}
+    options = {
+        "memory": memory,
+        "memory_width": width,
+        "trials": trials,
+        "epochs": EPOCHS,
+        "minibatches": MINIBATCHES,
+    }
     agent = make_agent("rl2", family.spec, **options)
     world = TrainingWorld(family, PULLS, None, torch.device("cpu"))
     iterations = iter(range(10**9))
@@ -109,7 +117,9 @@ def peer(trials: int, width: int):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     for name, default in (("trials", 1000), ("width", 256), ("threads", 2), ("rounds", 3)):
         parser.add_argument(f"--{name}", type=int, default=default)
     args = parser.parse_args()
@@ -119,8 +129,14 @@ def main() -> None:
         "metarl RL² (LSTM)": ours("lstm", args.trials, args.width),
         "metarl RL² (GRU)": ours("gru", args.trials, args.width),
     }
-    print(f"{platform.machine()}, {args.threads} threads, {args.trials} trials × {PULLS} pulls, width {args.width}")
-    print(", ".join(f"{p} {version(p)}" for p in ("metarl", "torch", "sb3-contrib", "stable-baselines3")))
+    print(
+        f"{platform.machine()}, {args.threads} threads, {args.trials} trials × {PULLS} pulls, width {args.width}"
+    )
+    print(
+        ", ".join(
+            f"{p} {version(p)}" for p in ("metarl", "torch", "sb3-contrib", "stable-baselines3")
+        )
+    )
     speeds: dict[str, list[float]] = {name: [] for name in contenders}
     for round_ in range(args.rounds + 1):  # the first warms up
         for name, iterate in contenders.items():
@@ -131,7 +147,9 @@ def main() -> None:
     base = next(iter(speeds.values()))
     for name, found in speeds.items():
         ratios = [a / b for a, b in zip(found, base, strict=True)]
-        print(f"{name:34} {statistics.median(found):9,.0f} env steps/s   ratio {statistics.median(ratios):5.2f}")
+        print(
+            f"{name:34} {statistics.median(found):9,.0f} env steps/s   ratio {statistics.median(ratios):5.2f}"
+        )
 
 
 if __name__ == "__main__":

@@ -32,7 +32,12 @@ THREADS = len(os.sched_getaffinity(0))
 PROCESSES = 40  # of the libraries that give each environment one
 SECONDS = 0.5  # about so much time for each contender in a round
 ROBOTS = {
-    "half-cheetah": ("half-cheetah-vel", {"variant": "promp", "horizon": 10_000}, "HalfCheetah-v5", {}),
+    "half-cheetah": (
+        "half-cheetah-vel",
+        {"preset": "promp", "horizon": 10_000},
+        "HalfCheetah-v5",
+        {},
+    ),
     "ant": (
         "ant-dir",
         {"contact_cost": 0.0, "horizon": 10_000},
@@ -166,26 +171,41 @@ def peers(robot: str, rows: int, rounds: int) -> None:
     sync = gymnasium.vector.SyncVectorEnv([make] * rows)
     parallel = gymnasium.vector.AsyncVectorEnv([make] * PROCESSES)
     processes = SubprocVecEnv([make] * PROCESSES, start_method="fork")
-    pooled_options = {name: value for name, value in options.items() if name != "include_cfrc_ext_in_observation"}
+    pooled_options = {
+        name: value for name, value in options.items() if name != "include_cfrc_ext_in_observation"
+    }
     if theirs.startswith("Ant"):
         pooled_options["use_contact_force"] = False
-    pooled = envpool.make_gymnasium(theirs.replace("v5", "v4"), num_envs=rows, num_threads=THREADS, **pooled_options)
+    pooled = envpool.make_gymnasium(
+        theirs.replace("v5", "v4"), num_envs=rows, num_threads=THREADS, **pooled_options
+    )
     for each in (sync, parallel, processes, pooled):
         each.reset()
 
     few = max(1, steps * rows // PROCESSES // 8)  # the slow ones take fewer steps
     contenders = {
         "metarl": (lambda: [env.step(each) for each in action], steps * rows),
-        "envpool": (lambda: [pooled.step(each.astype(np.float64)) for each in arrays], steps * rows),
+        "envpool": (
+            lambda: [pooled.step(each.astype(np.float64)) for each in arrays],
+            steps * rows,
+        ),
         "gymnasium sync": (
             lambda: [sync.step(each) for each in arrays[: max(1, steps // 4)]],
             max(1, steps // 4) * rows,
         ),
-        "gymnasium async": (lambda: [parallel.step(arrays[0, :PROCESSES]) for _ in range(few)], few * PROCESSES),
-        "sb3 subproc": (lambda: [processes.step(arrays[0, :PROCESSES]) for _ in range(few)], few * PROCESSES),
+        "gymnasium async": (
+            lambda: [parallel.step(arrays[0, :PROCESSES]) for _ in range(few)],
+            few * PROCESSES,
+        ),
+        "sb3 subproc": (
+            lambda: [processes.step(arrays[0, :PROCESSES]) for _ in range(few)],
+            few * PROCESSES,
+        ),
     }
     taken = rounds_of({name: work for name, (work, _) in contenders.items()}, rounds)
-    speeds = {name: [count / spent for spent in taken[name]] for name, (_, count) in contenders.items()}
+    speeds = {
+        name: [count / spent for spent in taken[name]] for name, (_, count) in contenders.items()
+    }
     for name, speed in speeds.items():
         ratios = [ours / other for ours, other in zip(speeds["metarl"], speed, strict=True)]
         print(
@@ -202,7 +222,10 @@ def peers(robot: str, rows: int, rounds: int) -> None:
 
 def models(rounds: int) -> None:
     """40 tasks × 20 lanes of the walker: every task its own model, beside all tasks the shared one."""
-    family, shared = make_family("walker-params", horizon=10_000), make_family("walker-params", horizon=10_000)
+    family, shared = (
+        make_family("walker-params", horizon=10_000),
+        make_family("walker-params", horizon=10_000),
+    )
     shared.task_model = lambda model, row: model
     tasks, envs = family.tasks("train", 40, Rng(0)), {}
     action = 2 * torch.rand(40, 40, 20, 6) - 1
@@ -231,7 +254,9 @@ if __name__ == "__main__":
     parser.add_argument("--rows", type=int, nargs="+", default=[40, 160, 400])
     chosen = parser.parse_args()
     torch.set_num_threads(1)
-    print(f"{platform.processor() or platform.machine()}, {THREADS} threads, mujoco {mujoco.__version__}")
+    print(
+        f"{platform.processor() or platform.machine()}, {THREADS} threads, mujoco {mujoco.__version__}"
+    )
     if chosen.what == "models":
         models(chosen.rounds)
     else:

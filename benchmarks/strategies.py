@@ -28,7 +28,9 @@ TABLE = [
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--tasks", type=int, default=2000)
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -37,7 +39,9 @@ def main() -> None:
         print(f"\n{name} {options or ''} {episodes} episodes, {args.tasks} tasks")
         for agent in agents:
             began = time.perf_counter()
-            scores = evaluate(make_agent(agent, family.spec), family, episodes=episodes, tasks=args.tasks)
+            scores = evaluate(
+                make_agent(agent, family.spec), family, episodes=episodes, tasks=args.tasks
+            )
             total, regret = scores.totals[0], scores.regrets[0]
             error = math.sqrt(args.tasks)
             print(

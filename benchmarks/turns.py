@@ -32,7 +32,14 @@ class Contender:
     """
 
     def __init__(self, python: str, script: str, name: str, options: dict) -> None:
-        command = [python, "-W", "ignore", str(Path(script).resolve()), "--serve", json.dumps([name, options])]
+        command = [
+            python,
+            "-W",
+            "ignore",
+            str(Path(script).resolve()),
+            "--serve",
+            json.dumps([name, options]),
+        ]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         self._process = subprocess.Popen(command, env=os.environ | {"TQDM_DISABLE": "1"}, **pipes)  # noqa: S603  (ourselves)
         self.name = name

@@ -10,12 +10,26 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from metarl.adapters.mujoco import Array, MujocoEnv, Physics, add_contact_forces, contact_forces, load_model
+from metarl.adapters.mujoco import (
+    Array,
+    MujocoEnv,
+    Physics,
+    add_contact_forces,
+    contact_forces,
+    load_model,
+)
 from metarl.core.rng import Rng, Streams
 from metarl.core.types import Spec, Tasks
-
-from . import robot_config as settings
-from .locomotion import ASSETS, direction, directions, effort, noisy_start, speeds, summed
+from metarl_envs.locomotion import (
+    ASSETS,
+    direction,
+    directions,
+    effort,
+    noisy_start,
+    speeds,
+    summed,
+)
+from metarl_envs.robot_config import AntConfig, AntDirConfig, AntGoalConfig, AntVelConfig
 
 _SECONDS = 0.05  # of a control step: five physics steps of 0.01
 _HIGHEST = 1.0  # metres: an ant whose torso is higher has jumped, and its episode ends
@@ -41,10 +55,10 @@ class Ant(ABC):
     frame_skip = 5
     spec: Spec
 
-    def __init__(self, options: settings.Ant, *, observe_contacts: bool = False) -> None:
-        self.threads = options.threads
-        self.contact_cost = options.contact_cost
-        self._senses = observe_contacts or options.contact_cost > 0
+    def __init__(self, config: AntConfig, *, observe_contacts: bool = False) -> None:
+        self.threads = config.threads
+        self.contact_cost = config.contact_cost
+        self._senses = observe_contacts or config.contact_cost > 0
 
     @abstractmethod
     def tasks(self, split: str, count: int, rng: Rng) -> Tasks:
@@ -84,25 +98,27 @@ class AntDir(Ant):
     circle. Variant `maml`: 0.005 ‖a‖² and + 0.05.
     """
 
-    def __init__(self, options: settings.AntDir) -> None:
-        super().__init__(options)
-        self.options = options
+    def __init__(self, config: AntDirConfig) -> None:
+        super().__init__(config)
+        self.config = config
         self.spec = Spec(
             "ant-dir",
             _PROPRIOCEPTION,
             8,
             False,
-            options.horizon,
+            config.horizon,
             task_width=2,
             goal_width=2,
             splits=("train", "validation", "test"),
-            closed=options.directions == "forward-backward",
+            closed=config.directions == "forward-backward",
         )
 
     def tasks(self, split: str, count: int, rng: Rng) -> Tasks:
         """`count` directions."""
         if self.spec.closed:
-            return Tasks(torch.tensor([[1.0, 0.0], [-1.0, 0.0]]), torch.arange(2), split).draw(count, rng.child(split))
+            return Tasks(torch.tensor([[1.0, 0.0], [-1.0, 0.0]]), torch.arange(2), split).draw(
+                count, rng.child(split)
+            )
         return directions(split, count, rng)
 
     def observe(self, now: Physics) -> Array:
@@ -113,11 +129,16 @@ class AntDir(Ant):
         """[N, M]."""
         velocity = (after.qpos[..., :2] - before.qpos[..., :2]) / _SECONDS
         forward = summed(velocity * params)
-        return forward - self.options.effort_cost * effort(control) - self.contact(after) + self.options.survival
+        return (
+            forward
+            - self.config.effort_cost * effort(control)
+            - self.contact(after)
+            + self.config.survival
+        )
 
     def terminated(self, after: Physics) -> NDArray[np.bool_]:
         """[N, M] bool: lying or jumping."""
-        return _fallen(after, self.options.lowest)
+        return _fallen(after, self.config.lowest)
 
 
 class AntGoal(Ant):
@@ -128,15 +149,15 @@ class AntGoal(Ant):
     4/3 of its radius.
     """
 
-    def __init__(self, options: settings.AntGoal) -> None:
-        super().__init__(options, observe_contacts=True)
-        self.options = options
+    def __init__(self, config: AntGoalConfig) -> None:
+        super().__init__(config, observe_contacts=True)
+        self.config = config
         self.spec = Spec(
             "ant-goal",
             {"place": 2} | _PROPRIOCEPTION | {"contact": 6 * _BODIES},
             8,
             False,
-            options.horizon,
+            config.horizon,
             task_width=2,
             goal_width=2,
         )
@@ -145,19 +166,20 @@ class AntGoal(Ant):
         """`count` places."""
         radius, turn = rng.child(split).rows(count, 2).split(1, dim=1)
         radius = (1 + radius / 3) if split == "ood" else radius.sqrt()
-        goal = self.options.farthest * radius * direction(2 * math.pi * turn.squeeze(1))
+        goal = self.config.farthest * radius * direction(2 * math.pi * turn.squeeze(1))
         return Tasks(goal, torch.arange(count), split)
 
     def observe(self, now: Physics) -> Array:
         """[N, M, 107]."""
         return np.concatenate(
-            [now.qpos, now.qvel, contact_forces(now).clip(-1, 1).reshape(*now.qpos.shape[:2], -1)], axis=-1
+            [now.qpos, now.qvel, contact_forces(now).clip(-1, 1).reshape(*now.qpos.shape[:2], -1)],
+            axis=-1,
         )
 
     def reward(self, before: Physics, after: Physics, control: Array, params: Array) -> Array:
         """[N, M]."""
         gap = summed(np.abs(after.qpos[..., :2] - params))
-        return -gap - self.options.effort_cost * effort(control) - self.contact(after)
+        return -gap - self.config.effort_cost * effort(control) - self.contact(after)
 
 
 class AntVel(Ant):
@@ -166,14 +188,16 @@ class AntVel(Ant):
     Task row [1] v*, uniform up to `fastest` m/s; in the split ood from there to 1.5 × as fast.
     """
 
-    def __init__(self, options: settings.AntVel) -> None:
-        super().__init__(options)
-        self.options = options
-        self.spec = Spec("ant-vel", _PROPRIOCEPTION, 8, False, options.horizon, task_width=1, goal_width=1)
+    def __init__(self, config: AntVelConfig) -> None:
+        super().__init__(config)
+        self.config = config
+        self.spec = Spec(
+            "ant-vel", _PROPRIOCEPTION, 8, False, config.horizon, task_width=1, goal_width=1
+        )
 
     def tasks(self, split: str, count: int, rng: Rng) -> Tasks:
         """`count` speeds."""
-        return speeds(split, count, rng, self.options.fastest)
+        return speeds(split, count, rng, self.config.fastest)
 
     def observe(self, now: Physics) -> Array:
         """[N, M, 27]: x and y are not seen."""
@@ -183,7 +207,12 @@ class AntVel(Ant):
         """[N, M]."""
         speed = (after.qpos[..., 0] - before.qpos[..., 0]) / _SECONDS
         missed = np.abs(speed - params[..., 0])
-        return -missed - self.options.effort_cost * effort(control) - self.contact(after) + self.options.survival
+        return (
+            -missed
+            - self.config.effort_cost * effort(control)
+            - self.contact(after)
+            + self.config.survival
+        )
 
     def terminated(self, after: Physics) -> NDArray[np.bool_]:
         """[N, M] bool: lying or jumping."""

@@ -10,8 +10,7 @@ from torch import Tensor
 from metarl.core.rng import Rng, Streams
 from metarl.core.rollout import Rollout
 from metarl.core.types import Spec, Step, Tasks
-
-from . import config as settings
+from metarl_envs.config import BernoulliBanditConfig, GaussianBanditConfig
 
 
 class BernoulliBandit:
@@ -26,9 +25,9 @@ class BernoulliBandit:
     ============  =====================================================================================
     """
 
-    def __init__(self, options: settings.BernoulliBandit) -> None:
-        self.spec = _spec("bernoulli-bandit", options.arms)
-        self.mean_optimum = options.arms / (options.arms + 1)  # the largest of k uniform numbers
+    def __init__(self, config: BernoulliBanditConfig) -> None:
+        self.spec = _spec("bernoulli-bandit", config.arms)
+        self.mean_optimum = config.arms / (config.arms + 1)  # the largest of k uniform numbers
 
     def tasks(self, split: str, count: int, rng: Rng) -> Tasks:
         """`count` rows of arm means."""
@@ -63,9 +62,9 @@ class GaussianBandit:
     ============  =====================================================================================
     """
 
-    def __init__(self, options: settings.GaussianBandit) -> None:
-        self.spec = _spec("gaussian-bandit", options.arms)
-        self.mean_optimum = options.arms / (options.arms + 1)
+    def __init__(self, config: GaussianBanditConfig) -> None:
+        self.spec = _spec("gaussian-bandit", config.arms)
+        self.mean_optimum = config.arms / (config.arms + 1)
 
     def tasks(self, split: str, count: int, rng: Rng) -> Tasks:
         """`count` rows of arm means."""
@@ -112,11 +111,24 @@ class _Bandits:
     def step(self, action: Tensor) -> Step:
         reward = self._family.reward(_pulled(self._means, action), self._noise, self._time)
         self._time += 1
-        return Step(obs=self._obs, next_obs=self._obs, reward=reward, terminated=~self._never, truncated=self._never)
+        return Step(
+            obs=self._obs,
+            next_obs=self._obs,
+            reward=reward,
+            terminated=~self._never,
+            truncated=self._never,
+        )
 
 
 def _spec(name: str, arms: int) -> Spec:
-    return Spec(name, observation={"constant": 1}, action_width=arms, discrete=True, horizon=1, task_width=arms)
+    return Spec(
+        name,
+        observation={"constant": 1},
+        action_width=arms,
+        discrete=True,
+        horizon=1,
+        task_width=arms,
+    )
 
 
 def _pulled(means: Tensor, action: Tensor) -> Tensor:

@@ -10,9 +10,8 @@ from torch.nn.functional import embedding
 
 from metarl.core.rng import Rng
 from metarl.core.types import Scene, Spec, Step, Tasks
-
-from . import config as settings
-from .grid import DOWN, LEFT, RIGHT, UP, Cell, successors
+from metarl_envs.config import FourRoomsConfig
+from metarl_envs.grid import DOWN, LEFT, RIGHT, UP, Cell, successors
 
 _MAP = """\
 #############
@@ -28,7 +27,11 @@ _MAP = """\
 #           #
 #     #     #
 #############"""
-_PLACES = [((column, 12 - row), mark) for row, line in enumerate(_MAP.splitlines()) for column, mark in enumerate(line)]
+_PLACES = [
+    ((column, 12 - row), mark)
+    for row, line in enumerate(_MAP.splitlines())
+    for column, mark in enumerate(line)
+]
 CELLS: list[Cell] = [cell for cell, mark in _PLACES if mark == " "]
 WALLS: list[Cell] = [cell for cell, mark in _PLACES if mark == "#"]
 EAST_DOORWAY: Cell = (9, 5)
@@ -59,14 +62,14 @@ class FourRooms:
     code, as here, a slip follows a successful move; by the paper, it replaces it.
     """
 
-    def __init__(self, options: settings.FourRooms) -> None:
-        self._goals = _goals(options.variant)
+    def __init__(self, config: FourRoomsConfig) -> None:
+        self._goals = _goals(config.variant)
         self.spec = Spec(
             "four-rooms",
             observation={"cell": len(CELLS)},
             action_width=len(MOVES),
             discrete=True,
-            horizon=options.horizon,
+            horizon=config.horizon,
             task_width=2,
             goal_width=2,
             splits=tuple(self._goals),
@@ -86,13 +89,17 @@ class FourRooms:
         goal, which = numbers(tasks.params).unique(return_inverse=True)
         outcomes = _outcomes()
         chance = torch.full(outcomes.shape, 1 / _CHANCES, dtype=torch.float64)
-        transition = torch.zeros(len(outcomes), len(CELLS), dtype=torch.float64).scatter_add_(1, outcomes, chance)
+        transition = torch.zeros(len(outcomes), len(CELLS), dtype=torch.float64).scatter_add_(
+            1, outcomes, chance
+        )
         on_goal = torch.eye(len(CELLS), dtype=torch.float64)[:, goal.cpu()]  # [S, G]
         value, gain = on_goal, 1.0
         for _ in range(self.spec.horizon):
             if gain > 1e-9:
                 before = value
-                value = (transition @ before).view(len(CELLS), len(MOVES), -1).amax(1).maximum(on_goal)
+                value = (
+                    (transition @ before).view(len(CELLS), len(MOVES), -1).amax(1).maximum(on_goal)
+                )
                 gain = float((value - before).max())
         others = (value.sum(0) - 1) / (len(CELLS) - 1)
         return others.float().to(which.device)[which]
@@ -101,7 +108,9 @@ class FourRooms:
         """The walker's way over the centres of the cells."""
         path = torch.tensor(CELLS, dtype=torch.float32, device=obs.device)[obs.argmax(-1)]
         walls = torch.tensor([[column - 0.5, row - 0.5, 1.0, 1.0] for column, row in WALLS])
-        return Scene(path, (-0.5, 12.5, -0.5, 12.5), goal=params.unsqueeze(0), goal_radius=0.5, walls=walls)
+        return Scene(
+            path, (-0.5, 12.5, -0.5, 12.5), goal=params.unsqueeze(0), goal_radius=0.5, walls=walls
+        )
 
 
 class _Rooms:
@@ -135,7 +144,9 @@ class _Rooms:
             self._cell = torch.where(done, self._start(), self._cell)
             self._end = torch.where(done, self._time + self._horizon, self._end)
             obs = embedding(self._cell, self._looks)
-        return Step(obs, next_obs, arrived.float(), terminated=arrived, truncated=truncated, success=arrived)
+        return Step(
+            obs, next_obs, arrived.float(), terminated=arrived, truncated=truncated, success=arrived
+        )
 
     def _start(self) -> Tensor:
         """[N, M]: where an episode starts that begins now."""
@@ -156,19 +167,33 @@ def _outcomes() -> Tensor:
     """[S · A, 36] int64: the equally likely cells that an action in a cell leads to."""
     after = successors(CELLS, MOVES)
     rows = []
-    for cell, successor in ((cell, moved) for cell, row in enumerate(after.tolist()) for moved in row):
+    for cell, successor in (
+        (cell, moved) for cell, row in enumerate(after.tolist()) for moved in row
+    ):
         neighbours = [other for other in after[successor].tolist() if other != successor]
         slips = [other for other in neighbours for _ in range(_CHANCES // 3 // len(neighbours))]
-        rows.append([successor] * _CHANCES if successor == cell else [successor] * (_CHANCES - len(slips)) + slips)
+        rows.append(
+            [successor] * _CHANCES
+            if successor == cell
+            else [successor] * (_CHANCES - len(slips)) + slips
+        )
     return torch.tensor(rows)
 
 
 def _goals(variant: str) -> dict[str, list[Cell]]:
     """The goals of every split."""
     if variant != "held-out":
-        goals_of_all = {"option-critic": [EAST_DOORWAY], "option-critic-moved": [*LOWER_RIGHT, (6, 2)]}[variant]
+        goals_of_all = {
+            "option-critic": [EAST_DOORWAY],
+            "option-critic-moved": [*LOWER_RIGHT, (6, 2)],
+        }[variant]
         return dict.fromkeys(("train", "validation", "test"), goals_of_all)
-    goals: dict[str, list[Cell]] = {"train": list(DOORWAYS), "validation": [], "test": [], "ood": LOWER_RIGHT}
+    goals: dict[str, list[Cell]] = {
+        "train": list(DOORWAYS),
+        "validation": [],
+        "test": [],
+        "ood": LOWER_RIGHT,
+    }
     for column, row in CELLS:
         if (column, row) not in DOORWAYS + LOWER_RIGHT:
             held_out = {0: "test", 2: "validation"}.get((column + 2 * row) % 5, "train")

@@ -10,9 +10,8 @@ from torch.linalg import vector_norm
 
 from metarl.core.rng import Rng
 from metarl.core.types import Scene, Spec, Step, Tasks
-
-from . import config as settings
-from .grid import DOWN, LEFT, RIGHT, UP, Cell
+from metarl_envs.config import GoalMazeConfig
+from metarl_envs.grid import DOWN, LEFT, RIGHT, UP, Cell
 
 _PLANS = {
     "u": """\
@@ -31,7 +30,10 @@ _PLANS = {
 #...#..#
 ########""",
 }
-_STARTS: dict[str, tuple[Cell, Cell]] = {"u": ((1, 1), (1, 3)), "medium": ((1, 1), (6, 6))}  # and that of the split ood
+_STARTS: dict[str, tuple[Cell, Cell]] = {
+    "u": ((1, 1), (1, 3)),
+    "medium": ((1, 1), (6, 6)),
+}  # and that of the split ood
 _JITTER = 0.1
 _GAP = 1e-3  # how near to a wall one gets
 
@@ -54,18 +56,22 @@ class GoalMaze:
     Fu et al. 2020 (D4RL, arXiv:2004.07219), in which the point has a mass.
     """
 
-    def __init__(self, options: settings.GoalMaze) -> None:
-        self.options = options
-        lines = _PLANS[options.variant].splitlines()[::-1]
+    def __init__(self, config: GoalMazeConfig) -> None:
+        self.config = config
+        lines = _PLANS[config.variant].splitlines()[::-1]
         self.size = len(lines)
-        self.walls: list[Cell] = [(x, y) for y, line in enumerate(lines) for x, mark in enumerate(line) if mark == "#"]
-        self.free: list[Cell] = [(x, y) for y, line in enumerate(lines) for x, mark in enumerate(line) if mark == "."]
+        self.walls: list[Cell] = [
+            (x, y) for y, line in enumerate(lines) for x, mark in enumerate(line) if mark == "#"
+        ]
+        self.free: list[Cell] = [
+            (x, y) for y, line in enumerate(lines) for x, mark in enumerate(line) if mark == "."
+        ]
         self.spec = Spec(
             "goal-maze",
             observation={"position": 2},
             action_width=2,
             discrete=False,
-            horizon=options.horizon,
+            horizon=config.horizon,
             task_width=4,
             goal_width=2,
             achieved_goal="position",
@@ -75,7 +81,7 @@ class GoalMaze:
         """`count` goals and their start."""
         uniform = rng.child(split).rows(count, 3)
         goal = torch.tensor(self.free)[(len(self.free) * uniform[:, 0]).long()] + uniform[:, 1:]
-        start = torch.tensor(_STARTS[self.options.variant][split == "ood"]) + 0.5
+        start = torch.tensor(_STARTS[self.config.variant][split == "ood"]) + 0.5
         return Tasks(torch.cat([goal, start.expand(count, 2)], dim=1), torch.arange(count), split)
 
     def make(self, lanes: int) -> _Mazes:
@@ -83,19 +89,23 @@ class GoalMaze:
 
     def goal_reward(self, achieved: Tensor, desired: Tensor) -> Tensor:
         """[...]: the reward at the position `achieved` [..., 2] where `desired` [..., 2] is the goal."""
-        return torch.where(vector_norm(achieved - desired, dim=-1) <= self.options.radius, 0.0, -1.0)
+        return torch.where(vector_norm(achieved - desired, dim=-1) <= self.config.radius, 0.0, -1.0)
 
     def scene(self, params: Tensor, obs: Tensor) -> Scene:
         """The point's way between the walls."""
         walls = torch.tensor([[x, y, 1.0, 1.0] for x, y in self.walls])
         limits = (0.0, float(self.size), 0.0, float(self.size))
-        return Scene(obs, limits, goal=params[:2].unsqueeze(0), goal_radius=self.options.radius, walls=walls)
+        return Scene(
+            obs, limits, goal=params[:2].unsqueeze(0), goal_radius=self.config.radius, walls=walls
+        )
 
     def bounds(self) -> Tensor:
         """[size · size, 4]: how far left, right, down and up one may go from each cell of the plan in one move."""
         rows = []
         for x, y in itertools.product(range(self.size), range(self.size)):
-            left, right, down, up = ((x + dx, y + dy) in self.free for dx, dy in (LEFT, RIGHT, DOWN, UP))
+            left, right, down, up = (
+                (x + dx, y + dy) in self.free for dx, dy in (LEFT, RIGHT, DOWN, UP)
+            )
             rows.append(
                 [
                     x - 1.0 if left else x + _GAP,
@@ -125,19 +135,19 @@ class _Mazes:
         return self._position
 
     def step(self, action: Tensor) -> Step:
-        options = self._family.options
+        config = self._family.config
         x, y = self._position.unbind(-1)
-        dx, dy = (options.step_size * action.clamp(-1, 1)).unbind(-1)
+        dx, dy = (config.step_size * action.clamp(-1, 1)).unbind(-1)
         cell = self._cell(x, y)
         x = (x + dx).clamp(self._left[cell], self._right[cell])
         cell = self._cell(x, y)
         y = (y + dy).clamp(self._down[cell], self._up[cell])
         next_obs = torch.stack([x, y], dim=-1)
-        arrived = vector_norm(next_obs - self._goal, dim=-1) <= options.radius
+        arrived = vector_norm(next_obs - self._goal, dim=-1) <= config.radius
 
         self._time += 1
-        ended = self._time % options.horizon == 0
-        self._position = self._start(self._time // options.horizon) if ended else next_obs
+        ended = self._time % config.horizon == 0
+        self._position = self._start(self._time // config.horizon) if ended else next_obs
         return Step(
             obs=self._position,
             next_obs=next_obs,

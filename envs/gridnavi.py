@@ -9,14 +9,16 @@ from torch import Tensor
 
 from metarl.core.rng import Rng
 from metarl.core.types import SPLITS, Scene, Spec, Step, Tasks
-
-from . import config as settings
-from .grid import DOWN, LEFT, RIGHT, STAY, UP, Cell, successors
+from metarl_envs.config import GridNaviConfig
+from metarl_envs.grid import DOWN, LEFT, RIGHT, STAY, UP, Cell, successors
 
 SIDE = 5
 CELLS = list(itertools.product(range(SIDE), range(SIDE)))
 GOALS = [cell for cell in CELLS if max(cell) > 1]  # all but the start and its neighbours
-HELD_OUT: dict[str, list[Cell]] = {"validation": [(0, 3), (2, 2), (4, 3)], "test": [(1, 3), (3, 1), (3, 3)]}
+HELD_OUT: dict[str, list[Cell]] = {
+    "validation": [(0, 3), (2, 2), (4, 3)],
+    "test": [(1, 3), (3, 1), (3, 3)],
+}
 
 
 class GridNavi:
@@ -35,11 +37,11 @@ class GridNavi:
     Zintgraf et al. 2020 (VariBAD, arXiv:1910.08348), section 5.1.
     """
 
-    def __init__(self, options: settings.GridNavi) -> None:
+    def __init__(self, config: GridNaviConfig) -> None:
         held_out = {goal for goals in HELD_OUT.values() for goal in goals}
         self._goals: dict[str, list[Cell]] = (
             dict.fromkeys(SPLITS[:3], GOALS)
-            if options.variant == "all"
+            if config.variant == "all"
             else {"train": [goal for goal in GOALS if goal not in held_out], **HELD_OUT}
         )
         self.spec = Spec(
@@ -47,12 +49,12 @@ class GridNavi:
             observation={"position": 2},
             action_width=5,
             discrete=True,
-            horizon=options.horizon,
+            horizon=config.horizon,
             task_width=2,
             goal_width=2,
             achieved_goal="position",
             splits=tuple(self._goals),
-            closed=options.variant == "all",
+            closed=config.variant == "all",
         )
         if self.spec.closed:  # else every split has another mean
             self.mean_optimum = float(self._best(torch.tensor(GOALS)).mean())
@@ -76,7 +78,9 @@ class GridNavi:
     def scene(self, params: Tensor, obs: Tensor) -> Scene:
         """The walker's way over the centres of the cells."""
         edge = SIDE - 0.5
-        return Scene(obs, limits=(-0.5, edge, -0.5, edge), goal=params.unsqueeze(0), goal_radius=0.5)
+        return Scene(
+            obs, limits=(-0.5, edge, -0.5, edge), goal=params.unsqueeze(0), goal_radius=0.5
+        )
 
     def _best(self, goals: Tensor) -> Tensor:
         """Goals [N, 2] → [N]: the return of the shortest way; the step that arrives is the first one paid."""
@@ -93,10 +97,14 @@ class _Grids:
 
     def reset(self, tasks: Tasks, rng: Rng) -> Tensor:
         device, shape = tasks.params.device, (len(tasks), self._lanes)
-        self._successor = successors(CELLS, (STAY, UP, RIGHT, DOWN, LEFT)).flatten().to(device)  # [25 · 5]
+        self._successor = (
+            successors(CELLS, (STAY, UP, RIGHT, DOWN, LEFT)).flatten().to(device)
+        )  # [25 · 5]
         self._position = torch.tensor(CELLS, dtype=torch.float32, device=device)  # [25, 2]
         goal = (SIDE * tasks.params[:, :1] + tasks.params[:, 1:]).long()
-        self._reward = torch.full((len(tasks), len(CELLS)), -0.1, device=device).scatter_(1, goal, 1.0)
+        self._reward = torch.full((len(tasks), len(CELLS)), -0.1, device=device).scatter_(
+            1, goal, 1.0
+        )
         self._never = torch.zeros(shape, dtype=torch.bool, device=device)
         self._start = torch.zeros(shape, dtype=torch.long, device=device)
         self._first_obs = self._position[self._start]

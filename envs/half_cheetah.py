@@ -11,9 +11,8 @@ import torch
 from metarl.adapters.mujoco import Array, MujocoEnv, Physics, load_model
 from metarl.core.rng import Rng, Streams
 from metarl.core.types import Spec, Tasks
-
-from . import robot_config as settings
-from .locomotion import ASSETS, effort, noisy_start, speeds
+from metarl_envs.locomotion import ASSETS, effort, noisy_start, speeds
+from metarl_envs.robot_config import HalfCheetahConfig, HalfCheetahDirConfig, HalfCheetahVelConfig
 
 _SECONDS = 0.05  # of a control step: five physics steps of 0.01
 _TORSO_HEIGHT = 0.7  # metres: of the torso where its vertical slider is at 0
@@ -34,10 +33,12 @@ class HalfCheetah(ABC):
     frame_skip = 5
     spec: Spec
 
-    def __init__(self, options: settings.HalfCheetah) -> None:
-        self.options = options
-        self.threads = options.threads
-        self.observation = {"position": 8, "velocity": 9} | ({"torso": 3} if options.show_torso else {})
+    def __init__(self, config: HalfCheetahConfig) -> None:
+        self.config = config
+        self.threads = config.threads
+        self.observation = {"position": 8, "velocity": 9} | (
+            {"torso": 3} if config.show_torso else {}
+        )
 
     @abstractmethod
     def tasks(self, split: str, count: int, rng: Rng) -> Tasks:
@@ -62,7 +63,7 @@ class HalfCheetah(ABC):
     def observe(self, now: Physics) -> Array:
         """[N, M, O]."""
         parts = [now.qpos[..., 1:], now.qvel]
-        if self.options.show_torso:
+        if self.config.show_torso:
             x, z = now.qpos[..., 0], now.qpos[..., 1]
             parts.append(np.stack([x, np.zeros_like(x), z + _TORSO_HEIGHT], axis=-1))
         return np.concatenate(parts, axis=-1)
@@ -70,16 +71,16 @@ class HalfCheetah(ABC):
     def reward(self, before: Physics, after: Physics, control: Array, params: Array) -> Array:
         """`pay` − 0.05 ‖a‖²."""
         speed = (after.qpos[..., 0] - before.qpos[..., 0]) / _SECONDS
-        return self.pay(speed, params[..., 0]) - self.options.effort_cost * effort(control)
+        return self.pay(speed, params[..., 0]) - self.config.effort_cost * effort(control)
 
 
 class HalfCheetahVel(HalfCheetah):
     """−|v − v*| − 0.05 ‖a‖²; task row [1] v*, uniform up to `fastest` m/s, in the split ood from there to 1.5 × as fast."""
 
-    def __init__(self, options: settings.HalfCheetahVel) -> None:
-        super().__init__(options)
-        self.fastest = options.fastest
-        self.spec = _spec("half-cheetah-vel", self.observation, options.horizon)
+    def __init__(self, config: HalfCheetahVelConfig) -> None:
+        super().__init__(config)
+        self.fastest = config.fastest
+        self.spec = _spec("half-cheetah-vel", self.observation, config.horizon)
 
     def tasks(self, split: str, count: int, rng: Rng) -> Tasks:
         """`count` speeds."""
@@ -93,13 +94,15 @@ class HalfCheetahVel(HalfCheetah):
 class HalfCheetahDir(HalfCheetah):
     """d · v − 0.05 ‖a‖²; task row [1] d, forward (+1) or backward (−1): closed, for there are no other tasks."""
 
-    def __init__(self, options: settings.HalfCheetahDir) -> None:
-        super().__init__(options)
-        self.spec = _spec("half-cheetah-dir", self.observation, options.horizon, closed=True)
+    def __init__(self, config: HalfCheetahDirConfig) -> None:
+        super().__init__(config)
+        self.spec = _spec("half-cheetah-dir", self.observation, config.horizon, closed=True)
 
     def tasks(self, split: str, count: int, rng: Rng) -> Tasks:
         """Both directions, as often as asked for."""
-        return Tasks(torch.tensor([[1.0], [-1.0]]), torch.arange(2), split).draw(count, rng.child(split))
+        return Tasks(torch.tensor([[1.0], [-1.0]]), torch.arange(2), split).draw(
+            count, rng.child(split)
+        )
 
     def pay(self, speed: Array, task: Array) -> Array:
         """d · v."""
@@ -108,4 +111,14 @@ class HalfCheetahDir(HalfCheetah):
 
 def _spec(name: str, observation: dict[str, int], horizon: int, *, closed: bool = False) -> Spec:
     splits = ("train", "validation", "test") if closed else ("train", "validation", "test", "ood")
-    return Spec(name, observation, 6, False, horizon, task_width=1, goal_width=1, splits=splits, closed=closed)
+    return Spec(
+        name,
+        observation,
+        6,
+        False,
+        horizon,
+        task_width=1,
+        goal_width=1,
+        splits=splits,
+        closed=closed,
+    )

@@ -6,12 +6,19 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from metarl.adapters.mujoco import Array, MujocoEnv, Physics, add_com, add_contact_forces, contact_forces, load_model
+from metarl.adapters.mujoco import (
+    Array,
+    MujocoEnv,
+    Physics,
+    add_com,
+    add_contact_forces,
+    contact_forces,
+    load_model,
+)
 from metarl.core.rng import Rng, Streams
 from metarl.core.types import Spec, Tasks
-
-from . import robot_config as settings
-from .locomotion import ASSETS, directions, effort, noisy_start, summed
+from metarl_envs.locomotion import ASSETS, directions, effort, noisy_start, summed
+from metarl_envs.robot_config import HumanoidDirConfig
 
 _PHYSICS_SECONDS = 0.003  # of a physics step, five of which are a control step
 _START = np.array([0.0, 0.0, 1.4, 1.0, *[0.0] * 20])
@@ -34,15 +41,15 @@ class HumanoidDir:
 
     frame_skip = 5
 
-    def __init__(self, options: settings.HumanoidDir) -> None:
-        self.options = options
-        self.threads = options.threads
+    def __init__(self, config: HumanoidDirConfig) -> None:
+        self.config = config
+        self.threads = config.threads
         self.spec = Spec(
             "humanoid-dir",
             {"pose": 22, "velocity": 23},
             17,
             False,
-            options.horizon,
+            config.horizon,
             task_width=2,
             goal_width=2,
             splits=("train", "validation", "test"),
@@ -58,7 +65,9 @@ class HumanoidDir:
 
     def model(self) -> mujoco.MjModel:
         """Gymnasium's model."""
-        return load_model(ASSETS / "humanoid.xml", add_contact_forces if self.options.contacts else add_com)
+        return load_model(
+            ASSETS / "humanoid.xml", add_contact_forces if self.config.contacts else add_com
+        )
 
     def start(self, noise: Streams, counter: int) -> tuple[Array, Array]:
         """Standing."""
@@ -80,6 +89,6 @@ class HumanoidDir:
         return (height < 1) | (height > 2)
 
     def _contact(self, after: Physics) -> Array | float:
-        if not self.options.contacts:
+        if not self.config.contacts:
             return 0.0
         return np.minimum(5e-7 * summed(summed(np.square(contact_forces(after)))), 10)

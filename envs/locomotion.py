@@ -42,7 +42,9 @@ def directions(split: str, count: int, rng: Rng) -> Tasks:
 def speeds(split: str, count: int, rng: Rng, fastest: float) -> Tasks:
     """`count` speeds, uniform up to `fastest`; in the split ood from there to 1.5 × as fast."""
     uniform = rng.child(split).rows(count, 1)
-    return Tasks(fastest * (1 + uniform / 2 if split == "ood" else uniform), torch.arange(count), split)
+    return Tasks(
+        fastest * (1 + uniform / 2 if split == "ood" else uniform), torch.arange(count), split
+    )
 
 
 def effort(control: Array) -> Array:

@@ -8,8 +8,7 @@ from torch import Tensor
 from metarl.core.rng import Rng
 from metarl.core.rollout import Rollout
 from metarl.core.types import Spec, Step, Tasks, one_hot
-
-from . import config as settings
+from metarl_envs.config import TabularMDPConfig
 
 
 class TabularMDP:
@@ -26,15 +25,15 @@ class TabularMDP:
     ============  =====================================================================================
     """
 
-    def __init__(self, options: settings.TabularMDP) -> None:
-        self.states, self.actions = options.states, options.actions
+    def __init__(self, config: TabularMDPConfig) -> None:
+        self.states, self.actions = config.states, config.actions
         pairs = self.states * self.actions
         self.spec = Spec(
             "tabular-mdp",
             observation={"state": self.states},
             action_width=self.actions,
             discrete=True,
-            horizon=options.horizon,
+            horizon=config.horizon,
             task_width=pairs + pairs * self.states,
         )
 
@@ -43,7 +42,9 @@ class TabularMDP:
         index, pairs = torch.arange(count), self.states * self.actions
         mean = 1 + rng.child(split, "mean").streams(index).normal(0, pairs).squeeze(1)
         uniform = rng.child(split, "transition").streams(index).uniform(0, pairs * self.states)
-        weight = -uniform.log().view(count, pairs, self.states)  # exponential: normalised, they are Dirichlet(1, …, 1)
+        weight = -uniform.log().view(
+            count, pairs, self.states
+        )  # exponential: normalised, they are Dirichlet(1, …, 1)
         weight = weight.square() if split == "ood" else weight
         transition = weight / weight.sum(-1, keepdim=True)
         return Tasks(torch.cat([mean, transition.flatten(1)], dim=1), index, split)
@@ -101,7 +102,19 @@ class _MDPs:
         self._time += 1
         next_obs = one_hot(self._state, family.states)
         if self._time % family.spec.horizon:
-            return Step(obs=next_obs, next_obs=next_obs, reward=reward, terminated=self._never, truncated=self._never)
+            return Step(
+                obs=next_obs,
+                next_obs=next_obs,
+                reward=reward,
+                terminated=self._never,
+                truncated=self._never,
+            )
         self._state = torch.zeros_like(self._state)
         obs = one_hot(self._state, family.states)
-        return Step(obs=obs, next_obs=next_obs, reward=reward, terminated=self._never, truncated=~self._never)
+        return Step(
+            obs=obs,
+            next_obs=next_obs,
+            reward=reward,
+            terminated=self._never,
+            truncated=~self._never,
+        )

@@ -14,9 +14,8 @@ from gymnasium.wrappers import TimeLimit
 
 from metarl.adapters.from_gymnasium.spaces import Array
 from metarl.adapters.gymnasium import Env
-from metarl.core.errors import Mistake, nearest
-
-from .extra import ExtraFamily, Pictures, package
+from metarl.core.errors import MetaRLError, suggest
+from metarl_envs.extra import ExtraFamily, Pictures, package
 
 _OBS_WIDTH, _ACTION_WIDTH = 39, 4
 _VECTOR_WIDTH = 6  # of the longest that any class draws
@@ -44,49 +43,57 @@ class _Benchmark(ExtraFamily):
 
     def build(self) -> Env:
         """A lane, for tasks of any class."""
-        return TimeLimit(_Lane(self._shelf, self._shown, self.options.terminate_on_success), self.options.horizon)
+        return TimeLimit(
+            _Lane(self._shelf, self._shown, self.config.terminate_on_success), self.config.horizon
+        )
 
     def rows(self, split: str) -> list[Array]:
         """All of them."""
-        return [self._numbers(task) for task in self._drawn.tasks[split]]
+        return [self._numbers(task) for task in self._sample_latent.tasks[split]]
 
     def apply(self, env: Env, row: Array) -> None:
         """Set the package's task that `row` stands for.
 
         Raises:
-            Mistake: there is none.
+            MetaRLError: there is none.
         """
         task = self._task_of.get(row.astype(np.float32).tobytes())
         if task is None:
-            raise Mistake(f"{self._name}: {row.tolist()} is no task of the benchmark; take rows that tasks() gives")
+            raise MetaRLError(
+                f"{self._name}: {row.tolist()} is no task of the benchmark; take rows that tasks() gives"
+            )
         lane: Any = env.unwrapped
         lane.take(task)
 
     @property
-    def _drawn(self) -> _Drawn:
-        return _draw(type(self).__name__, self.options.goals_seed, getattr(self.options, "env", ""))
+    def _sample_latent(self) -> _Drawn:
+        return _draw(type(self).__name__, self.config.goals_seed, getattr(self.config, "env", ""))
 
     @cached_property
     def _shown(self) -> tuple[str, ...]:
         """The classes that a one-hot in the observation tells apart."""
-        return self._drawn.classes if getattr(self.options, "show_class", False) else ()
+        return self._sample_latent.classes if getattr(self.config, "show_class", False) else ()
 
     @cached_property
     def _task_of(self) -> dict[bytes, Any]:
         """The bytes of a row → the task of the package."""
-        return {self._numbers(task).tobytes(): task for tasks in self._drawn.tasks.values() for task in tasks}
+        return {
+            self._numbers(task).tobytes(): task
+            for tasks in self._sample_latent.tasks.values()
+            for task in tasks
+        }
 
     @cached_property
     def _shelf(self) -> _Shelf:
-        return _Shelf(self.options.reward_function_version)
+        return _Shelf(self.config.reward_function_version)
 
     def _numbers(self, task: Any) -> Array:
         """[P] float32: the row that stands for a task of the package."""
         vector: Array = pickle.loads(task.data)["rand_vec"]  # noqa: S301  (pickled by the package, in this process)
-        if len(self._drawn.classes) == 1:
+        if len(self._sample_latent.classes) == 1:
             return vector.astype(np.float32)
         row = np.zeros(1 + _VECTOR_WIDTH, np.float32)
-        row[0], row[1 : 1 + len(vector)] = self._drawn.classes.index(task.env_name), vector
+        row[0], row[1 : 1 + len(vector)] = self._sample_latent.classes.index(task.env_name), vector
         return row
 
 
@@ -135,7 +142,7 @@ def _draw(benchmark: str, seed: int, env: str) -> _Drawn:
     """
     metaworld = package("metaworld", "metaworld")
     if benchmark == "ML1" and env not in metaworld.ML1.ENV_NAMES:
-        raise Mistake(f"ml1: env {env!r} is unknown; {nearest(env, metaworld.ML1.ENV_NAMES)}")
+        raise MetaRLError(f"ml1: env {env!r} is unknown; {suggest(env, metaworld.ML1.ENV_NAMES)}")
     made = getattr(metaworld, benchmark)(*filter(None, [env]), seed=seed)
     train = tuple(made.train_classes)
     if benchmark.startswith("MT"):
@@ -164,7 +171,13 @@ class _Shelf:
         if self._simulators[name]:
             return self._simulators[name].pop()
         cls = package("metaworld.env_dict", "metaworld").ALL_V3_ENVIRONMENTS[name]
-        return Pictures(cls(reward_function_version=self._version, render_mode="rgb_array", camera_name="corner2"))
+        return Pictures(
+            cls(
+                reward_function_version=self._version,
+                render_mode="rgb_array",
+                camera_name="corner2",
+            )
+        )
 
     def put(self, name: str, simulator: Any) -> None:
         """Keep one for later."""
@@ -180,7 +193,11 @@ class _Lane(gymnasium.Env[Any, Any]):
 
     def __init__(self, shelf: _Shelf, shown: tuple[str, ...], terminates: bool) -> None:
         numbers = spaces.Box(-np.inf, np.inf, (_OBS_WIDTH,), np.float64)
-        one_hot = spaces.Dict({"class": spaces.Discrete(len(shown)), "observation": numbers}) if shown else None
+        one_hot = (
+            spaces.Dict({"class": spaces.Discrete(len(shown)), "observation": numbers})
+            if shown
+            else None
+        )
         self.observation_space = one_hot or numbers
         self._shelf, self._shown, self._terminates = shelf, shown, terminates
         self._name = ""
@@ -193,7 +210,9 @@ class _Lane(gymnasium.Env[Any, Any]):
             self._name, self._simulator = task.env_name, self._shelf.take(task.env_name)
         self._simulator.unwrapped.set_task(task)
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
         """The start of the task; there is no chance that a seed could address."""
         seen, info = self._simulator.reset()
         return self._see(seen), info
@@ -201,7 +220,13 @@ class _Lane(gymnasium.Env[Any, Any]):
     def step(self, action: Array) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """One step of the simulator."""
         seen, reward, _, truncated, info = self._simulator.step(action)
-        return self._see(seen), float(reward), self._terminates and info["success"] == 1, truncated, info
+        return (
+            self._see(seen),
+            float(reward),
+            self._terminates and info["success"] == 1,
+            truncated,
+            info,
+        )
 
     def render(self) -> Any:
         """A picture."""
@@ -214,4 +239,6 @@ class _Lane(gymnasium.Env[Any, Any]):
             self._name, self._simulator = "", None
 
     def _see(self, seen: Array) -> Any:
-        return {"class": self._shown.index(self._name), "observation": seen} if self._shown else seen
+        return (
+            {"class": self._shown.index(self._name), "observation": seen} if self._shown else seen
+        )

@@ -12,10 +12,16 @@ from gymnasium.wrappers import TimeLimit
 
 from metarl.adapters.from_gymnasium.spaces import Array
 from metarl.adapters.gymnasium import Env
+from metarl_envs.extra import ExtraFamily, package
 
-from .extra import ExtraFamily, package
-
-_UNSEEN, _EMPTY, _WALL, _KEY, _BALL, _GOAL = 0, 1, 2, 5, 6, 8  # MiniGrid's numbers of what may be in a cell
+_UNSEEN, _EMPTY, _WALL, _KEY, _BALL, _GOAL = (
+    0,
+    1,
+    2,
+    5,
+    6,
+    8,
+)  # MiniGrid's numbers of what may be in a cell
 _COLOURS = 6
 _ROOM = 9  # columns and rows of four rooms from one wall to the next
 
@@ -39,8 +45,13 @@ class MinigridFourRooms(ExtraFamily):
     def build(self) -> Env:
         """The package's environment."""
         rooms = package("minigrid.envs", "minigrid").FourRoomsEnv
-        env = rooms(max_steps=self.options.horizon, agent_view_size=self.options.view, render_mode="rgb_array")
-        return TimeLimit(_Room(env, _is_elsewhere, (_UNSEEN, _EMPTY, _WALL, _GOAL), actions=3), self.options.horizon)
+        env = rooms(
+            max_steps=self.config.horizon, agent_view_size=self.config.view, render_mode="rgb_array"
+        )
+        return TimeLimit(
+            _Room(env, _is_elsewhere, (_UNSEEN, _EMPTY, _WALL, _GOAL), actions=3),
+            self.config.horizon,
+        )
 
     def rows(self, split: str) -> list[Any]:
         """All of them."""
@@ -75,16 +86,16 @@ class MinigridFetch(ExtraFamily):
 
     def build(self) -> Env:
         """The package's environment."""
-        options = self.options
+        config = self.config
         env = package("minigrid.envs", "minigrid").FetchEnv(
-            size=options.size,
-            numObjs=options.things,
-            max_steps=options.horizon,
-            agent_view_size=options.view,
+            size=config.size,
+            numObjs=config.things,
+            max_steps=config.horizon,
+            agent_view_size=config.view,
             render_mode="rgb_array",
         )
         kinds = (_UNSEEN, _EMPTY, _WALL, _KEY, _BALL)
-        return TimeLimit(_Room(env, _has_what_pays, kinds, actions=4, colours=True), options.horizon)
+        return TimeLimit(_Room(env, _has_what_pays, kinds, actions=4, colours=True), config.horizon)
 
     def rows(self, split: str) -> list[tuple[int, int]]:
         """All of them."""
@@ -96,7 +107,10 @@ class MinigridFetch(ExtraFamily):
         """Set what pays, which every reset draws anew."""
         constants = package("minigrid.core.constants", "minigrid")
         room: Any = env.unwrapped
-        room.pays = (constants.IDX_TO_COLOR[int(row[0])], constants.IDX_TO_OBJECT[(_KEY, _BALL)[int(row[1])]])
+        room.pays = (
+            constants.IDX_TO_COLOR[int(row[0])],
+            constants.IDX_TO_OBJECT[(_KEY, _BALL)[int(row[1])]],
+        )
         room.targetColor, room.targetType = room.pays
 
 
@@ -111,7 +125,12 @@ class _Room(gymnasium.Wrapper[Any, Any, Any, Any]):
     """
 
     def __init__(
-        self, env: Env, fits: Callable[[Any], bool], kinds: Sequence[int], actions: int, colours: bool = False
+        self,
+        env: Env,
+        fits: Callable[[Any], bool],
+        kinds: Sequence[int],
+        actions: int,
+        colours: bool = False,
     ) -> None:
         """`kinds`: MiniGrid's numbers of all that may be in a cell of this environment."""
         gymnasium.Wrapper.__init__(self, env)
@@ -120,13 +139,17 @@ class _Room(gymnasium.Wrapper[Any, Any, Any, Any]):
         self._choice[list(kinds)] = np.arange(len(kinds))
         inner: Any = self.unwrapped
         view = (inner.agent_view_size, inner.agent_view_size)
-        seen: dict[str, gymnasium.Space[Any]] = {"cells": spaces.MultiDiscrete(np.full(view, len(kinds)))}
+        seen: dict[str, gymnasium.Space[Any]] = {
+            "cells": spaces.MultiDiscrete(np.full(view, len(kinds)))
+        }
         if colours:
             seen["colours"] = spaces.MultiDiscrete(np.full(view, _COLOURS))
         self.observation_space = spaces.Dict({**seen, "direction": spaces.Discrete(4)})
         self.action_space = spaces.Discrete(actions)
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
         """The first start that fits."""
         seen, info = self.env.reset(seed=seed, options=options)
         while not self._fits(self.unwrapped):

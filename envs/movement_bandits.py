@@ -9,8 +9,7 @@ from torch import Tensor
 
 from metarl.core.rng import Rng
 from metarl.core.types import Scene, Spec, Step, Tasks
-
-from . import config as settings
+from metarl_envs.config import MovementBanditsConfig
 
 SIDE = 400.0
 STRIDE = 20.0
@@ -34,13 +33,13 @@ class MovementBandits:
     Frans et al. 2018 (MLSH, arXiv:1710.09767), section 6.1, by the authors' code.
     """
 
-    def __init__(self, options: settings.MovementBandits) -> None:
+    def __init__(self, config: MovementBanditsConfig) -> None:
         self.spec = Spec(
             "movement-bandits",
             observation={"position": 2, "first_goal": 2, "second_goal": 2},
             action_width=len(MOVES),
             discrete=True,
-            horizon=options.horizon,
+            horizon=config.horizon,
             task_width=2,
             splits=("train", "validation", "test"),
             closed=True,
@@ -117,8 +116,12 @@ def _fewest_moves() -> Tensor:
     fewest = torch.full((_GAPS, _GAPS), torch.inf)
     for along_x in range(int(SIDE / 2 / STRIDE) + 1):
         left = (gap - STRIDE * along_x).unsqueeze(1).abs()
-        reach = (RADIUS**2 - left.square()).clamp(min=0).sqrt()  # along y, once so much is left along x
+        reach = (
+            (RADIUS**2 - left.square()).clamp(min=0).sqrt()
+        )  # along y, once so much is left along x
         along_y = ((gap - reach) / STRIDE).ceil().clamp(min=0)
-        inside = (gap - STRIDE * along_y).abs() < reach  # not where a move leads past what little is in reach
+        inside = (
+            gap - STRIDE * along_y
+        ).abs() < reach  # not where a move leads past what little is in reach
         fewest = torch.where(inside, fewest.minimum(along_x + along_y), fewest)
     return fewest

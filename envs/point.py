@@ -8,8 +8,7 @@ from torch.linalg import vector_norm
 
 from metarl.core.rng import Rng
 from metarl.core.types import Scene, Spec, Step, Tasks
-
-from . import config as settings
+from metarl_envs.config import PointConfig
 
 _STARTS = 32  # along each axis, where the optimum is a mean over starts
 
@@ -30,14 +29,14 @@ class Point:
     ============  =====================================================================================
     """
 
-    def __init__(self, options: settings.Point) -> None:
-        self.options = options
+    def __init__(self, config: PointConfig) -> None:
+        self.config = config
         self.spec = Spec(
             "point",
             observation={"position": 2},
             action_width=2,
             discrete=False,
-            horizon=options.horizon,
+            horizon=config.horizon,
             task_width=2,
             goal_width=2,
             achieved_goal="position",
@@ -46,26 +45,26 @@ class Point:
     def tasks(self, split: str, count: int, rng: Rng) -> Tasks:
         """`count` goals."""
         uniform = rng.child(split).rows(count, 3)
-        goal = self.options.goal_range * (2 * uniform[:, :2] - 1)
+        goal = self.config.goal_range * (2 * uniform[:, :2] - 1)
         if split == "ood":
             rim = goal / goal.abs().max(-1, keepdim=True).values
-            goal = self.options.goal_range * (1 + uniform[:, 2:]) * rim
+            goal = self.config.goal_range * (1 + uniform[:, 2:]) * rim
         return Tasks(goal, torch.arange(count), split)
 
     def make(self, lanes: int) -> _Points:
-        return _Points(self.options, lanes)
+        return _Points(self.config, lanes)
 
     def optimum(self, tasks: Tasks) -> Tensor:
         """[N]: the mean return, over starts, of the largest useful move along each axis at every step."""
-        along = _STARTS if self.options.start_range else 1
+        along = _STARTS if self.config.start_range else 1
         middle = (2 * torch.arange(along, device=tasks.params.device) + 1) / along - 1
-        start = self.options.start_range * torch.cartesian_prod(middle, middle)
+        start = self.config.start_range * torch.cartesian_prod(middle, middle)
         gap = (start - tasks.params.unsqueeze(1)).abs()  # [N, S, 2]
         total, running = torch.zeros_like(gap[..., 0]), torch.ones_like(gap[..., 0])
-        for _ in range(self.options.horizon):
-            gap = (gap - self.options.step_size).clamp(min=0)
+        for _ in range(self.config.horizon):
+            gap = (gap - self.config.step_size).clamp(min=0)
             total -= running * vector_norm(gap, dim=-1)
-            running *= (gap >= self.options.arrival).any(-1)
+            running *= (gap >= self.config.arrival).any(-1)
         return total.mean(1)
 
     def goal_reward(self, achieved: Tensor, desired: Tensor) -> Tensor:
@@ -75,15 +74,20 @@ class Point:
 
     def scene(self, params: Tensor, obs: Tensor) -> Scene:
         """The point's way."""
-        edge = 1.1 * max(self.options.start_range, 2 * self.options.goal_range)
-        return Scene(obs, (-edge, edge, -edge, edge), goal=params.unsqueeze(0), goal_radius=self.options.arrival)
+        edge = 1.1 * max(self.config.start_range, 2 * self.config.goal_range)
+        return Scene(
+            obs,
+            (-edge, edge, -edge, edge),
+            goal=params.unsqueeze(0),
+            goal_radius=self.config.arrival,
+        )
 
 
 class _Points:
     """N goals × M lanes."""
 
-    def __init__(self, options: settings.Point, lanes: int) -> None:
-        self._options = options
+    def __init__(self, config: PointConfig, lanes: int) -> None:
+        self._config = config
         self._lanes = lanes
 
     def reset(self, tasks: Tasks, rng: Rng) -> Tensor:
@@ -91,29 +95,31 @@ class _Points:
         self._starts = tasks.streams(rng, self._lanes)
         self._time = 0
         self._position = self._start()
-        self._end = torch.full(self._position.shape[:2], self._options.horizon, device=self._goal.device)
+        self._end = torch.full(
+            self._position.shape[:2], self._config.horizon, device=self._goal.device
+        )
         return self._position
 
     def step(self, action: Tensor) -> Step:
         self._time += 1
-        next_obs = self._position + self._options.step_size * action.clamp(-1, 1)
+        next_obs = self._position + self._config.step_size * action.clamp(-1, 1)
         gap = next_obs - self._goal
-        arrived = gap.abs().amax(-1) < self._options.arrival
+        arrived = gap.abs().amax(-1) < self._config.arrival
         truncated = (self._end == self._time) & ~arrived
         done = arrived | truncated
         self._position = next_obs
         if done.any():
             self._position = torch.where(done.unsqueeze(-1), self._start(), next_obs)
-            self._end = torch.where(done, self._time + self._options.horizon, self._end)
+            self._end = torch.where(done, self._time + self._config.horizon, self._end)
         return Step(
             obs=self._position,
             next_obs=next_obs,
             reward=-vector_norm(gap, dim=-1),
             terminated=arrived,
             truncated=truncated,
-            success=arrived if self._options.arrival else None,
+            success=arrived if self._config.arrival else None,
         )
 
     def _start(self) -> Tensor:
         """[N, M, 2]: where an episode starts that begins now."""
-        return self._options.start_range * (2 * self._starts.uniform(self._time, 2) - 1)
+        return self._config.start_range * (2 * self._starts.uniform(self._time, 2) - 1)

@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 from metarl.adapters.mujoco import Array, MujocoEnv, Physics, load_model
 from metarl.core.rng import Rng, Streams
 from metarl.core.types import Spec, Tasks
-
-from . import robot_config as settings
-from .locomotion import ASSETS, effort, noisy_start
+from metarl_envs.locomotion import ASSETS, effort, noisy_start
+from metarl_envs.robot_config import HopperParamsConfig, RandomParamsConfig, WalkerParamsConfig
 
 _SECONDS = 0.008  # of a control step: four physics steps of 0.002
 _FASTEST = 10.0  # velocities are clipped to ± this where they are observed
@@ -41,9 +40,9 @@ class RandomParams(ABC):
     frame_skip = 4
     spec: Spec
 
-    def __init__(self, name: str, file: str, joints: int, options: settings.RandomParams) -> None:
-        self.options = options
-        self.threads = options.threads
+    def __init__(self, name: str, file: str, joints: int, config: RandomParamsConfig) -> None:
+        self.config = config
+        self.threads = config.threads
         self._file = file
         self._position = np.array([0.0, 1.25, *[0.0] * (joints + 1)])
         self._velocities = joints + 3
@@ -52,7 +51,7 @@ class RandomParams(ABC):
             {"position": joints + 2, "velocity": joints + 3},
             joints,
             False,
-            options.horizon,
+            config.horizon,
             task_width=sum(np.size(part) for part in _changed(self.model())),
         )
 
@@ -65,7 +64,7 @@ class RandomParams(ABC):
         exponent = 2 * rng.child(split).rows(count, self.spec.task_width) - 1
         if split == "ood":
             exponent = exponent.sign() + exponent / 3
-        return Tasks(self.options.scale * exponent, torch.arange(count), split)
+        return Tasks(self.config.scale * exponent, torch.arange(count), split)
 
     def make(self, lanes: int) -> MujocoEnv:
         """N tasks × `lanes` robots, one model a task."""
@@ -101,8 +100,8 @@ class RandomParams(ABC):
 class WalkerParams(RandomParams):
     """A walker, which has fallen where its height leaves (0.8, 2) m or its angle (−1, 1) radians."""
 
-    def __init__(self, options: settings.WalkerParams) -> None:
-        super().__init__("walker-params", "walker2d_v5.xml", 6, options)
+    def __init__(self, config: WalkerParamsConfig) -> None:
+        super().__init__("walker-params", "walker2d_v5.xml", 6, config)
 
     def terminated(self, after: Physics) -> NDArray[np.bool_]:
         """[N, M] bool: fallen."""
@@ -116,8 +115,8 @@ class HopperParams(RandomParams):
     An episode also ends where anything but x and height reaches ± 100.
     """
 
-    def __init__(self, options: settings.HopperParams) -> None:
-        super().__init__("hopper-params", "hopper.xml", 3, options)
+    def __init__(self, config: HopperParamsConfig) -> None:
+        super().__init__("hopper-params", "hopper.xml", 3, config)
 
     def terminated(self, after: Physics) -> NDArray[np.bool_]:
         """[N, M] bool: fallen."""

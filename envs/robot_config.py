@@ -9,7 +9,7 @@ from pydantic import Field
 from metarl.config.registry import Settings
 
 
-class Robot(Settings):
+class RobotConfig(Settings):
     """What all robots share."""
 
     horizon: int = Field(200, ge=1, description="longest episode, in control steps, H")
@@ -20,14 +20,14 @@ class Robot(Settings):
 # Half-cheetah
 
 
-class HalfCheetah(Robot):
+class HalfCheetahConfig(RobotConfig):
     """What speed and direction share."""
 
     show_torso: bool = Field(True, description="also observe where the torso is, so that x is seen")
     effort_cost: float = Field(0.05, ge=0, description="cost of ‖a‖²")
 
 
-class HalfCheetahVel(HalfCheetah):
+class HalfCheetahVelConfig(HalfCheetahConfig):
     """A half-cheetah that must run at an unseen speed (Finn et al. 2017; Rakelly et al. 2019)."""
 
     configures: ClassVar[str] = "metarl_envs.half_cheetah:HalfCheetahVel"
@@ -37,15 +37,20 @@ class HalfCheetahVel(HalfCheetah):
         "promp": {"horizon": 100, "show_torso": False},
     }
 
-    variant: Literal["pearl", "maml", "promp"] = Field("pearl", description="whose speeds, horizon and observation")
+    variant: Literal["pearl", "maml", "promp"] = Field(
+        "pearl", description="whose speeds, horizon and observation"
+    )
     fastest: float = Field(3.0, gt=0, description="speeds are uniform between 0 and this, m/s")
 
 
-class HalfCheetahDir(HalfCheetah):
+class HalfCheetahDirConfig(HalfCheetahConfig):
     """A half-cheetah that must run forward or backward, without being told (Finn et al. 2017); closed."""
 
     configures: ClassVar[str] = "metarl_envs.half_cheetah:HalfCheetahDir"
-    variants: ClassVar[dict[str, dict[str, Any]]] = {"pearl": {}, "promp": {"horizon": 100, "show_torso": False}}
+    variants: ClassVar[dict[str, dict[str, Any]]] = {
+        "pearl": {},
+        "promp": {"horizon": 100, "show_torso": False},
+    }
 
     variant: Literal["pearl", "promp"] = Field("pearl", description="whose horizon and observation")
 
@@ -54,7 +59,7 @@ class HalfCheetahDir(HalfCheetah):
 # Ant
 
 
-class Ant(Robot):
+class AntConfig(RobotConfig):
     """What direction, goal and speed share."""
 
     contact_cost: float = Field(
@@ -62,7 +67,7 @@ class Ant(Robot):
     )
 
 
-class AntDir(Ant):
+class AntDirConfig(AntConfig):
     """An ant that must walk in an unseen direction (Finn et al. 2017; Rakelly et al. 2019)."""
 
     configures: ClassVar[str] = "metarl_envs.ant:AntDir"
@@ -74,26 +79,32 @@ class AntDir(Ant):
     }
 
     variant: Literal["forward-backward", "plane", "maml", "promp"] = Field(
-        "forward-backward", description="PEARL's two directions; all of the plane; MAML's costs; ProMP's horizon"
+        "forward-backward",
+        description="PEARL's two directions; all of the plane; MAML's costs; ProMP's horizon",
     )
     directions: Literal["forward-backward", "plane"] = Field(
-        "forward-backward", description="along x only, the same two in every split; or anywhere in the plane"
+        "forward-backward",
+        description="along x only, the same two in every split; or anywhere in the plane",
     )
     effort_cost: float = Field(0.5, ge=0, description="cost of ‖a‖²")
     survival: float = Field(1.0, description="reward of every step")
-    lowest: float = Field(0.2, description="the episode ends where the torso is below this height, or above 1 m")
+    lowest: float = Field(
+        0.2, description="the episode ends where the torso is below this height, or above 1 m"
+    )
 
 
-class AntGoal(Ant):
+class AntGoalConfig(AntConfig):
     """An ant that must walk to an unseen place (Rakelly et al. 2019)."""
 
     configures: ClassVar[str] = "metarl_envs.ant:AntGoal"
 
-    farthest: float = Field(3.0, gt=0, description="goals are uniform on the disc of this radius, metres")
+    farthest: float = Field(
+        3.0, gt=0, description="goals are uniform on the disc of this radius, metres"
+    )
     effort_cost: float = Field(0.1, ge=0, description="cost of ‖a‖²")
 
 
-class AntVel(Ant):
+class AntVelConfig(AntConfig):
     """An ant that must walk at an unseen speed (Finn et al. 2017)."""
 
     configures: ClassVar[str] = "metarl_envs.ant:AntVel"
@@ -107,27 +118,29 @@ class AntVel(Ant):
 # Others
 
 
-class HumanoidDir(Robot):
+class HumanoidDirConfig(RobotConfig):
     """A humanoid that must walk in an unseen direction (Rakelly et al. 2019)."""
 
     configures: ClassVar[str] = "metarl_envs.humanoid:HumanoidDir"
 
-    contacts: bool = Field(True, description="whether contact forces cost; without, their sensors are saved")
+    contacts: bool = Field(
+        True, description="whether contact forces cost; without, their sensors are saved"
+    )
 
 
-class RandomParams(Robot):
+class RandomParamsConfig(RobotConfig):
     """What walker and hopper share."""
 
     scale: float = Field(3.0, ge=0, description="exponents are uniform between ± this")
 
 
-class WalkerParams(RandomParams):
+class WalkerParamsConfig(RandomParamsConfig):
     """A walker of unknown masses, inertias, frictions and damping (Rakelly et al. 2019)."""
 
     configures: ClassVar[str] = "metarl_envs.random_params:WalkerParams"
 
 
-class HopperParams(RandomParams):
+class HopperParamsConfig(RandomParamsConfig):
     """A hopper of unknown masses, inertias, frictions and damping (Rakelly et al. 2019)."""
 
     configures: ClassVar[str] = "metarl_envs.random_params:HopperParams"

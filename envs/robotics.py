@@ -12,8 +12,7 @@ import numpy as np
 
 from metarl.adapters.from_gymnasium.spaces import Array
 from metarl.adapters.gymnasium import Env
-
-from .extra import ExtraFamily, Pictures, package
+from metarl_envs.extra import ExtraFamily, Pictures, package
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,7 +32,7 @@ class _Goals(ExtraFamily):
 
     @property
     def _dense(self) -> bool:
-        dense: bool = self.options.reward == "dense"
+        dense: bool = self.config.reward == "dense"
         return dense
 
     def make_env(self, name: str) -> Env:
@@ -41,8 +40,8 @@ class _Goals(ExtraFamily):
         gymnasium.register_envs(package("gymnasium_robotics", "robotics"))
         env = gymnasium.make(
             name,
-            max_episode_steps=self.options.horizon,
-            reward_type=self.options.reward,
+            max_episode_steps=self.config.horizon,
+            reward_type=self.config.reward,
             render_mode="rgb_array",
             disable_env_checker=True,
         )
@@ -99,7 +98,11 @@ class _Fetch(_Goals):
         """The gripper's first place [3], the half-width of the goals around it, and the table's height for a block."""
         env = self.build()
         fetch: Any = env.unwrapped
-        found = fetch.initial_gripper_xpos.copy(), fetch.target_range, fetch.height_offset if fetch.has_object else None
+        found = (
+            fetch.initial_gripper_xpos.copy(),
+            fetch.target_range,
+            fetch.height_offset if fetch.has_object else None,
+        )
         env.close()
         return found
 
@@ -138,7 +141,7 @@ class PointMaze(_Goals):
 
     def build(self) -> Env:
         """The package's environment, started at the task's goal."""
-        env = self.make_env(f"PointMaze_{_MAZES[self.options.variant]}-v3")
+        env = self.make_env(f"PointMaze_{_MAZES[self.config.variant]}-v3")
         maze: Any = env.unwrapped
         Path(maze.tmp_xml_file_path).unlink()  # the package leaves it behind
         return _Aimed(env)
@@ -146,7 +149,9 @@ class PointMaze(_Goals):
     def row(self, split: str, rng: np.random.Generator) -> Array:
         """A goal, drawn in the order in which the package draws."""
         cells, spread = self._cells
-        goal: Array = cells[rng.integers(low=0, high=len(cells))] + [rng.uniform(-spread, spread) for _ in range(2)]
+        goal: Array = cells[rng.integers(low=0, high=len(cells))] + [
+            rng.uniform(-spread, spread) for _ in range(2)
+        ]
         return goal
 
     def apply(self, env: Env, row: Array) -> None:
@@ -174,10 +179,14 @@ class _Aimed(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     goal: Array
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
         """The package's own start for a goal in this cell, and then exactly this goal."""
         inner: Any = self.unwrapped
-        seen, info = self.env.reset(seed=seed, options={"goal_cell": inner.maze.cell_xy_to_rowcol(self.goal)})
+        seen, info = self.env.reset(
+            seed=seed, options={"goal_cell": inner.maze.cell_xy_to_rowcol(self.goal)}
+        )
         inner.goal = self.goal
         inner.update_target_site_pos()
         return seen, info

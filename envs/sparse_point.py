@@ -11,8 +11,7 @@ from torch.linalg import vector_norm
 
 from metarl.core.rng import Rng
 from metarl.core.types import Scene, Spec, Step, Tasks
-
-from . import config as settings
+from metarl_envs.config import SparsePointConfig
 
 _SHUFFLE = 1337  # PEARL's seed: which of its goals are for test
 
@@ -35,14 +34,14 @@ class SparsePoint:
     Rakelly et al. 2019 (PEARL, arXiv:1903.08254), section 6.3, and Zintgraf et al. 2021 (VariBAD), by their code.
     """
 
-    def __init__(self, options: settings.SparsePoint) -> None:
-        self.options = options
+    def __init__(self, config: SparsePointConfig) -> None:
+        self.config = config
         self.spec = Spec(
             "sparse-point",
             observation={"position": 2},
             action_width=2,
             discrete=False,
-            horizon=options.horizon,
+            horizon=config.horizon,
             task_width=2,
             goal_width=2,
             achieved_goal="position",
@@ -50,10 +49,12 @@ class SparsePoint:
 
     def tasks(self, split: str, count: int, rng: Rng) -> Tasks:
         """`count` goals."""
-        if self.options.goals is None:
+        if self.config.goals is None:
             angle = math.pi * rng.child(split).rows(count, 1).squeeze(1)
-            return Tasks(_on_circle(-angle if split == "ood" else angle), torch.arange(count), split)
-        goals = _on_circle(_angles(self.options.goals, split))
+            return Tasks(
+                _on_circle(-angle if split == "ood" else angle), torch.arange(count), split
+            )
+        goals = _on_circle(_angles(self.config.goals, split))
         return Tasks(goals, torch.arange(len(goals)), split).draw(count, rng.child(split))
 
     def make(self, lanes: int) -> _SparsePoints:
@@ -64,8 +65,8 @@ class SparsePoint:
         env = self.make(lanes=1)
         position, goal = env.reset(tasks, Rng(0)), tasks.params.unsqueeze(1)
         total = torch.zeros(len(tasks), device=goal.device)
-        for _ in range(self.options.horizon):
-            step = env.step((goal - position) / self.options.step_size)
+        for _ in range(self.config.horizon):
+            step = env.step((goal - position) / self.config.step_size)
             total += step.reward.squeeze(1)
             position = step.next_obs
         return total
@@ -76,7 +77,7 @@ class SparsePoint:
 
     def reward(self, distance: Tensor) -> Tensor:
         """[...]: what is paid at this `distance` [...] to the goal."""
-        return (1 - distance) * (distance <= self.options.radius)
+        return (1 - distance) * (distance <= self.config.radius)
 
     def scene(self, params: Tensor, obs: Tensor) -> Scene:
         """The point's way, and the goal among others of the circle."""
@@ -85,7 +86,7 @@ class SparsePoint:
             obs,
             limits=(-1.5, 1.5, -1.5, 1.5),
             goal=params.unsqueeze(0),
-            goal_radius=self.options.radius,
+            goal_radius=self.config.radius,
             others=others,
         )
 
@@ -100,15 +101,17 @@ class _SparsePoints:
     def reset(self, tasks: Tasks, rng: Rng) -> Tensor:
         self._goal = tasks.params.unsqueeze(1)  # [N, 1, 2]
         self._origin = torch.zeros(len(tasks), self._lanes, 2, device=self._goal.device)
-        self._never = torch.zeros(self._origin.shape[:2], dtype=torch.bool, device=self._goal.device)
+        self._never = torch.zeros(
+            self._origin.shape[:2], dtype=torch.bool, device=self._goal.device
+        )
         self._position, self._time = self._origin, 0
         return self._position
 
     def step(self, action: Tensor) -> Step:
-        options = self._family.options
+        config = self._family.config
         self._time += 1
-        ended = self._time % options.horizon == 0
-        next_obs = self._position + options.step_size * action.clamp(-1, 1)
+        ended = self._time % config.horizon == 0
+        next_obs = self._position + config.step_size * action.clamp(-1, 1)
         distance = vector_norm(next_obs - self._goal, dim=-1)
         self._position = self._origin if ended else next_obs
         return Step(
@@ -117,8 +120,8 @@ class _SparsePoints:
             reward=self._family.reward(distance),
             terminated=self._never,
             truncated=~self._never if ended else self._never,
-            success=distance <= options.radius,
-            training_reward=-distance if options.dense else None,
+            success=distance <= config.radius,
+            training_reward=-distance if config.dense else None,
         )
 
 
@@ -129,8 +132,15 @@ def _on_circle(angle: Tensor) -> Tensor:
 
 def _angles(goals: int, split: str) -> Tensor:
     """[n]: where the split's goals are, of so many evenly spaced ones."""
-    angle = torch.linspace(0, math.pi, goals, dtype=torch.float64)  # in float32 the sine of π is negative
+    angle = torch.linspace(
+        0, math.pi, goals, dtype=torch.float64
+    )  # in float32 the sine of π is negative
     middle = (angle[1:] + angle[:-1]) / 2
     shuffled = angle[torch.from_numpy(np.random.RandomState(_SHUFFLE).permutation(goals))]
     tests = goals // 5
-    return {"train": shuffled[:-tests], "validation": middle, "test": shuffled[-tests:], "ood": -middle}[split]
+    return {
+        "train": shuffled[:-tests],
+        "validation": middle,
+        "test": shuffled[-tests:],
+        "ood": -middle,
+    }[split]

@@ -8,9 +8,8 @@ from torch.nn.functional import embedding
 
 from metarl.core.rng import Rng
 from metarl.core.types import Scene, Spec, Step, Tasks
-
-from . import config as settings
-from .grid import DOWN, LEFT, RIGHT, STAY, UP, Cell, successors
+from metarl_envs.config import TaxiConfig
+from metarl_envs.grid import DOWN, LEFT, RIGHT, STAY, UP, Cell, successors
 
 _MAP = """\
 ..#...
@@ -25,8 +24,14 @@ MOVES = (STAY, LEFT, RIGHT, DOWN, UP)
 SERVE = len(MOVES)  # the action that picks up and drops off
 ABOARD = len(LANDMARKS)  # where a passenger is who is in the taxi from the start
 
-_MARK = {(column, SIDE - 1 - row): mark for row, line in enumerate(_MAP.split()) for column, mark in enumerate(line)}
-STATES: list[Cell] = [(place % SIDE, place // SIDE) for place in range(SIDE * SIDE)]  # walls too, which nobody enters
+_MARK = {
+    (column, SIDE - 1 - row): mark
+    for row, line in enumerate(_MAP.split())
+    for column, mark in enumerate(line)
+}
+STATES: list[Cell] = [
+    (place % SIDE, place // SIDE) for place in range(SIDE * SIDE)
+]  # walls too, which nobody enters
 WALLS = [cell for cell in STATES if _MARK[cell] == "#"]
 
 
@@ -48,13 +53,13 @@ class Taxi:
     Kuric & van Hoof 2023 (FAMP, arXiv:2212.11726), by the authors' code, which trains on the 8 as well.
     """
 
-    def __init__(self, options: settings.Taxi) -> None:
+    def __init__(self, config: TaxiConfig) -> None:
         self.spec = Spec(
             "taxi",
             observation={"state": 2 * len(STATES)},
             action_width=SERVE + 1,
             discrete=True,
-            horizon=options.horizon,
+            horizon=config.horizon,
             task_width=2 * len(LANDMARKS) + len(LANDMARKS) + 1,
             splits=("train", "validation", "test"),
         )
@@ -62,7 +67,10 @@ class Taxi:
     def tasks(self, split: str, count: int, rng: Rng) -> Tasks:
         """`count` rows of goal, passenger and start."""
         places = torch.tensor([task for task in _every_task() if _split(*task) == split])
-        rows = torch.cat([torch.eye(width)[place] for width, place in zip((4, 5, 4), places.T, strict=True)], dim=1)
+        rows = torch.cat(
+            [torch.eye(width)[place] for width, place in zip((4, 5, 4), places.T, strict=True)],
+            dim=1,
+        )
         return Tasks(rows, torch.arange(len(rows)), split).draw(count, rng.child(split))
 
     def make(self, lanes: int) -> _Taxis:
@@ -104,7 +112,9 @@ class _Taxis:
         device, shape = tasks.params.device, (len(tasks), self._lanes)
         goal, passenger, start = unpack(tasks.params)
         cell = torch.tensor([STATES.index(landmark) for landmark in LANDMARKS], device=device)
-        waits = cell[passenger.clamp(max=ABOARD - 1)].unsqueeze(1)  # whoever is aboard is never met outside
+        waits = cell[passenger.clamp(max=ABOARD - 1)].unsqueeze(
+            1
+        )  # whoever is aboard is never met outside
         pick_up = waits * (SERVE + 1) + SERVE
         drop_off = ((cell[goal] + len(STATES)) * (SERVE + 1) + SERVE).unsqueeze(1)
         after = _successors().to(device).flatten().repeat(len(tasks), 1)  # [N, 72 · 6]
@@ -129,7 +139,9 @@ class _Taxis:
             self._state = torch.where(done, self._start, self._state)
             self._end = torch.where(done, self._time + self._horizon, self._end)
             obs, reward = embedding(self._state, self._looks), reward.masked_fill(truncated, -2.0)
-        return Step(obs, next_obs, reward, terminated=delivered, truncated=truncated, success=delivered)
+        return Step(
+            obs, next_obs, reward, terminated=delivered, truncated=truncated, success=delivered
+        )
 
 
 def unpack(params: Tensor) -> tuple[Tensor, Tensor, Tensor]:

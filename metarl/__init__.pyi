@@ -1,11 +1,15 @@
 """What ``metarl.NAME`` offers."""
 
 from .checker.check import check_family as check_family
+from .config.files import load_config as load_config
 from .config.registry import Settings as Settings
 from .config.schema import Config as Config
-from .config.schema import load_config as load_config
 from .config.schema import parse as parse
 from .core.agent import Agent as Agent
+from .core.errors import CheckpointError as CheckpointError
+from .core.errors import ConfigError as ConfigError
+from .core.errors import FamilyError as FamilyError
+from .core.errors import MetaRLError as MetaRLError
 from .core.errors import Mistake as Mistake
 from .core.family import BatchEnv as BatchEnv
 from .core.family import Family as Family

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from metarl.core.errors import Mistake
+from metarl.core.errors import MetaRLError
 
 if TYPE_CHECKING:
     from metarl.config.registry import Kind
@@ -23,14 +23,17 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="such as agent.memory_width=128")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="such as agent.memory_width=128"),
+]
 
 
 def main() -> None:
     """Entry point: mistakes that the user can mend end in one clear line each and exit code 2."""
     try:
         app()
-    except Mistake as error:
+    except MetaRLError as error:
         for line in str(error).splitlines():
             print(f"metarl: {line}", file=sys.stderr)
         sys.exit(2)
@@ -41,17 +44,23 @@ def main() -> None:
 
 @app.command()
 def train(
-    config: Annotated[str, typer.Argument(help="a .yaml file or a shipped name, such as rl2/bernoulli-bandit")],
+    config: Annotated[
+        str, typer.Argument(help="a .yaml file or a shipped name, such as rl2/bernoulli-bandit")
+    ],
     overrides: Overrides = None,
     out: Annotated[Path | None, typer.Option(help="run folder (default: runs/CONFIG-SEED)")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="go on where the run in the folder was stopped")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="go on where the run in the folder was stopped")
+    ] = False,
     device: Annotated[str | None, typer.Option(help="cpu or cuda")] = None,
-    seeds: Annotated[str | None, typer.Option(help="several runs, such as 0,1,2, in folders seed-0 … of --out")] = None,
+    seeds: Annotated[
+        str | None, typer.Option(help="several runs, such as 0,1,2, in folders seed-0 … of --out")
+    ] = None,
     jobs: Annotated[int, typer.Option(min=1, help="how many of several runs at once")] = 1,
     quiet: Annotated[bool, typer.Option("--quiet", help="no progress display")] = False,
 ) -> None:
     """Train an agent as a configuration says."""
-    from metarl.config.schema import load_config
+    from metarl.config.files import load_config
 
     chosen = [*(overrides or []), *([f"device={device}"] if device else [])]
     loaded = load_config(config, chosen)
@@ -59,7 +68,9 @@ def train(
     if seeds is not None:
         from metarl.experiments.launcher import read_seeds, train_seeds
 
-        train_seeds(config, chosen, out or Path("runs") / name, read_seeds(seeds), jobs, resume, quiet)
+        train_seeds(
+            config, chosen, out or Path("runs") / name, read_seeds(seeds), jobs, resume, quiet
+        )
         return
     folder = out or Path("runs") / f"{name}-{loaded.seed}"
 
@@ -68,7 +79,9 @@ def train(
     result = train_run(loaded, folder, resume=resume, quiet=quiet)
     for split, score in result["scores"].items():
         total = score["summary"]["total"]["mean"]
-        print(f"{split}: {total['value']:.2f} [{total['low']:.2f}, {total['high']:.2f}] over the trial")
+        print(
+            f"{split}: {total['value']:.2f} [{total['low']:.2f}, {total['high']:.2f}] over the trial"
+        )
     print(f"run: {folder}")
 
 
@@ -76,14 +89,23 @@ def train(
 def evaluate(
     run: Annotated[Path, typer.Argument(help="run folder, or a folder of several seeds")],
     split: Annotated[str, typer.Option(help="train, validation, test or ood")] = "test",
-    tasks: Annotated[int | None, typer.Option(min=2, help="how many tasks (default: the run's test_tasks)")] = None,
-    episodes: Annotated[int | None, typer.Option(min=1, help="episodes of a trial (default: the run's)")] = None,
+    tasks: Annotated[
+        int | None, typer.Option(min=2, help="how many tasks (default: the run's test_tasks)")
+    ] = None,
+    episodes: Annotated[
+        int | None, typer.Option(min=1, help="episodes of a trial (default: the run's)")
+    ] = None,
     seed: Annotated[int, typer.Option(help="of the tasks and of chance")] = 0,
     mode: Annotated[
-        Literal["sample", "greedy"] | None, typer.Option(help="how actions are chosen (default: the run's)")
+        Literal["sample", "greedy"] | None,
+        typer.Option(help="how actions are chosen (default: the run's)"),
     ] = None,
-    beside: Annotated[str, typer.Option(help="others on the same tasks: agents by name, runs by path")] = "",
-    as_json: Annotated[bool, typer.Option("--json", help="print everything as JSON instead of a table")] = False,
+    beside: Annotated[
+        str, typer.Option(help="others on the same tasks: agents by name, runs by path")
+    ] = "",
+    as_json: Annotated[
+        bool, typer.Option("--json", help="print everything as JSON instead of a table")
+    ] = False,
 ) -> None:
     """Evaluate a run on unseen tasks, alone or beside other agents; the folder keeps a summary, evaluation.json."""
     from metarl.evaluation.meta_test import ARRAYS
@@ -98,7 +120,10 @@ def evaluate(
     )  # fmt: skip
     content = {name: score.to_dict() for name, score in scores.items()}
     if run.is_dir():
-        brief = {name: {key: score[key] for key in score if key not in ARRAYS} for name, score in content.items()}
+        brief = {
+            name: {key: score[key] for key in score if key not in ARRAYS}
+            for name, score in content.items()
+        }
         write_atomically(run / EVALUATION, json.dumps({"run": str(run), "scores": brief}).encode())
     if as_json:
         print(json.dumps({"run": str(run), "scores": content}))
@@ -122,12 +147,13 @@ def agents(name: Annotated[str | None, typer.Argument(help="agent to describe")]
 def check(
     family: Annotated[str, typer.Argument(help="name of a family, or my_file.py:MyFamily")],
     options: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="of the family, such as horizon=20")
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="of the family, such as horizon=20"),
     ] = None,
 ) -> None:
     """Look at every promise that a family makes; exit code 1 if one is broken."""
+    from metarl.config.overrides import read_options
     from metarl.config.registry import find
-    from metarl.config.schema import read_options
 
     chosen = read_options(options or [], "family")
     found = find("family", family)
@@ -143,11 +169,13 @@ def check(
 
 @app.command()
 def config(
-    name: Annotated[str | None, typer.Argument(help="configuration; without one, the shipped names are listed")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="configuration; without one, the shipped names are listed")
+    ] = None,
     overrides: Overrides = None,
 ) -> None:
     """Print a complete configuration, every key explained."""
-    from metarl.config.schema import load_config, shipped, to_yaml
+    from metarl.config.files import load_config, shipped, to_yaml
 
     print(
         "\n".join(shipped()) if name is None else to_yaml(load_config(name, overrides or [])),
@@ -158,7 +186,9 @@ def config(
 @app.command()
 def plot(
     runs: Annotated[list[Path], typer.Argument(help="run folders, or folders of several seeds")],
-    out: Annotated[Path | None, typer.Option(help="folder for the pictures (default: the first run's)")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="folder for the pictures (default: the first run's)")
+    ] = None,
 ) -> None:
     """Draw learning curves and the adaptation curve as pictures."""
     from metarl.experiments.comparison import runs as runs_in
@@ -172,14 +202,21 @@ def plot(
 
 @app.command()
 def infer(
-    run: Annotated[Path, typer.Argument(help="run folder of an agent that infers a latent task variable")],
-    out: Annotated[Path | None, typer.Option(help="folder for the picture (default: the run's)")] = None,
+    run: Annotated[
+        Path, typer.Argument(help="run folder of an agent that infers a latent task variable")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="folder for the picture (default: the run's)")
+    ] = None,
     split: Annotated[str, typer.Option(help="train, validation, test or ood")] = "test",
     tasks: Annotated[int, typer.Option(min=2, help="how many tasks")] = 100,
-    episodes: Annotated[int | None, typer.Option(min=1, help="episodes of a trial (default: the run's)")] = None,
+    episodes: Annotated[
+        int | None, typer.Option(min=1, help="episodes of a trial (default: the run's)")
+    ] = None,
     seed: Annotated[int, typer.Option(help="of the tasks and of chance, as in evaluate")] = 0,
     mode: Annotated[
-        Literal["sample", "greedy"] | None, typer.Option(help="how actions are chosen (default: the run's)")
+        Literal["sample", "greedy"] | None,
+        typer.Option(help="how actions are chosen (default: the run's)"),
     ] = None,
 ) -> None:
     """Draw what a run's agent inferred of tasks, episode by episode, beside what they are."""
@@ -208,13 +245,18 @@ def infer(
 @app.command()
 def options(
     run: Annotated[Path, typer.Argument(help="run folder of an agent that acts through options")],
-    out: Annotated[Path | None, typer.Option(help="also draw where each acts and goes: a picture, .png")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="also draw where each acts and goes: a picture, .png")
+    ] = None,
     split: Annotated[str, typer.Option(help="train, validation, test or ood")] = "test",
     tasks: Annotated[int, typer.Option(min=1, help="how many tasks")] = 50,
-    episodes: Annotated[int | None, typer.Option(min=1, help="episodes of a trial (default: the run's)")] = None,
+    episodes: Annotated[
+        int | None, typer.Option(min=1, help="episodes of a trial (default: the run's)")
+    ] = None,
     seed: Annotated[int, typer.Option(help="of the tasks and of chance, as in evaluate")] = 0,
     mode: Annotated[
-        Literal["sample", "greedy"] | None, typer.Option(help="how actions are chosen (default: the run's)")
+        Literal["sample", "greedy"] | None,
+        typer.Option(help="how actions are chosen (default: the run's)"),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON instead of a table")] = False,
 ) -> None:
@@ -231,7 +273,15 @@ def options(
 
         check_drawable(family, out)
     usage = as_configured(
-        observe, loaded.config, family, loaded.agent, split=split, tasks=tasks, episodes=episodes, mode=mode, seed=seed
+        observe,
+        loaded.config,
+        family,
+        loaded.agent,
+        split=split,
+        tasks=tasks,
+        episodes=episodes,
+        mode=mode,
+        seed=seed,
     )
     content = {"run": str(run), **usage.to_dict()}
     if out is not None:
@@ -244,21 +294,35 @@ def options(
 
 @app.command()
 def render(
-    source: Annotated[str, typer.Argument(metavar="FAMILY|RUN", help="family, or a run folder, whose agent acts")],
+    source: Annotated[
+        str, typer.Argument(metavar="FAMILY|RUN", help="family, or a run folder, whose agent acts")
+    ],
     options: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="of a family, such as family.horizon=20")
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="of a family, such as family.horizon=20"),
     ] = None,
-    out: Annotated[Path, typer.Option(help="a picture, .png, or a video, .gif or .mp4")] = Path("rollout.png"),
+    out: Annotated[Path, typer.Option(help="a picture, .png, or a video, .gif or .mp4")] = Path(
+        "rollout.png"
+    ),
     task: Annotated[int, typer.Option(min=0, help="which row of the split")] = 0,
     split: Annotated[str, typer.Option(help="train, validation, test or ood")] = "test",
-    episodes: Annotated[int | None, typer.Option(min=1, help="episodes (default: the run's, or one a lane)")] = None,
-    agent: Annotated[str | None, typer.Option(help="who acts (default: the run's agent, or random)")] = None,
+    episodes: Annotated[
+        int | None, typer.Option(min=1, help="episodes (default: the run's, or one a lane)")
+    ] = None,
+    agent: Annotated[
+        str | None, typer.Option(help="who acts (default: the run's agent, or random)")
+    ] = None,
     mode: Annotated[
-        Literal["sample", "greedy"] | None, typer.Option(help="how actions are chosen (default: the run's, or sample)")
+        Literal["sample", "greedy"] | None,
+        typer.Option(help="how actions are chosen (default: the run's, or sample)"),
     ] = None,
     seed: Annotated[int, typer.Option(help="of the task and of chance, as in evaluate")] = 0,
-    lane: Annotated[int, typer.Option(min=0, help="which of the task's parallel episodes, from 0")] = 0,
-    fps: Annotated[int | None, typer.Option(min=1, max=50, help="steps a second in a video (default: 4 to 20)")] = None,
+    lane: Annotated[
+        int, typer.Option(min=0, help="which of the task's parallel episodes, from 0")
+    ] = 0,
+    fps: Annotated[
+        int | None, typer.Option(min=1, max=50, help="steps a second in a video (default: 4 to 20)")
+    ] = None,
 ) -> None:
     """Draw what an agent does on one task: a picture of its episodes, or a video."""
     from metarl.viz.rendering import render as draw

@@ -15,14 +15,18 @@ from metarl.config.registry import find, names
 from metarl.core.family import BatchEnv, Family
 from metarl.core.rng import Rng, Streams
 from metarl.core.rollout import Rollout
-from metarl.core.types import Acted, Belief, Inputs, Spec, Step, Tasks, View, first_cue, replace
+from metarl.core.types import Acted, Belief, Inputs, Spec, Step, TaskInfo, Tasks, first_cue, replace
 
 CPU = torch.device("cpu")
 
 FILES = Path(__file__).parent / "families"
 """Families as users write them, each a file of its own."""
 
-FAMILIES = [name for name in names("family") if find("family", name).settings.__module__ != "metarl_envs.extra_config"]
+FAMILIES = [
+    name
+    for name in names("family")
+    if find("family", name).settings.__module__ != "metarl_envs.extra_config"
+]
 """Those that need no package of their own; the others are tested in tests/extras."""
 
 
@@ -35,7 +39,9 @@ class Ragged:
 
     def __init__(self, discrete: bool = True) -> None:
         observation = {"task": 1, "episode": 1, "step": 1, "noise": 1}
-        self.spec = Spec("ragged", observation, action_width=2, discrete=discrete, horizon=4, task_width=1)
+        self.spec = Spec(
+            "ragged", observation, action_width=2, discrete=discrete, horizon=4, task_width=1
+        )
 
     @staticmethod
     def length(index: Tensor, episode: Tensor) -> Tensor:
@@ -69,7 +75,13 @@ class _RaggedEnv:
         truncated = (moved == horizon) & ~terminated
         done = terminated | truncated
         self.episode, self.moved = episode + done.long(), moved.masked_fill(done, 0)
-        return Step(self.look(self.episode, self.moved), self.look(episode, moved), reward, terminated, truncated)
+        return Step(
+            self.look(self.episode, self.moved),
+            self.look(episode, moved),
+            reward,
+            terminated,
+            truncated,
+        )
 
     def look(self, episode: Tensor, moved: Tensor) -> Tensor:
         noise = self.noise.uniform(self.time, 1)
@@ -85,13 +97,20 @@ class Counting:
     def __init__(self, spec: Spec) -> None:
         self.spec = spec
 
-    def begin(self, view: View, lanes: int) -> Belief:
-        return Belief(first_cue(self.spec, view.rows, lanes, view.device), lane=(torch.zeros(view.rows, lanes),))
+    def begin(self, info: TaskInfo, lanes: int) -> Belief:
+        return Belief(
+            first_cue(self.spec, info.rows, lanes, info.device),
+            lane=(torch.zeros(info.rows, lanes),),
+        )
 
-    def act(self, belief: Belief, obs: Tensor, noise: Streams, counter: int, mode: str) -> tuple[Acted, Belief]:
+    def act(
+        self, belief: Belief, obs: Tensor, noise: Streams, counter: int, mode: str
+    ) -> tuple[Acted, Belief]:
         action = random_action(self.spec, noise, counter)
         count = belief.lane[0]
-        acted = Acted(Inputs(obs, cue=belief.cue), action, torch.zeros_like(count), {"count": count})
+        acted = Acted(
+            Inputs(obs, cue=belief.cue), action, torch.zeros_like(count), {"count": count}
+        )
         return acted, replace(belief, lane=(count + 1,))
 
     def adapt(self, belief: Belief, rollout: Rollout) -> Belief:
@@ -104,14 +123,16 @@ class Adapting(Counting):
     def __init__(self, spec: Spec, lanes: int = 1) -> None:
         super().__init__(spec)
         self.lanes = lanes
-        self.views: list[View] = []
+        self.infos: list[TaskInfo] = []
         self.rollouts: list[Rollout] = []
 
-    def begin(self, view: View, lanes: int) -> Belief:
-        self.views.append(view)
-        return replace(super().begin(view, lanes), row=(torch.zeros(view.rows),))
+    def begin(self, info: TaskInfo, lanes: int) -> Belief:
+        self.infos.append(info)
+        return replace(super().begin(info, lanes), row=(torch.zeros(info.rows),))
 
-    def act(self, belief: Belief, obs: Tensor, noise: Streams, counter: int, mode: str) -> tuple[Acted, Belief]:
+    def act(
+        self, belief: Belief, obs: Tensor, noise: Streams, counter: int, mode: str
+    ) -> tuple[Acted, Belief]:
         acted, belief = super().act(belief, obs, noise, counter, mode)
         adapted = belief.row[0].unsqueeze(1).expand(obs.shape[:2])
         return replace(acted, extras=acted.extras | {"adapted": adapted}), belief
@@ -131,19 +152,28 @@ def random_action(spec: Spec, noise: Streams, counter: int) -> Tensor:
 
 
 def live(
-    family: Family, tasks: Tasks, episodes: int, *, lanes: int = 1, seed: int = 0, env: BatchEnv | None = None
+    family: Family,
+    tasks: Tasks,
+    episodes: int,
+    *,
+    lanes: int = 1,
+    seed: int = 0,
+    env: BatchEnv | None = None,
 ) -> tuple[Rollout, Belief]:
     """What a `Counting` agent lives through."""
     agent = Counting(family.spec)
-    belief = agent.begin(View(len(tasks), episodes, CPU), lanes)
-    return collect(agent, env or family.make(lanes), family.spec, belief, tasks, episodes, Rng(seed))
+    belief = agent.begin(TaskInfo(len(tasks), episodes, CPU), lanes)
+    return collect(
+        agent, env or family.make(lanes), family.spec, belief, tasks, episodes, Rng(seed)
+    )
 
 
 def same(a: object, b: object) -> bool:
     """Whether two trees hold the same tensors, bit for bit."""
     left, right = tree_leaves(a), tree_leaves(b)
     return len(left) == len(right) and all(
-        torch.equal(x, y) if isinstance(x, Tensor) else x == y for x, y in zip(left, right, strict=True)
+        torch.equal(x, y) if isinstance(x, Tensor) else x == y
+        for x, y in zip(left, right, strict=True)
     )
 
 

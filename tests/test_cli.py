@@ -10,11 +10,12 @@ import sys
 from contextlib import redirect_stderr, redirect_stdout
 
 import pytest
-import yaml
 from helpers import FILES
+from ruamel.yaml import YAML
 
 from metarl import cli
-from metarl.config.schema import SHIPPED, load_config, shipped, to_dict
+from metarl.config.files import SHIPPED, load_config, shipped
+from metarl.config.schema import to_dict
 
 QUICK = [
     "episodes=4",
@@ -69,28 +70,50 @@ def test_progress_says_all_that_one_wants_to_know(tmp_path):
 def test_evaluate_prints_a_table_with_intervals(run):
     code, out, err = metarl("evaluate", run, "--tasks", 20, "--beside", "random,thompson")
     assert code == 0, err
-    for word in ("rl2", "random", "thompson", "return of the trial", "regret", "20 test tasks, 4 episodes"):
+    for word in (
+        "rl2",
+        "random",
+        "thompson",
+        "return of the trial",
+        "regret",
+        "20 test tasks, 4 episodes",
+    ):
         assert word in out
     assert out.count("[") >= 12
-    assert json.loads((run / "evaluation.json").read_text())["scores"].keys() == {"rl2", "random", "thompson"}
+    assert json.loads((run / "evaluation.json").read_text())["scores"].keys() == {
+        "rl2",
+        "random",
+        "thompson",
+    }
 
 
 def test_runs_are_evaluated_beside_runs_on_the_same_tasks(run, tmp_path):
     shutil.copytree(run, other := tmp_path / "other")
     shutil.copytree(run, again := tmp_path / "rl2")
-    code, out, err = metarl("evaluate", run, "--tasks", 20, "--json", "--beside", f"{other},{again},random")
+    code, out, err = metarl(
+        "evaluate", run, "--tasks", 20, "--json", "--beside", f"{other},{again},random"
+    )
     assert code == 0, err
     scores = json.loads(out)["scores"]
     assert list(scores) == ["rl2", "other", str(again), "random"]
     assert scores["rl2"]["returns"] == scores["other"]["returns"] == scores[str(again)]["returns"]
     assert scores["rl2"]["returns"] != scores["random"]["returns"]
     shutil.copytree(run, tmp_path / "random")
-    code, out, err = metarl("evaluate", run, "--tasks", 20, "--json", "--beside", "random,./random", cwd=tmp_path)
+    code, out, err = metarl(
+        "evaluate", run, "--tasks", 20, "--json", "--beside", "random,./random", cwd=tmp_path
+    )
     assert code == 0, err
     named = json.loads(out)["scores"]
     assert named["random"]["returns"] == scores["random"]["returns"]
     assert named["./random"]["returns"] == scores["rl2"]["returns"]
-    metarl("train", "rl2/bernoulli-bandit", *QUICK, "family.arms=3", "--out", three := tmp_path / "three")
+    metarl(
+        "train",
+        "rl2/bernoulli-bandit",
+        *QUICK,
+        "family.arms=3",
+        "--out",
+        three := tmp_path / "three",
+    )
     (line,) = mistake("evaluate", run, "--beside", three)
     assert line == f"{three} was trained on bernoulli-bandit of another shape than {run}"
 
@@ -115,7 +138,12 @@ def test_evaluate_as_json_is_complete_and_repeatable(run):
     assert first == second
     score = json.loads(first)["scores"]["rl2"]
     assert (len(score["returns"][0]), len(score["returns"][0][0])) == (3, 6)
-    assert (score["split"], score["mode"], score["seed"], score["episodes_consumed"]) == ("ood", "greedy", 5, [1, 2, 3])
+    assert (score["split"], score["mode"], score["seed"], score["episodes_consumed"]) == (
+        "ood",
+        "greedy",
+        5,
+        [1, 2, 3],
+    )
 
 
 def test_plot_writes_pictures(run, tmp_path):
@@ -126,7 +154,9 @@ def test_plot_writes_pictures(run, tmp_path):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
 
 
-def test_agents_of_several_lanes_are_evaluated_drawn_and_plotted_beside_others(run, tmp_path, monkeypatch):
+def test_agents_of_several_lanes_are_evaluated_drawn_and_plotted_beside_others(
+    run, tmp_path, monkeypatch
+):
     """All live through as many episodes; files of before there were lanes can still be plotted."""
     shutil.copytree(run, folder := tmp_path / "run")
     monkeypatch.setattr("metarl.agents.rl2.agent.RL2.lanes", 2)
@@ -140,7 +170,10 @@ def test_agents_of_several_lanes_are_evaluated_drawn_and_plotted_beside_others(r
         "random": [1, 2, 3, 4],
     }
     for name in ("rl2", "random"):
-        pulls = 4 * scores[name]["summary"]["optimum"] - scores[name]["summary"]["regret"]["mean"]["value"]
+        pulls = (
+            4 * scores[name]["summary"]["optimum"]
+            - scores[name]["summary"]["regret"]["mean"]["value"]
+        )
         assert 0 < pulls < 4
     assert metarl("plot", folder)[0] == 0
     for score in scores.values():
@@ -153,7 +186,16 @@ def test_agents_of_several_lanes_are_evaluated_drawn_and_plotted_beside_others(r
 
 def test_several_seeds_are_trained_and_evaluated_as_one(tmp_path):
     code, _, err = metarl(
-        "train", "rl2/bernoulli-bandit", *QUICK, "--seeds", "3,4", "--jobs", 2, "--quiet", "--out", tmp_path
+        "train",
+        "rl2/bernoulli-bandit",
+        *QUICK,
+        "--seeds",
+        "3,4",
+        "--jobs",
+        2,
+        "--quiet",
+        "--out",
+        tmp_path,
     )
     assert code == 0, err
     assert {path.name for path in tmp_path.iterdir()} == {"seed-3", "seed-4"}
@@ -165,7 +207,10 @@ def test_several_seeds_are_trained_and_evaluated_as_one(tmp_path):
 
 
 def test_lists_and_descriptions():
-    for command, name, option in (("envs", "bernoulli-bandit", "family.arms"), ("agents", "rl2", "agent.memory_width")):
+    for command, name, option in (
+        ("envs", "bernoulli-bandit", "family.arms"),
+        ("agents", "rl2", "agent.memory_width"),
+    ):
         code, out, _ = metarl(command)
         assert code == 0
         assert name in out
@@ -180,7 +225,11 @@ def test_every_shipped_configuration_is_complete_and_reads_back(name, tmp_path):
     path = tmp_path / "c.yaml"
     path.write_text(metarl("config", name)[1])
     assert to_dict(load_config(path)) == to_dict(load_config(name))
-    assert set(yaml.safe_load((SHIPPED / f"{name}.yaml").read_text())) >= {"agent", "family", "episodes"}
+    assert set(YAML(typ="safe").load((SHIPPED / f"{name}.yaml").read_text())) >= {
+        "agent",
+        "family",
+        "episodes",
+    }
 
 
 def test_help_and_mistakes_answer_without_torch():
@@ -207,7 +256,10 @@ assert "torch" not in sys.modules, "torch was imported"
         (["train", "absent.yaml"], "absent.yaml: No such file or directory"),
         (["train", "rl2/bernoulli-bandit", "episodes"], "write key=value"),
         (["train", "rl2/bernoulli-bandit", "family=bandit"], "family 'bandit' is unknown"),
-        (["train", "rl2/bernoulli-bandit", "agent=rl3"], "agent 'rl3' is unknown: did you mean 'rl2'?"),
+        (
+            ["train", "rl2/bernoulli-bandit", "agent=rl3"],
+            "agent 'rl3' is unknown: did you mean 'rl2'?",
+        ),
         (["train", "rl2/bernoulli-bandit", "family=absent.py:Mine"], "there is no file"),
         (["train", "rl2/bernoulli-bandit", "--device", "tpu"], "device: "),
         (["train", "rl2/bernoulli-bandit", "--seeds", "1;2"], "write whole numbers"),
@@ -223,20 +275,26 @@ def test_a_mistake_is_one_clear_line(tmp_path, arguments, says):
 
 
 def test_all_mistakes_of_a_configuration_at_once():
-    lines = mistake("train", "rl2/bernoulli-bandit", "agent.clip=-1", "family.arms=two", "sed=1")
+    lines = mistake(
+        "train", "rl2/bernoulli-bandit", "agent.clip_range=-1", "family.arms=two", "sed=1"
+    )
     assert len(lines) == 3
 
 
 def test_a_family_of_ones_own_trains_from_its_file(tmp_path):
     (tmp_path / "mine.py").write_text(NEEDLE)
-    code, _, err = metarl("train", "rl2/point", "family=mine.py:Needle", *QUICK, "--out", "run", cwd=tmp_path)
+    code, _, err = metarl(
+        "train", "rl2/point", "family=mine.py:Needle", *QUICK, "--out", "run", cwd=tmp_path
+    )
     assert code == 0, err
     assert metarl("evaluate", "run", cwd=tmp_path)[0] == 0
 
 
 def test_a_family_that_gives_nan_is_named(tmp_path):
     (tmp_path / "mine.py").write_text(NEEDLE.replace("reward = ", "reward = float('nan') * "))
-    code, _, err = metarl("train", "rl2/point", "family=mine.py:Needle", *QUICK, "--out", "run", cwd=tmp_path)
+    code, _, err = metarl(
+        "train", "rl2/point", "family=mine.py:Needle", *QUICK, "--out", "run", cwd=tmp_path
+    )
     assert code == 2
     assert "metarl: needle: reward of task 0 is not finite at step 0" in err
     assert "Traceback" not in err

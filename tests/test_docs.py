@@ -52,10 +52,15 @@ def test_the_guides_own_options_are_chosen_among(tmp_path, monkeypatch):
     (block,) = PYTHON.findall((ROOT / "docs" / "options.md").read_text())
     (tmp_path / "my_options.py").write_text(block)
     monkeypatch.chdir(tmp_path)
-    words = "train rl2/four-rooms agent.ready_made=[my_options.py:ToTheEast,my_options.py:ToTheWest] --out run --quiet"
-    assert run(monkeypatch, words + " iterations=1 agent.trials=4 validation_tasks=2 test_tasks=2") == 0
+    words = "train rl2/four-rooms agent.pretrained_options=[my_options.py:ToTheEast,my_options.py:ToTheWest] --out run --quiet"
+    assert (
+        run(monkeypatch, words + " iterations=1 agent.trials=4 validation_tasks=2 test_tasks=2")
+        == 0
+    )
     moves = observe((loaded := load("run")).agent, loaded.family(), episodes=4).moves
-    east, west = ((moves.after - moves.before)[moves.option == option, 0].mean() for option in (0, 1))
+    east, west = (
+        (moves.after - moves.before)[moves.option == option, 0].mean() for option in (0, 1)
+    )
     assert east > 0.2
     assert west < -0.2
 
@@ -68,7 +73,9 @@ def test_the_guides_families_keep_the_contract_and_train(name: str, tmp_path, mo
     (tmp_path / file).write_text(source)
     monkeypatch.chdir(tmp_path)
     assert run(monkeypatch, f"check {name}") == 0, capsys.readouterr().out
-    words = f"train rl2/point family={name} episodes=1 iterations=1 agent.trials=4 --out run --quiet"
+    words = (
+        f"train rl2/point family={name} episodes=1 iterations=1 agent.trials=4 --out run --quiet"
+    )
     assert run(monkeypatch, words + " validation_tasks=2 test_tasks=2") == 0
     assert (tmp_path / "run" / "result.json").is_file()
 

@@ -14,7 +14,8 @@ from helpers import CPU, FILES
 
 from metarl.agents.rl2 import agent as rl2
 from metarl.collect.world import TrainingWorld
-from metarl.config.schema import load_config, parse
+from metarl.config.files import load_config
+from metarl.config.schema import parse
 from metarl.core.rng import Rng
 from metarl.core.types import replace
 from metarl.evaluation.meta_test import evaluate
@@ -23,7 +24,13 @@ from metarl.experiments.loop import learn
 
 CONFIG = parse(
     {
-        "agent": {"name": "rl2", "memory_width": 32, "trials": 500, "trace": [0.5, 0.98], "learning_rate": [8e-3, 0.0]},
+        "agent": {
+            "name": "rl2",
+            "memory_width": 32,
+            "trials": 500,
+            "gae_lambda": [0.5, 0.98],
+            "learning_rate": [8e-3, 0.0],
+        },
         "family": f"{FILES / 'vault.py'}:Vault",
         "episodes": 20,
         "env_steps": 1_500_000,
@@ -57,15 +64,17 @@ def test_rl2_explores_hears_and_remembers():
 def test_without_memory_between_episodes_it_fails():
     def forget(agent):
         """A feed-forward policy of the same width: a memory that is zero at the start of every one-step episode."""
-        agent.policy = replace(agent.policy, memory="none", body=(agent.policy.memory_width,))
-        agent._optimise(agent.policy.init(torch.Generator().manual_seed(0)))
+        agent.policy = replace(
+            agent.policy, memory="none", hidden_sizes=(agent.policy.memory_width,)
+        )
+        agent._set_params(agent.policy.init(torch.Generator().manual_seed(0)))
 
     assert trained_score(forget) < FORGETFUL + 0.2
 
 
 def test_without_the_cue_it_fails():
     def deafen(agent):
-        agent._scaled = lambda inputs: replace(inputs, cue=torch.zeros_like(inputs.cue))
+        agent._normalize_inputs = lambda inputs: replace(inputs, cue=torch.zeros_like(inputs.cue))
 
     assert trained_score(deafen) < FORGETFUL + 0.2
 
@@ -73,8 +82,10 @@ def test_without_the_cue_it_fails():
 def test_with_credit_cut_at_episode_ends_it_fails(monkeypatch):
     gae = rl2.gae
 
-    def cut_at_every_episode(reward, value, next_value, cut, discount, trace):
-        return gae(reward, value, torch.zeros_like(next_value), torch.ones_like(cut), discount, trace)
+    def cut_at_every_episode(reward, value, next_value, cut, gamma, gae_lambda):
+        return gae(
+            reward, value, torch.zeros_like(next_value), torch.ones_like(cut), gamma, gae_lambda
+        )
 
     monkeypatch.setattr(rl2, "gae", cut_at_every_episode)
     assert trained_score() < FORGETFUL + 0.2
@@ -84,7 +95,7 @@ def test_with_credit_cut_at_episode_ends_it_fails(monkeypatch):
 # MAML
 
 NAVIGATION = {
-    "agent": {"name": "maml", "body": [32, 32], "step_sizes": [0.5]},
+    "agent": {"name": "maml", "hidden_sizes": [32, 32], "step_sizes": [0.5]},
     "family": {"name": "point", "horizon": 10, "arrival": 0},
     "episodes": 40,
     "env_steps": 320_000,
@@ -103,9 +114,9 @@ def navigated(change=lambda agent: None, **options):
     return evaluate(agent, family, episodes=config.episodes).returns.mean((0, 2))
 
 
-@pytest.mark.parametrize("variant", ["maml", "fomaml", "e-maml", "promp", "meta-sgd"])
-def test_one_step_of_maml_finds_the_goal(variant):
-    before, after = navigated(variant=variant)
+@pytest.mark.parametrize("preset", ["maml", "fomaml", "e-maml", "promp", "meta-sgd"])
+def test_one_step_of_maml_finds_the_goal(preset):
+    before, after = navigated(preset=preset)
     assert before < BLIND + 0.2
     assert after > -2.2
 
@@ -166,7 +177,9 @@ def test_pearl_infers_the_goal():
 def test_pearl_infers_nothing_where_no_reward_is_in_the_context():
     def blind(agent):
         factors = agent._factors
-        agent._factors = lambda obs, action, reward, next_obs: factors(obs, action, 0 * reward, next_obs)
+        agent._factors = lambda obs, action, reward, next_obs: factors(
+            obs, action, 0 * reward, next_obs
+        )
 
     assert inferred(blind).max() < MIDDLE
 
@@ -178,7 +191,9 @@ def test_pearl_infers_nothing_where_no_reward_is_in_the_context():
 def arrived(**options):
     """Share of unseen goals in a maze that are reached."""
     family, agent = trained(
-        load_config("pearl/goal-maze", ["iterations=40", *(f"agent.{k}={v}" for k, v in options.items())])
+        load_config(
+            "pearl/goal-maze", ["iterations=40", *(f"agent.{k}={v}" for k, v in options.items())]
+        )
     )
     return evaluate(agent, family, episodes=1, mode="greedy").success.mean()
 
@@ -196,18 +211,18 @@ def test_soft_actor_critic_of_discrete_actions_reaches_the_optimum():
         {
             "agent": {
                 "name": "pearl",
-                "variant": "sac",
+                "preset": "sac",
                 "task_input": "row",
-                "body": [64, 64],
+                "hidden_sizes": [64, 64],
                 "tasks": 30,
                 "initial_episodes": 5,
                 "prior_episodes": 1,
                 "updates": 150,
-                "meta_batch": 20,
-                "batch": 12,
+                "meta_batch_size": 20,
+                "batch_size": 12,
                 "learning_rate": 1e-3,
-                "discount": 0.9,
-                "target_rate": 0.02,
+                "gamma": 0.9,
+                "tau": 0.02,
                 "reward_scale": 1.0,
                 "temperature": 0.02,
             },
@@ -231,11 +246,11 @@ def test_a_reward_that_never_changes_leaves_the_memory_useful(tmp_path):
             "memory_width": 32,
             "trials": 20,
             "minibatches": 4,
-            "normalise_reward": True,
-            "normalise_obs": True,
-            "trace": 0.95,
+            "normalize_reward": True,
+            "normalize_obs": True,
+            "gae_lambda": 0.95,
             "learning_rate": 3e-3,
-            "entropy_weight": 0.01,
+            "entropy_coef": 0.01,
         },
         "family": f"{file}:Cart",
         "episodes": 1,

@@ -11,9 +11,16 @@ import numpy as np
 from gymnasium.vector import SyncVectorEnv, VectorEnv
 
 from metarl.adapters.from_gymnasium.family import AdaptedFamily
-from metarl.adapters.from_gymnasium.lanes import SUCCESS, Lanes, Separate, Together, autoreset_mode, told
+from metarl.adapters.from_gymnasium.lanes import (
+    SUCCESS,
+    EnvLanes,
+    Lanes,
+    VectorEnvLanes,
+    autoreset_mode,
+    success_keys,
+)
 from metarl.adapters.from_gymnasium.spaces import Array, Layout
-from metarl.core.errors import Mistake
+from metarl.core.errors import FamilyError
 
 Env = gymnasium.Env[Any, Any]
 ManyEnvs = VectorEnv[Any, Any, Any]
@@ -66,11 +73,13 @@ class GymnasiumFamily(AdaptedFamily):
         """What one environment looks like, found by building one and taking a step.
 
         Raises:
-            Mistake: what is built is no such environment, does not fit, or forgets the task in its reset.
+            FamilyError: what is built is no such environment, does not fit, or forgets the task in its reset.
         """
         env = self.build()
         if not isinstance(env, gymnasium.Env):
-            raise Mistake(f"{self._name}: build() gives {type(env).__name__}, not a gymnasium.Env")
+            raise FamilyError(
+                f"{self._name}: build() gives {type(env).__name__}, not a gymnasium.Env"
+            )
         try:
             horizon = self._shortest(env)
             found, form = self._spaces(env.observation_space, env.action_space)
@@ -87,7 +96,7 @@ class GymnasiumFamily(AdaptedFamily):
         if self.idle_lanes:
             return self.idle_lanes.pop()
         if not self.workers:
-            return Separate(self)
+            return EnvLanes(self)
         from metarl.adapters.from_gymnasium.workers import Workers
 
         return Workers(self, self.workers)
@@ -96,7 +105,7 @@ class GymnasiumFamily(AdaptedFamily):
         """Whether the step of this info succeeded; False where the environment never tells."""
         if hasattr(self, "success"):
             return bool(self.success(info))
-        return any(bool(info[name]) for name in told(self.env_layout, info))
+        return any(bool(info[name]) for name in success_keys(self.env_layout, info))
 
     def _apply_and_reset(self, env: Env, row: Array) -> None:
         """Apply a task and see whether it survives the reset."""
@@ -105,9 +114,11 @@ class GymnasiumFamily(AdaptedFamily):
         applied = _plain(env.unwrapped)
         env.reset(seed=0)
         left = _plain(env.unwrapped)
-        lost = [n for n, value in applied.items() if before.get(n) != value and left.get(n) != value]
+        lost = [
+            n for n, value in applied.items() if before.get(n) != value and left.get(n) != value
+        ]
         if lost and not self.apply_after_reset:
-            raise Mistake(
+            raise FamilyError(
                 f"{self._name}: the environment's reset overwrites {', '.join(lost)}, which apply had set; set "
                 "apply_after_reset = True, or let apply set what reset reads"
             )
@@ -148,11 +159,13 @@ class GymnasiumVectorFamily(AdaptedFamily):
         """What one lane looks like, found by building an environment of one and taking a step.
 
         Raises:
-            Mistake: what is built is no such environment, or does not fit.
+            FamilyError: what is built is no such environment, or does not fit.
         """
         env = self.build(1)
         if not isinstance(env, VectorEnv):
-            raise Mistake(f"{self._name}: build() gives {type(env).__name__}, not a gymnasium.vector.VectorEnv")
+            raise FamilyError(
+                f"{self._name}: build() gives {type(env).__name__}, not a gymnasium.vector.VectorEnv"
+            )
         try:
             autoreset_mode(env)
             inner = env.unwrapped
@@ -169,4 +182,4 @@ class GymnasiumVectorFamily(AdaptedFamily):
 
     def lend_lanes(self) -> Lanes:
         """Idle lanes, or new ones."""
-        return self.idle_lanes.pop() if self.idle_lanes else Together(self)
+        return self.idle_lanes.pop() if self.idle_lanes else VectorEnvLanes(self)

@@ -27,7 +27,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from metarl.core.errors import Mistake
+from metarl.core.errors import FamilyError
 from metarl.core.rng import Rng
 from metarl.core.types import Spec, Step, Tasks
 
@@ -44,7 +44,9 @@ class Physics:
 
     qpos: Array  # [N, M, nq] generalised positions
     qvel: Array  # [N, M, nv] generalised velocities
-    sensors: Mapping[str, Array]  # [N, M, width] at the start of the last physics step, as after ``mj_step``
+    sensors: Mapping[
+        str, Array
+    ]  # [N, M, width] at the start of the last physics step, as after ``mj_step``
 
 
 class Simulated(Protocol):
@@ -77,31 +79,35 @@ def load_model(path: str | Path, change: Callable[[Any], None] | None = None) ->
     """The compiled model of an XML file, after `change` has edited its ``mujoco.MjSpec``.
 
     Raises:
-        Mistake: no such file, or MuJoCo refuses it.
+        FamilyError: no such file, or MuJoCo refuses it.
     """
     if not Path(path).is_file():
-        raise Mistake(f"there is no MuJoCo model {path}")
-    mujoco.set_mju_user_warning(lambda message: None)  # or they are printed, and written to a log in the working folder
+        raise FamilyError(f"there is no MuJoCo model {path}")
+    mujoco.set_mju_user_warning(
+        lambda message: None
+    )  # or they are printed, and written to a log in the working folder
     try:
         spec = mujoco.MjSpec.from_file(str(path))
         if change is not None:
             change(spec)
-        with warnings.catch_warnings():  # Gymnasium's models are older than the words that MuJoCo would like there
+        with (
+            warnings.catch_warnings()
+        ):  # Gymnasium's models are older than the words that MuJoCo would like there
             warnings.filterwarnings("ignore", message=".*deprecated")
             return spec.compile()
     except ValueError as error:
-        raise Mistake(f"MuJoCo refuses {path}: {' '.join(str(error).split())}") from error
+        raise FamilyError(f"MuJoCo refuses {path}: {' '.join(str(error).split())}") from error
 
 
 def add_contact_forces(spec: Any) -> None:
     """Give every body two sensors, from which `contact_forces` finds what acts on it from outside.
 
     Raises:
-        Mistake: a MuJoCo without contact sensors.
+        FamilyError: a MuJoCo without contact sensors.
     """
     kind = getattr(mujoco.mjtSensor, "mjSENS_CONTACT", None)
     if kind is None:
-        raise Mistake(
+        raise FamilyError(
             f"contact forces need contact sensors, which MuJoCo {mujoco.__version__} lacks: upgrade to 3.3.5, or do without"
         )
     force_torque_position, net_force = 2 + 4 + 16, 3
@@ -130,7 +136,9 @@ def _bodies(spec: Any) -> list[Any]:
 
 def contact_forces(now: Physics) -> Array:
     """[N, M, bodies, 6]: MuJoCo's ``cfrc_ext`` of every body but the world: torque about the centre of mass, force."""
-    net = np.stack([value for name, value in now.sensors.items() if name.startswith("contact:")], axis=-2)
+    net = np.stack(
+        [value for name, value in now.sensors.items() if name.startswith("contact:")], axis=-2
+    )
     force, torque, position = net[..., :3], net[..., 3:6], net[..., 6:]
     arm = position - now.sensors["com"][..., None, :]
     return -np.concatenate([torque + np.cross(arm, force), force], axis=-1)
@@ -195,7 +203,7 @@ class MujocoEnv:
         """[height, width, 3]: one lane as its camera sees it.
 
         Raises:
-            Mistake: there is nothing to draw with.
+            FamilyError: there is nothing to draw with.
         """
         place = row * self._lanes + lane
         model, data = self._models[place], mujoco.MjData(self._models[place])
@@ -216,7 +224,10 @@ class MujocoEnv:
         own = [model if change is None else change(model, row) for row in rows_params]
         self._models = [each for each in own for _ in range(self._lanes)]
         self._state, self._states = np.zeros((rows, width)), np.zeros((rows, skip, width))
-        self._sensed, self._sensors = np.zeros((rows, model.nsensordata)), np.zeros((rows, skip, model.nsensordata))
+        self._sensed, self._sensors = (
+            np.zeros((rows, model.nsensordata)),
+            np.zeros((rows, skip, model.nsensordata)),
+        )
         self._control = np.zeros((rows, skip, model.nu))
         self._now = self._view(self._state, self._sensed)
         self._after = self._view(self._states[:, -1], self._sensors[:, -1])
@@ -226,10 +237,16 @@ class MujocoEnv:
         model, shape = self._shared, (len(self._tasks), self._lanes)
         state, sensed = _unflatten(state, shape), _unflatten(sensed, shape)
         sensors = {
-            model.sensor(i).name: sensed[..., (first := int(model.sensor_adr[i])) : first + int(model.sensor_dim[i])]
+            model.sensor(i).name: sensed[
+                ..., (first := int(model.sensor_adr[i])) : first + int(model.sensor_dim[i])
+            ]
             for i in range(model.nsensor)
         }
-        return Physics(state[..., 1 : 1 + model.nq], state[..., 1 + model.nq : 1 + model.nq + model.nv], sensors)
+        return Physics(
+            state[..., 1 : 1 + model.nq],
+            state[..., 1 + model.nq : 1 + model.nq + model.nv],
+            sensors,
+        )
 
     def _simulate(self) -> None:
         """Fill `_states` and `_sensors` [N·M, frame_skip, …] from `_state` and `_control`."""
@@ -249,11 +266,18 @@ class MujocoEnv:
     def _diverged(self) -> NDArray[np.bool_]:
         """[N, M]: where MuJoCo gave up, which sets its clock back; these lanes stay where they were."""
         elapsed = self._states[:, -1, 0] - self._state[:, 0]
-        failed: NDArray[np.bool_] = elapsed < (self._family.frame_skip - 0.5) * self._shared.opt.timestep
+        failed: NDArray[np.bool_] = (
+            elapsed < (self._family.frame_skip - 0.5) * self._shared.opt.timestep
+        )
         if failed.any():
             self._states[failed, -1] = self._state[failed]
-            tasks = sorted({int(self._tasks.index[place // self._lanes]) for place in np.flatnonzero(failed)})
-            warnings.warn(f"{self._family.spec.name}: physics diverged in tasks {tasks}; episodes ended", stacklevel=3)
+            tasks = sorted(
+                {int(self._tasks.index[place // self._lanes]) for place in np.flatnonzero(failed)}
+            )
+            warnings.warn(
+                f"{self._family.spec.name}: physics diverged in tasks {tasks}; episodes ended",
+                stacklevel=3,
+            )
         return failed.reshape(self._age.shape)
 
     def _restart(self, done: NDArray[np.bool_]) -> None:
@@ -263,7 +287,9 @@ class MujocoEnv:
         if start is None:
             fresh[:, 1 : 1 + self._shared.nq] = self._shared.qpos0
         else:
-            position = np.concatenate([np.asarray(part) for part in start(self._noise, self._time)], axis=-1)
+            position = np.concatenate(
+                [np.asarray(part) for part in start(self._noise, self._time)], axis=-1
+            )
             fresh[:, 1 : 1 + position.shape[-1]] = position[done]
         self._state[chosen] = fresh
         self._age[done] = 0
@@ -280,7 +306,17 @@ class MujocoEnv:
 
     def __getstate__(self) -> dict[str, Any]:
         """All but the simulator's own objects, which are made anew."""
-        kept = ("_family", "_lanes", "_tasks", "_params", "_noise", "_time", "_age", "_state", "_sensed")
+        kept = (
+            "_family",
+            "_lanes",
+            "_tasks",
+            "_params",
+            "_noise",
+            "_time",
+            "_age",
+            "_state",
+            "_sensed",
+        )
         return {name: value for name, value in vars(self).items() if name in kept}
 
     def __setstate__(self, kept: dict[str, Any]) -> None:
@@ -309,7 +345,7 @@ class _Painter:
     """Draws models of one size, off the screen."""
 
     def __init__(self, model: mujoco.MjModel) -> None:
-        """Raises a Mistake where no OpenGL library is found."""
+        """Raises a FamilyError where no OpenGL library is found."""
         chosen = os.environ.get("MUJOCO_GL") or ("glfw" if os.environ.get("DISPLAY") else "egl")
         height, width = _PICTURE
         try:
@@ -317,7 +353,7 @@ class _Painter:
             self._gl.make_current()
             self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
         except Exception as error:  # missing libraries show as errors of many kinds, by back end
-            raise Mistake(
+            raise FamilyError(
                 f"MuJoCo cannot draw with MUJOCO_GL={chosen} ({' '.join(str(error).split())}): install an OpenGL "
                 "library (on Debian: apt install --no-install-recommends libegl1 libgl1), or choose another MUJOCO_GL"
             ) from error
@@ -329,7 +365,9 @@ class _Painter:
         self._gl.make_current()
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
         every = mujoco.mjtCatBit.mjCAT_ALL.value
-        mujoco.mjv_updateScene(model, data, mujoco.MjvOption(), None, _camera(model), every, self._scene)
+        mujoco.mjv_updateScene(
+            model, data, mujoco.MjvOption(), None, _camera(model), every, self._scene
+        )
         picture, frame = np.empty((height, width, 3), np.uint8), mujoco.MjrRect(0, 0, width, height)
         mujoco.mjr_render(frame, self._scene, self._context)
         mujoco.mjr_readPixels(picture, None, frame, self._context)
@@ -342,6 +380,9 @@ def _camera(model: mujoco.MjModel) -> mujoco.MjvCamera:
     if model.ncam:
         camera.type, camera.fixedcamid = mujoco.mjtCamera.mjCAMERA_FIXED, 0
     else:
-        camera.type, camera.trackbodyid = mujoco.mjtCamera.mjCAMERA_TRACKING, min(1, model.nbody - 1)
+        camera.type, camera.trackbodyid = (
+            mujoco.mjtCamera.mjCAMERA_TRACKING,
+            min(1, model.nbody - 1),
+        )
         camera.distance, camera.elevation = 2.0 * model.stat.extent, -20.0
     return camera

@@ -16,7 +16,9 @@ from metarl.core.types import Tasks
 Indices = int | Iterable[int] | None
 
 
-def to_vec_env(family: Family, tasks: Tasks, *, lanes: int = 1, task_input: TaskInput = "none") -> FamilyVecEnv:
+def to_vec_env(
+    family: Family, tasks: Tasks, *, lanes: int = 1, task_input: TaskInput = "none"
+) -> FamilyVecEnv:
     """An environment for each of `tasks` and each lane, for Stable-Baselines3's algorithms::
 
         tasks = family.tasks("train", 8, metarl.Rng(0))
@@ -51,7 +53,11 @@ class FamilyVecEnv(VecEnv):
         infos: list[dict[str, Any]] = []
         for lane in range(self.num_envs):
             source = final if done[lane] else told
-            info = {name: source[name][lane].item() for name in ("is_success", "training_reward") if name in source}
+            info = {
+                name: source[name][lane].item()
+                for name in ("is_success", "training_reward")
+                if name in source
+            }
             info["TimeLimit.truncated"] = bool(truncated[lane])
             if done[lane]:
                 info["terminal_observation"] = told["final_obs"][lane]

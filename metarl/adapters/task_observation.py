@@ -11,7 +11,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from torch import Tensor
 
-from metarl.core.errors import Mistake, nearest
+from metarl.core.errors import FamilyError, suggest
 from metarl.core.family import Family
 from metarl.core.types import Tasks, one_hot
 
@@ -21,21 +21,25 @@ TaskInput = Literal["none", "row", "onehot", "goal"]
 """What observations tell of the task: nothing, its row, a one-hot of its place among the tasks, or its goal."""
 
 
-class Shown:
+class TaskObservation:
     """The tasks of a family, as observations tell of them."""
 
     def __init__(self, family: Family, tasks: Tasks, task_input: TaskInput) -> None:
         spec = family.spec
         if task_input not in get_args(TaskInput):
-            raise Mistake(f"task_input {task_input!r}: {nearest(task_input, get_args(TaskInput))}")
-        spec.shown_width(task_input)  # a goal that there is not is its Mistake
+            raise FamilyError(
+                f"task_input {task_input!r}: {suggest(task_input, get_args(TaskInput))}"
+            )
+        spec.shown_width(task_input)  # a goal that there is not is its FamilyError
         self.family, self.tasks = family, tasks
         self.action_space: spaces.Space[Any] = (
             spaces.Discrete(spec.action_width)
             if spec.discrete
             else spaces.Box(-1.0, 1.0, (spec.action_width,), np.float32)
         )
-        self._goal = spec.part(spec.achieved_goal) if task_input == "goal" and spec.achieved_goal else None
+        self._goal = (
+            spec.part(spec.achieved_goal) if task_input == "goal" and spec.achieved_goal else None
+        )
         self._row = {
             "none": tasks.params[:, :0],
             "row": tasks.params,
@@ -47,7 +51,9 @@ class Shown:
             _anything(spec.obs_width + shown)
             if self._goal is None
             else spaces.Dict(
-                observation=_anything(spec.obs_width), achieved_goal=_anything(shown), desired_goal=_anything(shown)
+                observation=_anything(spec.obs_width),
+                achieved_goal=_anything(shown),
+                desired_goal=_anything(shown),
             )
         )
 
@@ -55,13 +61,15 @@ class Shown:
         """[N] places in the tasks.
 
         Raises:
-            Mistake: there are not so many, not `count` of them, or one stands there twice.
+            FamilyError: there are not so many, not `count` of them, or one stands there twice.
         """
         chosen = torch.as_tensor(np.atleast_1d(np.asarray(task, np.int64)))
         if chosen.min() < 0 or chosen.max() >= len(self.tasks):
-            raise Mistake(f"task {task}: there are the tasks 0 to {len(self.tasks) - 1}; draw more with tasks=…")
+            raise FamilyError(
+                f"task {task}: there are the tasks 0 to {len(self.tasks) - 1}; draw more with tasks=…"
+            )
         if count not in (None, len(chosen)) or len(chosen.unique()) < len(chosen):
-            raise Mistake(
+            raise FamilyError(
                 f"task {task}: give {count or 'some'} different tasks; lanes are environments of the same task"
             )
         return chosen
@@ -87,10 +95,15 @@ class Shown:
         """
         reward = getattr(self.family, "goal_reward", None)
         if reward is None or self._goal is None:
-            raise AttributeError("compute_reward: needs task_input goal and a family with goal_reward")
+            raise AttributeError(
+                "compute_reward: needs task_input goal and a family with goal_reward"
+            )
 
         def compute_reward(achieved_goal: Array, desired_goal: Array, info: Any) -> Any:
-            goals = (torch.as_tensor(np.asarray(goal, np.float32)) for goal in (achieved_goal, desired_goal))
+            goals = (
+                torch.as_tensor(np.asarray(goal, np.float32))
+                for goal in (achieved_goal, desired_goal)
+            )
             paid = reward(*goals).numpy()
             return paid if paid.ndim else float(paid)
 

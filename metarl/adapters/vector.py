@@ -11,9 +11,9 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
-from metarl.adapters.task_observation import Array, Reward, Shown, TaskInput, flat
+from metarl.adapters.task_observation import Array, Reward, TaskInput, TaskObservation, flat
 from metarl.config.registry import find
-from metarl.core.errors import Mistake, nearest
+from metarl.core.errors import FamilyError, suggest
 from metarl.core.family import Family
 from metarl.core.rng import Rng
 from metarl.core.types import Step, Tasks
@@ -43,15 +43,22 @@ class FamilyEnv(gymnasium.Env[Any, Any]):
         task_input: TaskInput = "none",
         render_mode: str | None = None,
     ) -> None:
-        self._shown = Shown(family, tasks, task_input)
+        self._shown = TaskObservation(family, tasks, task_input)
         self._env: Any = family.make(1)  # it may offer a frame
         self._chosen = self._shown.choose(task, 1)
-        self._next: Tensor | None = None  # first observation of the next episode, where one has ended
-        self.observation_space, self.action_space = self._shown.observation_space, self._shown.action_space
+        self._next: Tensor | None = (
+            None  # first observation of the next episode, where one has ended
+        )
+        self.observation_space, self.action_space = (
+            self._shown.observation_space,
+            self._shown.action_space,
+        )
         self.metadata = _rendering(self._env, render_mode)
         self.render_mode = render_mode
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
         task = (options or {}).get("task")
         if task is not None:
@@ -99,7 +106,7 @@ class FamilyVectorEnv(VectorEnv[Any, Any, Array]):
         render_mode: str | None = None,
     ) -> None:
         """`task`: places in `tasks`; None: all of them."""
-        self._shown = Shown(family, tasks, task_input)
+        self._shown = TaskObservation(family, tasks, task_input)
         self._env: Any = family.make(lanes)
         self._chosen = self._shown.choose(range(len(tasks)) if task is None else task)
         self._shape = (len(self._chosen), lanes)
@@ -108,14 +115,21 @@ class FamilyVectorEnv(VectorEnv[Any, Any, Array]):
         self.single_action_space = self._shown.action_space
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
-        self.metadata = {"autoreset_mode": AutoresetMode.SAME_STEP, **_rendering(self._env, render_mode)}
+        self.metadata = {
+            "autoreset_mode": AutoresetMode.SAME_STEP,
+            **_rendering(self._env, render_mode),
+        }
         self.render_mode = render_mode
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
         options = options or {}
         if "reset_mask" in options:
-            raise Mistake("reset_mask: lanes that end their episode start another by themselves; reset all or none")
+            raise FamilyError(
+                "reset_mask: lanes that end their episode start another by themselves; reset all or none"
+            )
         if "task" in options:
             self._chosen = self._shown.choose(options["task"], self._shape[0])
         obs = self._env.reset(self._shown.tasks[self._chosen], _chance(self.np_random))
@@ -123,7 +137,9 @@ class FamilyVectorEnv(VectorEnv[Any, Any, Array]):
 
     def step(self, actions: Any) -> tuple[Any, Array, Array, Array, dict[str, Any]]:
         step = self._env.step(self._shown.action(np.asarray(actions), self._shape))
-        reward, terminated, truncated = (flat(x) for x in (step.reward, step.terminated, step.truncated))
+        reward, terminated, truncated = (
+            flat(x) for x in (step.reward, step.terminated, step.truncated)
+        )
         done, told = terminated | truncated, _infos(step)
         infos = _masked(told, ~done)
         if done.any():
@@ -152,7 +168,9 @@ class FamilyVectorEnv(VectorEnv[Any, Any, Array]):
 # By name
 
 
-def make_env(family: str, *, task: int = 0, render_mode: str | None = None, **choices: Any) -> FamilyEnv:
+def make_env(
+    family: str, *, task: int = 0, render_mode: str | None = None, **choices: Any
+) -> FamilyEnv:
     """Task number `task` of a split of the family called `family`; `choices` as in `draw`, or options of the family."""
     made, tasks, task_input = draw(family, task + 1, **choices)
     return FamilyEnv(made, tasks, task=task, task_input=task_input, render_mode=render_mode)
@@ -170,15 +188,19 @@ def make_vector_env(
     """The first ``num_envs / lanes`` tasks of a split with `lanes` environments each, or all environments on one `task`.
 
     Raises:
-        Mistake: `num_envs` is no multiple of `lanes`.
+        FamilyError: `num_envs` is no multiple of `lanes`.
     """
     if num_envs % lanes:
-        raise Mistake(f"num_envs {num_envs} is no multiple of lanes {lanes}, the environments of each task")
+        raise FamilyError(
+            f"num_envs {num_envs} is no multiple of lanes {lanes}, the environments of each task"
+        )
     rows = num_envs // lanes
     made, tasks, task_input = draw(family, rows if task is None else task + 1, **choices)
     chosen = range(rows) if task is None else task
     width = lanes if task is None else num_envs
-    return FamilyVectorEnv(made, tasks, task=chosen, lanes=width, task_input=task_input, render_mode=render_mode)
+    return FamilyVectorEnv(
+        made, tasks, task=chosen, lanes=width, task_input=task_input, render_mode=render_mode
+    )
 
 
 def draw(
@@ -196,13 +218,19 @@ def draw(
     They are the tasks that `metarl evaluate` draws from this seed.
 
     Raises:
-        Mistake: unknown family, options or split.
+        FamilyError: unknown family, options or split.
     """
     found = find("family", family)
     made = found.build(found.configure(options))
     if split not in made.spec.splits:
-        raise Mistake(f"{made.spec.name} has no split {split!r}: {nearest(split, made.spec.splits)}")
-    return made, made.tasks(split, max(least, tasks), Rng(task_seed).child("evaluate", "tasks")), task_input
+        raise FamilyError(
+            f"{made.spec.name} has no split {split!r}: {suggest(split, made.spec.splits)}"
+        )
+    return (
+        made,
+        made.tasks(split, max(least, tasks), Rng(task_seed).child("evaluate", "tasks")),
+        task_input,
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -231,16 +259,18 @@ def _masked(told: dict[str, Array], lanes: Array) -> dict[str, Any]:
     """Gymnasium's form of infos: what is told of some lanes, and a mask that says of which."""
     if not lanes.any():
         return {}
-    return {name: array * lanes for name, array in told.items()} | {f"_{name}": lanes.copy() for name in told}
+    return {name: array * lanes for name, array in told.items()} | {
+        f"_{name}": lanes.copy() for name in told
+    }
 
 
 def _rendering(env: Any, wanted: str | None) -> dict[str, Any]:
     """What an environment's metadata say of pictures.
 
     Raises:
-        Mistake: it has not what is wanted.
+        FamilyError: it has not what is wanted.
     """
     modes = ["rgb_array"] if hasattr(env, "frame") else []
     if wanted not in (None, *modes):
-        raise Mistake(f"render_mode {wanted!r}: {nearest(str(wanted), modes)}")
+        raise FamilyError(f"render_mode {wanted!r}: {suggest(str(wanted), modes)}")
     return {"render_modes": modes, "render_fps": 30}

@@ -20,8 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metarl.algorithms.losses import clipped_gain
-from metarl.algorithms.second_order import Near, Slope, near
+from metarl.algorithms.losses import clipped_surrogate
+from metarl.algorithms.second_order import Linearization, LossDerivatives, linearize
 from metarl.core.types import Inputs, Params, replace, tree, tree_map
 from metarl.nn.distributions import Distribution, from_heads
 from metarl.options.option_policy import AnyPolicy
@@ -35,7 +35,9 @@ class Episodes:
     """What a policy-gradient step needs of N tasks' episodes, one a lane."""
 
     inputs: Inputs  # [T, N, M, …]
-    action: Any  # [T, N, M] or [T, N, M, A]; a pair of option and action where the policy draws both
+    action: (
+        Any  # [T, N, M] or [T, N, M, A]; a pair of option and action where the policy draws both
+    )
     log_prob: Tensor  # [T, N, M] of the policy that lived through them
     advantage: Tensor  # [T, N, M]
     valid: Tensor  # [T, N, M] bool
@@ -66,14 +68,18 @@ def likelihood_ratio(episodes: Episodes, actions: Distribution) -> Tensor:
     return -episodes.mean(_ratio(episodes, actions) * episodes.advantage)
 
 
-def clipped_ratio(episodes: Episodes, actions: Distribution, clip: float) -> Tensor:
+def clipped_ratio(episodes: Episodes, actions: Distribution, clip_range: float) -> Tensor:
     """−mean min(ρ A, clip(ρ, 1 − ε, 1 + ε) A), PPO's."""
-    return -episodes.mean(clipped_gain(_ratio(episodes, actions), episodes.advantage, clip))
+    return -episodes.mean(
+        clipped_surrogate(_ratio(episodes, actions), episodes.advantage, clip_range)
+    )
 
 
 def _ratio(episodes: Episodes, actions: Distribution) -> Tensor:
     """[T, N, M]: 1 where nothing was lived through."""
-    return torch.where(episodes.valid, actions.log_prob(episodes.action) - episodes.log_prob, 0.0).exp()
+    return torch.where(
+        episodes.valid, actions.log_prob(episodes.action) - episodes.log_prob, 0.0
+    ).exp()
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -81,12 +87,12 @@ def _ratio(episodes: Episodes, actions: Distribution) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Step:
+class InnerStep:
     """One step: the episodes that it is taken on, the policy before it on them, and the loss that it descends."""
 
     episodes: Episodes
-    policy: Near
-    loss: Slope
+    policy: Linearization
+    loss: LossDerivatives
     factor: Tensor  # [N] of the step sizes
     rate: Params  # [N, …] factor · α
 
@@ -100,14 +106,18 @@ class Chain:
     step_size: Params  # α [...] of every parameter
     params: Params  # [N, …] after the last step
     first_order: bool = False  # whether gradients are differentiated as if they were constants
-    steps: tuple[Step, ...] = ()
+    steps: tuple[InnerStep, ...] = ()
 
     def step(self, episodes: Episodes, factor: Tensor) -> Chain:
         """The chain with one more step, on `episodes`, α times `factor` [N] wide."""
-        policy = near(self.policy, self.params, episodes.inputs)
-        loss = policy.slope(lambda heads: self.inner_loss(episodes, from_heads(heads)))
-        step = Step(
-            episodes, policy, loss, factor, {name: _outer(factor, size) for name, size in self.step_size.items()}
+        policy = linearize(self.policy, self.params, episodes.inputs)
+        loss = policy.differentiate(lambda heads: self.inner_loss(episodes, from_heads(heads)))
+        step = InnerStep(
+            episodes,
+            policy,
+            loss,
+            factor,
+            {name: _outer(factor, size) for name, size in self.step_size.items()},
         )
         params = tree_map(torch.sub, self.params, tree_map(torch.mul, step.rate, loss.gradient))
         return replace(self, params=params, steps=(*self.steps, step))
@@ -115,25 +125,31 @@ class Chain:
     def again(self, theta: Params) -> Chain:
         """The same steps from other meta-parameters."""
         params = {name: theta[name].expand_as(value) for name, value in self.params.items()}
-        step_size = {name: theta.get(STEP_SIZE + name, size) for name, size in self.step_size.items()}
+        step_size = {
+            name: theta.get(STEP_SIZE + name, size) for name, size in self.step_size.items()
+        }
         chain = replace(self, params=params, step_size=step_size, steps=())
         for step in self.steps:
             chain = chain.step(step.episodes, step.factor)
         return chain
 
-    def push(self, tangent: Params) -> Params:
+    def jvp(self, tangent: Params) -> Params:
         """[N, …]: how every task's parameters move when θ moves along `tangent` [...], step sizes among it or not."""
         moved = {name: tangent[name].expand_as(value) for name, value in self.params.items()}
         for step in self.steps:
             if not self.first_order:
-                moved = tree_map(torch.sub, moved, tree_map(torch.mul, step.rate, step.loss.turn(moved)))
+                moved = tree_map(
+                    torch.sub, moved, tree_map(torch.mul, step.rate, step.loss.hvp(moved))
+                )
             for name in moved:
                 if STEP_SIZE + name in tangent:
-                    change = _outer(step.factor, tangent[STEP_SIZE + name]) * step.loss.gradient[name]
+                    change = (
+                        _outer(step.factor, tangent[STEP_SIZE + name]) * step.loss.gradient[name]
+                    )
                     moved = moved | {name: moved[name] - change}
         return moved
 
-    def pull(self, cotangent: Params, along: Sequence[Params] = ()) -> Params:
+    def vjp(self, cotangent: Params, along: Sequence[Params] = ()) -> Params:
         """The gradient, with respect to θ and α, of a function of what the chain leads to, summed over tasks.
 
         Args:
@@ -143,12 +159,16 @@ class Chain:
         w, sizes = cotangent, tree_map(torch.zeros_like, self.step_size)
         for step, heads in reversed(list(zip_longest(self.steps, along))):
             products = tree_map(torch.mul, w, step.loss.gradient)
-            sizes = tree_map(lambda size, p, f=step.factor: size - torch.tensordot(f, p, dims=1), sizes, products)
+            sizes = tree_map(
+                lambda size, p, f=step.factor: size - torch.tensordot(f, p, dims=1), sizes, products
+            )
             if not self.first_order:
-                w = tree_map(torch.sub, w, step.loss.turn(tree_map(torch.mul, step.rate, w)))
+                w = tree_map(torch.sub, w, step.loss.hvp(tree_map(torch.mul, step.rate, w)))
             if heads is not None:
-                w = tree_map(torch.add, w, step.policy.pull(heads))
-        return {name: value.sum(0) for name, value in w.items()} | {STEP_SIZE + n: size for n, size in sizes.items()}
+                w = tree_map(torch.add, w, step.policy.vjp(heads))
+        return {name: value.sum(0) for name, value in w.items()} | {
+            STEP_SIZE + n: size for n, size in sizes.items()
+        }
 
 
 def _outer(factor: Tensor, size: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from metarl.nn.distributions import Categorical, Distribution, Squashed
+from metarl.nn.distributions import Categorical, Distribution, SquashedGaussian
 from metarl.nn.policy import Decision
 
 
@@ -15,15 +15,15 @@ def masked_mean(x: Tensor, valid: Tensor, axes: tuple[int, ...] = ()) -> Tensor:
     return (x * valid).sum(axes, keepdim=bool(axes)) / valid.sum(axes, keepdim=bool(axes))
 
 
-def standardised(x: Tensor, valid: Tensor, axes: tuple[int, ...] = ()) -> Tensor:
+def standardize(x: Tensor, valid: Tensor, axes: tuple[int, ...] = ()) -> Tensor:
     """x [...] with mean 0 and standard deviation 1 over the valid steps, along all `axes` or these."""
     mean = masked_mean(x, valid, axes)
     return (x - mean) / (masked_mean((x - mean).square(), valid, axes).sqrt() + 1e-8)
 
 
-def clipped_gain(ratio: Tensor, advantage: Tensor, clip: float) -> Tensor:
+def clipped_surrogate(ratio: Tensor, advantage: Tensor, clip_range: float) -> Tensor:
     """[...]: min(ρ A, clip(ρ, 1 − ε, 1 + ε) A) (Schulman et al. 2017, arXiv:1707.06347, equation 7)."""
-    return (ratio * advantage).minimum(ratio.clamp(1 - clip, 1 + clip) * advantage)
+    return (ratio * advantage).minimum(ratio.clamp(1 - clip_range, 1 + clip_range) * advantage)
 
 
 def ppo_loss(
@@ -34,9 +34,9 @@ def ppo_loss(
     value_target: Tensor,
     valid: Tensor,
     *,
-    clip: float,
-    value_weight: float,
-    entropy_weight: float,
+    clip_range: float,
+    value_coef: float,
+    entropy_coef: float,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Proximal policy optimisation (Schulman et al. 2017, arXiv:1707.06347, equations 7 and 9).
 
@@ -52,22 +52,27 @@ def ppo_loss(
     """
     log_ratio = decision.actions.log_prob(action) - old_log_prob
     ratio = log_ratio.exp()
-    policy_loss = -masked_mean(clipped_gain(ratio, advantage, clip), valid)
+    policy_loss = -masked_mean(clipped_surrogate(ratio, advantage, clip_range), valid)
     value_loss = 0.5 * masked_mean((decision.value - value_target).square(), valid)
     entropy = masked_mean(decision.actions.entropy(), valid)
     metrics = {
         "policy_loss": policy_loss,
         "value_loss": value_loss,
         "entropy": entropy,
-        "kl": masked_mean(ratio - 1 - log_ratio, valid),  # Schulman's low-variance estimate of KL(old, new)
-        "clipped": masked_mean(((ratio - 1).abs() > clip).float(), valid),
+        "kl": masked_mean(
+            ratio - 1 - log_ratio, valid
+        ),  # Schulman's low-variance estimate of KL(old, new)
+        "clipped": masked_mean(((ratio - 1).abs() > clip_range).float(), valid),
     }
-    loss = policy_loss + value_weight * value_loss - entropy_weight * entropy
+    loss = policy_loss + value_coef * value_loss - entropy_coef * entropy
     return loss, {name: value.detach() for name, value in metrics.items()}
 
 
 def soft_value(
-    actions: Distribution, worth: Callable[[Tensor | None], Tensor], temperature: Tensor, normal: Tensor | None
+    actions: Distribution,
+    q_values: Callable[[Tensor | None], Tensor],
+    temperature: Tensor,
+    normal: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """What a state is worth to a policy that also likes to stay random: V = E_a[Q(s, a) − α log π(a|s)].
 
@@ -76,7 +81,7 @@ def soft_value(
 
     Args:
         actions: the policy's at the states [...].
-        worth: Q of an action [..., A] → [...]; for discrete actions it is asked without one → [..., A], one for each.
+        q_values: Q of an action [..., A] → [...]; for discrete actions it is asked without one → [..., A], one for each.
         temperature: α [].
         normal: [..., A] standard normal numbers that a continuous action is made of.
 
@@ -85,8 +90,10 @@ def soft_value(
     """
     if isinstance(actions, Categorical):
         entropy = actions.entropy()
-        return (actions.logits.softmax(-1) * worth(None)).sum(-1) + temperature * entropy, entropy
-    assert isinstance(actions, Squashed)
+        return (actions.logits.softmax(-1) * q_values(None)).sum(
+            -1
+        ) + temperature * entropy, entropy
+    assert isinstance(actions, SquashedGaussian)
     assert normal is not None
     action, log_prob = actions.draw(normal)
-    return worth(action) - temperature * log_prob, -log_prob
+    return q_values(action) - temperature * log_prob, -log_prob

@@ -9,23 +9,23 @@ _RIDGES = 30
 """How many ridges are tried: the last is beyond every finite feature."""
 
 
-def discounted_returns(reward: Tensor, cut: Tensor, discount: float) -> Tensor:
+def discounted_returns(reward: Tensor, cut: Tensor, gamma: float) -> Tensor:
     """G_t = r_t + γ G_{t+1}, with G_{t+1} = 0 where `cut` holds.
 
     Args:
         reward: [T, ...].
         cut: [T, ...] bool: nothing that follows step t belongs to the same sequence.
-        discount: γ.
+        gamma: γ.
 
     Returns:
         [T, ...].
     """
     zero = torch.zeros_like(reward)
-    return gae(reward, zero, zero, cut, discount, trace=1.0)
+    return gae(reward, zero, zero, cut, gamma, gae_lambda=1.0)
 
 
 def gae(
-    reward: Tensor, value: Tensor, next_value: Tensor, cut: Tensor, discount: float, trace: float
+    reward: Tensor, value: Tensor, next_value: Tensor, cut: Tensor, gamma: float, gae_lambda: float
 ) -> Tensor:  # fmt: skip
     """Generalised advantage estimation (Schulman et al. 2016, arXiv:1506.02438, equation 16).
 
@@ -35,14 +35,14 @@ def gae(
         reward, value: [T, ...].
         next_value: [T, ...] V(s_{t+1}): zero where s_t ended for good, the bootstrap value where it was only cut off.
         cut: [T, ...] bool: credit does not flow back over the end of step t.
-        discount: γ.
-        trace: λ.
+        gamma: γ.
+        gae_lambda: λ.
 
     Returns:
         [T, ...].
     """
-    delta = reward + discount * next_value - value
-    keep = discount * trace * (~cut).to(delta.dtype)
+    delta = reward + gamma * next_value - value
+    keep = gamma * gae_lambda * (~cut).to(delta.dtype)
     advantage = torch.empty_like(delta)
     following = torch.zeros_like(delta[0])
     for t in range(len(delta) - 1, -1, -1):
@@ -50,7 +50,9 @@ def gae(
     return advantage
 
 
-def linear_baseline(obs: Tensor, time: Tensor, returns: Tensor, valid: Tensor, ridge: float = 1e-5) -> Tensor:
+def linear_baseline(
+    obs: Tensor, time: Tensor, returns: Tensor, valid: Tensor, ridge: float = 1e-5
+) -> Tensor:
     """The return to come, as a linear function of simple features of observation and time, of each task on its own.
 
     Least squares on [s, s², t/100, (t/100)², (t/100)³, 1] with s clipped to ±10, fitted to the steps that it is asked for
@@ -86,4 +88,6 @@ def _ridge_solution(gram: Tensor, moment: Tensor, ridge: float) -> Tensor:
         if not failed.any():
             return torch.cholesky_solve(moment, factor)
         added = torch.where(failed, 10 * added, added)
-    raise FloatingPointError("the baseline has no solution: an observation or a return is not finite")
+    raise FloatingPointError(
+        "the baseline has no solution: an observation or a return is not finite"
+    )

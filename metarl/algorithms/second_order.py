@@ -1,8 +1,8 @@
 """A policy near given parameters: how its heads, and losses on them, change with the parameters, exactly.
 
 Second-order methods ask three questions again and again at the same point: how the heads move with the parameters
-(`push`), how the parameters should move for the heads (`pull`), and how a loss's gradient turns (a Hessian's product
-with a vector). `near` answers them for N tasks at once, each with its own copy of the parameters: a perceptron by
+(`jvp`), how the parameters should move for the heads (`vjp`), and how a loss's gradient turns (a Hessian's product
+with a vector). `linearize` answers them for N tasks at once, each with its own copy of the parameters: a perceptron by
 hand, any other policy by automatic differentiation.
 
 Heads are what a distribution is made of: ``action`` [T, N, M, A], means or logits, and ``log_std`` [N, A].
@@ -26,23 +26,23 @@ Loss = Callable[[Params], Tensor]
 """Heads → loss of each task [N]."""
 
 
-class Near(Protocol):
+class Linearization(Protocol):
     """A policy at parameters [N, …] and inputs [T, N, M, …]."""
 
     heads: Params
     """Without a graph."""
 
-    def push(self, tangent: Params) -> Params:
+    def jvp(self, tangent: Params) -> Params:
         """How the heads move when the parameters move along `tangent` [N, …]."""
 
-    def pull(self, cotangent: Params) -> Params:
+    def vjp(self, cotangent: Params) -> Params:
         """[N, …]: the gradient, with respect to the parameters, of ⟨heads, cotangent⟩."""
 
-    def slope(self, loss: Loss) -> Slope:
+    def differentiate(self, loss: Loss) -> LossDerivatives:
         """A loss on the heads, with its derivatives."""
 
 
-class Slope(Protocol):
+class LossDerivatives(Protocol):
     """A loss near the point."""
 
     value: Tensor
@@ -50,15 +50,15 @@ class Slope(Protocol):
     gradient: Params
     """[N, …] of each task's loss with respect to its own parameters."""
 
-    def turn(self, tangent: Params) -> Params:
+    def hvp(self, tangent: Params) -> Params:
         """[N, …]: how the gradient turns when the parameters move along `tangent`, which is Hessian · tangent."""
 
 
-def near(policy: AnyPolicy, params: Params, inputs: Inputs) -> Near:
+def linearize(policy: AnyPolicy, params: Params, inputs: Inputs) -> Linearization:
     """The policy near `params`, one copy a task [N, …], on whole episodes `inputs` [T, N, M, …]."""
-    if isinstance(policy, Policy) and policy.perceptron is not None:
-        return Perceptron(policy, params, inputs.flat())
-    return Differentiated(policy, params, inputs)
+    if isinstance(policy, Policy) and policy.mlp_layers is not None:
+        return MLPLinearization(policy, params, inputs.flat())
+    return AutogradLinearization(policy, params, inputs)
 
 
 def leaves(heads: Params) -> Params:
@@ -91,48 +91,52 @@ def products(functions: Params, of: Params, cotangent: Params) -> Params:
 # Any policy
 
 
-class Differentiated:
+class AutogradLinearization:
     """By automatic differentiation, of twice differentiable policies."""
 
     def __init__(self, policy: AnyPolicy, params: Params, inputs: Inputs) -> None:
         self._params = leaves(params)
         rows, lanes = inputs.obs.shape[1:3]
-        start = tree_map(lambda x: x.to(inputs.obs.dtype), policy.start(rows, lanes, inputs.obs.device))
+        start = tree_map(
+            lambda x: x.to(inputs.obs.dtype), policy.start(rows, lanes, inputs.obs.device)
+        )
         with torch.enable_grad():
             self._heads = policy.unroll(self._params, inputs, start).heads
         self.heads = {name: value.detach() for name, value in self._heads.items()}
 
-    def push(self, tangent: Params) -> Params:
-        """The derivative, along the tangent, of `pull`, which is linear in its cotangent."""
-        return products(self._pulled, self._probe, tangent)
+    def jvp(self, tangent: Params) -> Params:
+        """The derivative, along the tangent, of `vjp`, which is linear in its cotangent."""
+        return products(self._vjp_graph, self._probe, tangent)
 
-    def pull(self, cotangent: Params) -> Params:
+    def vjp(self, cotangent: Params) -> Params:
         return products(self._heads, self._params, cotangent)
 
-    def slope(self, loss: Loss) -> Slope:
+    def differentiate(self, loss: Loss) -> LossDerivatives:
         with torch.enable_grad():
             value = loss(self._heads)
             gradient = gradients(value.sum(), self._params, again=True)
-        return _DifferentiatedSlope(value.detach(), gradient, self._params)
+        return _AutogradLossDerivatives(value.detach(), gradient, self._params)
 
     @cached_property
     def _probe(self) -> Params:
         return leaves({name: torch.zeros_like(value) for name, value in self.heads.items()})
 
     @cached_property
-    def _pulled(self) -> Params:
+    def _vjp_graph(self) -> Params:
         with torch.enable_grad():
-            total = torch.stack([(self._heads[name] * probe).sum() for name, probe in self._probe.items()]).sum()
+            total = torch.stack(
+                [(self._heads[name] * probe).sum() for name, probe in self._probe.items()]
+            ).sum()
             return gradients(total, self._params, again=True)
 
 
-class _DifferentiatedSlope:
+class _AutogradLossDerivatives:
     def __init__(self, value: Tensor, gradient: Params, params: Params) -> None:
         self.value = value
         self.gradient = {name: part.detach() for name, part in gradient.items()}
         self._graph, self._params = gradient, params
 
-    def turn(self, tangent: Params) -> Params:
+    def hvp(self, tangent: Params) -> Params:
         return products(self._graph, self._params, tangent)
 
 
@@ -140,7 +144,7 @@ class _DifferentiatedSlope:
 # Perceptrons
 
 
-class Perceptron:
+class MLPLinearization:
     """By hand: every activation and its derivative is kept, so that a product costs no more than its matrix products.
 
         z_l = W_l a_{l−1} + b_l,  a_l = φ(z_l),  a_0 = inputs,  heads = z_L
@@ -154,8 +158,8 @@ class Perceptron:
     """
 
     def __init__(self, policy: Policy, params: Params, inputs: Tensor) -> None:
-        assert policy.perceptron is not None
-        self._names = policy.perceptron
+        assert policy.mlp_layers is not None
+        self._names = policy.mlp_layers
         self._tanh = policy.activation == "tanh"
         self._params = params
         self._steps = inputs.shape[0]
@@ -166,15 +170,15 @@ class Perceptron:
             self._active.append(z.tanh_() if self._tanh else z.relu_())
         self.heads = self._as_heads(self._affine(self._active[-1], self._names[-1]), params)
 
-    def push(self, tangent: Params) -> Params:
-        moved = self._push(tangent)
+    def jvp(self, tangent: Params) -> Params:
+        moved = self._jvp(tangent)
         return self._as_heads(moved[-1], tangent)
 
-    def pull(self, cotangent: Params) -> Params:
-        return self._pull(cotangent, None)
+    def vjp(self, cotangent: Params) -> Params:
+        return self._vjp(cotangent, None)
 
-    def slope(self, loss: Loss) -> Slope:
-        return _PerceptronSlope(self, loss)
+    def differentiate(self, loss: Loss) -> LossDerivatives:
+        return _MLPLossDerivatives(self, loss)
 
     @cached_property
     def _slopes(self) -> list[Tensor]:
@@ -184,21 +188,25 @@ class Perceptron:
         return [(a > 0).to(a.dtype) for a in self._active[1:]]
 
     def _affine(self, x: Tensor, name: str) -> Tensor:
-        return torch.baddbmm(self._params[f"{name}.bias"].unsqueeze(1), x, self._params[f"{name}.weight"].mT)
+        return torch.baddbmm(
+            self._params[f"{name}.bias"].unsqueeze(1), x, self._params[f"{name}.weight"].mT
+        )
 
-    def _push(self, tangent: Params) -> list[Tensor]:
+    def _jvp(self, tangent: Params) -> list[Tensor]:
         """ȧ of every hidden layer, then ż of the last: [N, B, width] each."""
         moved: list[Tensor] = []
         for i, name in enumerate(self._names):
             weight, bias = tangent[f"{name}.weight"].mT, tangent[f"{name}.bias"].unsqueeze(1)
             hidden = i < len(self._slopes)
-            z = torch.baddbmm(bias, self._active[i], weight, out=self._room("moved", i) if hidden else None)
+            z = torch.baddbmm(
+                bias, self._active[i], weight, out=self._room("moved", i) if hidden else None
+            )
             if moved:
                 z.baddbmm_(moved[-1], self._params[f"{name}.weight"].mT)
             moved.append(z.mul_(self._slopes[i]) if hidden else z)
         return moved
 
-    def _pull(self, cotangent: Params, kept: _Kept | None) -> Params:
+    def _vjp(self, cotangent: Params, kept: _Kept | None) -> Params:
         """The gradient; with `kept`, what it was made of is stored there."""
         gradient: Params = {}
         delta = self._as_rows(cotangent["action"])
@@ -235,7 +243,9 @@ class Perceptron:
 
     def _as_params(self, gradient: Params, cotangent: Params) -> Params:
         """In the order of the parameters, so that trees of them match."""
-        named = gradient | ({"action.log_std": cotangent["log_std"]} if "log_std" in cotangent else {})
+        named = gradient | (
+            {"action.log_std": cotangent["log_std"]} if "log_std" in cotangent else {}
+        )
         return {name: named[name] for name in self._params}
 
 
@@ -247,15 +257,15 @@ class _Kept:
     curve: dict[int, Tensor] = field(default_factory=dict)  # [N, B, width of the hidden layer]
 
 
-class _PerceptronSlope:
-    def __init__(self, net: Perceptron, loss: Loss) -> None:
+class _MLPLossDerivatives:
+    def __init__(self, net: MLPLinearization, loss: Loss) -> None:
         self._net = net
         self._heads = leaves(net.heads)
         with torch.enable_grad():
             value = loss(self._heads)
             self._cotangent = gradients(value.sum(), self._heads, again=True)
         self.value = value.detach()
-        self.gradient = net.pull(self._fixed)
+        self.gradient = net.vjp(self._fixed)
 
     @property
     def _fixed(self) -> Params:
@@ -265,12 +275,12 @@ class _PerceptronSlope:
     def _kept(self) -> _Kept:
         """Only where the slope is turned: a line search does not."""
         kept = _Kept()
-        self._net._pull(self._fixed, kept)
+        self._net._vjp(self._fixed, kept)
         return kept
 
-    def turn(self, tangent: Params) -> Params:
+    def hvp(self, tangent: Params) -> Params:
         net, names, kept = self._net, self._net._names, self._kept
-        moved = net._push(tangent)
+        moved = net._jvp(tangent)
         turned = products(self._cotangent, self._heads, net._as_heads(moved[-1], tangent))
         gradient: Params = {}
         delta = net._as_rows(turned["action"])
@@ -278,8 +288,12 @@ class _PerceptronSlope:
             net._collect(gradient, names[i], delta, net._active[i])
             if i:
                 gradient[f"{names[i]}.weight"].baddbmm_(kept.delta[i].mT, moved[i - 1])
-                delta = torch.bmm(delta, net._params[f"{names[i]}.weight"], out=net._room("delta", i - 1))
-                delta.baddbmm_(kept.delta[i], tangent[f"{names[i]}.weight"]).mul_(net._slopes[i - 1])
+                delta = torch.bmm(
+                    delta, net._params[f"{names[i]}.weight"], out=net._room("delta", i - 1)
+                )
+                delta.baddbmm_(kept.delta[i], tangent[f"{names[i]}.weight"]).mul_(
+                    net._slopes[i - 1]
+                )
                 if net._tanh:
                     delta.addcmul_(kept.curve[i - 1], moved[i - 1])
         return net._as_params(gradient, turned)

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 
-def conjugate_gradient(product: Callable[[Tensor], Tensor], target: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
+def conjugate_gradient(
+    product: Callable[[Tensor], Tensor], target: Tensor, iterations: int
+) -> tuple[Tensor, Tensor]:
     """x with A x ≈ target, by at most `iterations` products with the symmetric, positive definite A [D, D].
 
     Hestenes & Stiefel 1952. Ends early where the residual is 10⁻⁵ of the target's norm.
@@ -64,11 +66,21 @@ def trust_region_step(
     x, image = conjugate_gradient(lambda v: product(v) + damping * v, gradient, iterations)
     curvature = x.dot(image)
     if not curvature > 0:
-        return start, {"accepted": 0.0, "improvement": 0.0, "kl": 0.0, "backtracks": 0.0}
+        return start, {"accepted": 0.0, "improvement": 0.0, "kl": 0.0, "line_search_steps": 0.0}
     step = -(2 * max_kl / curvature).sqrt() * x
-    for backtracks in range(tries):
-        there = start + shrink**backtracks * step
+    for line_search_steps in range(tries):
+        there = start + shrink**line_search_steps * step
         now, kl = evaluate(there)
         if math.isfinite(now) and now < loss and kl <= max_kl:
-            return there, {"accepted": 1.0, "improvement": loss - now, "kl": kl, "backtracks": float(backtracks)}
-    return start, {"accepted": 0.0, "improvement": 0.0, "kl": 0.0, "backtracks": float(tries)}
+            return there, {
+                "accepted": 1.0,
+                "improvement": loss - now,
+                "kl": kl,
+                "line_search_steps": float(line_search_steps),
+            }
+    return start, {
+        "accepted": 0.0,
+        "improvement": 0.0,
+        "kl": 0.0,
+        "line_search_steps": float(tries),
+    }

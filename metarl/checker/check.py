@@ -9,9 +9,9 @@ import torch
 from metarl.checker import determinism_rules, task_rules
 from metarl.checker.optional_rules import offers
 from metarl.checker.probe import Probe
-from metarl.checker.rules import Broken, Rule
+from metarl.checker.rules import CheckFailed, Rule
 from metarl.config.registry import Found, Settings, one_line
-from metarl.core.errors import Mistake
+from metarl.core.errors import MetaRLError
 from metarl.core.family import Family
 
 RULES = (
@@ -27,7 +27,7 @@ RULES = (
     task_rules.hidden,
     task_rules.persistence,
     determinism_rules.seed,
-    determinism_rules.luck,
+    determinism_rules.randomness,
     determinism_rules.reset,
     determinism_rules.rows,
     determinism_rules.lanes,
@@ -44,12 +44,12 @@ class Finding:
     passed: bool
     seen: str
     why: str
-    mend: str
+    fix: str
 
     def __str__(self) -> str:
         if self.passed:
             return f"ok    {self.rule:12} {self.seen}"
-        return f"FAIL  {self.rule}\n        seen: {self.seen}\n        why:  {self.why}\n        mend: {self.mend}"
+        return f"FAIL  {self.rule}\n        seen: {self.seen}\n        why:  {self.why}\n        mend: {self.fix}"
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,11 @@ class Report:
 
     def __str__(self) -> str:
         broken = sum(not finding.passed for finding in self.findings)
-        told = f"{broken} of its promises broken" if broken else f"keeps all {len(self.findings)} promises"
+        told = (
+            f"{broken} of its promises broken"
+            if broken
+            else f"keeps all {len(self.findings)} promises"
+        )
         lines = [f"{self.family}: {told}", *map(str, self.findings)]
         if len(self.findings) < len(RULES):
             lines.append("nothing more can be looked at before this is mended")
@@ -89,24 +93,27 @@ def check_found(found: Found, chosen: Settings) -> Report:
     """The same for a family that has yet to be built with these options; where that fails, it is the only finding.
 
     Raises:
-        Mistake: its module does not import, or it refuses the options by a Mistake of its own.
+        MetaRLError: its module does not import, or it refuses the options by a MetaRLError of its own.
     """
     found.load()
     try:
         family = found.build(chosen)
-    except Mistake:
+    except MetaRLError:
         raise
     except Exception as error:  # a constructor may raise anything
-        why, mend = "without the family there is nothing to look at", "mend the constructor, or give other options"
-        return Report(found.name, (Finding("builds", False, one_line(error), why, mend),))
+        why, fix = (
+            "without the family there is nothing to look at",
+            "mend the constructor, or give other options",
+        )
+        return Report(found.name, (Finding("builds", False, one_line(error), why, fix),))
     return check_family(family)
 
 
 def _look(rule: Rule, probe: Probe) -> Finding:
     try:
-        return Finding(rule.name, True, rule.look(probe), rule.why, rule.mend)
-    except (Broken, Mistake) as error:
+        return Finding(rule.name, True, rule.look(probe), rule.why, rule.fix)
+    except (CheckFailed, MetaRLError) as error:
         seen = str(error)
     except Exception as error:  # so may any method
         seen = one_line(error)
-    return Finding(rule.name, False, seen, rule.why, rule.mend)
+    return Finding(rule.name, False, seen, rule.why, rule.fix)

@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 
 from metarl.checker.probe import Probe
-from metarl.checker.rules import must, rule
-from metarl.core.errors import Mistake
+from metarl.checker.rules import require, rule
+from metarl.core.errors import MetaRLError
 from metarl.core.rollout import Rollout
 from metarl.core.types import Inputs, Scene
 
 
 @rule(
     why="evaluation, hindsight and pictures call what a family offers by its name",
-    mend="the docstrings of metarl.Family and metarl.core.types.Scene say what each takes and gives",
+    fix="the docstrings of metarl.Family and metarl.core.types.Scene say what each takes and gives",
 )
 def offers(probe: Probe) -> str:
     """What is offered gives arrays of the right shape, and a picture where there is something to draw with."""
@@ -28,11 +28,11 @@ def offers(probe: Probe) -> str:
     return ", ".join([*offered, *_frame(probe)]) or "nothing"
 
 
-def _array(name: str, x: object, shape: tuple[int, ...]) -> None:
-    real = isinstance(x, Tensor) and x.is_floating_point()
+def _array(name: str, x: Any, shape: tuple[int, ...]) -> None:
     seen = f"{x.dtype} of shape {list(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
-    must(real and x.shape == shape, f"{name} gives {seen}, not real numbers of shape {list(shape)}")  # type: ignore[attr-defined]
-    must(bool(torch.as_tensor(x).isfinite().all()), f"{name} gives a number that is not finite")
+    real = isinstance(x, Tensor) and x.is_floating_point() and x.shape == shape
+    require(real, f"{name} gives {seen}, not real numbers of shape {list(shape)}")
+    require(bool(x.isfinite().all()), f"{name} gives a number that is not finite")
 
 
 def _optimum(family: Any, probe: Probe) -> None:
@@ -40,7 +40,9 @@ def _optimum(family: Any, probe: Probe) -> None:
 
 
 def _mean_optimum(family: Any, probe: Probe) -> None:
-    must(isinstance(family.mean_optimum, float), f"mean_optimum is {family.mean_optimum!r}, no float")
+    require(
+        isinstance(family.mean_optimum, float), f"mean_optimum is {family.mean_optimum!r}, no float"
+    )
 
 
 def _expected_reward(family: Any, probe: Probe) -> None:
@@ -56,7 +58,9 @@ def _expected_reward(family: Any, probe: Probe) -> None:
         valid=torch.ones_like(step.terminated),
         index=probe.tasks.index,
     )
-    _array("expected_reward", family.expected_reward(probe.tasks, rollout), tuple(step.reward.shape))
+    _array(
+        "expected_reward", family.expected_reward(probe.tasks, rollout), tuple(step.reward.shape)
+    )
 
 
 def _goal_reward(family: Any, probe: Probe) -> None:
@@ -68,13 +72,22 @@ def _goal_reward(family: Any, probe: Probe) -> None:
 def _scene(family: Any, probe: Probe) -> None:
     obs = probe.trace.obs[:, 0, 0]
     scene = family.scene(probe.tasks.params[0], obs)
-    must(isinstance(scene, Scene), f"scene gives {type(scene).__name__}, no metarl.core.types.Scene")
+    require(
+        isinstance(scene, Scene), f"scene gives {type(scene).__name__}, no metarl.core.types.Scene"
+    )
     _array("scene: path", scene.path, (len(obs), 2))
-    for name, places, width in (("goal", scene.goal, 2), ("walls", scene.walls, 4), ("others", scene.others, 2)):
+    for name, places, width in (
+        ("goal", scene.goal, 2),
+        ("walls", scene.walls, 4),
+        ("others", scene.others, 2),
+    ):
         if places is not None:
             _array(f"scene: {name}", places, (len(places), width))
     left, right, bottom, top = scene.limits
-    must(left < right and bottom < top, f"scene: limits {scene.limits} are not left < right, bottom < top")
+    require(
+        left < right and bottom < top,
+        f"scene: limits {scene.limits} are not left < right, bottom < top",
+    )
 
 
 _OFFERS: dict[str, Callable[[Any, Probe], None]] = {
@@ -96,9 +109,14 @@ def _frame(probe: Probe) -> list[str]:
         picture = env.frame(0, 0)
     except Exception as error:
         causes = (error, error.__cause__, error.__context__)
-        if any(isinstance(cause, Mistake | ImportError) for cause in causes):
+        if any(isinstance(cause, MetaRLError | ImportError) for cause in causes):
             return [f"frame (nothing was drawn: {error})"]
         raise
-    fits = isinstance(picture, np.ndarray) and picture.dtype == np.uint8 and picture.ndim == 3 and picture.shape[2] == 3
-    must(fits, "frame gives no array of uint8 of shape [height, width, 3]")
+    fits = (
+        isinstance(picture, np.ndarray)
+        and picture.dtype == np.uint8
+        and picture.ndim == 3
+        and picture.shape[2] == 3
+    )
+    require(fits, "frame gives no array of uint8 of shape [height, width, 3]")
     return ["frame"]

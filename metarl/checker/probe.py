@@ -55,7 +55,9 @@ class Trace:
         done = self.step.done.long()
         return done.cumsum(0) - done
 
-    def part(self, steps: slice = slice(None), rows: Any = slice(None), lanes: slice = slice(None)) -> Trace:
+    def part(
+        self, steps: slice = slice(None), rows: Any = slice(None), lanes: slice = slice(None)
+    ) -> Trace:
         """Some steps of some rows and lanes."""
         return Trace(
             self.obs[steps][0][rows][:, lanes],
@@ -78,7 +80,10 @@ def difference(one: Trace, other: Trace, *, rounding: bool = False) -> str | Non
             when = "after the reset" if name == "first observation" else f"of step {time}"
             values = " and ".join(_short(x[time, row, lane]) for x in (a, b))
             found.append(
-                (-1 if when == "after the reset" else time, f"{name} {when}, row {row}, lane {lane}: {values}")
+                (
+                    -1 if when == "after the reset" else time,
+                    f"{name} {when}, row {row}, lane {lane}: {values}",
+                )
             )
     return min(found, key=lambda place: place[0])[1] if found else None
 
@@ -86,21 +91,31 @@ def difference(one: Trace, other: Trace, *, rounding: bool = False) -> str | Non
 def _short(x: Tensor) -> str:
     """A number, or the first few of a vector."""
     numbers = [f"{value:.6g}" for value in x.flatten().tolist()]
-    return numbers[0] if x.dim() == 0 else f"[{', '.join(numbers[:4])}{', …' if len(numbers) > 4 else ''}]"
+    return (
+        numbers[0]
+        if x.dim() == 0
+        else f"[{', '.join(numbers[:4])}{', …' if len(numbers) > 4 else ''}]"
+    )
 
 
-def live(env: BatchEnv, spec: Spec, tasks: Tasks, lanes: int, rng: Any, choose: Choose, steps: int) -> Trace:
+def live(
+    env: BatchEnv, spec: Spec, tasks: Tasks, lanes: int, rng: Any, choose: Choose, steps: int
+) -> Trace:
     """Reset `env` and go on for `steps` steps.
 
     Raises:
-        Mistake: an array of the wrong shape or type.
+        MetaRLError: an array of the wrong shape or type.
     """
     obs = env.reset(tasks, rng)
-    check_array("the first observation", obs, (len(tasks), lanes, spec.obs_width), torch.float32, spec, 0)
+    check_array(
+        "the first observation", obs, (len(tasks), lanes, spec.obs_width), torch.float32, spec, 0
+    )
     return go_on(env, spec, obs, choose, range(steps), rng)
 
 
-def go_on(env: BatchEnv, spec: Spec, obs: Tensor, choose: Choose, times: range, rng: Any = None) -> Trace:
+def go_on(
+    env: BatchEnv, spec: Spec, obs: Tensor, choose: Choose, times: range, rng: Any = None
+) -> Trace:
     """Step a running environment, of which `obs` [N, M, O] was seen last."""
     handed_out, actions = [("first observation", obs, obs.clone())], []
     rows, lanes = obs.shape[:2]
@@ -116,9 +131,13 @@ def go_on(env: BatchEnv, spec: Spec, obs: Tensor, choose: Choose, times: range, 
         now = [(name, getattr(step, name)) for name in _HANDED_OUT]
         handed_out += [(f"{name} of step {time}", x, x.clone()) for name, x in now]
         episode, age = episode + step.done.long(), (age + 1).masked_fill(step.done, 0)
-    changed = next((name for name, x, was in handed_out if not ((x == was) | was.isnan()).all()), "")
+    changed = next(
+        (name for name, x, was in handed_out if not ((x == was) | was.isnan()).all()), ""
+    )
     clones = [clone for _, _, clone in handed_out]
-    arrays = [torch.stack(clones[1 + place :: len(_HANDED_OUT)]) for place in range(len(_HANDED_OUT))]
+    arrays = [
+        torch.stack(clones[1 + place :: len(_HANDED_OUT)]) for place in range(len(_HANDED_OUT))
+    ]
     return Trace(clones[0], torch.stack(actions), Step(*arrays), changed)
 
 
@@ -137,8 +156,12 @@ def random(spec: Spec, rows: int, lanes: int, *, alike: bool = False) -> Choose:
     `alike`: every episode of a lane does what its first one did.
     """
     noise = Rng(0).child("action").streams(torch.arange(rows), lanes)
-    table = torch.stack([noise.uniform(t, 1 if spec.discrete else spec.action_width) for t in range(509)])
-    table = (table.squeeze(-1) * spec.action_width).long() if spec.discrete else 2 * table - 1  # [509, N, M, …]
+    table = torch.stack(
+        [noise.uniform(t, 1 if spec.discrete else spec.action_width) for t in range(509)]
+    )
+    table = (
+        (table.squeeze(-1) * spec.action_width).long() if spec.discrete else 2 * table - 1
+    )  # [509, N, M, …]
     row, lane = torch.arange(rows).unsqueeze(1), torch.arange(lanes)
     hold = 4 ** ((row + lane) % 4)
 
@@ -269,7 +292,9 @@ class Probe:
     def trace(self) -> Trace:
         """What everything else is compared with."""
         env, (rows, lanes) = self.family.make(self.size[1]), self.size
-        return live(env, self.spec, self.tasks, lanes, self.rng, random(self.spec, rows, lanes), self.steps)
+        return live(
+            env, self.spec, self.tasks, lanes, self.rng, random(self.spec, rows, lanes), self.steps
+        )
 
     @cached_property
     def other(self) -> Trace:
@@ -282,7 +307,9 @@ class Probe:
         one, other = self.trace, self.other
         return {
             "reward": ~torch.isclose(one.step.reward, other.step.reward),
-            "dynamics": ~torch.isclose(one.step.next_obs - one.obs, other.step.next_obs - other.obs, atol=1e-5).all(-1),
+            "dynamics": ~torch.isclose(
+                one.step.next_obs - one.obs, other.step.next_obs - other.obs, atol=1e-5
+            ).all(-1),
             "end": one.step.done != other.step.done,
         }
 
@@ -311,4 +338,12 @@ class Probe:
         action = self.trace.action if action is None else action
         lanes = action.shape[2]
         env = env or self.family.make(lanes)
-        return live(env, self.spec, tasks or self.tasks, lanes, rng or self.rng, recorded(action), steps or self.brief)
+        return live(
+            env,
+            self.spec,
+            tasks or self.tasks,
+            lanes,
+            rng or self.rng,
+            recorded(action),
+            steps or self.brief,
+        )

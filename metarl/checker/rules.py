@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 Look = Callable[[Any], str]
-"""Says what was seen of a `Probe`; raises Broken, or lets the family's own error pass, where the promise is not kept."""
+"""Says what was seen of a `Probe`; raises CheckFailed, or lets the family's own error pass, where the promise is not kept."""
 
 
-class Broken(Exception):
+class CheckFailed(Exception):
     """What was seen of a promise that is not kept."""
 
 
@@ -21,16 +21,16 @@ class Rule:
     name: str
     look: Look
     why: str
-    mend: str
+    fix: str
     gate: bool  # where it is broken, nothing that follows can be looked at
 
 
-def rule(*, why: str, mend: str, gate: bool = False) -> Callable[[Look], Rule]:
+def rule(*, why: str, fix: str, gate: bool = False) -> Callable[[Look], Rule]:
     """Make a function a rule of its own name."""
-    return lambda look: Rule(look.__name__, look, why, mend, gate)
+    return lambda look: Rule(look.__name__, look, why, fix, gate)
 
 
-def must(kept: bool, seen: str) -> None:
-    """Raises Broken unless `kept`."""
+def require(kept: bool, seen: str) -> None:
+    """Raises CheckFailed unless `kept`."""
     if not kept:
-        raise Broken(seen)
+        raise CheckFailed(seen)

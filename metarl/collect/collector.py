@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from metarl.core.agent import Agent, Mode
-from metarl.core.errors import Mistake
+from metarl.core.errors import FamilyError
 from metarl.core.family import BatchEnv
 from metarl.core.rng import Rng
 from metarl.core.rollout import Recorder, Rollout
-from metarl.core.types import Belief, Spec, Step, Tasks, View, next_cue, one_hot, replace, where
+from metarl.core.types import Belief, Spec, Step, TaskInfo, Tasks, next_cue, one_hot, replace, where
 
 
 @torch.no_grad()
@@ -29,7 +29,7 @@ def collect(
     Lanes that finish early wait: belief and cue stay as their last step left them.
 
     Raises:
-        Mistake: the family gave an observation or a reward of the wrong shape or type or that is not finite, or an
+        FamilyError: the family gave an observation or a reward of the wrong shape or type or that is not finite, or an
             episode outlived its horizon; or the agent's actions or their log-probabilities are NaN.
     """
     rows, lanes = belief.cue.shape[:2]
@@ -47,7 +47,11 @@ def collect(
         recorder.write(acted, step, valid)
         after = replace(after, cue=next_cue(spec, acted.action, step))
         if not all_valid:
-            after = replace(after, cue=where(valid, after.cue, belief.cue), lane=where(valid, after.lane, belief.lane))
+            after = replace(
+                after,
+                cue=where(valid, after.cue, belief.cue),
+                lane=where(valid, after.lane, belief.lane),
+            )
         belief, obs = after, step.obs
         if step.done.any():
             left = left - (step.done & valid).long()
@@ -57,16 +61,20 @@ def collect(
                 rollout = recorder.rollout(tasks)
                 _check_finite(rollout, spec, agent)
                 return rollout, belief
-    raise Mistake(f"{spec.name}: an episode outlived the horizon of {spec.horizon} steps; end it with truncated = True")
+    raise FamilyError(
+        f"{spec.name}: an episode outlived the horizon of {spec.horizon} steps; end it with truncated = True"
+    )
 
 
-def view(agent: Agent, spec: Spec, tasks: Tasks, episodes: int, train_set: Tasks | None = None) -> View:
+def task_info(
+    agent: Agent, spec: Spec, tasks: Tasks, episodes: int, train_set: Tasks | None = None
+) -> TaskInfo:
     """What `agent` may know of `tasks`, by its `task_input`: nothing, rows, goals, or their place in the `train_set`.
 
     `episodes` are those to come in every lane.
 
     Raises:
-        Mistake: a one-hot of tasks that have no place in a fixed training set.
+        FamilyError: a one-hot of tasks that have no place in a fixed training set.
     """
     shown = None
     if agent.task_input == "row":
@@ -75,23 +83,23 @@ def view(agent: Agent, spec: Spec, tasks: Tasks, episodes: int, train_set: Tasks
         shown = tasks.params[:, : spec.goal_width]
     elif agent.task_input == "onehot":
         if train_set is None or tasks.split != "train":
-            raise Mistake(
+            raise FamilyError(
                 f"task_input onehot: a {tasks.split} task has no place in a one-hot of fixed training tasks; "
                 "set train_tasks, and evaluate on the split train"
             )
         shown = one_hot(tasks.index, len(train_set))
-    return View(rows=len(tasks), episodes=episodes, device=tasks.params.device, shown=shown)
+    return TaskInfo(rows=len(tasks), episodes=episodes, device=tasks.params.device, shown=shown)
 
 
 def rounds(agent: Agent, episodes: int) -> int:
     """How often `agent` adapts in a trial of `episodes`: it lives through as many as it has lanes between two times.
 
     Raises:
-        Mistake: the episodes cannot be shared out evenly among the lanes.
+        FamilyError: the episodes cannot be shared out evenly among the lanes.
     """
     count, rest = divmod(episodes, agent.lanes)
     if rest:
-        raise Mistake(
+        raise FamilyError(
             f"episodes: {episodes} cannot be shared out among the {agent.lanes} lanes of {type(agent).__name__}; "
             f"set episodes to a multiple of agent.lanes, such as {(count + 1) * agent.lanes}"
         )
@@ -102,17 +110,19 @@ def rounds(agent: Agent, episodes: int) -> int:
 # What a family can get wrong
 
 
-def check_array(name: str, array: Tensor, shape: tuple[int, ...], dtype: torch.dtype, spec: Spec, time: int) -> None:
-    """Raises a Mistake where `array` is not what the spec promises."""
+def check_array(
+    name: str, array: Tensor, shape: tuple[int, ...], dtype: torch.dtype, spec: Spec, time: int
+) -> None:
+    """Raises a FamilyError where `array` is not what the spec promises."""
     if array.shape != shape or array.dtype != dtype:
-        raise Mistake(
+        raise FamilyError(
             f"{spec.name}: {name} at step {time} is {array.dtype} of shape {list(array.shape)}; "
             f"the family's spec asks for {dtype} of shape {list(shape)}"
         )
 
 
 def check_step(step: Step, spec: Spec, lanes: tuple[int, int], time: int) -> None:
-    """Raises a Mistake where a part of `step` has not the shape [N, M, …] or the type of the spec."""
+    """Raises a FamilyError where a part of `step` has not the shape [N, M, …] or the type of the spec."""
     for name in ("obs", "next_obs"):
         check_array(name, getattr(step, name), (*lanes, spec.obs_width), torch.float32, spec, time)
     check_array("reward", step.reward, lanes, torch.float32, spec, time)
@@ -142,11 +152,11 @@ def _check_finite(rollout: Rollout, spec: Spec, agent: Agent) -> None:
     if found:
         time, row, name = min(found, key=lambda mistake: mistake[0])
         if name in ("log_prob", "action"):
-            raise Mistake(
+            raise FamilyError(
                 f"{type(agent).__name__}: {name} of task {int(rollout.index[row])} is not finite at step {time}; "
                 "its parameters are NaN or too large: lower the learning rate, or scale the rewards down"
             )
-        raise Mistake(
+        raise FamilyError(
             f"{spec.name}: {name} of task {int(rollout.index[row])} is not finite at step {time}; "
             "mend the family (a NaN would spoil the agent)"
         )

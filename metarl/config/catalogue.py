@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from metarl.config.options_text import describe
 from metarl.config.registry import Found, Kind, find, names
-from metarl.config.schema import describe
 
 
 def listing(kind: Kind) -> str:
@@ -19,7 +19,7 @@ def description(kind: Kind, name: str) -> str:
     """One of them with all its options; a family also with its shape, its splits and what each variant changes.
 
     Raises:
-        Mistake: unknown, or a family that cannot be built with its defaults.
+        ConfigError: unknown, or a family that cannot be built with its defaults.
     """
     found = find(kind, name)
     lines = [f"{name}: {found.summary}"]
@@ -39,7 +39,9 @@ def _variants(found: Found) -> str:
 
 def _shape(found: Found) -> Iterator[str]:
     """The spec of the family as it is without options."""
-    spec = found.build(found.settings()).spec  # imports torch, which mistakes and listings do without
+    spec = found.build(
+        found.settings()
+    ).spec  # imports torch, which mistakes and listings do without
     parts = ", ".join(f"{part} [{width}]" for part, width in spec.observation.items())
     kind = "choices" if spec.discrete else "entries in [−1, 1]"
     goal = f", the first {spec.goal_width} its goal" if spec.goal_width else ""

@@ -1,28 +1,44 @@
-"""Mistakes in a configuration, in words."""
+"""What pydantic finds wrong with a configuration, in words."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping
+from typing import Any
 
 from pydantic import ValidationError
 
-from metarl.core.errors import nearest
+from metarl.config.aliases import FOREIGN
+from metarl.core.errors import suggest
 
 
-def lines(error: ValidationError, prefix: str, known: Sequence[str]) -> list[str]:
-    """One readable line for every mistake that pydantic found."""
+def error_lines(
+    error: ValidationError, place: str, known: Collection[str], written: Mapping[str, str]
+) -> list[str]:
+    """One readable line for every key that is wrong, which is named as it was `written`."""
     lines: dict[str, str] = {}
     for item in error.errors():
         key = str(item["loc"][0]) if item["loc"] else "?"
-        place = prefix + ".".join(str(part) for part in item["loc"] if isinstance(part, int) or part == key)
-        if item["type"] in ("extra_forbidden", "invalid_key"):
-            message = f"unknown key; {nearest(key, known)}"
-        elif item["type"] == "missing":
-            message = "is missing; give a value"
+        path = [written.get(key, key)]
+        path += [str(part) for part in item["loc"][1:] if isinstance(part, int)]
+        where = place + ".".join(path)
+        message = _message(item, key, known)
+        if where in lines:
+            message = f"{lines[where]}, or {message.rpartition(', not')[0]}"
         else:
-            message = item["msg"].removeprefix("Value error, ")
-            message = f"{message[0].lower()}{message[1:]}, not {item['input']!r}"
-        lines[place] = (
-            f"{lines[place]}, or {message.rpartition(', not')[0]}" if place in lines else f"{place}: {message}"
-        )
+            message = f"{where}: {message}"
+        lines[where] = message
     return list(lines.values())
+
+
+def _message(item: Any, key: str, known: Collection[str]) -> str:
+    if item["type"] in ("extra_forbidden", "invalid_key"):
+        ours = FOREIGN.get(key)
+        return (
+            f"unknown key; here it is called {ours!r}"
+            if ours in known
+            else f"unknown key; {suggest(key, known)}"
+        )
+    if item["type"] == "missing":
+        return "is missing; give a value"
+    message = item["msg"].removeprefix("Value error, ")
+    return f"{message[0].lower()}{message[1:]}, not {item['input']!r}"

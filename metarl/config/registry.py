@@ -22,8 +22,9 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from metarl.config.messages import lines
-from metarl.core.errors import Mistake, nearest
+from metarl.config.aliases import translate
+from metarl.config.messages import error_lines
+from metarl.core.errors import ConfigError, suggest
 
 Kind = Literal["family", "agent", "option"]
 _NOT_THEIRS = (
@@ -47,15 +48,18 @@ class Settings(BaseModel):
     """Whether the agent learns from a fixed set of training tasks alone."""
 
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-    """Named sets of defaults, where the literature disagrees; the option `variant` chooses one."""
+    """Named sets of defaults; the option `preset` of an agent, or `variant` of a family, chooses one."""
 
     @model_validator(mode="before")
     @classmethod
-    def _fill_in_the_variant(cls, given: Any) -> Any:
+    def _fill_in_defaults(cls, given: Any) -> Any:
         if not cls.variants or not isinstance(given, dict):
             return given
-        chosen = given.get("variant", cls.model_fields["variant"].default)
-        return {**cls.variants.get(chosen, {}), **given} if isinstance(chosen, str) else given
+        selector = "preset" if "preset" in cls.model_fields else "variant"
+        chosen = given.get(selector, cls.model_fields[selector].default)
+        if not isinstance(chosen, str):
+            return given
+        return {**cls.variants.get(chosen, {}), **given}
 
 
 @dataclass(frozen=True)
@@ -69,18 +73,24 @@ class Found:
 
     def load(self) -> Any:
         """The class, imported now; its constructor takes its settings first."""
-        return self._cls if self._cls is not None else _from_module(self.kind, self.settings.configures)
+        return (
+            self._cls
+            if self._cls is not None
+            else _from_module(self.kind, self.settings.configures)
+        )
 
-    def configure(self, options: Mapping[str, Any]) -> Settings:
-        """Validated settings.
+    def configure(self, given: Mapping[str, Any]) -> Settings:
+        """Validated settings; keys of version 0.5 are those of today.
 
         Raises:
-            Mistake: all mistakes at once, a line each.
+            ConfigError: all mistakes at once, a line each.
         """
+        known, place = self.settings.model_fields, f"{self.kind}."
+        translated, written = translate(given, known, place)
         try:
-            return self.settings.model_validate(dict(options))
+            return self.settings.model_validate(translated)
         except ValidationError as error:
-            raise Mistake("\n".join(lines(error, f"{self.kind}.", list(self.settings.model_fields)))) from None
+            raise ConfigError("\n".join(error_lines(error, place, known, written))) from None
 
     def build(self, settings: Settings, *others: Any, **more: Any) -> Any:
         """An instance; a class without settings is built without them."""
@@ -102,13 +112,15 @@ def find(kind: Kind, name: str) -> Found:
     """The family or agent called `name`.
 
     Raises:
-        Mistake: nothing of that name, or its file or module does not import.
+        ConfigError: nothing of that name, or its file or module does not import.
     """
     if ":" in name:
         return _found(kind, name, own(kind, name))
     points = [point for point in entry_points(group=GROUP[kind]) if point.name == name]
     if not points:
-        raise Mistake(f"{kind} {name!r} is unknown: {nearest(name, names(kind))} (or give path/to/file.py:Class)")
+        raise ConfigError(
+            f"{kind} {name!r} is unknown: {suggest(name, names(kind))} (or give path/to/file.py:Class)"
+        )
     return _found(kind, name, _from_module(kind, points[0].value))
 
 
@@ -116,21 +128,23 @@ def own(kind: Kind, name: str) -> Any:
     """What somebody wrote: the thing called ``path/to/file.py:Name`` or ``package.module:Name``.
 
     Raises:
-        Mistake: there is none, or its file or module does not import.
+        ConfigError: there is none, or its file or module does not import.
     """
     return _from_file(kind, name) if ".py:" in name else _from_module(kind, name)
 
 
 def _found(kind: Kind, name: str, thing: Any) -> Found:
     if not isinstance(thing, type):
-        raise Mistake(f"{kind} {name!r} is no class but {type(thing).__name__}: name a class")
+        raise ConfigError(f"{kind} {name!r} is no class but {type(thing).__name__}: name a class")
     if issubclass(thing, Settings):
         if not thing.configures:
-            raise Mistake(f"{kind} {name!r}: these are settings of no class; set configures = 'module:Class'")
+            raise ConfigError(
+                f"{kind} {name!r}: these are settings of no class; set configures = 'module:Class'"
+            )
         return Found(kind, name, thing)
     settings = getattr(thing, "Settings", Settings)
     if not (isinstance(settings, type) and issubclass(settings, Settings)):
-        raise Mistake(f"{kind} {name!r}: its class Settings must derive from metarl.Settings")
+        raise ConfigError(f"{kind} {name!r}: its class Settings must derive from metarl.Settings")
     return Found(kind, name, settings, thing)
 
 
@@ -138,8 +152,12 @@ def _from_module(kind: Kind, name: str) -> Any:
     module, _, attribute = name.partition(":")
     try:
         loaded = importlib.import_module(module)
-    except Exception as error:  # whatever a stranger's module raises is the user's to see, in one line
-        raise Mistake(f"{kind} {name!r}: module {module} does not import: {one_line(error)}") from error
+    except (
+        Exception
+    ) as error:  # whatever a stranger's module raises is the user's to see, in one line
+        raise ConfigError(
+            f"{kind} {name!r}: module {module} does not import: {one_line(error)}"
+        ) from error
     return _attribute(kind, name, loaded, attribute)
 
 
@@ -147,7 +165,7 @@ def _from_file(kind: Kind, name: str) -> Any:
     path_text, _, attribute = name.rpartition(":")
     path = Path(path_text).resolve()
     if not path.is_file():
-        raise Mistake(f"{kind} {name!r}: there is no file {path}")
+        raise ConfigError(f"{kind} {name!r}: there is no file {path}")
     module_name = f"metarl_file_{path.stem}_{abs(hash(str(path))):x}"
     if module_name not in sys.modules:
         spec = importlib.util.spec_from_file_location(module_name, path)
@@ -159,7 +177,9 @@ def _from_file(kind: Kind, name: str) -> Any:
             spec.loader.exec_module(module)
         except Exception as error:
             del sys.modules[module_name]
-            raise Mistake(f"{kind} {name!r}: {path} does not import: {one_line(error)}") from error
+            raise ConfigError(
+                f"{kind} {name!r}: {path} does not import: {one_line(error)}"
+            ) from error
     return _attribute(kind, name, sys.modules[module_name], attribute)
 
 
@@ -167,7 +187,9 @@ def _attribute(kind: Kind, name: str, module: ModuleType, attribute: str) -> Any
     if not hasattr(module, attribute):
         classes = [key for key, value in vars(module).items() if isinstance(value, type)]
         place = getattr(module, "__file__", None) or module.__name__
-        raise Mistake(f"{kind} {name!r}: {place} has no {attribute!r}: {nearest(attribute, classes)}")
+        raise ConfigError(
+            f"{kind} {name!r}: {place} has no {attribute!r}: {suggest(attribute, classes)}"
+        )
     return getattr(module, attribute)
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from metarl.core.rng import Rng, Streams
 from metarl.core.rollout import Rollout
-from metarl.core.types import Acted, Belief, GoalReward, Tasks, View
+from metarl.core.types import Acted, Belief, GoalReward, TaskInfo, Tasks
 
 Mode = Literal["sample", "greedy"]
 """Draw actions from the policy, or take its most likely one."""
@@ -31,11 +31,17 @@ class World(Protocol):
     def tasks(self, count: int, rng: Rng) -> Tasks:
         """`count` training tasks."""
 
-    def view(self, agent: Agent, tasks: Tasks) -> View:
+    def task_info(self, agent: Agent, tasks: Tasks) -> TaskInfo:
         """What `agent` may know of `tasks`."""
 
     def collect(
-        self, agent: Agent, belief: Belief, tasks: Tasks, episodes: int, rng: Rng, mode: Mode = "sample"
+        self,
+        agent: Agent,
+        belief: Belief,
+        tasks: Tasks,
+        episodes: int,
+        rng: Rng,
+        mode: Mode = "sample",
     ) -> tuple[Rollout, Belief]:
         """Let every lane live through `episodes` whole episodes."""
 
@@ -53,10 +59,12 @@ class Agent(Protocol):
     lanes: int
     """Episodes that it lives through side by side, in every row, between two adaptations, M."""
 
-    def begin(self, view: View, lanes: int) -> Belief:
+    def begin(self, info: TaskInfo, lanes: int) -> Belief:
         """The belief about rows that nothing is known of yet."""
 
-    def act(self, belief: Belief, obs: Tensor, noise: Streams, counter: int, mode: Mode) -> tuple[Acted, Belief]:
+    def act(
+        self, belief: Belief, obs: Tensor, noise: Streams, counter: int, mode: Mode
+    ) -> tuple[Acted, Belief]:
         """Decide for every lane on obs [N, M, O]; all chance comes from `noise` at place `counter`.
 
         Changes the belief's lane and nothing else.

@@ -9,17 +9,35 @@ DISTRIBUTION = "metarl-torch"
 """What to install; the name `metarl` on the package index is a stranger's."""
 
 
-class Mistake(Exception):
-    """Something the user can mend; the message names the culprit and the next step. Several mistakes, several lines."""
+class MetaRLError(Exception):
+    """Something the user can fix; the message names the culprit and the next step. Several faults, several lines."""
 
 
-def install(extra: str) -> str:
-    """The command that brings the packages of one of our extras."""
+class ConfigError(MetaRLError):
+    """A configuration, a name or an option that cannot be."""
+
+
+class FamilyError(MetaRLError):
+    """A family or an environment that breaks its contract."""
+
+
+class CheckpointError(MetaRLError):
+    """A checkpoint or a run folder that cannot be read, written or continued."""
+
+
+Mistake = MetaRLError
+"""The name of `MetaRLError` up to version 0.5."""
+
+
+def install_command(extra: str) -> str:
+    """The command that installs the packages of one of our extras."""
     return f"pip install '{DISTRIBUTION}[{extra}]'"
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
+def suggest(word: str, known: Iterable[str]) -> str:
     """« did you mean …» for a misspelt word, or the list of what there is."""
     known = sorted(known)
     close = difflib.get_close_matches(word, known, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"there is: {', '.join(known) or 'nothing'}"
+    if close:
+        return f"did you mean {close[0]!r}?"
+    return f"there is: {', '.join(known) or 'nothing'}"

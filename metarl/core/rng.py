@@ -19,7 +19,9 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-_GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)  # 2⁶⁴ / golden ratio as a signed integer: the increment of SplitMix64
+_GOLDEN = 0x9E3779B97F4A7C15 - (
+    1 << 64
+)  # 2⁶⁴ / golden ratio as a signed integer: the increment of SplitMix64
 _MIX_1 = 0xBF58476D1CE4E5B9 - (1 << 64)
 _MIX_2 = 0x94D049BB133111EB - (1 << 64)
 _WIDEST_DRAW = 1 << 20
@@ -64,13 +66,19 @@ class Streams:
     def __init__(self, keys: Tensor, ahead: int = 64) -> None:
         self.keys = keys  # [N, M] int64
         self._ahead = ahead  # counters that may be drawn at once
-        self._block = (0, 0, torch.empty(0))  # width, first counter, [block, N, M, width]: drawn ahead, more every time
+        self._block = (
+            0,
+            0,
+            torch.empty(0),
+        )  # width, first counter, [block, N, M, width]: drawn ahead, more every time
 
     def uniform(self, counter: int, width: int) -> Tensor:
         """[N, M, width] float32, uniform on the open interval (0, 1) in steps of 2⁻²³; not to be changed in place."""
         drawn_for, first, block = self._block
         if drawn_for != width or not 0 <= counter - first < len(block):
-            size = min(2 * len(block), self._ahead, _BLOCK_ELEMENTS // max(1, self.keys.numel() * width))
+            size = min(
+                2 * len(block), self._ahead, _BLOCK_ELEMENTS // max(1, self.keys.numel() * width)
+            )
             first, block = counter, self._draw(counter, max(1, size), width)
             self._block = (width, first, block)
         return block[counter - first]
@@ -80,7 +88,7 @@ class Streams:
         return math.sqrt(2.0) * torch.erfinv(2.0 * self.uniform(counter, width) - 1.0)
 
     @cached_property
-    def aside(self) -> Streams:
+    def substream(self) -> Streams:
         """Streams for a second purpose beside this one: other numbers at the same places."""
         return Streams(_hash(self.keys ^ _GOLDEN), self._ahead)
 
@@ -100,7 +108,9 @@ class Streams:
     def _bits(self, first: int, size: int, width: int) -> Tensor:
         """[size, N, M, width] int64."""
         device = self.keys.device
-        counters = torch.arange(first, first + size, device=device).view(-1, *(1 for _ in self.keys.shape), 1)
+        counters = torch.arange(first, first + size, device=device).view(
+            -1, *(1 for _ in self.keys.shape), 1
+        )
         place = counters * _WIDEST_DRAW + torch.arange(1, width + 1, device=device)
         return _hash(self.keys.unsqueeze(-1) + place * _GOLDEN)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils._pytree import tree_leaves
 
-from metarl.core.errors import Mistake
+from metarl.core.errors import MetaRLError
 from metarl.core.types import Acted, Inputs, Spec, Step, Tasks, next_cue, replace, tree, tree_map
 
 
@@ -34,7 +34,9 @@ class Rollout:
     index: Tensor  # [N] which tasks
     success: Tensor | None = None  # [T, N, M] bool
     training_reward: Tensor | None = None  # [T, N, M]
-    extras: dict[str, Tensor] = field(default_factory=dict)  # [T, N, M, …] what the agent added in act
+    extras: dict[str, Tensor] = field(
+        default_factory=dict
+    )  # [T, N, M, …] what the agent added in act
 
     @property
     def done(self) -> Tensor:
@@ -64,10 +66,12 @@ class Rollout:
 
     def last_cue(self, spec: Spec) -> Tensor:
         """[N, M, A + 2]: how the last step of every lane ended."""
-        last = self.valid.long().cumsum(0).argmax(0)  # the first of the largest: later ones are waiting
+        last = (
+            self.valid.long().cumsum(0).argmax(0)
+        )  # the first of the largest: later ones are waiting
         return _at(self.cues(spec), last.unsqueeze(0)).squeeze(0)
 
-    def apart(self) -> Rollout:
+    def one_episode_per_lane(self) -> Rollout:
         """Every episode in a lane of its own, from time 0: [T, N, M] with K episodes a lane → [H, N, K · M].
 
         ::
@@ -78,34 +82,43 @@ class Rollout:
                                      d d d d
         """
         once = int(self.episode()[self.valid].max()) == 0
-        return self if once else side_by_side(list(self.rounds()))
+        return self if once else stack_lanes(list(self.rounds()))
 
     def rows(self, chosen: Tensor) -> Rollout:
         """The rollout of some task rows: [T, n, M, …]."""
-        part: Rollout = tree_map(lambda x: x.index_select(1, chosen), replace(self, index=self.index.unsqueeze(0)))
+        part: Rollout = tree_map(
+            lambda x: x.index_select(1, chosen), replace(self, index=self.index.unsqueeze(0))
+        )
         return replace(part, index=part.index.squeeze(0))
 
     def rounds(self) -> Iterator[Rollout]:
         """The k-th episodes of all lanes side by side, each from its own start: [T of the longest, N, M, …]."""
-        episode, time = self.episode(), torch.arange(len(self.valid), device=self.valid.device).view(-1, 1, 1)
+        episode, time = (
+            self.episode(),
+            torch.arange(len(self.valid), device=self.valid.device).view(-1, 1, 1),
+        )
         for k in range(int(episode[self.valid].max()) + 1):
             mine = self.valid & (episode == k)
             steps = mine.sum(0)  # [N, M]
             time_k = time[: int(steps.max())]
-            taken = (mine.long().argmax(0) + time_k).clamp(max=len(time) - 1)  # [T of the longest, N, M]
+            taken = (mine.long().argmax(0) + time_k).clamp(
+                max=len(time) - 1
+            )  # [T of the longest, N, M]
             yield replace(self._map(partial(_at, time=taken)), valid=time_k < steps)
 
-    def in_lanes(self, lanes: int) -> Rollout:
+    def reshape_lanes(self, lanes: int) -> Rollout:
         """As many lanes as a belief has: these, or a single one in which they follow one another, [M·T, N, 1, …].
 
         Raises:
-            Mistake: neither fits.
+            MetaRLError: neither fits.
         """
         here = self.valid.shape[2]
         if here == lanes:
             return self
         if lanes != 1:
-            raise Mistake(f"replay: a rollout of {here} lanes fits a belief of {here} lanes or of 1, not of {lanes}")
+            raise MetaRLError(
+                f"replay: a rollout of {here} lanes fits a belief of {here} lanes or of 1, not of {lanes}"
+            )
         return self._map(lambda x: x.movedim(2, 0).flatten(0, 1).unsqueeze(2))
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> Rollout:
@@ -114,7 +127,7 @@ class Rollout:
         return replace(changed, index=self.index)
 
 
-def side_by_side(lanes: Sequence[Rollout]) -> Rollout:
+def stack_lanes(lanes: Sequence[Rollout]) -> Rollout:
     """K rollouts of the same rows as lanes of one: [T of each, N, M, …] → [T of the longest, N, K · M, …]; the others wait."""
 
     def join(*parts: Tensor) -> Tensor:

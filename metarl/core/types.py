@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from metarl.core.errors import Mistake
+from metarl.core.errors import MetaRLError
 from metarl.core.rng import Rng, Streams
 
 __all__ = [
@@ -40,8 +40,8 @@ __all__ = [
     "Scene",
     "Spec",
     "Step",
+    "TaskInfo",
     "Tasks",
-    "View",
     "first_cue",
     "next_cue",
     "one_hot",
@@ -75,8 +75,14 @@ def tree(cls: type[C]) -> type[C]:
     frozen: Any = dataclass(frozen=True)(cls)
     fields = dataclasses.fields(frozen)
 
-    def flatten(value: Any) -> tuple[list[Any], tuple[tuple[str, ...], tuple[tuple[str, Any], ...]]]:
-        dynamic = [f.name for f in fields if "static" not in f.metadata and getattr(value, f.name) is not None]
+    def flatten(
+        value: Any,
+    ) -> tuple[list[Any], tuple[tuple[str, ...], tuple[tuple[str, Any], ...]]]:
+        dynamic = [
+            f.name
+            for f in fields
+            if "static" not in f.metadata and getattr(value, f.name) is not None
+        ]
         fixed = tuple((f.name, getattr(value, f.name)) for f in fields if "static" in f.metadata)
         return [getattr(value, name) for name in dynamic], (tuple(dynamic), fixed)
 
@@ -146,10 +152,12 @@ class Spec:
         """How wide the task is for an agent with this `task_input`; `task_width` stands for the one-hot's width too.
 
         Raises:
-            Mistake: the goal is to be shown, and the family has none.
+            MetaRLError: the goal is to be shown, and the family has none.
         """
         if task_input == "goal" and not self.goal_width:
-            raise Mistake(f"task_input goal: the tasks of {self.name} have no goal; show the row instead")
+            raise MetaRLError(
+                f"task_input goal: the tasks of {self.name} have no goal; show the row instead"
+            )
         return {"none": 0, "goal": self.goal_width}.get(task_input, self.task_width)
 
 
@@ -179,7 +187,9 @@ class Tasks:
 
     def streams(self, rng: Rng, lanes: int) -> Streams:
         """Every lane's own stream of chance [N, M], whatever other rows stand beside it."""
-        return rng.streams(self.index if self.copy is None else self.index + (self.copy << 32), lanes)
+        return rng.streams(
+            self.index if self.copy is None else self.index + (self.copy << 32), lanes
+        )
 
 
 @tree
@@ -192,7 +202,9 @@ class Step:
     terminated: Tensor  # [N, M] bool: the task ended the episode; nothing follows
     truncated: Tensor  # [N, M] bool: the horizon ended it; something would have followed
     success: Tensor | None = None  # [N, M] bool, where the family has a notion of it
-    training_reward: Tensor | None = None  # [N, M] a dense reward for the critic, where the family has both
+    training_reward: Tensor | None = (
+        None  # [N, M] a dense reward for the critic, where the family has both
+    )
 
     @property
     def done(self) -> Tensor:
@@ -221,17 +233,17 @@ NONE = -1
 
 
 @tree
-class Running:
+class OptionState:
     """The option that runs at a step, and how it came to it."""
 
-    before: Tensor  # [...] int64: the option of the step before, or NONE
-    over: Tensor  # [...] bool: that one could not go on: it was over, or an episode begins
-    option: Tensor  # [...] int64: the one that runs now
+    previous: Tensor  # [...] int64: the option of the step before, or NONE
+    ended: Tensor  # [...] bool: whether that one had to end: it terminated, or an episode begins
+    current: Tensor  # [...] int64: the one that runs now
 
     @property
     def begins(self) -> Tensor:
         """[...] bool: whether an option begins, which may be the one that just ended."""
-        return self.over | (self.option != self.before)
+        return self.ended | (self.current != self.previous)
 
 
 @tree
@@ -239,10 +251,12 @@ class Inputs:
     """All that a policy may see, each part with the same leading axes."""
 
     obs: Tensor  # [..., O]
-    cue: Tensor | None = None  # [..., A + 2] previous action, previous reward, whether an episode just ended
+    cue: Tensor | None = (
+        None  # [..., A + 2] previous action, previous reward, whether an episode just ended
+    )
     latent: Tensor | None = None  # [..., Z] inferred task variable
     task: Tensor | None = None  # [..., P] the task row, where the agent is shown it
-    option: Running | None = None  # what runs, where actions are those of options
+    option: OptionState | None = None  # what runs, where actions are those of options
 
     def flat(self) -> Tensor:
         """[..., O + A + 2 + …]: every part that is present, side by side; what runs is no part of them."""
@@ -266,18 +280,22 @@ class Acted:
     inputs: Inputs  # [N, M, …] what the policy saw
     action: Tensor  # [N, M] int64 if discrete, else [N, M, A] float32 in [−1, 1]
     log_prob: Tensor  # [N, M] of `action`, summed over its entries
-    extras: dict[str, Tensor] = field(default_factory=dict)  # [N, M, …] whatever the agent's update needs besides
+    extras: dict[str, Tensor] = field(
+        default_factory=dict
+    )  # [N, M, …] whatever the agent's update needs besides
 
 
 @dataclass(frozen=True)
-class View:
+class TaskInfo:
     """What an agent may know when it meets new task rows; never a hidden row."""
 
     rows: int
     episodes: int
     """Episodes to come in every lane, K."""
     device: torch.device
-    shown: Tensor | None = None  # [N, P] the task rows, if the agent's configuration says that they are shown
+    shown: Tensor | None = (
+        None  # [N, P] the task rows, if the agent's configuration says that they are shown
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -286,7 +304,9 @@ class View:
 
 def one_hot(action: Tensor, width: int) -> Tensor:
     """[...] int64 → [..., width] float32."""
-    return torch.zeros(*action.shape, width, device=action.device).scatter_(-1, action.unsqueeze(-1), 1.0)
+    return torch.zeros(*action.shape, width, device=action.device).scatter_(
+        -1, action.unsqueeze(-1), 1.0
+    )
 
 
 def first_cue(spec: Spec, rows: int, lanes: int, device: torch.device) -> Tensor:
@@ -305,7 +325,9 @@ def next_cue(spec: Spec, action: Tensor, step: Step) -> Tensor:
     done = terminated | truncated: a time limit ends an episode for the policy as much as the task does.
     """
     taken = one_hot(action, spec.action_width) if spec.discrete else action
-    return torch.cat([taken, step.reward.unsqueeze(-1), step.done.unsqueeze(-1).to(taken.dtype)], dim=-1)
+    return torch.cat(
+        [taken, step.reward.unsqueeze(-1), step.done.unsqueeze(-1).to(taken.dtype)], dim=-1
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -316,6 +338,8 @@ def where(condition: Tensor, new: C, old: C) -> C:
     """`new` where `condition` [N, M] holds, else `old`, for trees of equal structure with leading axes [N, M]."""
 
     def choose(a: Tensor, b: Tensor) -> Tensor:
-        return torch.where(condition.reshape(condition.shape + (1,) * (a.dim() - condition.dim())), a, b)
+        return torch.where(
+            condition.reshape(condition.shape + (1,) * (a.dim() - condition.dim())), a, b
+        )
 
     return tree_map(choose, new, old)

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from metarl.core.errors import Mistake
-from metarl.core.rollout import Rollout, side_by_side
+from metarl.core.errors import MetaRLError
+from metarl.core.rollout import Rollout, stack_lanes
 from metarl.core.types import Inputs, Spec, first_cue, replace, tree_map
 
 
@@ -32,21 +32,26 @@ def recorded(spec: Spec, episodes: Sequence[Recording], lanes: int = 1) -> Rollo
     zero, the inputs show no task and no latent, and there are no extras.
 
     Raises:
-        Mistake: no episodes, or not as many for every lane, or one that cannot be of this family.
+        MetaRLError: no episodes, or not as many for every lane, or one that cannot be of this family.
     """
     if not episodes or len(episodes) % lanes:
         several = f"a multiple of {lanes}, the agent's lanes" if lanes > 1 else "at least one"
-        raise Mistake(f"episodes: {len(episodes)} were recorded; give {several}")
+        raise MetaRLError(f"episodes: {len(episodes)} were recorded; give {several}")
     parts = [_checked(spec, episode, f"episode {place}") for place, episode in enumerate(episodes)]
-    return side_by_side([_stream(spec, parts[lane::lanes]) for lane in range(lanes)])
+    return stack_lanes([_stream(spec, parts[lane::lanes]) for lane in range(lanes)])
 
 
 def _checked(spec: Spec, episode: Recording, name: str) -> dict[str, Tensor]:
     """Its arrays, [T, …]."""
-    arrays = {what: _array(getattr(episode, what), f"{name}: {what}") for what in ("obs", "action", "reward")}
+    arrays = {
+        what: _array(getattr(episode, what), f"{name}: {what}")
+        for what in ("obs", "action", "reward")
+    }
     steps = len(arrays["reward"]) if arrays["reward"].dim() else 0
     if not 1 <= steps <= spec.horizon:
-        raise Mistake(f"{name}: it has {steps} steps, and those of {spec.name} have 1 to {spec.horizon}")
+        raise MetaRLError(
+            f"{name}: it has {steps} steps, and those of {spec.name} have 1 to {spec.horizon}"
+        )
     shapes = {
         "obs": [steps + 1, spec.obs_width],
         "action": [steps] if spec.discrete else [steps, spec.action_width],
@@ -54,10 +59,12 @@ def _checked(spec: Spec, episode: Recording, name: str) -> dict[str, Tensor]:
     }
     for what, shape in shapes.items():
         if list(arrays[what].shape) != shape:
-            raise Mistake(f"{name}: {what} is of shape {list(arrays[what].shape)}; beside {steps} rewards give {shape}")
+            raise MetaRLError(
+                f"{name}: {what} is of shape {list(arrays[what].shape)}; beside {steps} rewards give {shape}"
+            )
     obs, action = arrays["obs"], arrays["action"]
     if spec.discrete and not torch.isin(action, torch.arange(spec.action_width)).all():
-        raise Mistake(f"{name}: an action is none of 0 to {spec.action_width - 1}")
+        raise MetaRLError(f"{name}: an action is none of 0 to {spec.action_width - 1}")
     last = torch.arange(steps) == steps - 1
     return {
         "obs": obs[:-1],
@@ -73,9 +80,9 @@ def _array(given: ArrayLike, name: str) -> Tensor:
     try:
         array = torch.as_tensor(np.asarray(given, np.float32))
     except (TypeError, ValueError, RuntimeError) as error:
-        raise Mistake(f"{name} is no array of numbers: {error}") from None
+        raise MetaRLError(f"{name} is no array of numbers: {error}") from None
     if not torch.isfinite(array).all():
-        raise Mistake(f"{name} is not finite everywhere")
+        raise MetaRLError(f"{name} is not finite everywhere")
     return array
 
 

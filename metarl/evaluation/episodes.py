@@ -13,12 +13,12 @@ from torch import Tensor
 
 from metarl.collect.collector import rounds
 from metarl.core.agent import Agent, Mode
-from metarl.core.errors import Mistake
+from metarl.core.errors import MetaRLError
 from metarl.core.family import Family
 from metarl.core.rng import Rng
 from metarl.core.rollout import Rollout
 from metarl.core.types import Scene, Step, Tasks, replace, tree_map
-from metarl.evaluation.meta_test import chance, choose, trial
+from metarl.evaluation.meta_test import evaluation_rng, sample_tasks, trial
 from metarl.options.option_policy import option_count
 
 Picture = NDArray[np.uint8]
@@ -31,14 +31,18 @@ class Episode:
 
     rewards: NDArray[np.float64]  # [T] as they fell
     scene: Scene | None = None  # its path has T + 1 places: the last is where the episode ended
-    frames: tuple[Picture, ...] = ()  # [T] before each step; what it ended in is not seen: the next has begun by then
-    options: NDArray[np.int64] | None = None  # [T] which one ran, where the agent acts through options
+    frames: tuple[
+        Picture, ...
+    ] = ()  # [T] before each step; what it ended in is not seen: the next has begun by then
+    options: NDArray[np.int64] | None = (
+        None  # [T] which one ran, where the agent acts through options
+    )
 
     @property
     def steps(self) -> int:
         return len(self.rewards)
 
-    def paid(self, steps: int | None = None) -> float:
+    def return_after(self, steps: int | None = None) -> float:
         """The return so far, after `steps` steps; of the whole episode without."""
         return float(self.rewards[:steps].sum())
 
@@ -73,29 +77,37 @@ def film(
     scene is drawn from above, any other by what its environment's camera sees.
 
     Raises:
-        Mistake: no such split, task or lane, episodes that cannot be shared out among the lanes, a family that cannot be
+        MetaRLError: no such split, task or lane, episodes that cannot be shared out among the lanes, a family that cannot be
             drawn, or an agent that must be shown what cannot be.
     """
     if 1 < agent.lanes <= lane:
-        raise Mistake(f"lane {lane}: {type(agent).__name__} has {agent.lanes} lanes, and the first is lane 0")
-    rng = chance(seed)
-    row = choose(family, split, task + 1, rng, train_set)[task:].to(torch.device(device))
+        raise MetaRLError(
+            f"lane {lane}: {type(agent).__name__} has {agent.lanes} lanes, and the first is lane 0"
+        )
+    rng = evaluation_rng(seed)
+    row = sample_tasks(family, split, task + 1, rng, train_set)[task:].to(torch.device(device))
     if not len(row) and train_set is not None:
-        raise Mistake(f"task {task}: there are {len(train_set)} training tasks, and the first is task 0")
+        raise MetaRLError(
+            f"task {task}: there are {len(train_set)} training tasks, and the first is task 0"
+        )
     lanes = max(agent.lanes, lane + 1)
     env: Any = family.make(lanes)
     scene = getattr(family, "scene", None)
     if scene is None:
         env = _Camera(env, lane, family.spec.name)
-    lived = trial(agent, env, family.spec, row, episodes, mode, rng, lanes=lanes, train_set=train_set)
+    lived = trial(
+        agent, env, family.spec, row, episodes, mode, rng, lanes=lanes, train_set=train_set
+    )
 
     def watched() -> Iterator[Episode]:
         for rollout, _ in lived:
-            shown = alone(rollout, 0, lane)
+            shown = single_episode(rollout, 0, lane)
             rewards, running = shown.reward.double().numpy(), shown.inputs.option
-            options = None if running is None else running.option.numpy()
+            options = None if running is None else running.current.numpy()
             if scene is not None:
-                yield Episode(rewards, scene=scene(row.params[0].cpu(), seen(shown)), options=options)
+                yield Episode(
+                    rewards, scene=scene(row.params[0].cpu(), observations(shown)), options=options
+                )
             else:
                 yield Episode(rewards, frames=tuple(env.frames[: len(rewards)]), options=options)
 
@@ -105,14 +117,16 @@ def film(
     return Film(title, rounds(agent, episodes), watched(), option_count(agent))
 
 
-def alone(rollout: Rollout, row: int, lane: int) -> Rollout:
+def single_episode(rollout: Rollout, row: int, lane: int) -> Rollout:
     """A lane's one episode, which may be over before those of other lanes, without the axes N and M: [T, …]."""
     lived = rollout.valid[:, row, lane]
-    episode: Rollout = tree_map(lambda x: x[lived, row, lane].cpu(), replace(rollout, index=rollout.valid))
+    episode: Rollout = tree_map(
+        lambda x: x[lived, row, lane].cpu(), replace(rollout, index=rollout.valid)
+    )
     return replace(episode, index=rollout.index[row].cpu())
 
 
-def seen(episode: Rollout) -> Tensor:
+def observations(episode: Rollout) -> Tensor:
     """[T + 1, O]: what was observed in an episode, its end included."""
     return torch.cat([episode.inputs.obs[:1], episode.next_obs])
 
@@ -122,7 +136,7 @@ class _Camera:
 
     def __init__(self, env: Any, lane: int, name: str) -> None:
         if not hasattr(env, "frame"):
-            raise Mistake(
+            raise MetaRLError(
                 f"{name} offers neither scene nor frame: give the family scene(params, obs), "
                 "or its environment frame(row, lane)"
             )
@@ -142,7 +156,7 @@ class _Camera:
     def _take(self) -> Picture:
         picture = np.array(self._env.frame(0, self._lane))
         if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
-            raise Mistake(
+            raise MetaRLError(
                 f"{self._name}: frame is {picture.dtype} of shape {list(picture.shape)}; "
                 "give uint8 of shape [height, width, 3]"
             )

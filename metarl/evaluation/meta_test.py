@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from metarl.collect.collector import collect, rounds, view
+from metarl.collect.collector import collect, rounds, task_info
 from metarl.core.agent import Agent, Mode
-from metarl.core.errors import Mistake, nearest
+from metarl.core.errors import MetaRLError, suggest
 from metarl.core.family import BatchEnv, Family
 from metarl.core.rng import Rng
 from metarl.core.rollout import Rollout
@@ -34,12 +34,18 @@ class Scores:
     """
 
     returns: stats.Array  # [R, K, N] return of an episode of the k-th round, mean of the lanes
-    success: stats.Array | None  # [R, K, N] share of lanes that succeeded at any step, where that has a meaning
-    optimum: stats.Array | None  # [N] best expected return of an episode for who knows the task, where it is known
+    success: (
+        stats.Array | None
+    )  # [R, K, N] share of lanes that succeeded at any step, where that has a meaning
+    optimum: (
+        stats.Array | None
+    )  # [N] best expected return of an episode for who knows the task, where it is known
     mean_optimum: float | None  # its exact mean over all tasks of the split, where it is known
     lanes: int  # episodes side by side in a round, M
     split: str
-    closed: bool  # whether these are the tasks that agents were trained on, the family having no others
+    closed: (
+        bool  # whether these are the tasks that agents were trained on, the family having no others
+    )
     mode: str
     seed: int
     task_hash: str
@@ -69,10 +75,12 @@ class Scores:
         """[R, N]: what the trial's return falls short of the optimum's.
 
         Raises:
-            Mistake: the family does not know its optimum.
+            MetaRLError: the family does not know its optimum.
         """
         if self.optimum is None:
-            raise Mistake("regret: the family does not know its optimum; give it a method optimum(tasks)")
+            raise MetaRLError(
+                "regret: the family does not know its optimum; give it a method optimum(tasks)"
+            )
         return np.asarray(self.episodes * self.optimum - self.lanes * self.returns.sum(1))
 
     def figure(self, which: str) -> stats.Array:
@@ -85,8 +93,18 @@ class Scores:
         def both(scores: stats.Array) -> dict[str, Any]:
             return {"mean": vars(stats.mean(scores)), "iqm": vars(stats.iqm(scores))}
 
-        curve = dict(zip(("mean", "low", "high"), (x.tolist() for x in stats.mean_curve(self.returns)), strict=True))
-        summary: dict[str, Any] = {"total": both(self.totals), "last": both(self.returns[:, -1]), "curve": curve}
+        curve = dict(
+            zip(
+                ("mean", "low", "high"),
+                (x.tolist() for x in stats.mean_curve(self.returns)),
+                strict=True,
+            )
+        )
+        summary: dict[str, Any] = {
+            "total": both(self.totals),
+            "last": both(self.returns[:, -1]),
+            "curve": curve,
+        }
         if self.optimum is not None:
             summary["regret"] = both(self.regrets)
             summary["optimum"] = float(self.optimum.mean())
@@ -97,9 +115,14 @@ class Scores:
     def to_dict(self) -> dict[str, Any]:
         """Everything, as plain values with six decimals."""
         arrays = {
-            name: None if getattr(self, name) is None else np.round(getattr(self, name), 6).tolist() for name in ARRAYS
+            name: None if getattr(self, name) is None else np.round(getattr(self, name), 6).tolist()
+            for name in ARRAYS
         }
-        return vars(self) | arrays | {"episodes_consumed": list(self.episodes_consumed), "summary": self.summary()}
+        return (
+            vars(self)
+            | arrays
+            | {"episodes_consumed": list(self.episodes_consumed), "summary": self.summary()}
+        )
 
 
 def evaluate(
@@ -121,11 +144,11 @@ def evaluate(
     several training runs. Where an agent was trained on a fixed `train_set`, that is the split train.
 
     Raises:
-        Mistake: a split that the family does not have, episodes that cannot be shared out among the agent's lanes, or
+        MetaRLError: a split that the family does not have, episodes that cannot be shared out among the agent's lanes, or
             an agent that needs to be shown what these tasks cannot show.
     """
-    rng = chance(seed)
-    rows = choose(family, split, tasks, rng, train_set).to(torch.device(device))
+    rng = evaluation_rng(seed)
+    rows = sample_tasks(family, split, tasks, rng, train_set).to(torch.device(device))
     chunk = max(1, _CHUNK // agent.lanes)
     parts = [
         _evaluate_rows(agent, family, rows[first : first + chunk], episodes, mode, rng, train_set)
@@ -151,15 +174,19 @@ def combine(scores: Sequence[Scores]) -> Scores:
     """The runs of several `Scores` on the same tasks as one.
 
     Raises:
-        Mistake: they were not made on the same tasks in the same way.
+        MetaRLError: they were not made on the same tasks in the same way.
     """
     first = scores[0]
     ways = [(s.task_hash, s.mode, s.episodes_consumed) for s in scores]
     if any(way != ways[0] for way in ways):
-        raise Mistake(
+        raise MetaRLError(
             "scores of different tasks, episodes, lanes or modes cannot be combined; evaluate all with the same options"
         )
-    success = None if first.success is None else np.concatenate([s.success for s in scores if s.success is not None])
+    success = (
+        None
+        if first.success is None
+        else np.concatenate([s.success for s in scores if s.success is not None])
+    )
     return replace(first, returns=np.concatenate([s.returns for s in scores]), success=success)
 
 
@@ -167,19 +194,23 @@ def combine(scores: Sequence[Scores]) -> Scores:
 # Meeting tasks
 
 
-def chance(seed: int) -> Rng:
+def evaluation_rng(seed: int) -> Rng:
     """Where all randomness of an evaluation with this seed comes from."""
     return Rng(seed).child("evaluate")
 
 
-def choose(family: Family, split: str, count: int, rng: Rng, train_set: Tasks | None) -> Tasks:
+def sample_tasks(
+    family: Family, split: str, count: int, rng: Rng, train_set: Tasks | None
+) -> Tasks:
     """The first `count` rows of `split`; of the fixed `train_set`, if there is one, where the split is train.
 
     Raises:
-        Mistake: a split that the family does not have.
+        MetaRLError: a split that the family does not have.
     """
     if split not in family.spec.splits:
-        raise Mistake(f"{family.spec.name} has no split {split!r}: {nearest(split, family.spec.splits)}")
+        raise MetaRLError(
+            f"{family.spec.name} has no split {split!r}: {suggest(split, family.spec.splits)}"
+        )
     if train_set is not None and split == "train":
         return train_set[:count]
     return family.tasks(split, count, rng.child("tasks"))
@@ -203,14 +234,16 @@ def trial(
     `lanes` stand in the environment: the agent's own, or more, to see what might have happened as well.
 
     Raises:
-        Mistake: the episodes cannot be shared out among the agent's lanes.
+        MetaRLError: the episodes cannot be shared out among the agent's lanes.
     """
     count = rounds(agent, episodes)
-    begun = agent.begin(view(agent, spec, tasks, count, train_set), lanes=lanes)
+    begun = agent.begin(task_info(agent, spec, tasks, count, train_set), lanes=lanes)
 
     def live(belief: Belief) -> Iterator[tuple[Rollout, Belief]]:
         for k in range(count):
-            rollout, belief = collect(agent, env, spec, belief, tasks, 1, rng.child("episode", k), mode)
+            rollout, belief = collect(
+                agent, env, spec, belief, tasks, 1, rng.child("episode", k), mode
+            )
             belief = agent.adapt(belief, rollout)
             yield rollout, belief
 
@@ -218,14 +251,24 @@ def trial(
 
 
 def _evaluate_rows(
-    agent: Agent, family: Family, tasks: Tasks, episodes: int, mode: Mode, rng: Rng, train_set: Tasks | None
+    agent: Agent,
+    family: Family,
+    tasks: Tasks,
+    episodes: int,
+    mode: Mode,
+    rng: Rng,
+    train_set: Tasks | None,
 ) -> tuple[stats.Array, stats.Array | None]:
     """Returns and successes, each [K, N]."""
     returns, successes, env, lanes = [], [], family.make(agent.lanes), agent.lanes
-    for rollout, _ in trial(agent, env, family.spec, tasks, episodes, mode, rng, lanes=lanes, train_set=train_set):
+    for rollout, _ in trial(
+        agent, env, family.spec, tasks, episodes, mode, rng, lanes=lanes, train_set=train_set
+    ):
         returns.append(_returns(family, tasks, rollout))
         if rollout.success is not None:
-            successes.append((rollout.success & rollout.valid).any(0).double().mean(-1).cpu().numpy())
+            successes.append(
+                (rollout.success & rollout.valid).any(0).double().mean(-1).cpu().numpy()
+            )
     return np.stack(returns), np.stack(successes) if successes else None
 
 
@@ -239,4 +282,6 @@ def _returns(family: Family, tasks: Tasks, rollout: Rollout) -> stats.Array:
 
 def _hash(tasks: Tasks) -> str:
     """Which tasks these are, to compare results by."""
-    return hashlib.sha256(tasks.split.encode() + tasks.params.cpu().numpy().tobytes()).hexdigest()[:16]
+    return hashlib.sha256(tasks.split.encode() + tasks.params.cpu().numpy().tobytes()).hexdigest()[
+        :16
+    ]

@@ -10,12 +10,12 @@ import torch
 from numpy.typing import NDArray
 
 from metarl.core.agent import Agent, Mode
-from metarl.core.errors import Mistake
+from metarl.core.errors import MetaRLError
 from metarl.core.family import Family
-from metarl.core.rollout import Rollout, side_by_side
+from metarl.core.rollout import Rollout, stack_lanes
 from metarl.core.types import Inputs, Scene, Tasks, replace
-from metarl.evaluation.episodes import alone, seen
-from metarl.evaluation.meta_test import chance, choose, trial
+from metarl.evaluation.episodes import observations, single_episode
+from metarl.evaluation.meta_test import evaluation_rng, sample_tasks, trial
 from metarl.evaluation.stats import Array
 from metarl.options.option_policy import option_count
 from metarl.options.segments import segments
@@ -42,10 +42,14 @@ class Usage:
     shares: Array  # [L] of these steps
     begun: NDArray[np.int64]  # [L] how often
     durations: Array  # [L] mean steps of a stretch; NaN of an option that never ran
-    followed: NDArray[np.int64]  # [L, L] how often one of the row was followed by one of the column, within an episode
+    followed: NDArray[
+        np.int64
+    ]  # [L, L] how often one of the row was followed by one of the column, within an episode
     entropy: float  # of the shares, in nats
     duration: float  # mean steps of all stretches
-    switch_rate: float  # how often one option followed another, a step at which an episode does not begin
+    switch_rate: (
+        float  # how often one option followed another, a step at which an episode does not begin
+    )
     moves: Moves | None = None  # where the family offers a scene
 
     def to_dict(self) -> dict[str, Any]:
@@ -59,7 +63,9 @@ class Usage:
             }
             for o in range(len(self.shares))
         ]
-        means = {name: round(getattr(self, name), 6) for name in ("entropy", "duration", "switch_rate")}
+        means = {
+            name: round(getattr(self, name), 6) for name in ("entropy", "duration", "switch_rate")
+        }
         return {"title": self.title, "steps": self.steps, **means, "options": options}
 
 
@@ -78,31 +84,42 @@ def observe(
     """Let `agent` meet what `evaluate` lets it meet with the same arguments, and look at what its options do.
 
     Raises:
-        Mistake: the agent has none, or whatever `evaluate` objects to.
+        MetaRLError: the agent has none, or whatever `evaluate` objects to.
     """
     count = option_count(agent)
     if not count:
-        raise Mistake(
+        raise MetaRLError(
             f"{type(agent).__name__} acts without options; train one that has some, such as rl2 with agent.options=4"
         )
-    rng = chance(seed)
-    rows = choose(family, split, tasks, rng, train_set).to(torch.device(device))
+    rng = evaluation_rng(seed)
+    rows = sample_tasks(family, split, tasks, rng, train_set).to(torch.device(device))
     env, lanes, scene = family.make(agent.lanes), agent.lanes, getattr(family, "scene", None)
     rounds: list[Rollout] = []
     parts: list[tuple[Scene, Rollout]] = []
-    for rollout, _ in trial(agent, env, family.spec, rows, episodes, mode, rng, lanes=lanes, train_set=train_set):
+    for rollout, _ in trial(
+        agent, env, family.spec, rows, episodes, mode, rng, lanes=lanes, train_set=train_set
+    ):
         rounds.append(_light(rollout))
         if scene is not None:
-            lived = [(row, alone(rollout, row, lane)) for row in range(len(rows)) for lane in range(lanes)]
-            parts += [(scene(rows.params[row].cpu(), seen(episode)), _light(episode)) for row, episode in lived]
+            lived = [
+                (row, single_episode(rollout, row, lane))
+                for row in range(len(rows))
+                for lane in range(lanes)
+            ]
+            parts += [
+                (scene(rows.params[row].cpu(), observations(episode)), _light(episode))
+                for row, episode in lived
+            ]
     title = f"What the options of {type(agent).__name__} do on {len(rows)} {split} tasks of {family.spec.name}"
-    return _counted(title, side_by_side(rounds), count, _moves(parts) if parts else None)
+    return _counted(title, stack_lanes(rounds), count, _moves(parts) if parts else None)
 
 
 def _light(rollout: Rollout) -> Rollout:
     """Without what is wide, and is not needed any more."""
     nothing = rollout.next_obs[..., :0]
-    return replace(rollout, inputs=Inputs(nothing, option=rollout.inputs.option), next_obs=nothing, extras={})
+    return replace(
+        rollout, inputs=Inputs(nothing, option=rollout.inputs.option), next_obs=nothing, extras={}
+    )
 
 
 def _counted(title: str, rollout: Rollout, count: int, moves: Moves | None) -> Usage:
@@ -110,7 +127,9 @@ def _counted(title: str, rollout: Rollout, count: int, moves: Moves | None) -> U
     overall, stretches = summary(rollout, count), segments(rollout)
     real = stretches.duration > 0
     begun = torch.bincount(stretches.option[real], minlength=count)
-    steps = torch.bincount(stretches.option[real], weights=stretches.duration[real].double(), minlength=count)
+    steps = torch.bincount(
+        stretches.option[real], weights=stretches.duration[real].double(), minlength=count
+    )
     more = real[1:]
     pairs = count * stretches.option[:-1][more] + stretches.option[1:][more]
     return Usage(
@@ -130,14 +149,22 @@ def _counted(title: str, rollout: Rollout, count: int, moves: Moves | None) -> U
 def _moves(parts: list[tuple[Scene, Rollout]]) -> Moves:
     """Episodes and how they look, one after another."""
     paths = [scene.path.double().numpy() for scene, _ in parts]
-    before, after = (np.concatenate([path[some] for path in paths]) for some in (slice(-1), slice(1, None)))
+    before, after = (
+        np.concatenate([path[some] for path in paths]) for some in (slice(-1), slice(1, None))
+    )
     options, begins = [], []
     for _, episode in parts:
         running = episode.inputs.option
         assert running is not None
-        options.append(running.option.numpy())
+        options.append(running.current.numpy())
         begins.append(running.begins.numpy())
-    return Moves(_shared([scene for scene, _ in parts]), before, after, np.concatenate(options), np.concatenate(begins))
+    return Moves(
+        _shared([scene for scene, _ in parts]),
+        before,
+        after,
+        np.concatenate(options),
+        np.concatenate(begins),
+    )
 
 
 def _shared(scenes: list[Scene]) -> Scene:
@@ -149,7 +176,12 @@ def _shared(scenes: list[Scene]) -> Scene:
         kept[name] = whole if same else None
     edges = np.array([scene.limits for scene in scenes])
     (left, bottom), (right, top) = edges[:, ::2].min(0).tolist(), edges[:, 1::2].max(0).tolist()
-    return replace(first, path=torch.cat([scene.path for scene in scenes]), limits=(left, right, bottom, top), **kept)
+    return replace(
+        first,
+        path=torch.cat([scene.path for scene in scenes]),
+        limits=(left, right, bottom, top),
+        **kept,
+    )
 
 
 def _equal(one: torch.Tensor | None, other: torch.Tensor) -> bool:

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from metarl.core.agent import Agent, Mode
-from metarl.core.errors import Mistake
+from metarl.core.errors import MetaRLError
 from metarl.core.family import Family
 from metarl.core.types import Belief, Spec, Tasks
-from metarl.evaluation.meta_test import chance, choose, trial
+from metarl.evaluation.meta_test import evaluation_rng, sample_tasks, trial
 from metarl.evaluation.stats import Array
 
 
@@ -46,21 +46,23 @@ def infer(
     An agent that infers a latent variable offers ``inferred(belief)`` → mean and standard deviation, [N, Z] each.
 
     Raises:
-        Mistake: the agent infers none, or whatever `evaluate` objects to.
+        MetaRLError: the agent infers none, or whatever `evaluate` objects to.
     """
     ask: Callable[[Belief], tuple[Tensor, Tensor]] | None = getattr(agent, "inferred", None)
     if ask is None:
-        raise Mistake(
+        raise MetaRLError(
             f"{type(agent).__name__} infers no latent task variable; choose an agent that does, such as pearl"
         )
-    rng = chance(seed)
-    rows = choose(family, split, tasks, rng, train_set).to(torch.device(device))
+    rng = evaluation_rng(seed)
+    rows = sample_tasks(family, split, tasks, rng, train_set).to(torch.device(device))
     env, lanes = family.make(agent.lanes), agent.lanes
     means, stds = [], []
-    for _, belief in trial(agent, env, family.spec, rows, episodes, mode, rng, lanes=lanes, train_set=train_set):
+    for _, belief in trial(
+        agent, env, family.spec, rows, episodes, mode, rng, lanes=lanes, train_set=train_set
+    ):
         mean, std = ask(belief)
         if not mean.shape[1]:
-            raise Mistake(
+            raise MetaRLError(
                 f"{type(agent).__name__} was trained without a latent task variable, and infers nothing; "
                 "set agent.latent_width above 0"
             )
@@ -83,5 +85,7 @@ def _numbers(tensor: Tensor) -> Array:
 
 def _name(spec: Spec, entry: int) -> str:
     """Of an entry of the task row, whose front is the goal."""
-    name, width = ("goal", spec.goal_width) if entry < spec.goal_width else ("task row", spec.task_width)
+    name, width = (
+        ("goal", spec.goal_width) if entry < spec.goal_width else ("task row", spec.task_width)
+    )
     return name if width == 1 else f"{name}, entry {entry + 1} of {width}"

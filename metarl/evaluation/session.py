@@ -10,10 +10,10 @@ import torch
 from numpy.typing import ArrayLike
 
 from metarl.core.agent import Agent, Mode
-from metarl.core.errors import Mistake
+from metarl.core.errors import MetaRLError
 from metarl.core.rng import Rng
-from metarl.core.rollout import Recorder, Rollout, side_by_side
-from metarl.core.types import Spec, Step, Tasks, View, next_cue, replace
+from metarl.core.rollout import Recorder, Rollout, stack_lanes
+from metarl.core.types import Spec, Step, TaskInfo, Tasks, next_cue, replace
 from metarl.data.recording import Recording, recorded
 
 
@@ -39,11 +39,17 @@ class Session:
         self.agent, self.spec, self.mode = agent, spec, mode
         shown = None if task is None else torch.as_tensor(np.asarray(task, np.float32)).view(1, -1)
         if (shown is None) != (agent.task_input == "none"):
-            raise Mistake(f"task: this agent's task_input is {agent.task_input}; give its task just if it is shown one")
-        self._tasks = Tasks(torch.zeros(1, 0) if shown is None else shown, torch.zeros(1, dtype=torch.long), "session")
+            raise MetaRLError(
+                f"task: this agent's task_input is {agent.task_input}; give its task just if it is shown one"
+            )
+        self._tasks = Tasks(
+            torch.zeros(1, 0) if shown is None else shown,
+            torch.zeros(1, dtype=torch.long),
+            "session",
+        )
         self._rng, self._episode = Rng(seed).child("session"), 0
         rounds = -(-episodes // agent.lanes)
-        self.belief = agent.begin(View(1, rounds, torch.device("cpu"), shown), lanes=1)
+        self.belief = agent.begin(TaskInfo(1, rounds, torch.device("cpu"), shown), lanes=1)
         self._acted: Any = None
         self._round: list[Rollout] = []  # what was lived through since the last adaptation
         self._start_episode()
@@ -52,10 +58,10 @@ class Session:
         """The action on obs [O]: an int if discrete, else an array [A] in [−1, 1] (clip what falls outside).
 
         Raises:
-            Mistake: an observation of the wrong width, or the outcome of the last action was not reported.
+            MetaRLError: an observation of the wrong width, or the outcome of the last action was not reported.
         """
         if self._acted is not None:
-            raise Mistake("act: tell the outcome of the last action first, with observe")
+            raise MetaRLError("act: tell the outcome of the last action first, with observe")
         seen = self._row("obs", obs)
         noise, counter = self._noise, self._recorder.length
         with torch.no_grad():
@@ -63,16 +69,18 @@ class Session:
         action = self._acted.action[0, 0]
         return int(action) if self.spec.discrete else action.numpy()
 
-    def observe(self, reward: float, next_obs: ArrayLike, terminated: bool, truncated: bool) -> None:
+    def observe(
+        self, reward: float, next_obs: ArrayLike, terminated: bool, truncated: bool
+    ) -> None:
         """The outcome of the last action; next_obs [O] is the true successor, also where the episode ended.
 
         Raises:
-            Mistake: no action was taken, or what was observed has the wrong width or is not finite.
+            MetaRLError: no action was taken, or what was observed has the wrong width or is not finite.
         """
         if self._acted is None:
-            raise Mistake("observe: nothing was done yet; call act first")
+            raise MetaRLError("observe: nothing was done yet; call act first")
         if not np.isfinite(reward):
-            raise Mistake(f"reward {reward} is not finite")
+            raise MetaRLError(f"reward {reward} is not finite")
         successor = self._row("next_obs", next_obs)
         flags = [torch.tensor([[bool(flag)]]) for flag in (terminated, truncated)]
         step = Step(successor, successor, torch.tensor([[float(reward)]]), *flags)
@@ -83,10 +91,10 @@ class Session:
             self._round.append(self._recorder.rollout(self._tasks))
             self._start_episode()
             if len(self._round) == self.agent.lanes:
-                self.belief = self.agent.adapt(self.belief, side_by_side(self._round))
+                self.belief = self.agent.adapt(self.belief, stack_lanes(self._round))
                 self._round = []
         elif self._recorder.length == self._recorder.capacity:
-            raise Mistake(
+            raise MetaRLError(
                 f"the episode is longer than the {self.spec.horizon} steps that {self.spec.name} was trained with"
             )
 
@@ -94,12 +102,16 @@ class Session:
         """Learn from episodes that somebody recorded elsewhere, in their order, as if they had been lived through here.
 
         Raises:
-            Mistake: episodes that cannot be of this family or not as many as the agent adapts to, or one's own are not
+            MetaRLError: episodes that cannot be of this family or not as many as the agent adapts to, or one's own are not
                 over.
         """
         if self._acted is not None or self._recorder.length or self._round:
-            first = "the episode" if self.agent.lanes == 1 else f"all {self.agent.lanes} episodes of the round"
-            raise Mistake(f"replay: finish {first} first")
+            first = (
+                "the episode"
+                if self.agent.lanes == 1
+                else f"all {self.agent.lanes} episodes of the round"
+            )
+            raise MetaRLError(f"replay: finish {first} first")
         for rollout in recorded(self.spec, episodes, self.agent.lanes).rounds():
             self.belief = self.agent.replay(self.belief, rollout)
 
@@ -111,5 +123,7 @@ class Session:
     def _row(self, name: str, obs: ArrayLike) -> torch.Tensor:
         array = torch.as_tensor(np.asarray(obs, np.float32)).reshape(-1)
         if len(array) != self.spec.obs_width or not torch.isfinite(array).all():
-            raise Mistake(f"{name}: {self.spec.obs_width} finite numbers are expected, not {np.asarray(obs)}")
+            raise MetaRLError(
+                f"{name}: {self.spec.obs_width} finite numbers are expected, not {np.asarray(obs)}"
+            )
         return array.view(1, 1, -1)

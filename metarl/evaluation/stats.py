@@ -49,7 +49,10 @@ def iqm(scores: Array, resamples: int = 2000, seed: int = 0) -> Estimate:
         inside = np.clip(np.minimum(upper, 0.75) - np.maximum(upper - weight, 0.25), 0.0, None)
         return float(inside @ flat[order] / inside.sum())
 
-    even = np.full(scores.shape[0], 1 / scores.shape[0]), np.full(scores.shape[1], 1 / scores.shape[1])
+    even = (
+        np.full(scores.shape[0], 1 / scores.shape[0]),
+        np.full(scores.shape[1], 1 / scores.shape[1]),
+    )
     return _estimate(scores, middle(*even), middle, resamples, seed)
 
 
@@ -62,7 +65,11 @@ def mean_curve(curves: Array, resamples: int = 2000, seed: int = 0) -> tuple[Arr
 
 
 def _estimate(
-    scores: Array, value: float, statistic: Callable[[Array, Array], float], resamples: int, seed: int
+    scores: Array,
+    value: float,
+    statistic: Callable[[Array, Array], float],
+    resamples: int,
+    seed: int,
 ) -> Estimate:
     runs, tasks = _weights(scores.shape[0], scores.shape[1], resamples, seed)
     draws = [statistic(r, t) for r, t in zip(runs, tasks, strict=True)]
@@ -70,7 +77,9 @@ def _estimate(
     return Estimate(float(value), float(low), float(high))
 
 
-@functools.lru_cache(maxsize=4)  # many figures of the same runs and tasks are estimated one after the other
+@functools.lru_cache(
+    maxsize=4
+)  # many figures of the same runs and tasks are estimated one after the other
 def _weights(runs: int, tasks: int, resamples: int, seed: int) -> tuple[Array, Array]:
     """How often each run and each task is drawn, as shares: [B, R] and [B, N]."""
     rng = np.random.default_rng(seed)

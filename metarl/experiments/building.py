@@ -13,13 +13,13 @@ from metarl.collect.collector import rounds
 from metarl.config.registry import Found, Settings, find
 from metarl.config.schema import Config
 from metarl.core.agent import Agent
-from metarl.core.errors import Mistake
+from metarl.core.errors import MetaRLError
 from metarl.core.family import Family
 from metarl.core.rng import Rng
 from metarl.core.types import Spec, Tasks, replace
 from metarl.experiments.counters import Counters
 from metarl.experiments.loading import read_run
-from metarl.options.pretrained import Skills, Together, own_option
+from metarl.options.pretrained import ConcatenatedOptions, PretrainedOptions, custom_option
 
 # ---------------------------------------------------------------------------------------------------------------------
 # By name
@@ -29,29 +29,33 @@ def make_family(name: str, **options: Any) -> Family:
     """The family called `name` with these options.
 
     Raises:
-        Mistake: unknown family or options.
+        MetaRLError: unknown family or options.
     """
     found = find("family", name)
     family: Family = found.build(found.configure(options))
     return family
 
 
-def make_agent(name: str, spec: Spec, seed: int = 0, device: str | torch.device = "cpu", **options: Any) -> Agent:
+def make_agent(
+    name: str, spec: Spec, seed: int = 0, device: str | torch.device = "cpu", **options: Any
+) -> Agent:
     """The agent called `name` for families of this `spec`, its weights drawn from `seed`.
 
     Raises:
-        Mistake: unknown agent or options, or an agent that cannot act in such a family.
+        MetaRLError: unknown agent or options, or an agent that cannot act in such a family.
     """
     found = find("agent", name)
     return build_agent(found, found.configure(options), spec, seed, torch.device(device))
 
 
-def build_agent(found: Found, chosen: Settings, spec: Spec, seed: int, device: torch.device) -> Agent:
+def build_agent(
+    found: Found, chosen: Settings, spec: Spec, seed: int, device: torch.device
+) -> Agent:
     """The agent itself; options that are ready are loaded here and handed to it."""
     ready: dict[str, Any] = {}
-    names: Sequence[str] = getattr(chosen, "ready_made", ())
+    names: Sequence[str] = getattr(chosen, "pretrained_options", ())
     if names:
-        ready["skills"] = load_skills(names, spec, device)
+        ready["skills"] = load_pretrained_options(names, spec, device)
     agent: Agent = found.build(chosen, spec, Rng(seed).child("agent"), device, **ready)
     return agent
 
@@ -64,18 +68,18 @@ def build(config: Config) -> tuple[Family, Agent]:
     """The family and the untrained agent of a configuration.
 
     Raises:
-        Mistake: an agent that cannot act in this family or live through so many episodes, a warm start that does not
+        MetaRLError: an agent that cannot act in this family or live through so many episodes, a warm start that does not
             fit, a device that is not there.
     """
     if config.device == "cuda" and not torch.cuda.is_available():
-        raise Mistake("device: cuda is not available here; use device=cpu")
-    if config.train_tasks is None and config.agent.options.needs_train_tasks:
-        raise Mistake(
+        raise MetaRLError("device: cuda is not available here; use device=cpu")
+    if config.train_tasks is None and config.agent.settings.needs_train_tasks:
+        raise MetaRLError(
             f"{config.agent.name} keeps what it lived through of each training task: set train_tasks, such as 100"
         )
     torch.set_num_threads(config.threads)
     family = family_of(config)
-    agent = agent_of(config, shown_spec(config, family.spec))
+    agent = agent_of(config, spec_for_agent(config, family.spec))
     rounds(agent, config.episodes)
     if config.warm_start is not None:
         agent.warm_start(read_run(config.warm_start).state)
@@ -84,14 +88,14 @@ def build(config: Config) -> tuple[Family, Agent]:
 
 def family_of(config: Config) -> Family:
     """The family of a configuration."""
-    family: Family = find("family", config.family.name).build(config.family.options)
+    family: Family = find("family", config.family.name).build(config.family.settings)
     return family
 
 
 def agent_of(config: Config, spec: Spec) -> Agent:
     """The untrained agent of a configuration."""
     found = find("agent", config.agent.name)
-    return build_agent(found, config.agent.options, spec, config.seed, torch.device(config.device))
+    return build_agent(found, config.agent.settings, spec, config.seed, torch.device(config.device))
 
 
 def train_set(config: Config, family: Family) -> Tasks | None:
@@ -102,12 +106,12 @@ def train_set(config: Config, family: Family) -> Tasks | None:
     return replace(tasks, index=torch.arange(len(tasks)), copy=None)
 
 
-def shown_spec(config: Config, spec: Spec) -> Spec:
+def spec_for_agent(config: Config, spec: Spec) -> Spec:
     """The spec as the agent meets it: a one-hot of the task is as wide as the fixed training set."""
-    if getattr(config.agent.options, "task_input", "none") != "onehot":
+    if getattr(config.agent.settings, "task_input", "none") != "onehot":
         return spec
     if config.train_tasks is None:
-        raise Mistake("agent.task_input: onehot needs a fixed training set; set train_tasks")
+        raise MetaRLError("agent.task_input: onehot needs a fixed training set; set train_tasks")
     return replace(spec, task_width=config.train_tasks)
 
 
@@ -133,42 +137,51 @@ def load(path: str | Path, device: torch.device | None = None) -> Loaded:
     """The agent of a run folder (its best checkpoint) or of a checkpoint file, on `device` or where it was trained.
 
     Raises:
-        Mistake: nothing there that can be loaded.
+        MetaRLError: nothing there that can be loaded.
     """
     saved = read_run(path)
-    config = saved.config if device is None else saved.config.model_copy(update={"device": device.type})
+    config = (
+        saved.config if device is None else saved.config.model_copy(update={"device": device.type})
+    )
     agent = agent_of(config, saved.spec)
     agent.load_state_dict(saved.state)
     return Loaded(agent, saved.spec, saved.config, saved.counters)
 
 
-def load_skills(names: Sequence[str], spec: Spec, device: torch.device) -> Skills:
+def load_pretrained_options(
+    names: Sequence[str], spec: Spec, device: torch.device
+) -> PretrainedOptions:
     """The options called `names`, one after another: those of runs, and ``path/to/file.py:Class`` of one's own.
 
     A run of an agent with options gives them all; that of a flat one that sees the observation alone is one option.
 
     Raises:
-        Mistake: nothing of that name, or nothing that can act in such a family as an option.
+        MetaRLError: nothing of that name, or nothing that can act in such a family as an option.
     """
-    parts = [own_option(name, spec) if ":" in name else _skills_of_run(name, spec, device) for name in names]
-    return parts[0] if len(parts) == 1 else Together(parts)
+    parts = [
+        custom_option(name, spec) if ":" in name else _skills_of_run(name, spec, device)
+        for name in names
+    ]
+    return parts[0] if len(parts) == 1 else ConcatenatedOptions(parts)
 
 
-def _skills_of_run(path: str, spec: Spec, device: torch.device) -> Skills:
+def _skills_of_run(path: str, spec: Spec, device: torch.device) -> PretrainedOptions:
     if not Path(path).exists():
-        raise Mistake(f"ready_made: there is no run {path}; name a run folder, or path/to/file.py:Class of your own")
+        raise MetaRLError(
+            f"pretrained_options: there is no run {path}; name a run folder, or path/to/file.py:Class of your own"
+        )
     loaded = load(path, device)
     there, here = ((s.obs_width, s.action_width, s.discrete) for s in (loaded.spec, spec))
     if there != here:
-        raise Mistake(
-            f"ready_made: {path} was trained on {loaded.spec.name}, whose observations or actions are others than those of "
+        raise MetaRLError(
+            f"pretrained_options: {path} was trained on {loaded.spec.name}, whose observations or actions are others than those of "
             f"{spec.name}; name a run on a family of the same shape"
         )
     offered = getattr(loaded.agent, "skills", None)
-    found: Skills | None = None if offered is None else offered()
+    found: PretrainedOptions | None = None if offered is None else offered()
     if found is None:
-        raise Mistake(
-            f"ready_made: what {path} does depends on more than the observation; name a run with options whose sub_body is "
+        raise MetaRLError(
+            f"pretrained_options: what {path} does depends on more than the observation; name a run with options whose sub_hidden_sizes is "
             "given, or one of an agent without memory that is shown no task"
         )
     return found

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from metarl.core.errors import DISTRIBUTION, Mistake
+from metarl.core.errors import DISTRIBUTION, CheckpointError
 
 FORMAT = 1
 """Raised when a checkpoint of before cannot be read any more."""
@@ -25,7 +25,7 @@ def save(path: Path, content: dict[str, Any]) -> None:
     """Write `content` (tensors, numbers, strings, lists, dicts) to `path`; until it is complete, the old file stays.
 
     Raises:
-        Mistake: the disk is full or the folder cannot be written.
+        CheckpointError: the disk is full or the folder cannot be written.
     """
     buffer = io.BytesIO()
     torch.save({"format": FORMAT, "metarl": version(DISTRIBUTION), **content}, buffer)
@@ -36,23 +36,31 @@ def load(path: Path) -> dict[str, Any]:
     """The content of a checkpoint, on the CPU.
 
     Raises:
-        Mistake: no file, a truncated, damaged or foreign one, or one of another format.
+        CheckpointError: no file, a truncated, damaged or foreign one, or one of another format.
     """
     try:
         _check_whole(path)
-        with warnings.catch_warnings(action="ignore"):  # of foreign files: the Mistake below says it
+        with warnings.catch_warnings(action="ignore"):  # of foreign files: the error below says it
             content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise Mistake(f"checkpoint {path}: there is no such file") from None
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise Mistake(
+        raise CheckpointError(f"checkpoint {path}: there is no such file") from None
+    except (
+        OSError,
+        RuntimeError,
+        EOFError,
+        pickle.UnpicklingError,
+        ValueError,
+        KeyError,
+        zipfile.BadZipFile,
+    ) as error:
+        raise CheckpointError(
             f"checkpoint {path} is truncated, damaged or no checkpoint ({type(error).__name__}); "
             "use another, such as previous.pt"
         ) from None
     if not isinstance(content, dict) or "format" not in content:
-        raise Mistake(f"checkpoint {path} was not written by metarl")
+        raise CheckpointError(f"checkpoint {path} was not written by metarl")
     if content["format"] != FORMAT:
-        raise Mistake(
+        raise CheckpointError(
             f"checkpoint {path} has format {content['format']}, written by metarl {content.get('metarl')}; "
             f"this is metarl {version(DISTRIBUTION)} with format {FORMAT}: use that version, or train again"
         )
@@ -71,7 +79,7 @@ def write_atomically(path: Path, data: bytes | memoryview) -> None:
     """Replace `path` by `data` in one step that survives a crash.
 
     Raises:
-        Mistake: the disk is full or the folder cannot be written.
+        CheckpointError: the disk is full or the folder cannot be written.
     """
     partial = path.with_name(f".{path.name}.partial")
     try:
@@ -88,11 +96,13 @@ def write_atomically(path: Path, data: bytes | memoryview) -> None:
     except OSError as error:
         with suppress(OSError):
             partial.unlink()
-        raise disk_mistake(path, error) from None
+        raise disk_error(path, error) from None
 
 
-def disk_mistake(path: Path, error: OSError) -> Mistake:
+def disk_error(path: Path, error: OSError) -> CheckpointError:
     """What to tell a user whose disk refuses."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return Mistake(f"the disk is full: {path} could not be written; free some space, then continue with --resume")
-    return Mistake(f"{path} could not be written: {error.strerror}")
+        return CheckpointError(
+            f"the disk is full: {path} could not be written; free some space, then continue with --resume"
+        )
+    return CheckpointError(f"{path} could not be written: {error.strerror}")

@@ -16,7 +16,9 @@ class Counters:
     env_steps: int = 0
     seconds: float = 0.0
 
-    def progress(self, env_steps: int | None, iterations: int | None, minutes: float | None) -> float:
+    def progress(
+        self, env_steps: int | None, iterations: int | None, minutes: float | None
+    ) -> float:
         """The share of the nearest limit that is used up: at 1, training is over."""
         shares = [
             used / limit

@@ -6,28 +6,36 @@ import subprocess
 import sys
 from pathlib import Path
 
-from metarl.core.errors import Mistake
+from metarl.core.errors import MetaRLError
 
 
 def read_seeds(text: str) -> list[int]:
     """Those of a list such as 0,1,2.
 
     Raises:
-        Mistake: no such list.
+        MetaRLError: no such list.
     """
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:
-        raise Mistake(f"--seeds {text!r}: write whole numbers with commas, such as 0,1,2") from None
+        raise MetaRLError(
+            f"--seeds {text!r}: write whole numbers with commas, such as 0,1,2"
+        ) from None
 
 
 def train_seeds(
-    config: str, overrides: list[str], out: Path, seeds: list[int], jobs: int, resume: bool, quiet: bool
+    config: str,
+    overrides: list[str],
+    out: Path,
+    seeds: list[int],
+    jobs: int,
+    resume: bool,
+    quiet: bool,
 ) -> None:
     """One process a seed, `jobs` of them at a time.
 
     Raises:
-        Mistake: some ended with an error.
+        MetaRLError: some ended with an error.
     """
     waiting, running, failed = list(seeds), dict[int, "subprocess.Popen[bytes]"](), list[int]()
     try:
@@ -56,4 +64,4 @@ def train_seeds(
         for process in running.values():
             process.terminate()
     if failed:
-        raise Mistake(f"seeds {', '.join(map(str, failed))} ended with an error; see above")
+        raise MetaRLError(f"seeds {', '.join(map(str, failed))} ended with an error; see above")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from metarl.config.schema import Config, parse
-from metarl.core.errors import Mistake
+from metarl.core.errors import CheckpointError
 from metarl.core.types import Spec
 from metarl.experiments import checkpoints
 from metarl.experiments.counters import Counters
@@ -28,11 +28,13 @@ def read_run(path: str | Path) -> SavedRun:
     """The best checkpoint of a run folder, or a checkpoint file.
 
     Raises:
-        Mistake: nothing there that can be read.
+        CheckpointError: nothing there that can be read.
     """
     content = checkpoints.load(checkpoint_path(Path(path)))
     config = parse(content["config"], where=str(path))
-    return SavedRun(config, Spec(**content["spec"]), Counters(**content["counters"]), content["agent"])
+    return SavedRun(
+        config, Spec(**content["spec"]), Counters(**content["counters"]), content["agent"]
+    )
 
 
 def checkpoint_path(path: Path) -> Path:
@@ -43,4 +45,4 @@ def checkpoint_path(path: Path) -> Path:
         found = path / "checkpoints" / f"{name}.pt"
         if found.is_file():
             return found
-    raise Mistake(f"{path} is no run folder: it has no checkpoints")
+    raise CheckpointError(f"{path} is no run folder: it has no checkpoints")

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from metarl.experiments.checkpoints import disk_mistake, write_atomically
+from metarl.experiments.checkpoints import disk_error, write_atomically
 
 METRICS = "metrics.jsonl"
 
@@ -25,13 +25,15 @@ class MetricsLog:
         kept = [record for record in read_metrics(folder) if record["iteration"] <= resume_at]
         write_atomically(self._path, "".join(json.dumps(record) + "\n" for record in kept).encode())
         self._file: IO[str] = self._path.open("a")
-        self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=resume_at + 1 if resume_at else None)
+        self._events = SummaryWriter(
+            str(folder / "tensorboard"), purge_step=resume_at + 1 if resume_at else None
+        )
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Append one iteration's record.
 
         Raises:
-            Mistake: the disk is full.
+            MetaRLError: the disk is full.
         """
         try:
             self._file.write(json.dumps(record) + "\n")
@@ -40,7 +42,7 @@ class MetricsLog:
                 if isinstance(value, float):
                     self._events.add_scalar(name, value, record["iteration"])
         except OSError as error:
-            raise disk_mistake(self._path, error) from None
+            raise disk_error(self._path, error) from None
 
     def close(self) -> None:
         self._file.close()

@@ -25,14 +25,15 @@ from torch import Tensor
 from torch.utils._pytree import keystr, tree_leaves_with_path
 
 from metarl.collect.world import TrainingWorld
-from metarl.config.schema import Config, load_config, to_dict, to_yaml
+from metarl.config.files import load_config, to_yaml
+from metarl.config.schema import Config, to_dict
 from metarl.core.agent import Agent, Mode
-from metarl.core.errors import DISTRIBUTION, Mistake
+from metarl.core.errors import DISTRIBUTION, MetaRLError
 from metarl.core.family import Family
 from metarl.core.rng import Rng
 from metarl.evaluation.meta_test import Scores, evaluate
 from metarl.experiments import checkpoints
-from metarl.experiments.building import build, load, shown_spec, train_set
+from metarl.experiments.building import build, load, spec_for_agent, train_set
 from metarl.experiments.counters import LIMITS, Counters
 from metarl.experiments.logs import Display, MetricsLog
 from metarl.experiments.loop import Update, learn
@@ -61,7 +62,7 @@ def train(
     """Train in the run folder `out` to the end, or on from where it was stopped → the content of result.json.
 
     Raises:
-        Mistake: a folder that holds another run or is in use, or anything the configuration or the family got wrong.
+        MetaRLError: a folder that holds another run or is in use, or anything the configuration or the family got wrong.
     """
     config = load_config(config) if isinstance(config, str) else config
     folder = Path(out)
@@ -70,7 +71,9 @@ def train(
         result = folder / "result.json"
         if result.is_file() and state is not None and _over(config, state):
             return dict(json.loads(result.read_text()))
-        family, agent = build(config if state is None else config.model_copy(update={"warm_start": None}))
+        family, agent = build(
+            config if state is None else config.model_copy(update={"warm_start": None})
+        )
         checkpoints.write_atomically(folder / "config.yaml", to_yaml(config).encode())
         result.unlink(missing_ok=True)
         display = Display(quiet)
@@ -92,8 +95,10 @@ def _run(
 ) -> None:
     """Learn, log, validate and keep checkpoints until a limit is reached or a callback asks to stop."""
     rng = Rng(config.seed)
-    spec = shown_spec(config, family.spec)
-    world = TrainingWorld(family, config.episodes, train_set(config, family), torch.device(config.device))
+    spec = spec_for_agent(config, family.spec)
+    world = TrainingWorld(
+        family, config.episodes, train_set(config, family), torch.device(config.device)
+    )
     counters, best = Counters(), None
     if state is not None:
         agent.load_state_dict(state["agent"])
@@ -104,7 +109,9 @@ def _run(
         everything = agent.state_dict()
         _check_finite(everything, config, counters)
         for name in names:
-            kept = {key: value for key, value in everything.items() if name != "best" or key != "replay"}
+            kept = {
+                key: value for key, value in everything.items() if name != "best" or key != "replay"
+            }
             content = {"agent": kept, "config": to_dict(config), "spec": asdict(spec)}
             path = folder / "checkpoints" / f"{name}.pt"
             if name == "latest" and path.is_file():
@@ -140,11 +147,11 @@ def _run(
 
 
 def _check_finite(state: dict[str, Any], config: Config, counters: Counters) -> None:
-    """Raises a Mistake before an agent is kept whose state holds a NaN or an infinity."""
+    """Raises a MetaRLError before an agent is kept whose state holds a NaN or an infinity."""
     for path, leaf in tree_leaves_with_path(state):
         number = isinstance(leaf, Tensor) and leaf.is_floating_point()
         if number and not torch.isfinite(leaf.sum()) and not torch.isfinite(leaf).all():
-            raise Mistake(
+            raise MetaRLError(
                 f"{config.agent.name}: {keystr(path)} is not finite after iteration {counters.iterations}; lower the "
                 "learning rate, or scale the rewards down (what was kept before stays in checkpoints/)"
             )
@@ -156,7 +163,9 @@ def _finish(config: Config, family: Family, folder: Path, display: Display) -> d
     loaded = load(folder)
     reported = ("train",) if loaded.agent.task_input == "onehot" else ("train", "test", "ood")
     splits = [split for split in reported if split in family.spec.splits]
-    scores = {split: score(config, family, loaded.agent, split, config.test_tasks) for split in splits}
+    scores = {
+        split: score(config, family, loaded.agent, split, config.test_tasks) for split in splits
+    }
     result = describe(folder, config, scores) | {
         "best_iteration": loaded.counters.iterations,
         "best_env_steps": loaded.counters.env_steps,
@@ -168,7 +177,9 @@ def _finish(config: Config, family: Family, folder: Path, display: Display) -> d
 def describe(folder: Path, config: Config, scores: dict[str, Scores]) -> dict[str, Any]:
     """Scores with all that is needed to compare them: the configuration, versions, the command."""
     packages = [name for name in _PACKAGES if importlib.util.find_spec(name.replace("-", "_"))]
-    versions = {package: version(package) for package in packages} | {"metarl": version(DISTRIBUTION)}
+    versions = {package: version(package) for package in packages} | {
+        "metarl": version(DISTRIBUTION)
+    }
     return {
         "run": folder.name,
         "config": to_dict(config),
@@ -179,10 +190,19 @@ def describe(folder: Path, config: Config, scores: dict[str, Scores]) -> dict[st
 
 
 def score(
-    config: Config, family: Family, agent: Agent, split: str, tasks: int, *, mode: Mode | None = None, seed: int = 0
+    config: Config,
+    family: Family,
+    agent: Agent,
+    split: str,
+    tasks: int,
+    *,
+    mode: Mode | None = None,
+    seed: int = 0,
 ) -> Scores:
     """`evaluate` as a configuration says."""
-    return as_configured(evaluate, config, family, agent, split=split, tasks=tasks, mode=mode, seed=seed)
+    return as_configured(
+        evaluate, config, family, agent, split=split, tasks=tasks, mode=mode, seed=seed
+    )
 
 
 def as_configured(
@@ -222,12 +242,14 @@ def _locked(folder: Path) -> Iterator[None]:
         (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
         lock = (folder / ".lock").open("w")
     except OSError as error:
-        raise checkpoints.disk_mistake(folder, error) from None
+        raise checkpoints.disk_error(folder, error) from None
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise Mistake(f"{folder} is in use: another process is training there; choose another --out") from None
+            raise MetaRLError(
+                f"{folder} is in use: another process is training there; choose another --out"
+            ) from None
         yield
 
 
@@ -235,23 +257,29 @@ def _open(config: Config, folder: Path, resume: bool) -> dict[str, Any] | None:
     """The checkpoint to go on from, or None at the start of a new run.
 
     Raises:
-        Mistake: the folder holds a run and `resume` was not asked for, or it holds a run of another configuration.
+        MetaRLError: the folder holds a run and `resume` was not asked for, or it holds a run of another configuration.
     """
     written = folder / "config.yaml"
     if written.is_file() and not resume:
-        raise Mistake(f"{folder} holds a run already: continue it with --resume, or choose another --out")
+        raise MetaRLError(
+            f"{folder} holds a run already: continue it with --resume, or choose another --out"
+        )
     if written.is_file():
         old, new = to_dict(load_config(written)), to_dict(config)
         differing = [key for key in new if key not in LIMITS and old.get(key) != new[key]]
         if differing:
-            raise Mistake(
+            raise MetaRLError(
                 f"{folder} holds a run with another {', '.join(differing)}; only {', '.join(LIMITS)} may change"
             )
-    paths = [path for name in ("latest", "previous") if (path := folder / "checkpoints" / f"{name}.pt").is_file()]
+    paths = [
+        path
+        for name in ("latest", "previous")
+        if (path := folder / "checkpoints" / f"{name}.pt").is_file()
+    ]
     for path in paths:
         try:
             return checkpoints.load(path)
-        except Mistake as error:
+        except MetaRLError as error:
             if path == paths[-1]:
                 raise
             path.unlink()  # or it would take the place of the good one when the next is written
@@ -260,4 +288,7 @@ def _open(config: Config, folder: Path, resume: bool) -> dict[str, Any] | None:
 
 
 def _over(config: Config, state: dict[str, Any]) -> bool:
-    return Counters(**state["counters"]).progress(**{name: getattr(config, name) for name in LIMITS}) >= 1
+    return (
+        Counters(**state["counters"]).progress(**{name: getattr(config, name) for name in LIMITS})
+        >= 1
+    )

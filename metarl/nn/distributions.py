@@ -27,7 +27,7 @@ class Categorical:
 
     def sample(self, noise: Streams, counter: int) -> Tensor:
         """[N, M] int64."""
-        return choice_at(noise.uniform(counter, 1), self.logits.softmax(-1))
+        return sample_by_inversion(noise.uniform(counter, 1), self.logits.softmax(-1))
 
     def mode(self) -> Tensor:
         """[...] int64: the most likely choice."""
@@ -83,7 +83,7 @@ class Gaussian:
 
 
 @tree
-class Squashed:
+class SquashedGaussian:
     """tanh of independent normals: always within [−1, 1] (Haarnoja et al. 2018, arXiv:1812.05905, appendix C)."""
 
     mean: Tensor  # [..., A] before the tanh, as is the deviation
@@ -117,7 +117,8 @@ class Squashed:
     def entropy(self) -> Tensor:
         """[...] in nats, at most A · log 2: by Gauss–Hermite quadrature with 64 nodes."""
         nodes, weights = (
-            torch.as_tensor(x, dtype=self.mean.dtype, device=self.mean.device) for x in (_NODES, _WEIGHTS)
+            torch.as_tensor(x, dtype=self.mean.dtype, device=self.mean.device)
+            for x in (_NODES, _WEIGHTS)
         )
         before = self.mean.unsqueeze(-1) + self.log_std.exp().unsqueeze(-1) * nodes
         slope = (_log_slope(before) * weights).sum(-1) / math.sqrt(2 * math.pi)
@@ -125,11 +126,11 @@ class Squashed:
 
     def kl(self, other: Distribution) -> Tensor:
         """[...]: KL(self ‖ other) in nats, for another of the same kind: that of the normals, the tanh being one to one."""
-        assert isinstance(other, Squashed)
+        assert isinstance(other, SquashedGaussian)
         return Gaussian(self.mean, self.log_std).kl(Gaussian(other.mean, other.log_std))
 
 
-Primitive = Categorical | Gaussian | Squashed
+Primitive = Categorical | Gaussian | SquashedGaussian
 
 
 @tree
@@ -157,9 +158,9 @@ class Pair:
 Distribution = Primitive | Pair
 
 
-def choice_at(share: Tensor, chances: Tensor) -> Tensor:
-    """[...] int64: which choice is at `share` [..., 1] between 0 and 1 of `chances` [..., A], side by side (inversion)."""
-    return (chances.cumsum(-1)[..., :-1] < share).sum(-1)
+def sample_by_inversion(share: Tensor, probs: Tensor) -> Tensor:
+    """[...] int64: which choice is at `share` [..., 1] between 0 and 1 of `probs` [..., A], side by side (inversion)."""
+    return (probs.cumsum(-1)[..., :-1] < share).sum(-1)
 
 
 def from_heads(heads: Params) -> Distribution:
@@ -181,7 +182,7 @@ def from_heads(heads: Params) -> Distribution:
 def _primitive(heads: Params) -> Primitive:
     if "squashed" in heads:
         mean, log_std = heads["squashed"].chunk(2, -1)
-        return Squashed(mean, log_std.clamp(*_SQUASHED_LOG_STD))
+        return SquashedGaussian(mean, log_std.clamp(*_SQUASHED_LOG_STD))
     if "log_std" not in heads:
         return Categorical(heads["action"])
     mean, log_std = heads["action"], heads["log_std"].clamp(min=_SMALLEST_LOG_STD)

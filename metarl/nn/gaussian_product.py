@@ -30,7 +30,9 @@ class Posterior:
         precision = 1 / variance
         if valid is not None:
             mean, precision = (torch.where(valid.unsqueeze(-1), x, 0.0) for x in (mean, precision))
-        return Posterior(self.precision + precision.sum(-2), self.shift + (mean * precision).sum(-2))
+        return Posterior(
+            self.precision + precision.sum(-2), self.shift + (mean * precision).sum(-2)
+        )
 
     @property
     def variance(self) -> Tensor:

@@ -16,7 +16,7 @@ _HEAD_GAIN = 0.01  # so that what is not learned yet is close to zero
 
 
 @dataclass(frozen=True)
-class Perceptron:
+class MLP:
     """Hidden layers and a linear head; parameters are passed to every call."""
 
     input_width: int
@@ -49,13 +49,17 @@ def affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 def layers(params: Params, name: str, count: int, activation: Activation, x: Tensor) -> Tensor:
     """x [..., I] through the `count` layers called `name`."""
-    activate = torch.tanh_ if activation == "tanh" else torch.relu_  # in place: nothing else needs what goes in
+    activate = (
+        torch.tanh_ if activation == "tanh" else torch.relu_
+    )  # in place: nothing else needs what goes in
     for i in range(count):
         x = activate(affine(x, params[f"{name}.{i}.weight"], params[f"{name}.{i}.bias"]))
     return x
 
 
-def init_layers(params: Params, name: str, width: int, widths: tuple[int, ...], generator: torch.Generator) -> int:
+def init_layers(
+    params: Params, name: str, width: int, widths: tuple[int, ...], generator: torch.Generator
+) -> int:
     """Add layers of these widths on an input of `width` to `params` → the width of the last."""
     for i, out in enumerate(widths):
         params[f"{name}.{i}.weight"] = math.sqrt(2) * orthogonal(1, out, width, generator)
@@ -66,7 +70,10 @@ def init_layers(params: Params, name: str, width: int, widths: tuple[int, ...], 
 
 def orthogonal(blocks: int, out: int, width: int, generator: torch.Generator) -> Tensor:
     """[blocks · out, width], each block orthogonal."""
-    parts = [torch.nn.init.orthogonal_(torch.empty(out, width), generator=generator) for _ in range(blocks)]
+    parts = [
+        torch.nn.init.orthogonal_(torch.empty(out, width), generator=generator)
+        for _ in range(blocks)
+    ]
     return torch.cat(parts)
 
 
@@ -77,4 +84,8 @@ def named(params: Params, name: str) -> Params:
 
 def part(params: Params, name: str) -> Params:
     """Those with `name` in front, without it."""
-    return {key.removeprefix(name + "."): value for key, value in params.items() if key.startswith(name + ".")}
+    return {
+        key.removeprefix(name + "."): value
+        for key, value in params.items()
+        if key.startswith(name + ".")
+    }

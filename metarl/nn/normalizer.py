@@ -12,7 +12,7 @@ _LARGEST_CONSTANT = 10.0
 
 
 @tree
-class Moments:
+class Normalizer:
     """Mean and variance of each of W columns, as far as they were seen."""
 
     mean: Tensor  # [W]
@@ -20,14 +20,16 @@ class Moments:
     count: Tensor  # [W] float64: how many samples they stand for
 
     @staticmethod
-    def unknown(width: int, device: torch.device) -> Moments:
+    def initial(width: int, device: torch.device) -> Normalizer:
         """Mean 0, variance 1, nothing seen."""
         ones = torch.ones(width, device=device)
-        return Moments(torch.zeros_like(ones), ones, torch.zeros(width, dtype=torch.float64, device=device))
+        return Normalizer(
+            torch.zeros_like(ones), ones, torch.zeros(width, dtype=torch.float64, device=device)
+        )
 
-    def columns(self, width: int) -> Moments:
+    def columns(self, width: int) -> Normalizer:
         """The first `width` columns, unknown where there are fewer."""
-        more = Moments.unknown(max(0, width - len(self.mean)), self.mean.device)
+        more = Normalizer.initial(max(0, width - len(self.mean)), self.mean.device)
         return tree_map(lambda own, new: torch.cat([own[:width], new]), self, more)
 
     @property
@@ -43,7 +45,7 @@ class Moments:
         """
         return torch.maximum(self.std, self.mean.abs() / _LARGEST_CONSTANT)
 
-    def update(self, x: Tensor, valid: Tensor, window: float = float("inf")) -> Moments:
+    def update(self, x: Tensor, valid: Tensor, window: float = float("inf")) -> Normalizer:
         """With samples x [..., W] where `valid` [..., W] or [..., 1] holds (Chan et al. 1983, equation 2.1).
 
         What was seen before counts as at most `window` times the new samples, so that moving targets are followed.
@@ -57,19 +59,21 @@ class Moments:
         share = (size / (old + size).clamp(min=1)).float()
         gap = new_mean - self.mean
         var = (1 - share) * self.var + share * new_var + share * (1 - share) * gap.square()
-        return Moments(self.mean + share * gap, var, torch.where(size > 0, old + size, self.count))
+        return Normalizer(
+            self.mean + share * gap, var, torch.where(size > 0, old + size, self.count)
+        )
 
-    def standardise(self, x: Tensor, limit: float = 10.0) -> Tensor:
+    def normalize(self, x: Tensor, limit: float = 10.0) -> Tensor:
         """x [..., W] in standard deviations from the mean, at most `limit`."""
         return ((x - self.mean) / self.std).clamp(-limit, limit)
 
-    def restore(self, x: Tensor) -> Tensor:
-        """The inverse of `standardise` within its limit."""
+    def denormalize(self, x: Tensor) -> Tensor:
+        """The inverse of `normalize` within its limit."""
         return x * self.std + self.mean
 
     def state_dict(self) -> dict[str, Tensor]:
         return {"mean": self.mean, "var": self.var, "count": self.count}
 
     @staticmethod
-    def from_state_dict(state: dict[str, Tensor], device: torch.device) -> Moments:
-        return Moments(**{name: value.to(device) for name, value in state.items()})
+    def from_state_dict(state: dict[str, Tensor], device: torch.device) -> Normalizer:
+        return Normalizer(**{name: value.to(device) for name, value in state.items()})

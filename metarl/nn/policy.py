@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from metarl.core.agent import Mode
-from metarl.core.errors import Mistake
+from metarl.core.errors import MetaRLError
 from metarl.core.rng import Streams
 from metarl.core.rollout import Rollout
 from metarl.core.types import Acted, Inputs, Params, Spec, tree
@@ -37,7 +37,7 @@ class Decision:
 
     @property
     def levels(self) -> dict[str, Decision]:
-        """This, as the decision on the one process of `Policy.views`."""
+        """This, as the decision on the one process of `Policy.decision_processes`."""
         return {"action": self}
 
     @cached_property
@@ -66,8 +66,8 @@ class Policy:
     discrete: bool
     memory: Literal["none", "gru", "lstm"] = "none"
     memory_width: int = 64
-    encoder: tuple[int, ...] = ()
-    body: tuple[int, ...] = ()
+    encoder_sizes: tuple[int, ...] = ()
+    hidden_sizes: tuple[int, ...] = ()
     activation: Activation = "tanh"
     initial_std: float = 1.0
     initial_gain: float = 0.01
@@ -76,7 +76,7 @@ class Policy:
     """Continuous actions are the tanh of a normal variable whose deviation depends on the inputs too."""
     value_head: bool = True
     action_head: bool = True
-    sets: int = 1
+    num_heads: int = 1
     """Sets of heads side by side: so many actions and values for the same features, one for each option."""
     obs_width: int = 0
     """Of the observation within the inputs; needed by `pair_input` and `readout`."""
@@ -91,13 +91,23 @@ class Policy:
     @property
     def feature_width(self) -> int:
         """Of what the heads read."""
-        before = self.encoder[-1] if self.encoder else self.input_width + self._pair_width
-        return self.body[-1] if self.body else before if self.memory == "none" else self.memory_width
+        before = (
+            self.encoder_sizes[-1] if self.encoder_sizes else self.input_width + self._pair_width
+        )
+        return (
+            self.hidden_sizes[-1]
+            if self.hidden_sizes
+            else before
+            if self.memory == "none"
+            else self.memory_width
+        )
 
     def init(self, generator: torch.Generator) -> Params:
         """Orthogonal weights, zero biases; by default a small head, so that the first policy is close to uniform."""
         params: Params = {}
-        width = init_layers(params, "encoder", self.input_width + self._pair_width, self.encoder, generator)
+        width = init_layers(
+            params, "encoder", self.input_width + self._pair_width, self.encoder_sizes, generator
+        )
         if self.memory != "none":
             gates, last = recurrent.GATES[self.memory], width
             width = self.memory_width
@@ -105,10 +115,13 @@ class Policy:
             params["memory.w_hh"] = orthogonal(gates, width, width, generator)
             params["memory.b_ih"] = torch.zeros(gates * width)
             params["memory.b_hh"] = torch.zeros(gates * width)
-        init_layers(params, "body", width, self.body, generator)
+        init_layers(params, "body", width, self.hidden_sizes, generator)
         squashed = self.squashed and not self.discrete
-        actions = self.sets * (2 * self.action_width if squashed else self.action_width)
-        heads = (("action", self.action_head, actions, self.initial_gain), ("value", self.value_head, self.sets, 0.0))
+        actions = self.num_heads * (2 * self.action_width if squashed else self.action_width)
+        heads = (
+            ("action", self.action_head, actions, self.initial_gain),
+            ("value", self.value_head, self.num_heads, 0.0),
+        )
         for head, wanted, out, gain in heads:
             if wanted:
                 params |= self.init_head(head, out, gain, generator)
@@ -126,8 +139,16 @@ class Policy:
 
     def start(self, rows: int, lanes: int, device: torch.device) -> State:
         """What is remembered before the first step: nothing."""
-        state = () if self.memory == "none" else recurrent.start(self.memory, self.memory_width, rows, lanes, device)
-        return (*state, torch.zeros(rows, lanes, self.obs_width, device=device)) if self.pair_input else state
+        state = (
+            ()
+            if self.memory == "none"
+            else recurrent.start(self.memory, self.memory_width, rows, lanes, device)
+        )
+        return (
+            (*state, torch.zeros(rows, lanes, self.obs_width, device=device))
+            if self.pair_input
+            else state
+        )
 
     def act(
         self,
@@ -144,7 +165,9 @@ class Policy:
         `begins` [N, M] bool: where an episode begins; the memory is kept all the same.
         """
         decision, state = self.step(params, inputs, state)
-        action = decision.actions.sample(noise, counter) if mode == "sample" else decision.actions.mode()
+        action = (
+            decision.actions.sample(noise, counter) if mode == "sample" else decision.actions.mode()
+        )
         extras = {} if decision.estimate is None else {"value": decision.estimate}
         return Acted(inputs, action, decision.actions.log_prob(action), extras), state
 
@@ -160,11 +183,17 @@ class Policy:
     def attend(self, params: Params, inputs: Inputs, state: State) -> tuple[Tensor, State]:
         """One time step without its heads: inputs [N, M, …] → features [N, M, F], the memory after it."""
         held, previous = (state[:-1], state[-1]) if self.pair_input else (state, inputs.obs)
-        features = layers(params, "encoder", len(self.encoder), self.activation, self._features(inputs, previous))
+        features = layers(
+            params,
+            "encoder",
+            len(self.encoder_sizes),
+            self.activation,
+            self._features(inputs, previous),
+        )
         if self.memory != "none":
             held = recurrent.step(self.memory, part(params, "memory"), features, held)
             features = held[0]
-        features = layers(params, "body", len(self.body), self.activation, features)
+        features = layers(params, "body", len(self.hidden_sizes), self.activation, features)
         return features, (*held, inputs.obs) if self.pair_input else held
 
     def recall(self, params: Params, inputs: Inputs, state: State) -> Tensor:
@@ -172,13 +201,19 @@ class Policy:
         held, previous = state, inputs.obs
         if self.pair_input:
             held, previous = state[:-1], torch.cat([state[-1].unsqueeze(0), inputs.obs[:-1]])
-        features = layers(params, "encoder", len(self.encoder), self.activation, self._features(inputs, previous))
+        features = layers(
+            params,
+            "encoder",
+            len(self.encoder_sizes),
+            self.activation,
+            self._features(inputs, previous),
+        )
         if self.memory != "none":
             features = recurrent.unroll(self.memory, part(params, "memory"), features, held)
-        return layers(params, "body", len(self.body), self.activation, features)
+        return layers(params, "body", len(self.hidden_sizes), self.activation, features)
 
     def decide(self, params: Params, features: Tensor, obs: Tensor) -> Decision:
-        """The heads: features [..., F] of obs [..., O] → decision [...], its arrays `sets` times as wide."""
+        """The heads: features [..., F] of obs [..., O] → decision [...], its arrays `num_heads` times as wide."""
         heads: Params = {}
         if self.action_head:
             heads["squashed" if self.squashed and not self.discrete else "action"] = self.read(
@@ -189,7 +224,7 @@ class Policy:
         if not self.value_head:
             return Decision(heads)
         value = self.read(params, "value", features, obs)
-        return Decision(heads, value.squeeze(-1) if self.sets == 1 else value)
+        return Decision(heads, value.squeeze(-1) if self.num_heads == 1 else value)
 
     def read(self, params: Params, head: str, features: Tensor, obs: Tensor) -> Tensor:
         """[..., W]: one map of the features [..., F], or the one that (1, obs) mixes from 1 + O of them."""
@@ -201,15 +236,15 @@ class Policy:
 
     # -- as agents know it that may have options, too
 
-    def views(self, rollout: Rollout) -> dict[str, Rollout]:
+    def decision_processes(self, rollout: Rollout) -> dict[str, Rollout]:
         """The decision processes that the policy acted in: one, of actions."""
         return {"action": rollout}
 
-    def drawn(self, rollout: Rollout) -> Tensor:
+    def sampled_actions(self, rollout: Rollout) -> Tensor:
         """What its distributions were asked for: actions."""
         return rollout.action
 
-    def of_master(self, names: Iterable[str]) -> set[str]:
+    def master_parameters(self, names: Iterable[str]) -> set[str]:
         """Which of the parameters say what is done: all."""
         return set(names)
 
@@ -218,11 +253,17 @@ class Policy:
         return {}
 
     @property
-    def perceptron(self) -> tuple[str, ...] | None:
+    def mlp_layers(self) -> tuple[str, ...] | None:
         """The names of its layers, the last of them the action head, where the policy is nothing but a perceptron."""
-        if self.memory != "none" or self.pair_input or self.readout != "linear" or self.value_head or self.squashed:
+        if (
+            self.memory != "none"
+            or self.pair_input
+            or self.readout != "linear"
+            or self.value_head
+            or self.squashed
+        ):
             return None
-        parts = (("encoder", self.encoder), ("body", self.body))
+        parts = (("encoder", self.encoder_sizes), ("body", self.hidden_sizes))
         return (*(f"{name}.{i}" for name, widths in parts for i in range(len(widths))), "action")
 
     @property
@@ -243,11 +284,13 @@ def check_shapes(own: Params, given: Params) -> None:
     """Whether `given` parameters fit in the place of one's `own`.
 
     Raises:
-        Mistake: names the first that does not.
+        MetaRLError: names the first that does not.
     """
     for name in own | given:
-        here, there = (tuple(params[name].shape) if name in params else "absent" for params in (own, given))
+        here, there = (
+            tuple(params[name].shape) if name in params else "absent" for params in (own, given)
+        )
         if here != there:
-            raise Mistake(
+            raise MetaRLError(
                 f"warm start: parameter {name} is {there} there and {here} here; use the same agent and family"
             )

@@ -24,12 +24,18 @@ _sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
 _tanh_backward = torch.ops.aten.tanh_backward.grad_input
 
 
-def start(kind: MemoryKind, width: int, rows: int, lanes: int, device: torch.device) -> tuple[Tensor, ...]:
+def start(
+    kind: MemoryKind, width: int, rows: int, lanes: int, device: torch.device
+) -> tuple[Tensor, ...]:
     """The empty memory: (h,) or (h, c), each [N, M, D] of zeros."""
-    return tuple(torch.zeros(rows, lanes, width, device=device) for _ in range(1 if kind == "gru" else 2))
+    return tuple(
+        torch.zeros(rows, lanes, width, device=device) for _ in range(1 if kind == "gru" else 2)
+    )
 
 
-def step(kind: MemoryKind, params: Params, x: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+def step(
+    kind: MemoryKind, params: Params, x: Tensor, state: tuple[Tensor, ...]
+) -> tuple[Tensor, ...]:
     """One step: x [N, M, I] and state [N, M, D] → state [N, M, D], whose first part is the output."""
     weights = (params["w_ih"], params["w_hh"], params["b_ih"], params["b_hh"])
     if weights[0].dim() == 2:
@@ -40,7 +46,10 @@ def step(kind: MemoryKind, params: Params, x: Tensor, state: tuple[Tensor, ...])
             else torch.lstm_cell(flat[0], flat[1:], *weights)
         )
         return tuple(part.view(*x.shape[:-1], -1) for part in after)
-    from_input, from_memory = affine(x, weights[0], weights[2]), affine(state[0], weights[1], weights[3])
+    from_input, from_memory = (
+        affine(x, weights[0], weights[2]),
+        affine(state[0], weights[1], weights[3]),
+    )
     if kind == "gru":
         in_r, in_z, in_n = from_input.chunk(3, -1)
         mem_r, mem_z, mem_n = from_memory.chunk(3, -1)
@@ -87,7 +96,9 @@ class _GRUSequence(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, h: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_hh: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, h: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_hh: Tensor
+    ) -> Tensor:
         steps, batch, width = x.shape[0], x.shape[1], h.shape[1]
         flat, two = x.reshape(steps * batch, -1), 2 * width
         rz = torch.addmm(b_ih[:two] + b_hh[:two], flat, w_ih[:two].t()).view(steps, batch, two)
@@ -96,8 +107,8 @@ class _GRUSequence(torch.autograd.Function):
         hs[0] = h
         u_rz, u_n, c_n = w_hh[:two].t().contiguous(), w_hh[two:].t().contiguous(), b_hh[two:]
         r, z = rz.split(width, dim=2)
-        views = [part.unbind(0) for part in (rz, r, z, n, q, hs[:-1], hs[1:])]
-        for rz_t, r_t, z_t, n_t, q_t, h_t, h_next in zip(*views, strict=True):
+        decision_processes = [part.unbind(0) for part in (rz, r, z, n, q, hs[:-1], hs[1:])]
+        for rz_t, r_t, z_t, n_t, q_t, h_t, h_next in zip(*decision_processes, strict=True):
             rz_t.addmm_(h_t, u_rz).sigmoid_()
             torch.addmm(c_n, h_t, u_n, out=q_t)
             n_t.addcmul_(r_t, q_t).tanh_()
@@ -114,10 +125,27 @@ class _GRUSequence(torch.autograd.Function):
         db_hh, db_n = w_hh.new_zeros(3 * width), w_hh.new_zeros(width)
         dx = torch.empty_like(x) if ctx.needs_input_grad[0] else None
         block = min(steps, max(1, _BLOCK_ROWS // batch))
-        d_gates, d_n = x.new_empty(block, batch, 3 * width), x.new_empty(block, batch, width)  # of r, z, q; of n
-        slots = list(zip(d_gates, *(d.unbind(0) for d in d_gates.split(width, dim=2)), d_n, strict=True))
-        sequence = list(zip(grad_out, hs[:-1], *(gate.unbind(0) for gate in rz.split(width, dim=2)), n, q, strict=True))
-        g, scratch = torch.zeros_like(hs[0]), torch.empty_like(hs[0])  # g = dL/dh′ of the step at hand
+        d_gates, d_n = (
+            x.new_empty(block, batch, 3 * width),
+            x.new_empty(block, batch, width),
+        )  # of r, z, q; of n
+        slots = list(
+            zip(d_gates, *(d.unbind(0) for d in d_gates.split(width, dim=2)), d_n, strict=True)
+        )
+        sequence = list(
+            zip(
+                grad_out,
+                hs[:-1],
+                *(gate.unbind(0) for gate in rz.split(width, dim=2)),
+                n,
+                q,
+                strict=True,
+            )
+        )
+        g, scratch = (
+            torch.zeros_like(hs[0]),
+            torch.empty_like(hs[0]),
+        )  # g = dL/dh′ of the step at hand
 
         for stop in range(steps, 0, -block):
             first = max(0, stop - block)

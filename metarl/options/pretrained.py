@@ -10,10 +10,10 @@ from torch import Tensor
 
 from metarl.config.registry import one_line, own
 from metarl.core.agent import Mode
-from metarl.core.errors import Mistake
+from metarl.core.errors import MetaRLError
 from metarl.core.rng import Streams
 from metarl.core.types import Inputs, Params, Spec
-from metarl.nn.distributions import choice_at
+from metarl.nn.distributions import sample_by_inversion
 from metarl.nn.policy import Policy
 
 
@@ -27,7 +27,7 @@ class Option(Protocol):
         """obs [N, M, O] that it led to → [N, M] bool: whether it is over there."""
 
 
-class Skills(Protocol):
+class PretrainedOptions(Protocol):
     """L options side by side."""
 
     count: int
@@ -39,30 +39,34 @@ class Skills(Protocol):
         """obs [N, M, O] → whether each is over there, [N, M, L] bool; a matter of chance in every mode."""
 
 
-def own_option(name: str, spec: Spec) -> Skills:
+def custom_option(name: str, spec: Spec) -> PretrainedOptions:
     """The option of one's own called ``path/to/file.py:Class``.
 
     Raises:
-        Mistake: nothing of that name, or nothing that can be an option.
+        MetaRLError: nothing of that name, or nothing that can be an option.
     """
     made: Any = own("option", name)
     try:
         option = made(spec) if isinstance(made, type) else made
     except Exception as error:
-        raise Mistake(f"ready_made: {name} cannot be made from the family's Spec: {one_line(error)}") from error
+        raise MetaRLError(
+            f"pretrained_options: {name} cannot be made from the family's Spec: {one_line(error)}"
+        ) from error
     for method in ("act", "ends"):
         if not callable(getattr(option, method, None)):
-            raise Mistake(f"ready_made: {name} has no method {method}; see metarl.options.pretrained.Option")
-    return _Own(option, name, spec)
+            raise MetaRLError(
+                f"pretrained_options: {name} has no method {method}; see metarl.options.pretrained.Option"
+            )
+    return _CustomOption(option, name, spec)
 
 
-class Learned:
+class PolicyOptions:
     """The options of a policy that sees the observation alone: one of each of its sets of heads."""
 
     def __init__(self, policy: Policy, params: Params, scaled: Callable[[Inputs], Inputs]) -> None:
         """`scaled`: observations as the policy takes them; without a head ``termination`` among `params` they do not end."""
-        self.count = policy.sets
-        self._policy, self._params, self._scaled = policy, params, scaled
+        self.count = policy.num_heads
+        self._policy, self._params, self._normalize_inputs = policy, params, scaled
 
     def act(self, obs: Tensor, noise: Streams, counter: int, mode: Mode) -> Tensor:
         inputs, features = self._features(obs)
@@ -71,7 +75,9 @@ class Learned:
         if mode == "greedy":
             return each.argmax(-1) if self._policy.discrete else each
         if self._policy.discrete:
-            return choice_at(noise.uniform(counter, self.count).unsqueeze(-1), each.softmax(-1))
+            return sample_by_inversion(
+                noise.uniform(counter, self.count).unsqueeze(-1), each.softmax(-1)
+            )
         normal = noise.normal(counter, heads["action"].shape[-1]).unflatten(-1, (self.count, -1))
         std = heads["log_std"].exp().unflatten(-1, (self.count, -1))
         return torch.addcmul(each, std, normal)
@@ -81,14 +87,14 @@ class Learned:
             return torch.zeros(*obs.shape[:2], self.count, dtype=torch.bool, device=obs.device)
         inputs, features = self._features(obs)
         beta = self._policy.read(self._params, "termination", features, inputs.obs).sigmoid()
-        return noise.aside.uniform(counter, self.count) < beta
+        return noise.substream.uniform(counter, self.count) < beta
 
     def _features(self, obs: Tensor) -> tuple[Inputs, Tensor]:
-        inputs = self._scaled(Inputs(obs))
+        inputs = self._normalize_inputs(Inputs(obs))
         return inputs, self._policy.attend(self._params, inputs, ())[0]
 
 
-class _Own:
+class _CustomOption:
     """An option of one's own, looked at wherever it acts."""
 
     count = 1
@@ -102,11 +108,11 @@ class _Own:
         dtype = torch.int64 if self._spec.discrete else torch.float32
         self._check("act", action, shape, dtype)
         if self._spec.discrete and not ((action >= 0) & (action < self._spec.action_width)).all():
-            raise Mistake(
+            raise MetaRLError(
                 f"option {self._name}: act gives an action that is none of 0 to {self._spec.action_width - 1}"
             )
         if not self._spec.discrete and not action.isfinite().all():
-            raise Mistake(f"option {self._name}: act gives an action that is not finite")
+            raise MetaRLError(f"option {self._name}: act gives an action that is not finite")
         return action.unsqueeze(2)
 
     def ends(self, obs: Tensor, noise: Streams, counter: int) -> Tensor:
@@ -118,32 +124,38 @@ class _Own:
         try:
             return torch.as_tensor(getattr(self._option, method)(obs, *given), device=obs.device)
         except Exception as error:
-            raise Mistake(f"option {self._name}: {method} fails: {one_line(error)}") from error
+            raise MetaRLError(f"option {self._name}: {method} fails: {one_line(error)}") from error
 
-    def _check(self, method: str, given: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    def _check(
+        self, method: str, given: Tensor, shape: tuple[int, ...], dtype: torch.dtype
+    ) -> None:
         if given.shape != shape or given.dtype != dtype:
-            raise Mistake(
+            raise MetaRLError(
                 f"option {self._name}: {method} gives {given.dtype} of shape {list(given.shape)} "
                 f"for observations of {self._spec.name}; give {dtype} of shape {list(shape)}"
             )
 
 
-class Together:
+class ConcatenatedOptions:
     """Several, side by side, each with chance of its own."""
 
-    def __init__(self, parts: Sequence[Skills]) -> None:
+    def __init__(self, parts: Sequence[PretrainedOptions]) -> None:
         self._parts = parts
         self.count = sum(part.count for part in parts)
 
     def act(self, obs: Tensor, noise: Streams, counter: int, mode: Mode) -> Tensor:
-        return torch.cat([part.act(obs, own, counter, mode) for part, own in self._each(noise)], dim=2)
+        return torch.cat(
+            [part.act(obs, own, counter, mode) for part, own in self._each(noise)], dim=2
+        )
 
     def ends(self, obs: Tensor, noise: Streams, counter: int) -> Tensor:
         return torch.cat([part.ends(obs, own, counter) for part, own in self._each(noise)], dim=2)
 
-    def _each(self, noise: Streams) -> list[tuple[Skills, Streams]]:
+    def _each(self, noise: Streams) -> list[tuple[PretrainedOptions, Streams]]:
         streams = []
         for part in self._parts:
             streams.append((part, noise))
-            noise = noise.aside.aside  # a run's options act by the first and end by the second
+            noise = (
+                noise.substream.substream
+            )  # a run's options act by the first and end by the second
         return streams

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from metarl.core.errors import Mistake
+from metarl.core.errors import MetaRLError
 from metarl.core.rollout import Rollout
 from metarl.core.types import tree
 
@@ -20,7 +20,7 @@ class Segments:
     ended: Tensor  # [S, N, M] bool: an episode ended with it
 
 
-def segments(rollout: Rollout, discount: float = 1.0) -> Segments:
+def segments(rollout: Rollout, gamma: float = 1.0) -> Segments:
     """Fold steps into decisions::
 
         option  1 1 1 0 0 1 1        option    1 0 1
@@ -33,23 +33,25 @@ def segments(rollout: Rollout, discount: float = 1.0) -> Segments:
         ``discounted_returns(reward, ended, discount ** duration)``.
 
     Raises:
-        Mistake: no options ran.
+        MetaRLError: no options ran.
     """
     running = rollout.inputs.option
     if running is None:
-        raise Mistake("segments: this rollout was lived through without options; fold one of an agent that has some")
+        raise MetaRLError(
+            "segments: this rollout was lived through without options; fold one of an agent that has some"
+        )
     begins = running.begins & rollout.valid
     number = (begins.long().cumsum(0) - 1).clamp(min=0)  # a lane may have no step
     shape = (int(number.max()) + 1, *number.shape[1:])
     time = torch.arange(len(number), device=number.device).view(-1, 1, 1).expand_as(number)
     first = torch.cummax(torch.where(begins, time, 0), 0).values
-    weighted = rollout.reward * discount ** (time - first) * rollout.valid
+    weighted = rollout.reward * gamma ** (time - first) * rollout.valid
 
     def fold(x: Tensor) -> Tensor:
         return torch.zeros(shape, dtype=x.dtype, device=x.device).scatter_add_(0, number, x)
 
     return Segments(
-        option=fold(running.option * begins),
+        option=fold(running.current * begins),
         duration=fold(rollout.valid.long()),
         reward=fold(weighted),
         ended=fold((rollout.done & rollout.valid).long()) > 0,
@@ -66,10 +68,10 @@ def usage(rollout: Rollout, count: int) -> dict[str, float]:
     """
     running, valid = rollout.inputs.option, rollout.valid
     assert running is not None
-    shares = torch.bincount(running.option[valid], minlength=count) / valid.sum()
+    shares = torch.bincount(running.current[valid], minlength=count) / valid.sum()
     durations = segments(rollout).duration
     inside = valid & ~torch.cat([torch.ones_like(valid[:1]), rollout.done[:-1]])
-    switches = (running.option != running.before) & inside
+    switches = (running.current != running.previous) & inside
     return {
         **{f"usage_{o}": float(share) for o, share in enumerate(shares)},
         "usage_entropy": float(torch.special.entr(shares).sum()),

@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from metarl.core.errors import Mistake
+from metarl.core.errors import MetaRLError
 from metarl.core.types import Scene
 from metarl.evaluation.episodes import Episode, Film, Picture
 from metarl.evaluation.stats import Array
@@ -35,18 +35,26 @@ def learning_curve(folders: Sequence[Path], out: Path) -> Path:
     In training it is what the agent logs, that of the trial or that after adaptation; on validation tasks, the run's score.
 
     Raises:
-        Mistake: a run without metrics.
+        MetaRLError: a run without metrics.
     """
     figure, axes = plain()
     names = [folder.name for folder in folders]
     for i, folder in enumerate(folders):
-        name = folder.name if names.count(folder.name) == 1 else f"{folder.parent.name}/{folder.name}"
+        name = (
+            folder.name if names.count(folder.name) == 1 else f"{folder.parent.name}/{folder.name}"
+        )
         records = read_metrics(folder)
         if not records:
-            raise Mistake(f"{folder} has no metrics to draw yet")
+            raise MetaRLError(f"{folder} has no metrics to draw yet")
         color = f"C{i}"
         steps = np.array([record["env_steps"] for record in records]) / 1e6
-        axes.plot(steps, _smooth([record["return"] for record in records]), color=color, alpha=0.4, linewidth=1)
+        axes.plot(
+            steps,
+            _smooth([record["return"] for record in records]),
+            color=color,
+            alpha=0.4,
+            linewidth=1,
+        )
         validated = [record for record in records if "validation" in record]
         x, y = [r["env_steps"] / 1e6 for r in validated], [r["validation"] for r in validated]
         axes.plot(x, y, color=color, marker=".", label=f"{name} (validation)")
@@ -63,13 +71,28 @@ def adaptation_curve(scores: Mapping[str, Mapping[str, Any]], out: Path) -> Path
     for i, (name, score) in enumerate(scores.items()):
         curve = score["summary"]["curve"]
         episodes = score["episodes_consumed"]
-        axes.plot(episodes, curve["mean"], color=f"C{i}", label=name, marker="." if len(episodes) < 30 else None)
-        axes.fill_between(episodes, curve["low"], curve["high"], color=f"C{i}", alpha=0.2, linewidth=0)
+        axes.plot(
+            episodes,
+            curve["mean"],
+            color=f"C{i}",
+            label=name,
+            marker="." if len(episodes) < 30 else None,
+        )
+        axes.fill_between(
+            episodes, curve["low"], curve["high"], color=f"C{i}", alpha=0.2, linewidth=0
+        )
     first = next(iter(scores.values()))
-    optimum, tasks = first["summary"].get("optimum"), "a closed family's tasks" if first["closed"] else "unseen tasks"
+    optimum, tasks = (
+        first["summary"].get("optimum"),
+        "a closed family's tasks" if first["closed"] else "unseen tasks",
+    )
     if optimum is not None:
-        axes.axhline(optimum, color="black", linestyle=":", linewidth=1, label="task known (optimum)")
-    axes.set(xlabel="episodes consumed", ylabel="return of the episode", title=f"Adaptation to {tasks}")
+        axes.axhline(
+            optimum, color="black", linestyle=":", linewidth=1, label="task known (optimum)"
+        )
+    axes.set(
+        xlabel="episodes consumed", ylabel="return of the episode", title=f"Adaptation to {tasks}"
+    )
     axes.legend(frameon=False, fontsize="small")
     return save(figure, out)
 
@@ -78,14 +101,19 @@ def read_scores(folder: Path) -> dict[str, Any]:
     """Scores by agent from the last evaluation of a run, or else those of its result.
 
     Raises:
-        Mistake: the run has neither.
+        MetaRLError: the run has neither.
     """
     if (path := folder / EVALUATION).is_file():
         return dict(json.loads(path.read_text())["scores"])
     if (path := folder / "result.json").is_file():
         result = json.loads(path.read_text())
-        return {f"{result['config']['agent']['name']} ({split})": score for split, score in result["scores"].items()}
-    raise Mistake(f"{folder} has no scores to draw yet; finish its training or run metarl evaluate {folder}")
+        return {
+            f"{result['config']['agent']['name']} ({split})": score
+            for split, score in result["scores"].items()
+        }
+    raise MetaRLError(
+        f"{folder} has no scores to draw yet; finish its training or run metarl evaluate {folder}"
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -101,7 +129,7 @@ def storyboard(film: Film, out: Path) -> Path:
     panels: list[tuple[str, Scene, _Options]] = []
     strips: list[tuple[str, list[tuple[int, Picture]], _Options]] = []
     for k, episode in enumerate(film.episodes):
-        title = f"episode {k + 1}: return {_number(episode.paid())}"
+        title = f"episode {k + 1}: return {_number(episode.return_after())}"
         if k in shown and episode.scene is not None:
             panels.append((title, episode.scene, episode.options))
         elif k in shown:
@@ -117,11 +145,17 @@ def moving(film: Film, hold: int) -> Iterator[Picture]:
     screen: _Above | _Screen | None = None
     for k, episode in enumerate(film.episodes):
         if screen is None:
-            screen = _Above(film, episode.scene) if episode.scene else _Screen(film, episode.frames[0])
+            screen = (
+                _Above(film, episode.scene) if episode.scene else _Screen(film, episode.frames[0])
+            )
         screen.begin(episode)
         for t in range(episode.steps + 1):
-            paid = _number(episode.paid(t))
-            yield (picture := screen.show(t, f"episode {k + 1} of {film.length},  step {t},  return {paid}"))
+            paid = _number(episode.return_after(t))
+            yield (
+                picture := screen.show(
+                    t, f"episode {k + 1} of {film.length},  step {t},  return {paid}"
+                )
+            )
         for _ in range(hold):
             yield picture
 
@@ -133,7 +167,9 @@ class _Above:
         left, right, bottom, top = limits([first])
         height = np.clip(6 * (top - bottom) / (right - left), 2, 9) + (1.7 if film.options else 1.2)
         width = 6.4 + _OPTIONS * bool(film.options)
-        self._figure = Figure(figsize=(width, round(50 * height) / 50), dpi=100, layout="constrained")
+        self._figure = Figure(
+            figsize=(width, round(50 * height) / 50), dpi=100, layout="constrained"
+        )
         self._canvas = FigureCanvasAgg(self._figure)
         self._axes = self._figure.add_subplot()
         self._figure.suptitle(film.title, fontsize="large")
@@ -157,7 +193,9 @@ class _Above:
             growing.until(steps)
         self._axes.set_title(caption, loc="left", fontsize="medium")
         picture = _pixels(self._canvas)
-        self._figure.set_layout_engine("none")  # to lay out once is enough, and takes longer than to draw
+        self._figure.set_layout_engine(
+            "none"
+        )  # to lay out once is enough, and takes longer than to draw
         return picture
 
 
@@ -178,7 +216,9 @@ class _Screen:
         self._caption = self._figure.text(0.02, 1 - 34 / whole, "", va="top", fontsize="medium")
         if film.options:
             options_legend(self._figure, film.options)
-            self._strip = self._figure.add_axes((0.02, 26 / whole, width / (width + side) - 0.04, 12 / whole))
+            self._strip = self._figure.add_axes(
+                (0.02, 26 / whole, width / (width + side) - 0.04, 12 / whole)
+            )
 
     def begin(self, episode: Episode) -> None:
         self._frames, self._timeline = episode.frames, None
@@ -218,7 +258,9 @@ def _panels(episodes: Sequence[tuple[str, Scene, _Options]], options: int) -> Fi
     return figure
 
 
-def _strips(strips: Sequence[tuple[str, Sequence[tuple[int, Picture]], _Options]], options: int) -> Figure:
+def _strips(
+    strips: Sequence[tuple[str, Sequence[tuple[int, Picture]], _Options]], options: int
+) -> Figure:
     """A strip of frames an episode, and below it its timeline, if there are options; a single episode takes two."""
     rows = 2 if len(strips) == 1 else 1
     columns = -(-max(len(frames) for _, frames, _ in strips) // rows)
@@ -226,7 +268,8 @@ def _strips(strips: Sequence[tuple[str, Sequence[tuple[int, Picture]], _Options]
     size, foot = 2.4 if rows == 2 else 1.6, 0.35 * bool(options)
     part_height = rows * (size * height / width + 0.25) + 0.3 + foot
     figure = Figure(
-        figsize=(columns * size + _OPTIONS * bool(options), len(strips) * part_height + 0.4), layout="constrained"
+        figsize=(columns * size + _OPTIONS * bool(options), len(strips) * part_height + 0.4),
+        layout="constrained",
     )
     longest = max(0 if ran is None else len(ran) for _, _, ran in strips)
     parts = figure.subfigures(len(strips), squeeze=False)[:, 0]
@@ -258,4 +301,6 @@ def _pixels(canvas: FigureCanvasAgg) -> Picture:
 def _smooth(values: Sequence[float], share: float = 0.02) -> Array:
     """Running mean over a share of the run."""
     width = max(1, int(len(values) * share))
-    return np.convolve(np.pad(values, (width - 1, 0), mode="edge"), np.full(width, 1 / width), mode="valid")
+    return np.convolve(
+        np.pad(values, (width - 1, 0), mode="edge"), np.full(width, 1 / width), mode="valid"
+    )

@@ -22,7 +22,9 @@ from metarl.viz.style import quiet, save, spread
 
 _COLUMNS = 6  # the most moments in one picture
 _ROWS = 3  # the most entries of the task row
-_TRUTH = ListedColormap(matplotlib.colormaps["viridis"](np.linspace(0, 0.93, 256)))  # the rest is too light on white
+_TRUTH = ListedColormap(
+    matplotlib.colormaps["viridis"](np.linspace(0, 0.93, 256))
+)  # the rest is too light on white
 _BOTH = np.array([-1.05, 1.05])  # from the middle to the ends of an axis, with a margin
 _FLATTEST, _TALLEST = 0.6, 1.4  # height of a panel, in widths
 
@@ -41,21 +43,37 @@ def inference_picture(inference: Inference, out: Path) -> Path:
     figure, grid = draw(inference, columns, rows)
     for axes, k in zip(grid[0], columns, strict=True):
         episodes = inference.episodes_consumed[k]
-        axes.set_title(f"after {episodes} episode{'s' if episodes > 1 else ''}", loc="left", fontsize="medium")
+        axes.set_title(
+            f"after {episodes} episode{'s' if episodes > 1 else ''}", loc="left", fontsize="medium"
+        )
     figure.suptitle(inference.title, fontsize="large")
     color = _TRUTH(0.5)
-    dot = Line2D([], [], linestyle="", marker="o", markersize=4, color=color, label="a task: the mean of its posterior")
+    dot = Line2D(
+        [],
+        [],
+        linestyle="",
+        marker="o",
+        markersize=4,
+        color=color,
+        label="a task: the mean of its posterior",
+    )
     width = Patch(facecolor=(color, 0.3), edgecolor="none", label="± one standard deviation")
-    figure.legend(handles=[dot, width], loc="outside lower center", ncols=2, frameon=False, fontsize="small")
+    figure.legend(
+        handles=[dot, width], loc="outside lower center", ncols=2, frameon=False, fontsize="small"
+    )
     return save(figure, out)
 
 
-def _on_plane(inference: Inference, columns: Sequence[int], rows: Sequence[int]) -> tuple[Figure, Any]:
+def _on_plane(
+    inference: Inference, columns: Sequence[int], rows: Sequence[int]
+) -> tuple[Figure, Any]:
     """The posteriors of `columns` [K, N, Z] on two principal axes, in the colours of every entry in `rows`."""
     plane, shares = principal_axes(inference.means[columns[-1]])
     places = inference.means[columns] @ plane.T  # [K, N, 2]
     covariances = np.einsum("az,knz,bz->knab", plane, inference.stds[columns] ** 2, plane)
-    reach = np.sqrt(np.diagonal(covariances, axis1=2, axis2=3))  # [K, N, 2] of the ellipse along each axis
+    reach = np.sqrt(
+        np.diagonal(covariances, axis1=2, axis2=3)
+    )  # [K, N, 2] of the ellipse along each axis
     middle, half = _box(np.stack([places - reach, places + reach]).reshape(-1, 2))
     figure, grid = _grid(len(rows), len(columns), height=half[1] / half[0], sharex=True)
     for panels, entry in zip(grid, rows, strict=True):
@@ -63,7 +81,9 @@ def _on_plane(inference: Inference, columns: Sequence[int], rows: Sequence[int])
         scale = ScalarMappable(Normalize(truth.min(), truth.max()), _TRUTH)
         for axes, place, covariance in zip(panels, places, covariances, strict=True):
             _draw_normals(axes, place, covariance, scale.to_rgba(truth))
-            axes.set(xlim=middle[0] + half[0] * _BOTH, ylim=middle[1] + half[1] * _BOTH, aspect="equal")
+            axes.set(
+                xlim=middle[0] + half[0] * _BOTH, ylim=middle[1] + half[1] * _BOTH, aspect="equal"
+            )
         bar = figure.colorbar(scale, ax=list(panels), pad=0.01)
         bar.set_label(inference.names[entry], size="small")
         quiet(bar.ax)
@@ -88,10 +108,14 @@ def _draw_normals(axes: Axes, places: Array, covariances: Array, colors: Any) ->
         zorder=2,
     )
     axes.add_collection(shapes)
-    axes.scatter(places[:, 0], places[:, 1], c=colors, s=14, linewidths=0.4, edgecolors="white", zorder=3)
+    axes.scatter(
+        places[:, 0], places[:, 1], c=colors, s=14, linewidths=0.4, edgecolors="white", zorder=3
+    )
 
 
-def _over_truth(inference: Inference, columns: Sequence[int], rows: Sequence[int]) -> tuple[Figure, Any]:
+def _over_truth(
+    inference: Inference, columns: Sequence[int], rows: Sequence[int]
+) -> tuple[Figure, Any]:
     """The posteriors of `columns` [K, N, 1] over each entry in `rows`."""
     figure, grid = _grid(len(rows), len(columns), height=0.9, sharex="row")
     for panels, entry in zip(grid, rows, strict=True):
@@ -99,7 +123,14 @@ def _over_truth(inference: Inference, columns: Sequence[int], rows: Sequence[int
             mean, std = inference.means[k, :, 0], inference.stds[k, :, 0]
             color, faint = _TRUTH(0.5), _TRUTH(0.5, alpha=0.3)
             axes.errorbar(
-                inference.params[:, entry], mean, std, fmt="o", markersize=4, color=color, elinewidth=3, ecolor=faint
+                inference.params[:, entry],
+                mean,
+                std,
+                fmt="o",
+                markersize=4,
+                color=color,
+                elinewidth=3,
+                ecolor=faint,
             )
         _label(panels, panels[:1], inference.names[entry], "latent variable z")
     return figure, grid
@@ -142,7 +173,10 @@ def _box(points: Array) -> tuple[Array, Array]:
 def _grid(rows: int, columns: int, *, height: float, sharex: Any) -> tuple[Figure, Any]:
     """Panels [rows, columns] which are `height` times as high as wide, all of one vertical axis."""
     width = 4.5 if columns == 1 else 3.2 if columns <= 3 else 2.4
-    figure = Figure(figsize=(columns * (width + 0.1) + 1.5, rows * (height * width + 0.1) + 1.2), layout="constrained")
+    figure = Figure(
+        figsize=(columns * (width + 0.1) + 1.5, rows * (height * width + 0.1) + 1.2),
+        layout="constrained",
+    )
     grid = figure.subplots(rows, columns, sharex=sharex, sharey=True, squeeze=False)
     for axes in grid.flat:
         quiet(axes)

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
-from metarl.core.errors import Mistake
+from metarl.core.errors import MetaRLError
 from metarl.core.family import Family
 from metarl.evaluation.option_usage import Moves, Usage
 from metarl.evaluation.stats import Array
@@ -72,8 +72,12 @@ def lattice(moves: Moves) -> Lattice:
             return Lattice(places.min(0) - width / 2, float(width))
     left, right, bottom, top = limits([moves.ground])
     longer = max(right - left, top - bottom)
-    whole = float(longer).is_integer() and longer <= _ACROSS  # so may the walls be, and cells shall not cut them
-    return Lattice(np.array([left, bottom]), 1 / round(_ACROSS / longer) if whole else longer / _ACROSS)
+    whole = (
+        float(longer).is_integer() and longer <= _ACROSS
+    )  # so may the walls be, and cells shall not cut them
+    return Lattice(
+        np.array([left, bottom]), 1 / round(_ACROSS / longer) if whole else longer / _ACROSS
+    )
 
 
 def cells_of(moves: Moves, option: int, on: Lattice) -> Cells:
@@ -83,21 +87,23 @@ def cells_of(moves: Moves, option: int, on: Lattice) -> Cells:
     which = which.ravel()
     steps = np.bincount(which, minlength=len(cells))
     gone = (moves.after - moves.before)[mine]
-    move = np.stack([np.bincount(which, weights=side, minlength=len(cells)) for side in gone.T], axis=-1)
+    move = np.stack(
+        [np.bincount(which, weights=side, minlength=len(cells)) for side in gone.T], axis=-1
+    )
     begun = np.bincount(which[moves.begins[mine]], minlength=len(cells))
     return Cells(on.centres(cells), steps, begun, move / steps[:, None])
 
 
 def check_drawable(family: Family, out: Path) -> None:
-    """Raises a Mistake where the options of agents on `family` cannot be drawn to `out`."""
+    """Raises a MetaRLError where the options of agents on `family` cannot be drawn to `out`."""
     if not hasattr(family, "scene"):
-        raise Mistake(
+        raise MetaRLError(
             f"{family.spec.name} offers no scene to draw options in: leave out --out, or give the family scene(params, obs)"
         )
     if out.suffix != ".png":
-        raise Mistake(f"{out}: the name of a picture ends in .png")
+        raise MetaRLError(f"{out}: the name of a picture ends in .png")
     if not out.parent.is_dir():
-        raise Mistake(f"{out} cannot be written: there is no folder {out.parent}")
+        raise MetaRLError(f"{out} cannot be written: there is no folder {out.parent}")
 
 
 def option_picture(usage: Usage, out: Path) -> Path:
@@ -113,7 +119,9 @@ def option_picture(usage: Usage, out: Path) -> Path:
     on, edges = lattice(moves), limits([moves.ground])
     parts = [cells_of(moves, option, on) for option in shown]
     most = max(part.steps.max(initial=1) for part in parts)
-    longest = max(float(np.linalg.norm(part.move[part.often], axis=1).max(initial=0)) for part in parts)
+    longest = max(
+        float(np.linalg.norm(part.move[part.often], axis=1).max(initial=0)) for part in parts
+    )
     figure, grid = _grid(len(shown), (edges[3] - edges[2]) / (edges[1] - edges[0]))
     for axes, option, part in zip(grid, shown, parts, strict=False):
         draw_ground(axes, moves.ground, edges)
@@ -138,7 +146,11 @@ def _draw_cells(axes: Axes, cells: Cells, width: float, color: Array, strength: 
     corners = width / 2 * np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]])
     squares = cells.centre[:, None] + corners
     shades = 1 - (0.08 + 0.92 * strength[:, None]) * (1 - color)
-    axes.add_collection(PolyCollection(list(squares), facecolors=shades, edgecolors="white", linewidths=0.4, zorder=1))
+    axes.add_collection(
+        PolyCollection(
+            list(squares), facecolors=shades, edgecolors="white", linewidths=0.4, zorder=1
+        )
+    )
 
 
 def _draw_moves(axes: Axes, cells: Cells, width: float, color: Array, longest: float) -> None:
@@ -159,15 +171,35 @@ def _draw_moves(axes: Axes, cells: Cells, width: float, color: Array, longest: f
 def _legend(figure: Figure, longest: float, beside: bool) -> None:
     """What cells, needles and rings mean, below the picture, `beside` each other or not."""
     move = f"mean move of a step, at most {longest:.2g}"
-    ring: dict[str, Any] = {"marker": "o", "markersize": 7, "color": "white", "markeredgecolor": "0.2"}
+    ring: dict[str, Any] = {
+        "marker": "o",
+        "markersize": 7,
+        "color": "white",
+        "markeredgecolor": "0.2",
+    }
     handles = [
         Patch(facecolor="0.65", label="where it acts: the stronger, the more often"),
-        Line2D([], [], linestyle="", marker=r"$\longrightarrow$", markersize=16, color="0.2", label=move),
-        Line2D([], [], linestyle="", **ring, label="where it begins: the larger, the more of its steps"),
+        Line2D(
+            [],
+            [],
+            linestyle="",
+            marker=r"$\longrightarrow$",
+            markersize=16,
+            color="0.2",
+            label=move,
+        ),
+        Line2D(
+            [], [], linestyle="", **ring, label="where it begins: the larger, the more of its steps"
+        ),
     ]
     columns = len(handles) if beside else 1
     figure.legend(
-        handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize="small", handlelength=1.6
+        handles=handles,
+        loc="outside lower center",
+        ncols=columns,
+        frameon=False,
+        fontsize="small",
+        handlelength=1.6,
     )
 
 
@@ -175,7 +207,10 @@ def _grid(count: int, height: float) -> tuple[Figure, NDArray[np.object_]]:
     """Panels for `count` options, each `height` times as high as wide, and room for the legend."""
     rows = 1 if count <= 4 else 2
     columns, width = -(-count // rows), 3.4
-    size = (max(columns * (width + 0.1) + 0.4, 4.2), rows * (height * width + 0.35) + (1.0 if columns > 2 else 1.4))
+    size = (
+        max(columns * (width + 0.1) + 0.4, 4.2),
+        rows * (height * width + 0.35) + (1.0 if columns > 2 else 1.4),
+    )
     figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flatten()
     for axes in grid[count:]:

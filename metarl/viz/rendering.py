@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from metarl.config.overrides import read_options
 from metarl.config.registry import names
-from metarl.config.schema import read_options
 from metarl.core.agent import Agent, Mode
-from metarl.core.errors import Mistake, nearest
+from metarl.core.errors import MetaRLError, suggest
 from metarl.core.family import Family
 from metarl.core.types import Tasks
 from metarl.evaluation.episodes import film
@@ -38,16 +38,20 @@ def render(
     Without `fps` the longest episode lasts five seconds, at 4 to 20 pictures a second.
 
     Raises:
-        Mistake: nothing to film there, or no way to write `out`.
+        MetaRLError: nothing to film there, or no way to write `out`.
     """
     still = out.suffix == ".png"
     if still and fps is not None:
-        raise Mistake("fps: a picture does not move; write a .gif or an .mp4")
+        raise MetaRLError("fps: a picture does not move; write a .gif or an .mp4")
     if not still:
         video.encoder(out)
     if not out.parent.is_dir():
-        raise Mistake(f"{out} cannot be written: there is no folder {out.parent}")
-    cast = _of_run(source, agent, options) if _is_run(source) else _of_family(source, agent or "random", options)
+        raise MetaRLError(f"{out} cannot be written: there is no folder {out.parent}")
+    cast = (
+        _of_run(source, agent, options)
+        if _is_run(source)
+        else _of_family(source, agent or "random", options)
+    )
     shot = film(
         cast.agent,
         cast.family,
@@ -84,16 +88,20 @@ def _is_run(source: str) -> bool:
 
 def _of_run(path: str, agent: str | None, options: Sequence[str]) -> _Cast:
     if options:
-        raise Mistake(f"{options[0]!r}: {path} is a run, and its options are fixed")
+        raise MetaRLError(f"{options[0]!r}: {path} is a run, and its options are fixed")
     loaded = load(path)
     config, family = loaded.config, loaded.family()
     acting = loaded.agent if agent is None else make_agent(agent, family.spec, device=config.device)
-    return _Cast(acting, family, config.episodes, config.mode, train_set(config, family), config.device)
+    return _Cast(
+        acting, family, config.episodes, config.mode, train_set(config, family), config.device
+    )
 
 
 def _of_family(name: str, agent: str, options: Sequence[str]) -> _Cast:
     if ":" not in name and name not in names("family"):
-        raise Mistake(f"{name!r} is neither a run folder nor a family: {nearest(name, names('family'))}")
+        raise MetaRLError(
+            f"{name!r} is neither a run folder nor a family: {suggest(name, names('family'))}"
+        )
     chosen = read_options(options, "family", "agent")
     family = make_family(name, **chosen["family"])
     return _Cast(make_agent(agent, family.spec, **chosen["agent"]), family)

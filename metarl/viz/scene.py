@@ -18,7 +18,9 @@ from metarl.core.types import Scene
 from metarl.viz.style import option_colors, quiet
 from metarl.viz.timeline import options_legend
 
-_TIME = LinearSegmentedColormap.from_list("time", ["#b5d4e9", "#3f87c0", "#08306b"])  # of a path, from light to dark
+_TIME = LinearSegmentedColormap.from_list(
+    "time", ["#b5d4e9", "#3f87c0", "#08306b"]
+)  # of a path, from light to dark
 _FAINT = 0.5  # how much of its colour the start of a path in colours of options has
 _MARKS: dict[str, dict[str, Any]] = {
     "start": {"marker": "o", "markersize": 7, "color": "white", "markeredgecolor": "black"},
@@ -40,7 +42,9 @@ class Way:
         color = _TIME(time) if options is None else _faded(np.append(options, options[-1:]), time)
         self._line = LineCollection([], colors=color, linewidths=2, capstyle="round", zorder=3)
         axes.add_collection(self._line)
-        self._dots = axes.scatter(self._places[:, 0], self._places[:, 1], s=9, c=color, linewidths=0, zorder=3)
+        self._dots = axes.scatter(
+            self._places[:, 0], self._places[:, 1], s=9, c=color, linewidths=0, zorder=3
+        )
         axes.plot(*self._places[:1].T, linestyle="", zorder=4, **_MARKS["start"])
         (self._end,) = axes.plot(*self._places[-1:].T, linestyle="", zorder=5, **_MARKS["end"])
         self.until(len(self._places))
@@ -64,7 +68,11 @@ def draw_ground(axes: Axes, scene: Scene, limits: Limits) -> None:
     axes.set(xlim=limits[:2], ylim=limits[2:], aspect="equal")
     quiet(axes)
     for left, bottom, width, height in [] if scene.walls is None else scene.walls.tolist():
-        axes.add_patch(Rectangle((left, bottom), width, height, facecolor="0.35", edgecolor="0.35", linewidth=0.5))
+        axes.add_patch(
+            Rectangle(
+                (left, bottom), width, height, facecolor="0.35", edgecolor="0.35", linewidth=0.5
+            )
+        )
     for name, places in (("not the goal", scene.others), ("goal", scene.goal)):
         if places is not None:
             axes.plot(*places.numpy().T, linestyle="", zorder=3.5, **_MARKS[name])
@@ -85,13 +93,17 @@ def legend(figure: Figure, scene: Scene, last: str, options: int) -> None:
     marks.insert(1, Line2D([], [], linewidth=2, color=color, label="path, darker with time"))
     if options:
         options_legend(figure, options)
-    figure.legend(handles=marks, loc="outside lower center", ncols=len(marks), frameon=False, fontsize="small")
+    figure.legend(
+        handles=marks, loc="outside lower center", ncols=len(marks), frameon=False, fontsize="small"
+    )
 
 
 def limits(scenes: Sequence[Scene]) -> Limits:
     """What holds all of `scenes` with their paths and goals."""
     corners = [np.array(scene.limits).reshape(2, 2).T for scene in scenes]
-    corners += [place.numpy() for scene in scenes for place in (scene.path, scene.goal) if place is not None]
+    corners += [
+        place.numpy() for scene in scenes for place in (scene.path, scene.goal) if place is not None
+    ]
     places = np.concatenate(corners)
     (left, bottom), (right, top) = places.min(0), places.max(0)
     return float(left), float(right), float(bottom), float(top)

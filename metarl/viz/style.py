@@ -18,7 +18,16 @@ from metarl.experiments.checkpoints import write_atomically
 _OPTIONS = np.array(
     [
         to_rgb(color)
-        for color in ("#3a78c2", "#e8863a", "#9a5bb8", "#cf3a55", "#38b6b0", "#cdbb22", "#ee8fc4", "#7d5a45")
+        for color in (
+            "#3a78c2",
+            "#e8863a",
+            "#9a5bb8",
+            "#cf3a55",
+            "#38b6b0",
+            "#cdbb22",
+            "#ee8fc4",
+            "#7d5a45",
+        )
     ]
 )  # apart from the goal's green and the walls' grey
 

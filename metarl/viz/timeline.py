@@ -13,7 +13,10 @@ from numpy.typing import NDArray
 from metarl.viz.style import option_colors
 
 _TO_COME = 0.94  # grey of the steps that are not yet lived through
-_BELOW, _HIGH = 29, 9  # points: from the foot of a panel, over its labels, to that of the strip; and its height
+_BELOW, _HIGH = (
+    29,
+    9,
+)  # points: from the foot of a panel, over its labels, to that of the strip; and its height
 
 
 class Timeline:
@@ -23,7 +26,10 @@ class Timeline:
         """`options` [T]; `length`: steps that the whole width stands for, T or more."""
         self._colors = option_colors(options)
         self._image = axes.imshow(
-            self._colors[None], extent=(0, len(options), 0, 1), aspect="auto", interpolation="nearest"
+            self._colors[None],
+            extent=(0, len(options), 0, 1),
+            aspect="auto",
+            interpolation="nearest",
         )
         axes.set(xlim=(0, length), yticks=[])
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))
@@ -42,7 +48,9 @@ def below(axes: Axes) -> Axes:
     figure = axes.get_figure()
     assert figure is not None
     points = Affine2D().scale(1 / 72) + figure.dpi_scale_trans + _foot(axes)
-    strip = axes.inset_axes((0, -_BELOW, 1, _HIGH), transform=blended_transform_factory(axes.transAxes, points))
+    strip = axes.inset_axes(
+        (0, -_BELOW, 1, _HIGH), transform=blended_transform_factory(axes.transAxes, points)
+    )
     strip.set_xlabel("step", fontsize="x-small", color="0.4", labelpad=1)
     return strip
 
@@ -57,5 +65,10 @@ def options_legend(figure: Figure, count: int) -> None:
     colors = option_colors(np.arange(count))
     patches = [Patch(facecolor=tuple(color), label=f"option {o}") for o, color in enumerate(colors)]
     figure.legend(
-        handles=patches, loc="outside right center", frameon=False, fontsize="small", handlelength=1, handleheight=1
+        handles=patches,
+        loc="outside right center",
+        frameon=False,
+        fontsize="small",
+        handlelength=1,
+        handleheight=1,
     )

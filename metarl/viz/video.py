@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from metarl.core.errors import Mistake, install
+from metarl.core.errors import MetaRLError, install_command
 from metarl.experiments.checkpoints import write_atomically
 
 Frames = Iterator[NDArray[np.uint8]]  # [height, width, 3] each
@@ -24,14 +24,16 @@ def encoder(path: Path) -> Encoder:
     """What writes a file of this name.
 
     Raises:
-        Mistake: a suffix that is not known, or its library is not installed.
+        MetaRLError: a suffix that is not known, or its library is not installed.
     """
     if path.suffix == ".gif":
         return _gif
     if path.suffix != ".mp4":
-        raise Mistake(f"{path}: the name of a picture ends in .png, of a video in .gif or .mp4")
+        raise MetaRLError(f"{path}: the name of a picture ends in .png, of a video in .gif or .mp4")
     if find_spec("imageio_ffmpeg") is None:
-        raise Mistake(f"{path} needs imageio-ffmpeg: {install('video')}, or write a .gif")
+        raise MetaRLError(
+            f"{path} needs imageio-ffmpeg: {install_command('video')}, or write a .gif"
+        )
     return _mp4
 
 
@@ -39,7 +41,7 @@ def write(path: Path, frames: Frames, fps: int) -> Path:
     """All `frames`, `fps` a second, at least one → a file at `path`, which is whole or not there.
 
     Raises:
-        Mistake: as `encoder`, or the disk refuses.
+        MetaRLError: as `encoder`, or the disk refuses.
     """
     encode = encoder(path)
     with TemporaryDirectory() as folder:
@@ -69,4 +71,6 @@ def _mp4(path: Path, frames: Frames, fps: int) -> None:
             try:
                 sink.send(np.ascontiguousarray(frame))
             except OSError as error:
-                raise Mistake(f"{path.name}: ffmpeg stopped, and says why above; write a .gif instead") from error
+                raise MetaRLError(
+                    f"{path.name}: ffmpeg stopped, and says why above; write a .gif instead"
+                ) from error

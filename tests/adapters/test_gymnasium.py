@@ -24,7 +24,7 @@ from metarl.adapters.from_gymnasium.lanes import seed_of
 from metarl.adapters.from_gymnasium.spaces import actions, parts
 from metarl.adapters.from_gymnasium.workers import Workers
 from metarl.adapters.gymnasium import GymnasiumFamily, GymnasiumVectorFamily
-from metarl.core.errors import Mistake
+from metarl.core.errors import MetaRLError
 from metarl.core.family import Family
 from metarl.core.rng import Rng
 from metarl.core.types import Step, Tasks, tree_map
@@ -38,7 +38,9 @@ def drift(name: str, **options: float) -> Family:
     return make_family(f"{FILE}:{name}", **options)
 
 
-def drive(family: Family, tasks: Tasks, steps: int, *, lanes: int = 2, seed: int = 0, env=None) -> tuple[Tensor, Step]:
+def drive(
+    family: Family, tasks: Tasks, steps: int, *, lanes: int = 2, seed: int = 0, env=None
+) -> tuple[Tensor, Step]:
     """First obs [N, M, O] and steps [T, N, M, …] of actions that do not depend on the seed."""
     env = env or family.make(lanes)
     first = env.reset(tasks, Rng(seed))
@@ -81,9 +83,13 @@ def test_observations_are_flattened_as_gymnasium_does(space: spaces.Space):
 def test_a_batch_of_observations_is_the_rows_of_its_parts(space: spaces.Space):
     space.seed(0)
     samples = [space.sample() for _ in range(5)]
-    batch = gymnasium.vector.utils.concatenate(space, samples, gymnasium.vector.utils.create_empty_array(space, 5))
+    batch = gymnasium.vector.utils.concatenate(
+        space, samples, gymnasium.vector.utils.create_empty_array(space, 5)
+    )
     for part in parts(space):
-        np.testing.assert_array_equal(part.flat(batch, 5), np.concatenate([part.flat(one, 1) for one in samples]))
+        np.testing.assert_array_equal(
+            part.flat(batch, 5), np.concatenate([part.flat(one, 1) for one in samples])
+        )
 
 
 def test_parts_have_the_names_of_their_keys_and_can_be_hidden():
@@ -168,10 +174,16 @@ class Vector(GymnasiumVectorFamily):
     ("family", "says"),
     [
         (Plain(lambda: Simple(spaces.Text(3))), "plain: observation space Text"),
-        (Plain(lambda: Simple(action=spaces.MultiDiscrete([2, 2]))), "action space MultiDiscrete.*ActionWrapper"),
+        (
+            Plain(lambda: Simple(action=spaces.MultiDiscrete([2, 2]))),
+            "action space MultiDiscrete.*ActionWrapper",
+        ),
         (Plain(lambda: Simple(action=spaces.Box(0, 255, (1,), np.uint8))), "Box of floats"),
         (Plain(lambda: Simple(action=spaces.Box(-np.inf, np.inf, (1,)))), "no bounds"),
-        (Plain(hidden=("position",)), "there is no observation 'position'; did you mean 'observation'"),
+        (
+            Plain(hidden=("position",)),
+            "there is no observation 'position'; did you mean 'observation'",
+        ),
         (Plain(hidden=("observation",)), "nothing is left"),
         (Plain(horizon=None), "set horizon"),
         (Plain(lambda: Autoreset(Simple())), "leave off the wrapper Autoreset"),
@@ -180,7 +192,10 @@ class Vector(GymnasiumVectorFamily):
             Vector(lambda n: SyncVectorEnv([lambda: Autoreset(limited())] * n)),
             "vector: leave off the wrapper Autoreset",
         ),
-        (Vector(lambda n: limited()), "vector: build.. gives TimeLimit, not a gymnasium.vector.VectorEnv"),
+        (
+            Vector(lambda n: limited()),
+            "vector: build.. gives TimeLimit, not a gymnasium.vector.VectorEnv",
+        ),
         (Vector(lambda n: AsyncVectorEnv([limited] * n, context="spawn")), "set horizon"),
         (Plain(goal_width=1, achieved_goal="goal"), "achieved_goal 'goal'"),
         (Plain(goal_width=2, achieved_goal="observation"), "as wide as goal_width, 2"),
@@ -189,13 +204,13 @@ class Vector(GymnasiumVectorFamily):
     ],
 )
 def test_what_does_not_fit_is_refused_in_a_line(family: GymnasiumFamily, says: str):
-    with pytest.raises(Mistake, match=says):
+    with pytest.raises(MetaRLError, match=says):
         _ = family.spec
 
 
 def test_ragged_rows_are_refused():
     ragged = iter([[1.0], [1.0, 2.0], [1.0]])
-    with pytest.raises(Mistake, match="as many in each"):
+    with pytest.raises(MetaRLError, match="as many in each"):
         Plain(row=lambda split, rng: next(ragged)).tasks("train", 3, Rng(0))
 
 
@@ -203,7 +218,7 @@ def test_a_family_without_rows_is_told_to_have_them():
     class Rowless(GymnasiumFamily):
         build, apply = Plain.build, Plain.apply
 
-    with pytest.raises(Mistake, match="rowless: give it a method row"):
+    with pytest.raises(MetaRLError, match="rowless: give it a method row"):
         Rowless().tasks("train", 1, Rng(0))
 
 
@@ -220,7 +235,13 @@ def test_the_spec_says_what_the_environment_says():
         False,
         2,
     )
-    assert spec.observation == {"gait": 3, "image": 6, "inner.0": 2, "inner.1.dial": 5, "position": 2}
+    assert spec.observation == {
+        "gait": 3,
+        "image": 6,
+        "inner.0": 2,
+        "inner.1.dial": 5,
+        "position": 2,
+    }
     assert spec.splits == ("train", "validation", "test")
     assert drift("WindInWorkers").spec.name == "wind-in-workers"
 
@@ -236,7 +257,9 @@ def test_tasks_are_drawn_one_by_one_and_by_split():
 def test_a_split_of_few_tasks_is_walked_through():
     tasks = drift("Accident").tasks("train", 12, Rng(0))
     assert (
-        sorted(tasks.params[:5].flatten().tolist()) == sorted(tasks.params[5:10].flatten().tolist()) == list(range(5))
+        sorted(tasks.params[:5].flatten().tolist())
+        == sorted(tasks.params[5:10].flatten().tolist())
+        == list(range(5))
     )
     assert tasks.copy.tolist() == [0] * 5 + [1] * 5 + [2] * 2
     assert torch.equal(tasks.index.float(), tasks.params.flatten())
@@ -251,7 +274,9 @@ def by_hand(tasks: Tasks, steps: int, lanes: int = 2, seed: int = 0) -> tuple[Te
     keys, noise = tasks.streams(Rng(seed), lanes).keys, tasks.streams(Rng(99), lanes)
     spec = drift("Wind").spec
     acted = torch.stack([random_action(spec, noise, t) for t in range(steps)]).numpy()
-    space = spaces.Dict({name: part for name, part in Drift.observation_space.items() if name != "wind"})
+    space = spaces.Dict(
+        {name: part for name, part in Drift.observation_space.items() if name != "wind"}
+    )
 
     def see(observation):
         return spaces.flatten(space, {name: observation[name] for name in space}).astype(np.float32)
@@ -271,7 +296,16 @@ def by_hand(tasks: Tasks, steps: int, lanes: int = 2, seed: int = 0) -> tuple[Te
             if terminated or truncated:
                 episode += 1
                 obs = see(env.reset(seed=seed_of(int(keys[row, lane]), episode))[0])
-            lane_steps.append((obs, successor, reward, terminated, truncated and not terminated, info["is_success"]))
+            lane_steps.append(
+                (
+                    obs,
+                    successor,
+                    reward,
+                    terminated,
+                    truncated and not terminated,
+                    info["is_success"],
+                )
+            )
         lived.append(lane_steps)
     columns = [np.array([[one[t][i] for one in lived] for t in range(steps)]) for i in range(6)]
     obs, next_obs, reward, terminated, truncated, success = (
@@ -325,7 +359,11 @@ def test_rows_and_lanes_are_independent_of_their_company(name: str):
     family = drift(name)
     tasks = family.tasks("train", 4, Rng(0))
     rows = torch.tensor([2, 1])
-    together, apart, wide = drive(family, tasks, 9), drive(family, tasks[rows], 9), drive(family, tasks, 9, lanes=3)
+    together, apart, wide = (
+        drive(family, tasks, 9),
+        drive(family, tasks[rows], 9),
+        drive(family, tasks, 9, lanes=3),
+    )
     assert torch.equal(together[1].next_obs[:, rows], apart[1].next_obs)
     assert torch.equal(together[1].reward, wide[1].reward[:, :, :2])
     assert not torch.equal(wide[1].reward[:, :, 0], wide[1].reward[:, :, 2])
@@ -385,7 +423,7 @@ def test_the_least_horizon_is_kept(family: GymnasiumFamily, horizon: int, length
 def test_an_environment_serves_one_lane():
     one = Simple()
     family = Plain(lambda: one)
-    with pytest.raises(Mistake, match="the same environment twice"):
+    with pytest.raises(MetaRLError, match="the same environment twice"):
         live(family, family.tasks("train", 2, Rng(0)), 1)
 
 
@@ -410,14 +448,30 @@ class Aim(Simple):
 
     def step(self, action):
         place = float(action)
-        return self.see(place), -abs(place - self.level), False, False, {"is_success": place == self.level}
+        return (
+            self.see(place),
+            -abs(place - self.level),
+            False,
+            False,
+            {"is_success": place == self.level},
+        )
 
     def see(self, place):
-        return {"observation": np.ones(1), "achieved_goal": np.array([place]), "desired_goal": np.array([self.level])}
+        return {
+            "observation": np.ones(1),
+            "achieved_goal": np.array([place]),
+            "desired_goal": np.array([self.level]),
+        }
 
 
 def test_environments_with_goals_become_families_with_goals():
-    family = Plain(Aim, apply_after_reset=True, hidden=("desired_goal",), goal_width=1, achieved_goal="achieved_goal")
+    family = Plain(
+        Aim,
+        apply_after_reset=True,
+        hidden=("desired_goal",),
+        goal_width=1,
+        achieved_goal="achieved_goal",
+    )
     spec = family.spec
     assert (spec.observation, spec.goal_width) == ({"achieved_goal": 1, "observation": 1}, 1)
     tasks = family.tasks("train", 3, Rng(0))
@@ -456,7 +510,9 @@ def test_success_is_told_by_info_or_by_the_family():
 
 def test_success_that_is_told_late_is_no_surprise():
     late = Plain(lambda: Simple(told=({}, {"is_success": True})))
-    with pytest.raises(Mistake, match=r"info\['is_success'\] is told in some steps.*success\(info\)"):
+    with pytest.raises(
+        MetaRLError, match=r"info\['is_success'\] is told in some steps.*success\(info\)"
+    ):
         live(late, late.tasks("train", 1, Rng(0)), 1)
 
 
@@ -473,7 +529,7 @@ def test_pictures_are_taken_of_the_right_lane():
     blind = Plain()
     env = blind.make(1)
     env.reset(blind.tasks("train", 1, Rng(0)), Rng(0))
-    with pytest.raises(Mistake, match="render_mode='rgb_array'"):
+    with pytest.raises(MetaRLError, match="render_mode='rgb_array'"):
         env.frame(0, 0)
 
 
@@ -491,7 +547,9 @@ def test_nothing_to_draw_with_is_one_line():
     family = Plain(Unpainted)
     env = family.make(1)
     env.reset(family.tasks("train", 1, Rng(0)), Rng(0))
-    with pytest.raises(Mistake, match=r"cannot be drawn: DependencyNotInstalled: brushes are not installed"):
+    with pytest.raises(
+        MetaRLError, match=r"cannot be drawn: DependencyNotInstalled: brushes are not installed"
+    ):
         env.frame(0, 0)
 
 
@@ -536,7 +594,10 @@ class Clockwork(VectorEnv):
         self.num_envs, self.mode, self.batched_final = num_envs, mode, batched_final
         self.metadata = {"autoreset_mode": mode}
         self.length = 2 + ragged * np.arange(num_envs)
-        self.single_observation_space, self.single_action_space = spaces.Box(0, 9, (1,)), spaces.Discrete(2)
+        self.single_observation_space, self.single_action_space = (
+            spaces.Box(0, 9, (1,)),
+            spaces.Discrete(2),
+        )
         self.observation_space = spaces.Box(0, 9, (num_envs, 1))
         self.action_space = spaces.MultiDiscrete([2] * num_envs)
 
@@ -551,7 +612,10 @@ class Clockwork(VectorEnv):
         late = self.over & (self.mode == AutoresetMode.NEXT_STEP)
         self.age = np.where(late, 0, self.age + 1)
         ends = (self.age == self.length) & ~late
-        seen, infos = self.age[:, None].astype(np.float32), {"success": self.age == 2, "_success": ~late}
+        seen, infos = (
+            self.age[:, None].astype(np.float32),
+            {"success": self.age == 2, "_success": ~late},
+        )
         if self.mode == AutoresetMode.SAME_STEP and ends.any():
             final = np.full(self.num_envs, None, object)
             for lane in np.flatnonzero(ends):
@@ -594,7 +658,9 @@ class Clocks(GymnasiumVectorFamily):
         (AutoresetMode.NEXT_STEP, 0, {}),
     ],
 )
-def test_a_strangers_vector_environment_is_understood_in_its_own_mode(mode: AutoresetMode, ragged: int, options: dict):
+def test_a_strangers_vector_environment_is_understood_in_its_own_mode(
+    mode: AutoresetMode, ragged: int, options: dict
+):
     family = Clocks(mode, ragged, **options)
     tasks = family.tasks("train", 3, Rng(0))
     env = family.make(1)
@@ -608,13 +674,13 @@ def test_a_strangers_vector_environment_is_understood_in_its_own_mode(mode: Auto
         assert [bool(step.truncated[lane, 0]) for step in steps] == [age == length for age in ages]
         assert [bool(step.success[lane, 0]) for step in steps] == [age == 2 for age in ages]
         assert all(float(step.reward[lane, 0]) > 0 for step in steps), "no fake step"
-    with pytest.raises(Mistake, match="cannot be copied in mid-episode"):
+    with pytest.raises(MetaRLError, match="cannot be copied in mid-episode"):
         pickle.loads(pickle.dumps(env))
 
 
 def test_late_resets_among_lanes_that_go_on_are_refused():
     family = Clocks(AutoresetMode.NEXT_STEP, 1)
-    with pytest.raises(Mistake, match=r"NEXT_STEP.*'autoreset_mode': 'Disabled'"):
+    with pytest.raises(MetaRLError, match=r"NEXT_STEP.*'autoreset_mode': 'Disabled'"):
         live(family, family.tasks("train", 3, Rng(0)), 1)
 
 
@@ -623,21 +689,23 @@ def test_gymnasiums_own_late_vector_environment_is_refused_where_it_must_be():
         horizon = 500
 
         def build(self, num_envs):
-            return gymnasium.make_vec("CartPole-v1", num_envs=num_envs, vectorization_mode="vector_entry_point")
+            return gymnasium.make_vec(
+                "CartPole-v1", num_envs=num_envs, vectorization_mode="vector_entry_point"
+            )
 
-    with pytest.raises(Mistake, match="NEXT_STEP"):
+    with pytest.raises(MetaRLError, match="NEXT_STEP"):
         live(Poles(), Poles().tasks("train", 8, Rng(0)), 1)
 
 
 def test_modes_that_are_not_told_or_not_sound_are_refused():
-    with pytest.raises(Mistake, match=r"metadata\['autoreset_mode'\] is None"):
+    with pytest.raises(MetaRLError, match=r"metadata\['autoreset_mode'\] is None"):
         _ = Clocks(None, 0).spec
 
     class Leaky(Clocks):
         def build(self, num_envs):
             return AsyncVectorEnv([limited] * num_envs, shared_memory=False, context="spawn")
 
-    with pytest.raises(Mistake, match="without shared memory"):
+    with pytest.raises(MetaRLError, match="without shared memory"):
         _ = Leaky().spec
 
 
@@ -653,9 +721,11 @@ def accidents(*what: int) -> tuple[Family, Tasks]:
 def test_what_breaks_in_a_worker_is_told_with_its_line_and_mends_with_the_next_reset():
     family, tasks = accidents(0, 1, 0)
     env = family.make(1)
-    line = next(n for n, text in enumerate(Path(FILE).read_text().splitlines(), 1) if "it broke" in text)
+    line = next(
+        n for n, text in enumerate(Path(FILE).read_text().splitlines(), 1) if "it broke" in text
+    )
     with pytest.raises(
-        Mistake, match=rf"^in a worker process: ValueError: it broke \(drift.py, line {line}\)$"
+        MetaRLError, match=rf"^in a worker process: ValueError: it broke \(drift.py, line {line}\)$"
     ) as caught:
         live(family, tasks, 1, env=env)
     assert "Traceback" in str(caught.value.__cause__)
@@ -669,7 +739,7 @@ def test_what_breaks_in_a_worker_is_told_with_its_line_and_mends_with_the_next_r
 def test_a_worker_that_dies_is_told_and_replaced():
     family, tasks = accidents(0, 2)
     env = family.make(1)
-    with pytest.raises(Mistake, match=r"a worker process died \(exit code -6"):
+    with pytest.raises(MetaRLError, match=r"a worker process died \(exit code -6"):
         live(family, tasks, 1, env=env)
     live(family, accidents(0, 0)[1], 1, env=env)
 
@@ -691,14 +761,16 @@ def test_an_interrupted_step_leaves_no_answer_behind(monkeypatch: pytest.MonkeyP
 
 
 def test_workers_import_no_torch_and_have_one_thread():
-    with pytest.raises(Mistake, match="RuntimeError: torch False, threads 1"):
+    with pytest.raises(MetaRLError, match="RuntimeError: torch False, threads 1"):
         live(*accidents(4), 1)
 
 
 def test_a_family_that_cannot_be_sent_is_told():
     family = drift("Accident")
     family.lock = threading.Lock()
-    with pytest.raises(Mistake, match=r"Accident cannot be sent to another process: TypeError: .*lock"):
+    with pytest.raises(
+        MetaRLError, match=r"Accident cannot be sent to another process: TypeError: .*lock"
+    ):
         family.make(1)
 
 
@@ -729,7 +801,9 @@ print(*[process.pid for process, _ in lanes._workers], flush=True)
 while True:
     lanes.step(np.zeros(2, np.int64))
 """
-    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as parent:
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True
+    ) as parent:
         workers = [int(pid) for pid in parent.stdout.readline().split()]
         assert len(workers) == 2
         time.sleep(0.3)  # until it hangs

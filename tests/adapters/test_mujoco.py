@@ -17,7 +17,7 @@ from helpers import same
 from scipy import stats
 from torch import Tensor
 
-from metarl import Mistake, Rng, make_family
+from metarl import MetaRLError, Rng, make_family
 from metarl.adapters.mujoco import MujocoEnv, Physics, load_model
 
 ROBOTS = (
@@ -41,7 +41,9 @@ def play(name: str, steps: int, rows: int = 3, lanes: int = 2, seed: int = 0, **
 
     def spy(before: Physics, after: Physics, control: np.ndarray, params: np.ndarray) -> np.ndarray:
         reward = pay(before, after, control, params)
-        seen.append([tensors(before), tensors(after), *(torch.tensor(x) for x in (control, params, reward))])
+        seen.append(
+            [tensors(before), tensors(after), *(torch.tensor(x) for x in (control, params, reward))]
+        )
         return reward
 
     family.reward = spy
@@ -70,7 +72,9 @@ def simulator(name: str, **options: object) -> tuple[mujoco.MjModel, mujoco.MjDa
     return model, mujoco.MjData(model)
 
 
-def put(model: mujoco.MjModel, data: mujoco.MjData, qpos: Tensor, qvel: Tensor, control: Tensor) -> None:
+def put(
+    model: mujoco.MjModel, data: mujoco.MjData, qpos: Tensor, qvel: Tensor, control: Tensor
+) -> None:
     mujoco.mj_resetData(model, data)
     data.qpos[:], data.qvel[:], data.ctrl[:] = qpos.numpy(), qvel.numpy(), control.numpy()
 
@@ -94,19 +98,27 @@ def test_a_control_step_is_so_many_physics_steps(name: str):
             for _ in range(family.frame_skip):
                 mujoco.mj_step(model, data)
                 contacts += data.ncon
-            torch.testing.assert_close(after.qpos[row, lane], torch.from_numpy(data.qpos), rtol=0, atol=1e-10)
-            torch.testing.assert_close(after.qvel[row, lane], torch.from_numpy(data.qvel), rtol=0, atol=1e-10)
+            torch.testing.assert_close(
+                after.qpos[row, lane], torch.from_numpy(data.qpos), rtol=0, atol=1e-10
+            )
+            torch.testing.assert_close(
+                after.qvel[row, lane], torch.from_numpy(data.qvel), rtol=0, atol=1e-10
+            )
     assert contacts > 0
 
 
 @pytest.mark.parametrize("name", ["half-cheetah-vel", "ant-goal", "walker-params"])
 def test_trajectories_do_not_depend_on_the_number_of_threads(name: str):
-    one, two, three = ([step for *_, step, _ in play(name, 30, rows=5, threads=n)[3]] for n in (1, 2, 3))
+    one, two, three = (
+        [step for *_, step, _ in play(name, 30, rows=5, threads=n)[3]] for n in (1, 2, 3)
+    )
     assert same(one, two)
     assert same(one, three)
 
 
-@pytest.mark.parametrize(("name", "theirs"), [("half-cheetah-dir", "HalfCheetah-v5"), ("ant-dir", "Ant-v5")])
+@pytest.mark.parametrize(
+    ("name", "theirs"), [("half-cheetah-dir", "HalfCheetah-v5"), ("ant-dir", "Ant-v5")]
+)
 def test_one_step_is_gymnasiums(name: str, theirs: str):
     """Their environment, put into the same state; their warm start differs, so the solver agrees to its tolerance."""
     family, _, _, seen = play(name, 20)
@@ -115,8 +127,12 @@ def test_one_step_is_gymnasiums(name: str, theirs: str):
     for before, after, control, *_ in seen:
         env.set_state(before.qpos[1, 0].numpy(), before.qvel[1, 0].numpy())
         env.step(control[1, 0].numpy())
-        torch.testing.assert_close(after.qpos[1, 0], torch.from_numpy(env.data.qpos), rtol=1e-5, atol=1e-6)
-        torch.testing.assert_close(after.qvel[1, 0], torch.from_numpy(env.data.qvel), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            after.qpos[1, 0], torch.from_numpy(env.data.qpos), rtol=1e-5, atol=1e-6
+        )
+        torch.testing.assert_close(
+            after.qvel[1, 0], torch.from_numpy(env.data.qvel), rtol=1e-4, atol=1e-4
+        )
     assert family.frame_skip == env.frame_skip
     env.close()
 
@@ -151,7 +167,9 @@ def test_divergence_ends_the_episode_and_says_so():
     assert step.reward.isfinite().all()
     assert float(step.obs[1, 0, 8:17].abs().max()) < 1
     assert torch.equal(step.next_obs[1, 0, :8], obs[1, 0, :8])  # it stays where it was,
-    torch.testing.assert_close(step.reward[1, 0], -family.tasks("train", 2, Rng(0)).params[1, 0])  # at speed 0
+    torch.testing.assert_close(
+        step.reward[1, 0], -family.tasks("train", 2, Rng(0)).params[1, 0]
+    )  # at speed 0
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert not env.step(torch.zeros(2, 2, 6)).terminated.any()
@@ -184,10 +202,12 @@ def test_sensors_at_the_start_of_an_episode_are_those_of_its_first_state():
 
 
 def test_models_that_cannot_be_had_are_mistakes(tmp_path: Path):
-    with pytest.raises(Mistake, match="there is no MuJoCo model"):
+    with pytest.raises(MetaRLError, match="there is no MuJoCo model"):
         load_model(tmp_path / "none.xml")
-    (tmp_path / "bad.xml").write_text("<mujoco><worldbody><body><geom type='sfere'/></body></worldbody></mujoco>")
-    with pytest.raises(Mistake, match=r"MuJoCo refuses .*sfere"):
+    (tmp_path / "bad.xml").write_text(
+        "<mujoco><worldbody><body><geom type='sfere'/></body></worldbody></mujoco>"
+    )
+    with pytest.raises(MetaRLError, match=r"MuJoCo refuses .*sfere"):
         load_model(tmp_path / "bad.xml")
 
 
@@ -199,7 +219,7 @@ def test_a_frame_shows_the_lane():
         env.step(torch.tensor([1.0, -1.0]).view(1, 2, 1).expand(2, 2, 6))
     try:
         one, other = env.frame(0, 0), env.frame(0, 1)
-    except Mistake as mistake:
+    except MetaRLError as mistake:
         pytest.skip(f"nothing to draw with: {mistake}")
     assert one.shape == (480, 480, 3)
     assert one.dtype == np.uint8
@@ -212,7 +232,7 @@ def test_nothing_to_draw_with_is_a_mistake(monkeypatch: pytest.MonkeyPatch):
     family = make_family("hopper-params")
     env = family.make(1)
     env.reset(family.tasks("train", 1, Rng(0)), Rng(0))
-    with pytest.raises(Mistake, match=r"MUJOCO_GL=nonsense .*libegl1"):
+    with pytest.raises(MetaRLError, match=r"MUJOCO_GL=nonsense .*libegl1"):
         env.frame(0, 0)
 
 
@@ -238,7 +258,9 @@ def forces(family: object, after: Physics) -> Tensor:
 def check(name: str, formula, steps: int = 30, **options: object) -> None:
     family, _, _, seen = play(name, steps, **options)
     for before, after, control, params, reward, step, action in seen:
-        torch.testing.assert_close(reward, formula(family, before, after, control, params[..., 0, :].unsqueeze(1)))
+        torch.testing.assert_close(
+            reward, formula(family, before, after, control, params[..., 0, :].unsqueeze(1))
+        )
         torch.testing.assert_close(step.reward, reward.float())
         low, high = family.model().actuator_ctrlrange.T
         ours = torch.as_tensor(low + (action.double().clip(-1, 1).numpy() + 1) / 2 * (high - low))
@@ -246,15 +268,21 @@ def check(name: str, formula, steps: int = 30, **options: object) -> None:
 
 
 def test_half_cheetah_vel_pays_for_its_speed():
-    check("half-cheetah-vel", lambda f, b, a, u, p: -(speed(b, a, 0.05) - p[..., 0]).abs() - 0.05 * squared(u))
+    check(
+        "half-cheetah-vel",
+        lambda f, b, a, u, p: -(speed(b, a, 0.05) - p[..., 0]).abs() - 0.05 * squared(u),
+    )
 
 
 def test_half_cheetah_dir_pays_for_its_direction():
-    check("half-cheetah-dir", lambda f, b, a, u, p: p[..., 0] * speed(b, a, 0.05) - 0.05 * squared(u))
+    check(
+        "half-cheetah-dir", lambda f, b, a, u, p: p[..., 0] * speed(b, a, 0.05) - 0.05 * squared(u)
+    )
 
 
 @pytest.mark.parametrize(
-    ("variant", "cost", "alive"), [("forward-backward", 0.5, 1), ("plane", 0.5, 1), ("maml", 0.005, 0.05)]
+    ("variant", "cost", "alive"),
+    [("forward-backward", 0.5, 1), ("plane", 0.5, 1), ("maml", 0.005, 0.05)],
 )
 def test_ant_dir_pays_along_its_direction(variant: str, cost: float, alive: float):
     def formula(f, b, a, u, p):
@@ -273,7 +301,13 @@ def test_ant_goal_pays_by_the_distance():
 
 def test_ant_vel_pays_for_its_speed():
     def formula(f, b, a, u, p):
-        return -(speed(b, a, 0.05) - p[..., 0]).abs() + 1 + 0.05 - 0.005 * squared(u) - 5e-4 * forces(f, a)
+        return (
+            -(speed(b, a, 0.05) - p[..., 0]).abs()
+            + 1
+            + 0.05
+            - 0.005 * squared(u)
+            - 5e-4 * forces(f, a)
+        )
 
     check("ant-vel", formula)
 
@@ -300,7 +334,10 @@ HEALTHY = {
     "humanoid-dir": lambda q, v: (q[..., 2] >= 1) & (q[..., 2] <= 2),
     "walker-params": lambda q, v: (q[..., 1] > 0.8) & (q[..., 1] < 2) & (q[..., 2].abs() < 1),
     "hopper-params": lambda q, v: (
-        (q[..., 1] > 0.7) & (q[..., 2].abs() < 0.2) & (q[..., 2:].abs() < 100).all(-1) & (v.abs() < 100).all(-1)
+        (q[..., 1] > 0.7)
+        & (q[..., 2].abs() < 0.2)
+        & (q[..., 2:].abs() < 100).all(-1)
+        & (v.abs() < 100).all(-1)
     ),
 }
 
@@ -333,7 +370,7 @@ def test_what_is_observed():
     ("name", "width", "options"),
     [
         ("half-cheetah-vel", 20, {}),
-        ("half-cheetah-vel", 17, {"variant": "promp"}),
+        ("half-cheetah-vel", 17, {"preset": "promp"}),
         ("ant-dir", 27, {}),
         ("ant-goal", 107, {}),
         ("humanoid-dir", 45, {}),
@@ -350,7 +387,10 @@ def test_starts_are_gymnasiums():
     env = family.make(400)
     env.reset(family.tasks("train", 2, Rng(0)), Rng(0))
     qpos, qvel = torch.tensor(env._now.qpos), torch.tensor(env._now.qvel)
-    assert stats.kstest(((qpos[..., 2] - 0.75) / 0.1).flatten().numpy(), "uniform", (-1, 2)).pvalue > 1e-3
+    assert (
+        stats.kstest(((qpos[..., 2] - 0.75) / 0.1).flatten().numpy(), "uniform", (-1, 2)).pvalue
+        > 1e-3
+    )
     assert stats.kstest((qvel[..., 5] / 0.1).flatten().numpy(), "norm").pvalue > 1e-3
     assert env._now.qpos[..., 3].mean() == pytest.approx(1, abs=0.01)
 
@@ -359,7 +399,7 @@ def test_starts_are_gymnasiums():
     ("name", "options", "low", "high"),
     [
         ("half-cheetah-vel", {}, 0, 3),
-        ("half-cheetah-vel", {"variant": "maml"}, 0, 2),
+        ("half-cheetah-vel", {"preset": "maml"}, 0, 2),
         ("ant-vel", {}, 0, 3),
         ("walker-params", {}, -3, 3),
     ],
@@ -378,7 +418,9 @@ def test_goals_are_uniform_on_the_disc():
     assert stats.kstest((radius / 3).square().numpy(), "uniform").pvalue > 1e-3
 
 
-@pytest.mark.parametrize(("name", "options"), [("ant-dir", {"variant": "plane"}), ("humanoid-dir", {})])
+@pytest.mark.parametrize(
+    ("name", "options"), [("ant-dir", {"variant": "plane"}), ("humanoid-dir", {})]
+)
 def test_directions_are_uniform_on_the_circle(name: str, options: dict[str, str]):
     rows = make_family(name, **options).tasks("test", 2000, Rng(0)).params
     angle = torch.atan2(rows[:, 1], rows[:, 0])
@@ -428,5 +470,5 @@ def test_the_body_that_a_row_describes_is_the_one_that_moves():
 
 def test_goals_can_be_shown():
     assert make_family("ant-goal").spec.shown_width("goal") == 2
-    with pytest.raises(Mistake, match="tasks of walker-params have no goal"):
+    with pytest.raises(MetaRLError, match="tasks of walker-params have no goal"):
         make_family("walker-params").spec.shown_width("goal")

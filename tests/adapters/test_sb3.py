@@ -36,7 +36,9 @@ def test_it_does_what_their_own_does_with_separate_environments(name: str):
     family, task_input = FAMILIES[name]
     tasks = family.tasks("train", 5, Rng(0))
     ours = to_vec_env(family, tasks, task_input=task_input)
-    theirs = DummyVecEnv([lambda i=i: FamilyEnv(family, tasks, task=i, task_input=task_input) for i in range(5)])
+    theirs = DummyVecEnv(
+        [lambda i=i: FamilyEnv(family, tasks, task=i, task_input=task_input) for i in range(5)]
+    )
     assert ours.observation_space == theirs.observation_space
     assert ours.action_space == theirs.action_space
     ours.seed(7)
@@ -46,7 +48,10 @@ def test_it_does_what_their_own_does_with_separate_environments(name: str):
     ends = 0
     for _ in range(20):
         action = np.array([theirs.action_space.sample() for _ in range(5)])
-        (obs, *rest, infos), (their_obs, *their_rest, their_infos) = ours.step(action), theirs.step(action)
+        (obs, *rest, infos), (their_obs, *their_rest, their_infos) = (
+            ours.step(action),
+            theirs.step(action),
+        )
         assert data_equivalence([obs, *rest], [dict_of(their_obs), *their_rest], exact=True)
         assert data_equivalence(infos, their_infos, exact=True), f"{infos}\n{their_infos}"
         ends += int(rest[1].sum())
@@ -89,7 +94,9 @@ def test_attributes_and_methods_are_those_of_the_environments():
     assert not envs.has_attr("nothing")
     envs.set_attr("label", "x")
     assert envs.get_attr("label", indices=1) == ["x"]
-    assert envs.env_method("compute_reward", np.zeros((2, 2)), np.ones((2, 2)), {}, indices=[0])[0].tolist() == [-1, -1]
+    assert envs.env_method("compute_reward", np.zeros((2, 2)), np.ones((2, 2)), {}, indices=[0])[
+        0
+    ].tolist() == [-1, -1]
     assert envs.env_is_wrapped(VecMonitor) == [False] * 3
     envs.close()
 
@@ -98,7 +105,9 @@ def test_pictures_are_put_side_by_side():
     from metarl.adapters.vector import FamilyVectorEnv
 
     family = Wind()
-    envs = FamilyVecEnv(FamilyVectorEnv(family, family.tasks("train", 4, Rng(0)), render_mode="rgb_array"))
+    envs = FamilyVecEnv(
+        FamilyVectorEnv(family, family.tasks("train", 4, Rng(0)), render_mode="rgb_array")
+    )
     envs.reset()
     assert envs.render().shape == (2 * 4, 2 * 5, 3)
 
@@ -114,7 +123,9 @@ def test_stable_baselines_finds_nothing_wrong_with_one_environment(name: str):
 @pytest.mark.parametrize("name", ["continuous", "discrete"])
 def test_ppo_learns_from_all_tasks(name: str):
     family, task_input = FAMILIES[name]
-    envs = VecMonitor(to_vec_env(family, family.tasks("train", 4, Rng(0)), lanes=2, task_input=task_input))
+    envs = VecMonitor(
+        to_vec_env(family, family.tasks("train", 4, Rng(0)), lanes=2, task_input=task_input)
+    )
     model = PPO("MlpPolicy", envs, n_steps=16, batch_size=64, n_epochs=2, seed=0, device="cpu")
     before = [x.clone() for x in model.policy.parameters()]
     model.learn(384)

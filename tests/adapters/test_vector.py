@@ -22,7 +22,7 @@ import metarl.adapters.registration
 from metarl import evaluate, make_agent
 from metarl.adapters.vector import FamilyEnv, FamilyVectorEnv
 from metarl.config.registry import names
-from metarl.core.errors import Mistake
+from metarl.core.errors import MetaRLError
 from metarl.core.family import Family
 from metarl.core.rng import Rng
 from metarl.core.types import Step, Tasks, replace
@@ -31,7 +31,11 @@ from metarl.experiments.building import make_family
 IS_INFINITE = "ignore:.*A Box observation space m.* value is -?infinity"
 """No family says how large its observations may be, and Gymnasium's checker minds it."""
 
-SHORT = {"point": {"horizon": 3, "goal_range": 0.2}, "tabular-mdp": {"states": 4, "horizon": 3}, "bernoulli-bandit": {}}
+SHORT = {
+    "point": {"horizon": 3, "goal_range": 0.2},
+    "tabular-mdp": {"states": 4, "horizon": 3},
+    "bernoulli-bandit": {},
+}
 
 
 def short(name: str) -> Family:
@@ -77,8 +81,15 @@ def test_gymnasium_finds_nothing_wrong_with_any_family(name: str):
 @pytest.mark.parametrize(
     "env",
     [
-        FamilyEnv(make_family("point"), make_family("point").tasks("test", 3, Rng(0)), task_input="row", task=2),
-        FamilyEnv(Ragged(discrete=False), Ragged().tasks("test", 3, Rng(0)), task_input="onehot", task=1),
+        FamilyEnv(
+            make_family("point"),
+            make_family("point").tasks("test", 3, Rng(0)),
+            task_input="row",
+            task=2,
+        ),
+        FamilyEnv(
+            Ragged(discrete=False), Ragged().tasks("test", 3, Rng(0)), task_input="onehot", task=1
+        ),
         FamilyEnv(Shaped(), Ragged().tasks("test", 5, Rng(0)), task=3),
         FamilyEnv(Reach(), Reach().tasks("test", 3, Rng(0)), task_input="goal"),
         FamilyEnv(Wind(), Wind().tasks("test", 3, Rng(0)), render_mode="rgb_array"),
@@ -112,9 +123,17 @@ def compare(family: Family, tasks: Tasks, task_input: Any) -> None:
         return lambda: FamilyEnv(family, tasks, task=task, task_input=task_input)
 
     together = FamilyVectorEnv(family, tasks, task_input=task_input)
-    apart = SyncVectorEnv([one(task) for task in range(len(tasks))], autoreset_mode=AutoresetMode.SAME_STEP)
+    apart = SyncVectorEnv(
+        [one(task) for task in range(len(tasks))], autoreset_mode=AutoresetMode.SAME_STEP
+    )
     assert together.metadata["autoreset_mode"] == AutoresetMode.SAME_STEP
-    for name in ("observation_space", "action_space", "single_observation_space", "single_action_space", "num_envs"):
+    for name in (
+        "observation_space",
+        "action_space",
+        "single_observation_space",
+        "single_action_space",
+        "num_envs",
+    ):
         assert getattr(together, name) == getattr(apart, name)
     together.action_space.seed(0)
     obs, infos = together.reset(seed=7)
@@ -139,13 +158,17 @@ def test_lanes_of_a_task_stand_side_by_side_and_have_their_own_chance():
     narrow = FamilyVectorEnv(family, tasks)
     narrow.reset(seed=0)
     np.testing.assert_array_equal(
-        reward[:, ::4], np.array([narrow.step(np.zeros(3, np.int64))[1] for _ in range(3)]), "the first lanes"
+        reward[:, ::4],
+        np.array([narrow.step(np.zeros(3, np.int64))[1] for _ in range(3)]),
+        "the first lanes",
     )
 
 
 def test_a_late_reset_is_had_with_separate_environments():
     """As libraries expect that know Gymnasium's default alone."""
-    envs = gymnasium.make_vec("metarl/point-v0", num_envs=2, vectorization_mode="sync", horizon=2, goal_range=0.4)
+    envs = gymnasium.make_vec(
+        "metarl/point-v0", num_envs=2, vectorization_mode="sync", horizon=2, goal_range=0.4
+    )
     assert envs.metadata["autoreset_mode"] == AutoresetMode.NEXT_STEP
     envs.reset(seed=0)
     seen = [envs.step(np.ones((2, 2), np.float32)) for _ in range(3)]
@@ -194,7 +217,9 @@ def test_a_task_stays_until_another_is_chosen():
     envs = FamilyVectorEnv(Reach(), tasks, task=[2, 0], task_input="row", lanes=2)
     assert envs.num_envs == 4
     np.testing.assert_array_equal(envs.reset()[0][:, 3:], tasks.params[[2, 2, 0, 0]])
-    np.testing.assert_array_equal(envs.reset(options={"task": [0, 1]})[0][:, 3:], tasks.params[[0, 0, 1, 1]])
+    np.testing.assert_array_equal(
+        envs.reset(options={"task": [0, 1]})[0][:, 3:], tasks.params[[0, 0, 1, 1]]
+    )
     np.testing.assert_array_equal(envs.reset()[0][:, 3:], tasks.params[[0, 0, 1, 1]])
 
 
@@ -205,8 +230,12 @@ def test_goals_are_shown_in_the_form_of_hindsight():
     obs, reward, *_, infos = envs.step(np.full((3, 2), 0.5, np.float32))
     np.testing.assert_array_equal(obs["desired_goal"], tasks.params[:, :2])
     np.testing.assert_array_equal(obs["achieved_goal"], obs["observation"][:, 1:])
-    np.testing.assert_array_equal(envs.compute_reward(obs["achieved_goal"], obs["desired_goal"], infos), reward)
-    np.testing.assert_array_equal(envs.compute_reward(obs["achieved_goal"], obs["achieved_goal"], infos), [0, 0, 0])
+    np.testing.assert_array_equal(
+        envs.compute_reward(obs["achieved_goal"], obs["desired_goal"], infos), reward
+    )
+    np.testing.assert_array_equal(
+        envs.compute_reward(obs["achieved_goal"], obs["achieved_goal"], infos), [0, 0, 0]
+    )
     one = FamilyEnv(Reach(), tasks, task_input="goal")
     assert one.compute_reward(np.zeros(2), np.ones(2), {}) == -1.0
 
@@ -222,7 +251,9 @@ def test_a_goal_without_what_was_achieved_stands_beside_the_observation():
     assert env.reset()[0][-1] == 2
     reach = FamilyEnv(Reach(), Reach().tasks("test", 3, Rng(0)), task_input="row")
     for other in (env, reach):
-        assert not hasattr(other, "compute_reward"), "libraries would take it for an environment with a Dict of goals"
+        assert not hasattr(other, "compute_reward"), (
+            "libraries would take it for an environment with a Dict of goals"
+        )
 
 
 def test_what_is_handed_out_may_be_written_on():
@@ -264,7 +295,9 @@ import sys, gymnasium, metarl.adapters.registration
 assert "torch" not in sys.modules
 print(*(name for name in gymnasium.registry if name.startswith("metarl/")))
 """
-    told = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout
+    told = subprocess.run(
+        [sys.executable, "-c", script], check=True, capture_output=True, text=True
+    ).stdout
     assert told.split() == [f"metarl/{name}-v0" for name in names("family")]
 
 
@@ -276,18 +309,22 @@ def test_a_strangers_family_is_registered_too(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_a_name_with_its_module_is_enough_and_takes_the_familys_options():
-    env = gymnasium.make("metarl.adapters.registration:metarl/point-v0", task=1, horizon=2, task_input="row")
+    env = gymnasium.make(
+        "metarl.adapters.registration:metarl/point-v0", task=1, horizon=2, task_input="row"
+    )
     env.reset(seed=0)
     ends = [env.step(np.zeros(2, np.float32))[3] for _ in range(2)]
     assert ends == [False, True]
-    with pytest.raises(Mistake, match="did you mean 'horizon'"):
+    with pytest.raises(MetaRLError, match="did you mean 'horizon'"):
         gymnasium.make("metarl/point-v0", horizn=2)
 
 
 def test_tasks_are_those_of_an_evaluation():
     """Task i of a split is the i-th that `evaluate` meets with the same seed."""
     family = make_family("point")
-    envs = gymnasium.make_vec("metarl/point-v0", num_envs=4, split="test", task_input="row", task_seed=3)
+    envs = gymnasium.make_vec(
+        "metarl/point-v0", num_envs=4, split="test", task_input="row", task_seed=3
+    )
     one = gymnasium.make("metarl/point-v0", task=2, split="test", task_input="row", task_seed=3)
     goals = envs.reset(seed=0)[0][:, 2:]
     np.testing.assert_array_equal(one.reset(seed=0)[0][2:], goals[2])
@@ -298,19 +335,23 @@ def test_tasks_are_those_of_an_evaluation():
 
 def test_environments_share_tasks_as_they_are_told():
     def shown(num_envs: int, **choices: Any) -> list[list[float]]:
-        envs = gymnasium.make_vec("metarl/point-v0", num_envs=num_envs, task_input="onehot", **choices)
+        envs = gymnasium.make_vec(
+            "metarl/point-v0", num_envs=num_envs, task_input="onehot", **choices
+        )
         return envs.reset()[0][:, 2:].argmax(1).tolist()
 
     assert shown(4) == [0, 1, 2, 3]
     assert shown(4, lanes=2) == [0, 0, 1, 1]
     assert shown(3, task=2) == [2, 2, 2]
-    assert gymnasium.make("metarl/point-v0", task_input="onehot", tasks=7).observation_space.shape == (9,)
+    assert gymnasium.make(
+        "metarl/point-v0", task_input="onehot", tasks=7
+    ).observation_space.shape == (9,)
 
 
 @pytest.mark.parametrize(
     ("choices", "says"),
     [
-        ({"num_envs": 3, "lanes": 2}, "num_envs 3 is no multiple of lanes 2"),
+        ({"num_envs": 3, "episodes_per_task": 2}, "num_envs 3 is no multiple of lanes 2"),
         ({"split": "tset"}, "bernoulli-bandit has no split 'tset': did you mean 'test'"),
         ({"task_input": "rows"}, "task_input 'rows': did you mean 'row'"),
         ({"task_input": "goal"}, "task_input goal: the tasks of bernoulli-bandit have no goal"),
@@ -319,20 +360,20 @@ def test_environments_share_tasks_as_they_are_told():
     ],
 )
 def test_mistakes_are_told_in_a_line(choices: dict[str, Any], says: str):
-    with pytest.raises(Mistake, match=says):
+    with pytest.raises(MetaRLError, match=says):
         gymnasium.make_vec("metarl/bernoulli-bandit-v0", **choices)
 
 
 def test_resets_that_cannot_be_are_refused():
     tasks = Reach().tasks("test", 3, Rng(0))
     env, envs = FamilyEnv(Reach(), tasks), FamilyVectorEnv(Reach(), tasks)
-    with pytest.raises(Mistake, match="task 3: there are the tasks 0 to 2; draw more"):
+    with pytest.raises(MetaRLError, match="task 3: there are the tasks 0 to 2; draw more"):
         env.reset(options={"task": 3})
-    with pytest.raises(Mistake, match="give 3 different tasks"):
+    with pytest.raises(MetaRLError, match="give 3 different tasks"):
         envs.reset(options={"task": [0, 1]})
-    with pytest.raises(Mistake, match="give 3 different tasks"):
+    with pytest.raises(MetaRLError, match="give 3 different tasks"):
         envs.reset(options={"task": [0, 1, 1]})
-    with pytest.raises(Mistake, match="reset_mask"):
+    with pytest.raises(MetaRLError, match="reset_mask"):
         envs.reset(options={"reset_mask": np.ones(3, bool)})
     env.reset(seed=0)
     for _ in range(5):

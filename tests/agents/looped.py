@@ -15,7 +15,13 @@ from helpers import CPU
 from torch import Tensor
 from torch.distributions import Categorical, Distribution, Independent, Normal
 
-from metarl.algorithms.inner_loop import STEP_SIZE, Chain, Episodes, likelihood_ratio, log_likelihood
+from metarl.algorithms.inner_loop import (
+    STEP_SIZE,
+    Chain,
+    Episodes,
+    likelihood_ratio,
+    log_likelihood,
+)
 from metarl.core.types import Inputs, Params, tree_map
 from metarl.nn.policy import Policy
 
@@ -27,15 +33,20 @@ POLICIES = {
     "tanh, continuous": {"discrete": False},
     "relu, discrete": {"activation": "relu"},
     "relu, continuous": {"activation": "relu", "discrete": False},
-    "linear, continuous": {"body": (), "discrete": False},
-    "gru, continuous": {"memory": "gru", "body": (3,), "discrete": False},
-    "lstm, discrete": {"memory": "lstm", "body": (3,)},
+    "linear, continuous": {"hidden_sizes": (), "discrete": False},
+    "gru, continuous": {"memory": "gru", "hidden_sizes": (3,), "discrete": False},
+    "lstm, discrete": {"memory": "lstm", "hidden_sizes": (3,)},
 }
 
 
 def small_policy(discrete: bool = True, **options: Any) -> Policy:
     """Without a value head."""
-    return Policy(O + P, A, discrete, **{"memory_width": 3, "body": (4, 3), "value_head": False} | options)
+    return Policy(
+        O + P,
+        A,
+        discrete,
+        **{"memory_width": 3, "hidden_sizes": (4, 3), "value_head": False} | options,
+    )
 
 
 def random_params(policy: Policy, *copies: int, seed: int = 0) -> Params:
@@ -43,7 +54,9 @@ def random_params(policy: Policy, *copies: int, seed: int = 0) -> Params:
     generator = torch.Generator().manual_seed(seed)
 
     def move(value: Tensor) -> Tensor:
-        return value + 0.5 * torch.randn(*copies, *value.shape, generator=generator, dtype=torch.float64)
+        return value + 0.5 * torch.randn(
+            *copies, *value.shape, generator=generator, dtype=torch.float64
+        )
 
     return {name: move(value) for name, value in policy.init(generator).items()}
 
@@ -56,7 +69,9 @@ def random_episodes(policy: Policy, seed: int, rows: int = N) -> Episodes:
     scale = torch.where(valid, 1.0, 30.0).double()
 
     def noise(*shape: int) -> Tensor:
-        return scale.unsqueeze(-1) * torch.randn(T, rows, M, *shape, generator=generator, dtype=torch.float64)
+        return scale.unsqueeze(-1) * torch.randn(
+            T, rows, M, *shape, generator=generator, dtype=torch.float64
+        )
 
     choice = torch.randint(A, (T, rows, M), generator=generator)
     return Episodes(
@@ -70,7 +85,10 @@ def random_episodes(policy: Policy, seed: int, rows: int = N) -> Episodes:
 
 def normal(tree: Params, seed: int) -> Params:
     generator = torch.Generator().manual_seed(seed)
-    return {name: torch.randn(value.shape, generator=generator, dtype=torch.float64) for name, value in tree.items()}
+    return {
+        name: torch.randn(value.shape, generator=generator, dtype=torch.float64)
+        for name, value in tree.items()
+    }
 
 
 def row(episodes: Episodes, i: int) -> Episodes:
@@ -92,13 +110,21 @@ def heads_alone(policy: Policy, params: Params, inputs: Inputs) -> Params:
 def as_torch(heads: Params) -> Distribution:
     if "log_std" not in heads:
         return Categorical(logits=heads["action"], validate_args=False)
-    return Independent(Normal(heads["action"], heads["log_std"].exp(), validate_args=False), 1, validate_args=False)
+    return Independent(
+        Normal(heads["action"], heads["log_std"].exp(), validate_args=False), 1, validate_args=False
+    )
 
 
 def loss_alone(kind: str, policy: Policy, params: Params, episodes: Episodes) -> Tensor:
     """[] `log_likelihood` or `likelihood_ratio` of one task, over the steps that it lived through."""
-    log_prob = as_torch(heads_alone(policy, params, episodes.inputs)).log_prob(episodes.action)[episodes.valid]
-    weight = log_prob if kind == "log_likelihood" else (log_prob - episodes.log_prob[episodes.valid]).exp()
+    log_prob = as_torch(heads_alone(policy, params, episodes.inputs)).log_prob(episodes.action)[
+        episodes.valid
+    ]
+    weight = (
+        log_prob
+        if kind == "log_likelihood"
+        else (log_prob - episodes.log_prob[episodes.valid]).exp()
+    )
     return -(weight * episodes.advantage[episodes.valid]).mean()
 
 
@@ -160,7 +186,9 @@ class Case:
 
     @cached_property
     def factors(self) -> list[Tensor]:
-        return [torch.linspace(0.5, 1.5, N, dtype=torch.float64) / (k + 1) for k in range(self.steps)]
+        return [
+            torch.linspace(0.5, 1.5, N, dtype=torch.float64) / (k + 1) for k in range(self.steps)
+        ]
 
     def chain(self, tasks: slice = slice(None)) -> Chain:
         """Of these tasks."""

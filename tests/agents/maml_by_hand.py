@@ -22,10 +22,16 @@ from metarl.collect.world import TrainingWorld
 from metarl.core.family import Family
 from metarl.core.rng import Rng
 from metarl.core.rollout import Rollout
-from metarl.core.types import Belief, Params, Spec, Step, Tasks, View, replace, tree_map
+from metarl.core.types import Belief, Params, Spec, Step, TaskInfo, Tasks, replace, tree_map
 from metarl.experiments.building import make_agent
 
-SMALL = {"tasks": 4, "lanes": 9, "body": (6,), "memory_width": 4, "step_sizes": (0.4,)}
+SMALL = {
+    "tasks": 4,
+    "episodes_per_task": 9,
+    "hidden_sizes": (6,),
+    "memory_width": 4,
+    "step_sizes": (0.4,),
+}
 
 MEMORIES = pytest.mark.parametrize("memory", ["none", "gru"])
 SPACES = pytest.mark.parametrize("discrete", [True, False], ids=["discrete", "continuous"])
@@ -57,7 +63,11 @@ class _UnevenEnv:
 
     def step(self, action: Tensor) -> Step:
         step = self.env.step(action)
-        return replace(step, reward=0.1 * step.reward + self.sign * (action if self.discrete else action.sin().sum(-1)))
+        return replace(
+            step,
+            reward=0.1 * step.reward
+            + self.sign * (action if self.discrete else action.sin().sum(-1)),
+        )
 
 
 def make(family: Family, seed: int = 0, **options: Any) -> MAML:
@@ -70,16 +80,22 @@ def make(family: Family, seed: int = 0, **options: Any) -> MAML:
     return agent
 
 
-def world_of(family: Family, lanes: int = SMALL["lanes"], train_tasks: int | None = None) -> TrainingWorld:
-    return TrainingWorld(family, 2 * lanes, train_tasks and family.tasks("train", train_tasks, Rng(5)), CPU)
+def world_of(
+    family: Family, lanes: int = SMALL["episodes_per_task"], train_tasks: int | None = None
+) -> TrainingWorld:
+    return TrainingWorld(
+        family, 2 * lanes, train_tasks and family.tasks("train", train_tasks, Rng(5)), CPU
+    )
 
 
-def begin(agent: MAML, tasks: Tasks, lanes: int = SMALL["lanes"]) -> Belief:
+def begin(agent: MAML, tasks: Tasks, lanes: int = SMALL["episodes_per_task"]) -> Belief:
     shown = None if agent.task_input == "none" else tasks.params
-    return agent.begin(View(len(tasks), 2, CPU, shown), lanes)
+    return agent.begin(TaskInfo(len(tasks), 2, CPU, shown), lanes)
 
 
-def spy(world: TrainingWorld, change: Callable[[Rollout], Rollout] = lambda x: x) -> list[tuple[Belief, Rollout]]:
+def spy(
+    world: TrainingWorld, change: Callable[[Rollout], Rollout] = lambda x: x
+) -> list[tuple[Belief, Rollout]]:
     """What the world's `collect` will be given and will give, which may be changed first."""
     seen, collect = [], world.collect
 
@@ -118,21 +134,28 @@ def episodes_of(rollout: Rollout, row: int) -> list[Rollout]:
 def advantages(agent: MAML, episodes: list[Rollout]) -> list[Tensor]:
     """[H] of each episode: return less a linear baseline, by λ, less its mean, by its standard deviation."""
     features, returns, found = [], [], []
-    discount, trace = agent.options.discount, agent.options.trace
+    gamma, gae_lambda = agent.config.gamma, agent.config.gae_lambda
     for episode in episodes:
-        s, t = episode.inputs.obs[:, 0, 0].double().clamp(-10, 10), torch.arange(len(episode.reward)).double() / 100
-        features.append(torch.cat([s, s**2, torch.stack([t, t**2, t**3, torch.ones_like(t)], -1)], -1))
+        s, t = (
+            episode.inputs.obs[:, 0, 0].double().clamp(-10, 10),
+            torch.arange(len(episode.reward)).double() / 100,
+        )
+        features.append(
+            torch.cat([s, s**2, torch.stack([t, t**2, t**3, torch.ones_like(t)], -1)], -1)
+        )
         total, to_come = 0.0, []
         for reward in reversed(episode.reward.flatten().tolist()):
-            total = reward + discount * total
+            total = reward + gamma * total
             to_come.insert(0, total)
         returns.append(torch.tensor(to_come).double())
     rows = torch.cat(features)
-    weights = torch.linalg.solve(rows.T @ rows + 1e-5 * torch.eye(rows.shape[1]).double(), rows.T @ torch.cat(returns))
+    weights = torch.linalg.solve(
+        rows.T @ rows + 1e-5 * torch.eye(rows.shape[1]).double(), rows.T @ torch.cat(returns)
+    )
     for episode, row in zip(episodes, features, strict=True):
         value, following, backwards = [*(row @ weights).tolist(), 0.0], 0.0, []
         for t, reward in reversed(list(enumerate(episode.reward.flatten().tolist()))):
-            following = reward + discount * value[t + 1] - value[t] + discount * trace * following
+            following = reward + gamma * value[t + 1] - value[t] + gamma * gae_lambda * following
             backwards.insert(0, following)
         found.append(torch.tensor(backwards).double())
     all_steps = torch.cat(found)
@@ -160,12 +183,18 @@ def decisions(agent: MAML, params: Params, episodes: Episodes) -> Distribution:
     return as_torch(heads_alone(agent.policy, params, episodes.inputs))
 
 
-def trail(agent: MAML, theta: Params, params: Params, episodes: list[Episodes], first: int = 0) -> list[Params]:
+def trail(
+    agent: MAML, theta: Params, params: Params, episodes: list[Episodes], first: int = 0
+) -> list[Params]:
     """A task's parameters before each inner step and after the last; `theta` may hold step sizes."""
-    given, options = agent.options.step_sizes, agent.options
+    given, options = agent.config.step_sizes, agent.config
     sizes = {name: theta.get(STEP_SIZE + name, torch.tensor(given[0])) for name in params}
-    factors = [torch.tensor(given[min(first + k, len(given) - 1)] / given[0]) for k in range(len(episodes))]
-    return trail_alone(options.inner_loss, agent.policy, params, sizes, episodes, factors, options.first_order)
+    factors = [
+        torch.tensor(given[min(first + k, len(given) - 1)] / given[0]) for k in range(len(episodes))
+    ]
+    return trail_alone(
+        options.inner_loss, agent.policy, params, sizes, episodes, factors, options.first_order
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -175,7 +204,10 @@ def trail(agent: MAML, theta: Params, params: Params, episodes: list[Episodes], 
 def parts(agent: MAML, vector: Tensor) -> Params:
     """θ by name, step sizes among it."""
     pieces = vector.split([value.numel() for value in agent.params.values()])
-    return {name: piece.view_as(own) for (name, own), piece in zip(agent.params.items(), pieces, strict=True)}
+    return {
+        name: piece.view_as(own)
+        for (name, own), piece in zip(agent.params.items(), pieces, strict=True)
+    }
 
 
 class Trial:
@@ -196,26 +228,34 @@ class Trial:
 
     def loss(self, vector: Tensor) -> Tensor:
         """[]: what TRPO descends on."""
-        policy, weight, losses = self.agent.policy, self.agent.options.exploration_credit, []
+        policy, weight, losses = self.agent.policy, self.agent.config.exploration_credit, []
         for row, after in zip(self.rows, self.after, strict=True):
             *earlier, last = self.trail(vector, row)
             losses.append(loss_alone("likelihood_ratio", policy, last, after))
             for params, before in zip(earlier, self.before[row], strict=True):
                 credited = replace(before, advantage=self.credit[row].expand_as(before.advantage))
-                losses[-1] = losses[-1] + weight * loss_alone("likelihood_ratio", policy, params, credited)
+                losses[-1] = losses[-1] + weight * loss_alone(
+                    "likelihood_ratio", policy, params, credited
+                )
         return torch.stack(losses).mean()
 
     def proximal(self, vector: Tensor, old: Tensor) -> Tensor:
         """[]: what ProMP descends on: clipped ratios, and KL(old ‖ now) of the policies before the steps."""
-        losses, options = [], self.agent.options
+        losses, options = [], self.agent.config
         for row, after in zip(self.rows, self.after, strict=True):
             (*now, last), (*then, _) = self.trail(vector, row), self.trail(old, row)
-            ratio = (decisions(self.agent, last, after).log_prob(after.action) - after.log_prob).exp()
-            clipped = ratio.clamp(1 - options.clip, 1 + options.clip)
-            loss = -torch.minimum(ratio * after.advantage, clipped * after.advantage)[after.valid].mean()
+            ratio = (
+                decisions(self.agent, last, after).log_prob(after.action) - after.log_prob
+            ).exp()
+            clipped = ratio.clamp(1 - options.clip_range, 1 + options.clip_range)
+            loss = -torch.minimum(ratio * after.advantage, clipped * after.advantage)[
+                after.valid
+            ].mean()
             for there, here, before in zip(then, now, self.before[row], strict=True):
-                kl = kl_divergence(*(decisions(self.agent, params, before) for params in (there, here)))
-                loss = loss + options.kl_weight / len(now) * kl[before.valid].mean()
+                kl = kl_divergence(
+                    *(decisions(self.agent, params, before) for params in (there, here))
+                )
+                loss = loss + options.kl_coef / len(now) * kl[before.valid].mean()
             losses.append(loss)
         return torch.stack(losses).mean()
 
@@ -223,6 +263,8 @@ class Trial:
         """[]: KL(adapted from `vector` ‖ adapted from `old`) on the query, mean over a task's steps, then over tasks."""
         means = []
         for row, after in zip(self.rows, self.after, strict=True):
-            now, then = (decisions(self.agent, self.trail(at, row)[-1], after) for at in (vector, old))
+            now, then = (
+                decisions(self.agent, self.trail(at, row)[-1], after) for at in (vector, old)
+            )
             means.append(kl_divergence(now, then)[after.valid].mean())
         return torch.stack(means).mean()

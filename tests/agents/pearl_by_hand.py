@@ -17,7 +17,7 @@ from metarl.collect.world import TrainingWorld
 from metarl.core.family import Family
 from metarl.core.rng import Rng
 from metarl.core.rollout import Rollout
-from metarl.core.types import Belief, Params, Step, Tasks, View, replace
+from metarl.core.types import Belief, Params, Step, TaskInfo, Tasks, replace
 from metarl.data.replay import Transitions
 from metarl.experiments.building import make_agent
 
@@ -25,8 +25,8 @@ ROWS = 6
 SPACES = pytest.mark.parametrize("discrete", [True, False], ids=["discrete", "continuous"])
 
 SMALL = {
-    "latent_width": 3, "encoder": (7,), "body": (8, 6), "tasks": 2, "initial_episodes": 1, "prior_episodes": 2,
-    "posterior_episodes": 1, "extra_episodes": 1, "updates": 4, "meta_batch": 4, "batch": 6, "context": 5,
+    "latent_width": 3, "encoder_sizes": (7,), "hidden_sizes": (8, 6), "tasks": 2, "initial_episodes": 1, "prior_episodes": 2,
+    "posterior_episodes": 1, "extra_episodes": 1, "updates": 4, "meta_batch_size": 4, "batch_size": 6, "context_size": 5,
 }  # fmt: skip
 
 
@@ -63,12 +63,20 @@ class _DenseEnv:
         return replace(step, reward=reward, training_reward=7 - 3 * reward)
 
 
-def make(family: Family, seed: int = 0, dtype: torch.dtype = torch.float32, **options: Any) -> PEARL:
+def make(
+    family: Family, seed: int = 0, dtype: torch.dtype = torch.float32, **options: Any
+) -> PEARL:
     """An agent whose weights are so large that what it does depends on all that it sees."""
     agent: Any = make_agent("pearl", family.spec, seed, **SMALL | options)
     generator = torch.Generator().manual_seed(seed)
-    noise = {n: 0.3 * torch.randn(x.shape, generator=generator) for n, x in agent.params.items() if x.dim()}
-    agent._begin_from({name: (x.detach() + noise.get(name, 0.0)).to(dtype) for name, x in agent.params.items()})
+    noise = {
+        n: 0.3 * torch.randn(x.shape, generator=generator)
+        for n, x in agent.params.items()
+        if x.dim()
+    }
+    agent._set_params(
+        {name: (x.detach() + noise.get(name, 0.0)).to(dtype) for name, x in agent.params.items()}
+    )
     for target in agent.targets.values():
         target += 0.1 * torch.randn(target.shape, generator=generator).to(dtype)
     return agent
@@ -83,7 +91,9 @@ def world_of(family: Family, train_tasks: int | None = 5) -> TrainingWorld:
 
 
 def begin(agent: PEARL, tasks: Tasks, lanes: int = 1) -> Belief:
-    return agent.begin(View(len(tasks), 3, CPU, None if agent.task_input == "none" else tasks.params), lanes)
+    return agent.begin(
+        TaskInfo(len(tasks), 3, CPU, None if agent.task_input == "none" else tasks.params), lanes
+    )
 
 
 def spy(thing: Any, name: str, see: Callable[..., Any] = lambda *given: given) -> list[Any]:
@@ -127,7 +137,7 @@ class ByHand:
     """What an agent is made of, copied."""
 
     def __init__(self, agent: PEARL) -> None:
-        self.options, self.spec, self.latent = agent.options, agent.spec, agent.options.latent_width
+        self.options, self.spec, self.latent = agent.config, agent.spec, agent.config.latent_width
         self.params: Params = {}
         given = {name: x.detach().double().clone() for name, x in agent.params.items()}
         self.policy, self.q1, self.q2 = (self.net(name, given) for name in ("policy", "q1", "q2"))
@@ -142,7 +152,11 @@ class ByHand:
     def net(self, prefix: str, given: Params) -> nn.Sequential:
         """Its parameters are noted by their names."""
         modules: list[nn.Module] = []
-        for name in [name.removesuffix(".weight") for name in given if name.startswith(prefix) and "weight" in name]:
+        for name in [
+            name.removesuffix(".weight")
+            for name in given
+            if name.startswith(prefix) and "weight" in name
+        ]:
             weight, bias = given[name + ".weight"], given[name + ".bias"]
             linear = nn.Linear(weight.shape[1], weight.shape[0], dtype=torch.float64)
             linear.weight.data.copy_(weight)
@@ -161,19 +175,27 @@ class ByHand:
         precision = shift = torch.zeros(self.latent).double()
         for obs, action, reward, next_obs in steps:
             taken = torch.eye(self.spec.action_width)[action] if self.spec.discrete else action
-            seen = [obs, taken, reward.view(1)] + ([next_obs] if self.options.next_obs_input else [])
+            seen = [obs, taken, reward.view(1)] + (
+                [next_obs] if self.options.next_obs_input else []
+            )
             mean, spread = self.encoder(torch.cat(seen).double()).chunk(2)
             variance = nn.functional.softplus(spread).clamp(min=1e-7)
             precision, shift = precision + 1 / variance, shift + mean / variance
         return Normal(shift / precision, precision**-0.5)
 
-    def value(self, state: Tensor, normal: Tensor | None, q1: nn.Module, q2: nn.Module) -> tuple[Tensor, ...]:
+    def value(
+        self, state: Tensor, normal: Tensor | None, q1: nn.Module, q2: nn.Module
+    ) -> tuple[Tensor, ...]:
         """V, the entropy, and what is regularised, at one state."""
         heads, alpha = self.policy(state), self.log_alpha.exp().item()
         if self.spec.discrete:
-            chances = Categorical(logits=heads)
+            probs = Categorical(logits=heads)
             lesser = torch.minimum(q1(state), q2(state))
-            return chances.probs @ lesser + alpha * chances.entropy(), chances.entropy(), heads.new_zeros(())
+            return (
+                probs.probs @ lesser + alpha * probs.entropy(),
+                probs.entropy(),
+                heads.new_zeros(()),
+            )
         mean, log_std = heads.chunk(2)
         log_std = log_std.clamp(-20, 2)
         before = mean + log_std.exp() * normal
@@ -184,7 +206,9 @@ class ByHand:
         lesser = torch.minimum(q1(seen), q2(seen)).squeeze()
         return lesser - alpha * log_prob, -log_prob, (mean**2).mean() + (log_std**2).mean()
 
-    def error(self, batch: Transitions, z: list[Tensor], normal: Tensor | None) -> tuple[Tensor, Tensor]:
+    def error(
+        self, batch: Transitions, z: list[Tensor], normal: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         """Both critics' mean squared error, and the mean Q of the first."""
         first, second, targets = [], [], []
         options, (tasks, size) = self.options, batch.reward.shape
@@ -193,20 +217,31 @@ class ByHand:
                 target = options.reward_scale * batch.training_reward[i, b]
                 if not batch.terminated[i, b]:
                     after = self.state(batch, i, b, z[i], batch.next_obs)
-                    worth = self.value(after, None if normal is None else normal[i * size + b], self.t1, self.t2)[0]
-                    target = target + options.discount * worth.detach()
+                    q_values = self.value(
+                        after, None if normal is None else normal[i * size + b], self.t1, self.t2
+                    )[0]
+                    target = target + options.gamma * q_values.detach()
                 here, action = self.state(batch, i, b, z[i], batch.obs), batch.action[i, b]
                 for net, found in ((self.q1, first), (self.q2, second)):
-                    found.append(net(here)[action] if self.spec.discrete else net(torch.cat([here, action])).squeeze())
+                    found.append(
+                        net(here)[action]
+                        if self.spec.discrete
+                        else net(torch.cat([here, action])).squeeze()
+                    )
                 targets.append(target)
-        both = [sum((q - t) ** 2 for q, t in zip(qs, targets, strict=True)) / len(qs) for qs in (first, second)]
+        both = [
+            sum((q - t) ** 2 for q, t in zip(qs, targets, strict=True)) / len(qs)
+            for qs in (first, second)
+        ]
         return both[0] + both[1], sum(first) / len(first)
 
     @staticmethod
     def state(batch: Transitions, i: int, b: int, z: Tensor, obs: Tensor) -> Tensor:
         return torch.cat([obs[i, b], z, *([] if batch.task is None else [batch.task[i, b]])])
 
-    def policy_loss(self, batch: Transitions, z: list[Tensor], normal: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    def policy_loss(
+        self, batch: Transitions, z: list[Tensor], normal: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Without what is regularised; that; and the entropy."""
         tasks, size = batch.reward.shape
         parts = [
@@ -220,53 +255,81 @@ class ByHand:
             for b in range(size)
         ]
         value, entropy, size_of_heads = (torch.stack(x).mean() for x in zip(*parts, strict=True))
-        return -value, self.options.regularisation * size_of_heads, entropy.detach()
+        return -value, self.options.regularization * size_of_heads, entropy.detach()
 
     def believed(self, context: Transitions | None, tasks: int) -> list[Normal]:
         if context is None:
             return [self.belief([]) for _ in range(tasks)]
         arrays = (context.obs, context.action, context.reward, context.next_obs)
         return [
-            self.belief([tuple(x[i, c] for x in arrays) for c in range(len(context.reward[i]))]) for i in range(tasks)
+            self.belief([tuple(x[i, c] for x in arrays) for c in range(len(context.reward[i]))])
+            for i in range(tasks)
         ]
 
     def kl(self, beliefs: list[Normal]) -> Tensor:
         """Of every task and every entry of z, summed."""
-        return sum((kl_divergence(each, Normal(0.0, 1.0)).sum() for each in beliefs), torch.zeros(()).double())
+        return sum(
+            (kl_divergence(each, Normal(0.0, 1.0)).sum() for each in beliefs),
+            torch.zeros(()).double(),
+        )
 
-    def update(self, batch: Transitions, context: Transitions | None, generator: torch.Generator, rate: float) -> Any:
+    def update(
+        self,
+        batch: Transitions,
+        context: Transitions | None,
+        generator: torch.Generator,
+        rate: float,
+    ) -> Any:
         """One step of everything → what is logged of it."""
         options, width = self.options, self.spec.action_width
         tasks, size = batch.reward.shape
         beliefs = self.believed(context, tasks)
         drawn = torch.randn(tasks, self.latent, generator=generator)
         z = [q.loc + q.scale * n for q, n in zip(beliefs, drawn, strict=True)]
-        draw = lambda: None if self.spec.discrete else torch.randn(tasks * size, width, generator=generator)  # noqa: E731
+        draw = lambda: (
+            None if self.spec.discrete else torch.randn(tasks * size, width, generator=generator)
+        )
         error, q = self.error(batch, z, draw())
         kl = self.kl(beliefs)
-        self.adam(error + options.kl_weight * kl, self.of("q1", "q2", "encoder"), rate)
+        self.adam(error + options.kl_coef * kl, self.of("q1", "q2", "encoder"), rate)
         loss, regular, entropy = self.policy_loss(batch, z, draw())
         self.adam(loss + regular, self.of("policy"), rate)
         if options.learn_temperature:
             target = options.target_entropy
             if target is None:
-                target = 0.5 * torch.tensor(float(width)).double().log() if self.spec.discrete else -width
+                target = (
+                    0.5 * torch.tensor(float(width)).double().log()
+                    if self.spec.discrete
+                    else -width
+                )
             self.adam(self.log_alpha * (entropy - target), self.of("log_temperature"), rate)
         for name, value in self.targets.items():
-            value.data += options.target_rate * (self.params[name].data - value.data)
+            value.data += options.tau * (self.params[name].data - value.data)
         logged = {"critic_loss": error, "kl": kl, "q": q, "policy_loss": loss, "entropy": entropy}
-        return {name: value.detach() for name, value in logged.items()} | {"temperature": self.log_alpha.detach().exp()}
+        return {name: value.detach() for name, value in logged.items()} | {
+            "temperature": self.log_alpha.detach().exp()
+        }
 
     def adam(self, loss: Tensor, params: Params, rate: float) -> None:
         """Kingma & Ba 2015, algorithm 1."""
         for (name, value), grad in zip(
-            params.items(), torch.autograd.grad(loss, list(params.values()), allow_unused=True), strict=True
+            params.items(),
+            torch.autograd.grad(loss, list(params.values()), allow_unused=True),
+            strict=True,
         ):
             grad = torch.zeros_like(value) if grad is None else grad
-            count, first, second = self.moments.get(name, (0, torch.zeros_like(value), torch.zeros_like(value)))
-            count, first, second = count + 1, 0.9 * first + 0.1 * grad, 0.999 * second + 0.001 * grad**2
+            count, first, second = self.moments.get(
+                name, (0, torch.zeros_like(value), torch.zeros_like(value))
+            )
+            count, first, second = (
+                count + 1,
+                0.9 * first + 0.1 * grad,
+                0.999 * second + 0.001 * grad**2,
+            )
             self.moments[name], self.grads[name] = (count, first, second), grad
-            value.data -= rate * first / (1 - 0.9**count) / ((second / (1 - 0.999**count)) ** 0.5 + 1e-8)
+            value.data -= (
+                rate * first / (1 - 0.9**count) / ((second / (1 - 0.999**count)) ** 0.5 + 1e-8)
+            )
 
 
 def held(agent: PEARL, row: int, steps: list[tuple[Tensor, ...]], belief: Belief) -> None:
@@ -274,4 +337,6 @@ def held(agent: PEARL, row: int, steps: list[tuple[Tensor, ...]], belief: Belief
     expected = ByHand(agent).belief(steps)
     mean, deviation = agent.inferred(belief)
     torch.testing.assert_close(mean[row].double(), expected.loc.detach(), rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(deviation[row].double(), expected.scale.detach(), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(
+        deviation[row].double(), expected.scale.detach(), rtol=1e-4, atol=1e-6
+    )

@@ -8,7 +8,18 @@ import maml_by_hand as by_hand
 import pytest
 import torch
 from helpers import CPU, same
-from maml_by_hand import MEMORIES, SMALL, SPACES, Uneven, begin, episodes_of, make, own, spy, world_of
+from maml_by_hand import (
+    MEMORIES,
+    SMALL,
+    SPACES,
+    Uneven,
+    begin,
+    episodes_of,
+    make,
+    own,
+    spy,
+    world_of,
+)
 from torch import Tensor
 
 from metarl.agents.maml import agent as maml
@@ -25,18 +36,34 @@ ROWS = SMALL["tasks"]
 
 
 def lived(
-    agent: MAML, family: Family, *, episodes: int = 1, lanes: int = SMALL["lanes"], rows: int = ROWS, seed: int = 0
+    agent: MAML,
+    family: Family,
+    *,
+    episodes: int = 1,
+    lanes: int = SMALL["episodes_per_task"],
+    rows: int = ROWS,
+    seed: int = 0,
 ) -> tuple[Rollout, Belief]:
     """What the agent lives through before any adaptation, and its belief then."""
     tasks = family.tasks("train", rows, Rng(0))
-    return collect(agent, family.make(lanes), family.spec, begin(agent, tasks, lanes), tasks, episodes, Rng(seed))
+    return collect(
+        agent,
+        family.make(lanes),
+        family.spec,
+        begin(agent, tasks, lanes),
+        tasks,
+        episodes,
+        Rng(seed),
+    )
 
 
 def spoilt(rollout: Rollout, discrete: bool) -> Rollout:
     """With garbage where lanes wait."""
 
     def waiting(x: Tensor, value: float | bool) -> Tensor:
-        return torch.where(rollout.valid.view(*rollout.valid.shape, *(1,) * (x.dim() - 3)), x, value)
+        return torch.where(
+            rollout.valid.view(*rollout.valid.shape, *(1,) * (x.dim() - 3)), x, value
+        )
 
     return replace(
         rollout,
@@ -57,17 +84,19 @@ def direction(like: Tensor, seed: int = 0) -> Tensor:
 # 12, 13. Advantages
 
 
-@pytest.mark.parametrize("trace", [1.0, 0.7])
+@pytest.mark.parametrize("gae_lambda", [1.0, 0.7])
 @SPACES
-def test_advantages_are_each_tasks_own(discrete: bool, trace: float):
+def test_advantages_are_each_tasks_own(discrete: bool, gae_lambda: float):
     """Baseline, mean and deviation from one task's steps alone; time counts from the start of each episode of a lane."""
     family = Uneven(discrete)
-    agent = make(family, trace=trace, discount=0.9)
+    agent = make(family, gae_lambda=gae_lambda, gamma=0.9)
     rollout, _ = lived(agent, family, episodes=3)
-    episodes, lanes = agent._episodes(rollout), SMALL["lanes"]
+    episodes, lanes = agent._episodes(rollout), SMALL["episodes_per_task"]
     for row in range(ROWS):
         columns = [episode * lanes + lane for lane in range(lanes) for episode in range(3)]
-        found = [episodes.advantage[:, row, at][episodes.valid[:, row, at]].double() for at in columns]
+        found = [
+            episodes.advantage[:, row, at][episodes.valid[:, row, at]].double() for at in columns
+        ]
         expected = by_hand.advantages(agent, episodes_of(rollout, row))
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
 
@@ -78,11 +107,16 @@ def test_what_another_task_is_paid_changes_nothing():
     agent = make(family)
     rollout, _ = lived(agent, family)
     advantage, valid = agent._episodes(rollout).advantage, rollout.valid
-    other = replace(rollout, reward=rollout.reward + 100 * direction(rollout.reward.flatten()).view_as(rollout.reward))
+    other = replace(
+        rollout,
+        reward=rollout.reward + 100 * direction(rollout.reward.flatten()).view_as(rollout.reward),
+    )
     agent._episodes(other)
     assert same(agent._episodes(rollout).advantage, advantage)
     row_1 = torch.arange(ROWS).view(1, -1, 1) == 1
-    mixed = agent._episodes(replace(rollout, reward=torch.where(row_1, other.reward, rollout.reward))).advantage
+    mixed = agent._episodes(
+        replace(rollout, reward=torch.where(row_1, other.reward, rollout.reward))
+    ).advantage
     assert same(mixed[:, [0, 2, 3]], advantage[:, [0, 2, 3]])
     assert float((mixed - advantage)[:, 1].abs().max()) > 0.1
     units = torch.tensor([1.0, 1e-2, 30.0, 1e3]).view(1, -1, 1)
@@ -107,7 +141,9 @@ def test_advantages_have_mean_0_and_deviation_1_in_every_task():
 @SPACES
 @MEMORIES
 @pytest.mark.parametrize("options", [{}, {"learn_step_sizes": True}], ids=["fixed", "learned"])
-def test_adapting_is_a_gradient_step_of_each_task(memory: str, discrete: bool, options: dict[str, Any]):
+def test_adapting_is_a_gradient_step_of_each_task(
+    memory: str, discrete: bool, options: dict[str, Any]
+):
     """The k-th by its own α, the last α for all that follow; the deviation adapts too; several episodes in a lane."""
     family = Uneven(discrete)
     agent = make(family, memory=memory, step_sizes=(0.4, 0.1), **options)
@@ -115,7 +151,7 @@ def test_adapting_is_a_gradient_step_of_each_task(memory: str, discrete: bool, o
         if name.startswith("step_size."):
             value *= torch.rand(value.shape, generator=torch.Generator().manual_seed(1))
     theta = tree_map(Tensor.double, agent.params)
-    tasks, env = family.tasks("train", ROWS, Rng(0)), family.make(SMALL["lanes"])
+    tasks, env = family.tasks("train", ROWS, Rng(0)), family.make(SMALL["episodes_per_task"])
     belief = begin(agent, tasks)
     for k, count in enumerate((1, 2, 1)):
         rollout, belief = collect(agent, env, family.spec, belief, tasks, count, Rng(k))
@@ -124,7 +160,9 @@ def test_adapting_is_a_gradient_step_of_each_task(memory: str, discrete: bool, o
             leaf, episodes = own(belief.row.params, row), by_hand.lived(agent, rollout, row)
             expected = by_hand.trail(agent, theta, leaf, [episodes], first=k)[-1]
             for name, value in expected.items():
-                torch.testing.assert_close(after.row.params[name][row].double(), value, rtol=0, atol=2e-5)
+                torch.testing.assert_close(
+                    after.row.params[name][row].double(), value, rtol=0, atol=2e-5
+                )
                 assert float((value - leaf[name]).detach().abs().max()) > 1e-4
         belief = after
 
@@ -137,8 +175,12 @@ def test_a_tasks_step_does_not_depend_on_how_many_there_are(memory: str, discret
     rollout, belief = lived(agent, family)
     together = agent.adapt(belief, rollout).row.params
     for row in torch.arange(ROWS):
-        alone = agent.adapt(tree_map(lambda x, i=row: x[i : i + 1], belief), rollout.rows(row.view(1))).row.params
-        torch.testing.assert_close(alone, {name: value[row : row + 1] for name, value in together.items()})
+        alone = agent.adapt(
+            tree_map(lambda x, i=row: x[i : i + 1], belief), rollout.rows(row.view(1))
+        ).row.params
+        torch.testing.assert_close(
+            alone, {name: value[row : row + 1] for name, value in together.items()}
+        )
 
 
 @SPACES
@@ -151,7 +193,10 @@ def test_log_probs_of_acting_are_those_of_learning(memory: str, discrete: bool):
     for row in range(ROWS):
         episodes = by_hand.lived(agent, rollout, row)
         actions = by_hand.decisions(agent, tree_map(Tensor.double, agent.params), episodes)
-        again, stored = actions.log_prob(episodes.action)[episodes.valid], episodes.log_prob[episodes.valid]
+        again, stored = (
+            actions.log_prob(episodes.action)[episodes.valid],
+            episodes.log_prob[episodes.valid],
+        )
         torch.testing.assert_close(again, stored, rtol=0, atol=1e-5)
 
 
@@ -161,7 +206,13 @@ def test_an_episode_begins_without_a_past():
     agent = make(family, memory="gru")
     rollout, belief = lived(agent, family, episodes=3)
     again, _ = collect(
-        agent, family.make(SMALL["lanes"]), family.spec, belief, family.tasks("train", ROWS, Rng(0)), 1, Rng(1)
+        agent,
+        family.make(SMALL["episodes_per_task"]),
+        family.spec,
+        belief,
+        family.tasks("train", ROWS, Rng(0)),
+        1,
+        Rng(1),
     )
     for row in range(ROWS):
         for episode in (*episodes_of(rollout, row), *episodes_of(again, row)):
@@ -206,14 +257,18 @@ def test_the_old_policy_is_the_one_that_lived_through_the_query(
 ):
     family = Uneven(discrete)
     agent, queries = make(family, memory=memory), []
-    monkeypatch.setattr(agent, "_trust_region", lambda chain, query, progress: queries.append(query) or {})
+    monkeypatch.setattr(
+        agent, "_trust_region", lambda chain, query, progress: queries.append(query) or {}
+    )
     agent.iterate(world_of(family), Rng(0))
     (query,) = queries
     old = maml.from_heads(query.policy.heads).log_prob(query.episodes.action)
     valid = query.episodes.valid
     torch.testing.assert_close(old[valid], query.episodes.log_prob[valid], rtol=0, atol=1e-5)
-    before = maml.near(
-        agent.policy, begin(agent, family.tasks("train", ROWS, Rng(0))).row.params, query.episodes.inputs
+    before = maml.linearize(
+        agent.policy,
+        begin(agent, family.tasks("train", ROWS, Rng(0))).row.params,
+        query.episodes.inputs,
     )
     unadapted = maml.from_heads(before.heads).log_prob(query.episodes.action)
     assert float((unadapted - old)[valid].abs().max()) > 1e-2
@@ -228,9 +283,11 @@ def test_where_no_try_is_accepted_nothing_changes(memory: str, monkeypatch: pyte
     world.progress = 1.0
     assert agent.iterate(world, Rng(0))["accepted"] == 0
     assert same(agent.state_dict(), state)
-    agent, step = make(family, memory=memory, backtracks=7), maml.trust_region_step
+    agent, step = make(family, memory=memory, line_search_steps=7), maml.trust_region_step
 
-    def worse(start: Tensor, loss: float, gradient: Tensor, product: Any, evaluate: Any, **options: Any) -> Any:
+    def worse(
+        start: Tensor, loss: float, gradient: Tensor, product: Any, evaluate: Any, **options: Any
+    ) -> Any:
         def never(there: Tensor) -> tuple[float, float]:
             tries.append(evaluate(there))
             return loss, 0.0
@@ -263,15 +320,18 @@ def test_the_accepted_step_is_better_and_near(discrete: bool, options: dict[str,
     seen, old = spy(world), agent._vector(agent.params).double().requires_grad_()
     metrics = agent.iterate(world, Rng(0))
     *before, after = (rollout for _, rollout in seen)
-    assert len(before) == agent.options.inner_steps
-    trial, new = by_hand.Trial(agent, before, after), agent._vector(agent.params).double().requires_grad_()
+    assert len(before) == agent.config.inner_steps
+    trial, new = (
+        by_hand.Trial(agent, before, after),
+        agent._vector(agent.params).double().requires_grad_(),
+    )
     improvement = float((trial.loss(old) - trial.loss(new)).detach())
     kl = float(trial.divergence(new, old).detach())
     assert metrics["accepted"] == 1
     assert metrics["improvement"] == pytest.approx(improvement, abs=1e-4)
     assert improvement > 1e-3
     assert metrics["kl"] == pytest.approx(kl, rel=1e-2)
-    assert 1e-3 < kl < 1.01 * agent.options.max_kl
+    assert 1e-3 < kl < 1.01 * agent.config.max_kl
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -286,7 +346,10 @@ def test_adapting_leaves_everything_else_as_it_was(memory: str, discrete: bool):
     agent = make(family, memory=memory)
     rollout, belief = lived(agent, family)
     before = tree_map(torch.clone, (agent.params, belief, rollout))
-    noise, obs = family.tasks("train", ROWS, Rng(0)).streams(Rng(4), SMALL["lanes"]), rollout.inputs.obs[0]
+    noise, obs = (
+        family.tasks("train", ROWS, Rng(0)).streams(Rng(4), SMALL["episodes_per_task"]),
+        rollout.inputs.obs[0],
+    )
     acted = agent.act(belief, obs, noise, 0, "sample")
     after = agent.adapt(belief, rollout)
     assert same((agent.params, belief, rollout), before)
@@ -298,11 +361,11 @@ def test_adapting_leaves_everything_else_as_it_was(memory: str, discrete: bool):
         assert same(agent.adapt(belief, rollout), after)
 
 
-@pytest.mark.parametrize("variant", ["maml", "promp", "reptile"])
-def test_training_goes_on_without_changing_what_is_believed(variant: str):
+@pytest.mark.parametrize("preset", ["maml", "promp", "reptile"])
+def test_training_goes_on_without_changing_what_is_believed(preset: str):
     """Before and after an adaptation: a deployed agent's policy does not move while its θ is trained."""
     family = Uneven(False)
-    agent = make(family, variant=variant)
+    agent = make(family, preset=preset)
     rollout, belief = lived(agent, family)
     believed = (belief, agent.adapt(belief, rollout))
     before = tree_map(torch.clone, believed)
@@ -327,7 +390,9 @@ def test_what_stands_in_waiting_steps_means_nothing(memory: str, discrete: bool)
     longer = replace(longer, valid=torch.cat([rollout.valid, torch.zeros_like(rollout.valid[:2])]))
     expected = agent.adapt(belief, rollout)
     for same_to_the_agent in (spoilt(rollout, discrete), longer, spoilt(longer, discrete)):
-        torch.testing.assert_close(agent.adapt(belief, same_to_the_agent).row.params, expected.row.params)
+        torch.testing.assert_close(
+            agent.adapt(belief, same_to_the_agent).row.params, expected.row.params
+        )
     trained: list[Params] = []
     for change in (lambda x: x, lambda x: spoilt(x, discrete)):
         agent, world = make(family, memory=memory, exploration_credit=0.5), world_of(family)
@@ -342,7 +407,10 @@ def test_tasks_are_evaluated_as_if_they_were_alone(memory: str):
     """Five of eight tasks score what they score among eight, after adaptation too."""
     family = make_family("point", horizon=5)
     agent = make(family, memory=memory)
-    few, many = (evaluate(agent, family, episodes=3 * SMALL["lanes"], tasks=tasks).returns for tasks in (5, 8))
+    few, many = (
+        evaluate(agent, family, episodes=3 * SMALL["episodes_per_task"], tasks=tasks).returns
+        for tasks in (5, 8)
+    )
     assert few.shape == (1, 3, 5)
     assert few == pytest.approx(many[..., :5], abs=1e-4)
 
@@ -355,7 +423,11 @@ def test_without_inner_steps_all_tasks_share_one_policy_that_can_adapt_still():
     metrics = agent.iterate(world, Rng(0))
     ((belief, rollout),) = seen
     assert belief.row.steps.eq(0).all()
-    assert metrics["return"] == metrics["first_return"] == pytest.approx(float(rollout.reward.sum(0).mean()), rel=1e-5)
+    assert (
+        metrics["return"]
+        == metrics["first_return"]
+        == pytest.approx(float(rollout.reward.sum(0).mean()), rel=1e-5)
+    )
     rollout, belief = lived(agent, family)
     after = agent.adapt(belief, rollout)
     assert after.row.steps.eq(1).all()

@@ -1,4 +1,4 @@
-"""MAML's variants by their papers' formulas; what training keeps; runs, sessions, recordings and mistakes."""
+"""MAML's presets by their papers' formulas; what training keeps; runs, sessions, recordings and mistakes."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from maml_by_hand import MEMORIES, SMALL, SPACES, Uneven, begin, episodes_of, ma
 from torch import Tensor
 
 from metarl.agents.maml.agent import MAML
-from metarl.agents.maml.config import MAML as Settings
+from metarl.agents.maml.config import MAMLConfig
 from metarl.collect.collector import collect
 from metarl.collect.world import TrainingWorld
 from metarl.config.schema import parse
-from metarl.core.errors import Mistake
+from metarl.core.errors import MetaRLError
 from metarl.core.rng import Rng
 from metarl.core.rollout import Rollout
 from metarl.core.types import replace
@@ -30,7 +30,7 @@ from metarl.experiments.runs import train
 
 ROWS = SMALL["tasks"]
 RUN = {
-    "agent": {"name": "maml", "tasks": 3, "lanes": 4, "body": [5]},
+    "agent": {"name": "maml", "tasks": 3, "episodes_per_task": 4, "hidden_sizes": [5]},
     "family": {"name": "point", "horizon": 4},
     "episodes": 8,
     "iterations": 4,
@@ -40,7 +40,7 @@ RUN = {
     "checkpoint_every": 1,
 }
 
-VARIANTS = pytest.mark.parametrize("variant", Settings.variants)
+PRESETS = pytest.mark.parametrize("preset", MAMLConfig.variants)
 
 
 def iterated(agent: MAML, world: TrainingWorld, iterations: range) -> list[dict[str, float]]:
@@ -52,24 +52,30 @@ def update(**options: Any) -> Tensor:
     agent = make(Uneven(False), **options)
     before = {name: value.clone() for name, value in agent.params.items()}
     iterated(agent, world_of(Uneven(False)), range(1))
-    return torch.cat([(agent.params[name] - value).flatten() for name, value in before.items() if "step" not in name])
+    return torch.cat(
+        [
+            (agent.params[name] - value).flatten()
+            for name, value in before.items()
+            if "step" not in name
+        ]
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# The variants
+# The presets
 
 
 @pytest.mark.parametrize("family", ["bernoulli-bandit", "tabular-mdp", "point"])
-@VARIANTS
-def test_every_variant_trains(variant: str, family: str):
+@PRESETS
+def test_every_preset_trains(preset: str, family: str):
     """As its name says: θ moves and stays finite, and tasks go on adapting from there."""
     options = {} if family == "bernoulli-bandit" else {"horizon": 4}
-    agent = make(found := make_family(family, **options), variant=variant)
+    agent = make(found := make_family(family, **options), preset=preset)
     old = agent.state_dict()["params"]
     for metrics in iterated(agent, world_of(found), range(2)):
         assert torch.tensor(list(metrics.values())).isfinite().all()
         assert metrics["return"] == metrics["last_return"] != metrics["first_return"]
-    fixed = set() if agent.options.learn_master else agent.policy.of_master(agent.params)
+    fixed = set() if agent.config.learn_master else agent.policy.master_parameters(agent.params)
     if found.spec.horizon == 1:  # no option runs into a second step, where it could end
         fixed |= {name for name in agent.params if "termination" in name}
     for name, value in agent.params.items():
@@ -77,22 +83,24 @@ def test_every_variant_trains(variant: str, family: str):
         assert not value.requires_grad, "a graph that grows with every iteration"
         assert same(value, old[name]) == (name in fixed), name
     tasks = found.tasks("test", 3, Rng(0))
-    rollout, belief = collect(agent, found.make(2), found.spec, begin(agent, tasks, 2), tasks, 1, Rng(0))
+    rollout, belief = collect(
+        agent, found.make(2), found.spec, begin(agent, tasks, 2), tasks, 1, Rng(0)
+    )
     assert not same(agent.adapt(belief, rollout).row.params, belief.row.params)
 
 
-def test_variants_are_what_sets_them_apart():
+def test_presets_are_what_sets_them_apart():
     """One option makes each of another; without it, it is the same to the bit."""
     maml = update()
-    assert same(update(variant="fomaml", first_order=False), maml)
-    assert same(update(variant="e-maml", exploration_credit=0.0), maml)
-    assert same(update(variant="meta-sgd", learn_step_sizes=False), maml)
-    assert same(update(variant="promp", outer="trpo", inner_loss="log_likelihood"), maml)
+    assert same(update(preset="fomaml", first_order=False), maml)
+    assert same(update(preset="e-maml", exploration_credit=0.0), maml)
+    assert same(update(preset="meta-sgd", learn_step_sizes=False), maml)
+    assert same(update(preset="promp", outer="trpo", inner_loss="log_likelihood"), maml)
     flat = {"options": 0, "learn_master": True}
-    assert same(update(variant="famp", inner_loss="log_likelihood", **flat), maml)
-    assert same(update(variant="mlsh", outer="trpo", first_order=False, **flat), maml)
-    for variant in ("fomaml", "e-maml", "promp", "meta-sgd", "reptile"):
-        assert float((update(variant=variant) - maml).abs().max()) > 1e-5, variant
+    assert same(update(preset="famp", inner_loss="log_likelihood", **flat), maml)
+    assert same(update(preset="mlsh", outer="trpo", first_order=False, **flat), maml)
+    for preset in ("fomaml", "e-maml", "promp", "meta-sgd", "reptile"):
+        assert float((update(preset=preset) - maml).abs().max()) > 1e-5, preset
 
 
 @SPACES
@@ -100,7 +108,11 @@ def test_variants_are_what_sets_them_apart():
 def test_the_first_gradient_of_promp_is_that_of_the_trust_region(memory: str, discrete: bool):
     """No ratio is clipped there and no policy has moved, so that neither ε nor the weight of the divergence matter."""
     found: list[dict[str, Tensor]] = []
-    for options in ({}, {"outer": "ppo", "kl_weight": 0.0}, {"outer": "ppo", "kl_weight": 50.0, "clip": 1e-3}):
+    for options in (
+        {},
+        {"outer": "ppo", "kl_coef": 0.0},
+        {"outer": "ppo", "kl_coef": 50.0, "clip_range": 1e-3},
+    ):
         agent = make(Uneven(discrete), memory=memory, inner_loss="likelihood_ratio", **options)
         agent._trust_region = agent._proximal = lambda chain, query, progress, agent=agent: (
             found.append(agent._gradient(chain, query.policy, query)[1]) or {}
@@ -113,12 +125,20 @@ def test_the_first_gradient_of_promp_is_that_of_the_trust_region(memory: str, di
 
 @SPACES
 @MEMORIES
-@pytest.mark.parametrize("kl_weight", [0.0, 2.0])
-def test_promp_is_adam_on_clipped_ratios_near_the_policies_before(memory: str, discrete: bool, kl_weight: float):
+@pytest.mark.parametrize("kl_coef", [0.0, 2.0])
+def test_promp_is_adam_on_clipped_ratios_near_the_policies_before(
+    memory: str, discrete: bool, kl_coef: float
+):
     """Several passes over the same episodes, all measured against the policies that lived through them."""
     family = Uneven(discrete)
-    options = {"learning_rate": 0.05, "epochs": 3, "clip": 0.05, "kl_weight": kl_weight, "inner_steps": 2}
-    agent, world = make(family, memory=memory, variant="promp", **options), world_of(family)
+    options = {
+        "learning_rate": 0.05,
+        "epochs": 3,
+        "clip_range": 0.05,
+        "kl_coef": kl_coef,
+        "inner_steps": 2,
+    }
+    agent, world = make(family, memory=memory, preset="promp", **options), world_of(family)
     old, seen = agent._vector(agent.params).double().requires_grad_(), spy(world)
     metrics = agent.iterate(world, Rng(0))
     *before, after = (rollout for _, rollout in seen)
@@ -128,7 +148,9 @@ def test_promp_is_adam_on_clipped_ratios_near_the_policies_before(memory: str, d
     for _ in range(3):
         (theta.grad,) = torch.autograd.grad(trial.proximal(theta, old), theta)
         adam.step()
-    torch.testing.assert_close(agent._vector(agent.params).double(), theta.detach(), rtol=0, atol=1e-3)
+    torch.testing.assert_close(
+        agent._vector(agent.params).double(), theta.detach(), rtol=0, atol=1e-3
+    )
     assert metrics["kl"] == pytest.approx(float(trial.divergence(theta, old).detach()), rel=1e-2)
 
 
@@ -136,7 +158,7 @@ def test_promp_is_adam_on_clipped_ratios_near_the_policies_before(memory: str, d
 def test_reptile_goes_a_share_of_the_way_to_the_adapted_parameters(discrete: bool):
     """Those after the step before the query and one more on it, whose α is that of a second step."""
     family = Uneven(discrete)
-    agent = make(family, variant="reptile", step_sizes=(0.4, 0.1), outer_step_size=(1.0, 0.0))
+    agent = make(family, preset="reptile", step_sizes=(0.4, 0.1), outer_step_size=(1.0, 0.0))
     world = world_of(family)
     world.progress = 0.75
     old, seen = agent._vector(agent.params).double().requires_grad_(), spy(world)
@@ -152,7 +174,7 @@ def test_reptile_goes_a_share_of_the_way_to_the_adapted_parameters(discrete: boo
 
 def test_step_sizes_are_learned_from_the_given_ones():
     """One for every parameter, by the trust region as everything else."""
-    agent = make(Uneven(False), variant="meta-sgd")
+    agent = make(Uneven(False), preset="meta-sgd")
     sizes = {name: value for name, value in agent.params.items() if name.startswith("step_size.")}
     assert {name.removeprefix("step_size.") for name in sizes} == set(agent.params) - set(sizes)
     assert all(value.eq(SMALL["step_sizes"][0]).all() for value in sizes.values())
@@ -165,10 +187,12 @@ def test_step_sizes_are_learned_from_the_given_ones():
 # State
 
 
-@pytest.mark.parametrize(("variant", "memory"), [*((name, "none") for name in Settings.variants), ("promp", "gru")])
-def test_two_iterations_saved_and_two_more_equal_four(variant: str, memory: str, tmp_path: Path):
+@pytest.mark.parametrize(
+    ("preset", "memory"), [*((name, "none") for name in MAMLConfig.variants), ("promp", "gru")]
+)
+def test_two_iterations_saved_and_two_more_equal_four(preset: str, memory: str, tmp_path: Path):
     """Bit for bit, through a checkpoint, in an agent that was something else before."""
-    family, options = Uneven(False), {"variant": variant, "memory": memory}
+    family, options = Uneven(False), {"preset": preset, "memory": memory}
     straight, interrupted, resumed = (make(family, seed, **options) for seed in (0, 0, 1))
     logged = iterated(straight, world_of(family), range(4))
     assert iterated(interrupted, world_of(family), range(2)) == logged[:2]
@@ -178,12 +202,12 @@ def test_two_iterations_saved_and_two_more_equal_four(variant: str, memory: str,
     assert same(resumed.state_dict(), interrupted.state_dict())
     assert iterated(resumed, world_of(family), range(2, 4)) == logged[2:]
     assert same(resumed.state_dict(), straight.state_dict())
-    assert bool(straight.state_dict()["optimiser"]["state"]) == (straight.options.outer == "ppo")
+    assert bool(straight.state_dict()["optimiser"]["state"]) == (straight.config.outer == "ppo")
 
 
 def test_two_agents_of_one_state_go_their_own_ways():
     family = Uneven()
-    first, second = make(family, variant="promp"), make(family, 1, variant="promp")
+    first, second = make(family, preset="promp"), make(family, 1, preset="promp")
     iterated(first, world_of(family), range(1))
     state = first.state_dict()
     kept = copy.deepcopy(state)
@@ -199,27 +223,39 @@ def test_two_agents_of_one_state_go_their_own_ways():
 def test_the_same_seed_gives_the_same_agent():
     family = Uneven(False)
     first, again, other = (make(family, seed) for seed in (0, 0, 1))
-    assert iterated(first, world_of(family), range(2)) == iterated(again, world_of(family), range(2))
+    assert iterated(first, world_of(family), range(2)) == iterated(
+        again, world_of(family), range(2)
+    )
     assert same(first.state_dict(), again.state_dict())
-    assert iterated(other, world_of(family), range(2)) != iterated(again, world_of(family), range(2))
+    assert iterated(other, world_of(family), range(2)) != iterated(
+        again, world_of(family), range(2)
+    )
 
 
 def test_pretraining_is_a_beginning():
     """Its parameters, whichever variant goes on from them, and a fresh optimiser; an architecture is not changed."""
     family = Uneven()
-    pretrained = make(family, inner_steps=0, variant="promp")
+    pretrained = make(family, inner_steps=0, preset="promp")
     iterated(pretrained, world_of(family), range(1))
-    for variant in ("maml", "promp", "reptile"):
-        agent = make(family, 1, variant=variant)
+    for preset in ("maml", "promp", "reptile"):
+        agent = make(family, 1, preset=preset)
         agent.warm_start(pretrained.state_dict())
         assert same(agent.params, pretrained.params)
         assert not agent.state_dict()["optimiser"]["state"]
         iterated(agent, world_of(family), range(1))
         assert not same(agent.params, pretrained.params)
-    for options in ({"body": (7,)}, {"body": (6, 6)}, {"memory": "gru"}, {"variant": "meta-sgd"}):
+    for options in (
+        {"hidden_sizes": (7,)},
+        {"hidden_sizes": (6, 6)},
+        {"memory": "gru"},
+        {"preset": "meta-sgd"},
+    ):
         other = make(family, **options)
         state = other.state_dict()
-        with pytest.raises(Mistake, match=r"^warm start: parameter \S+ is .* there and .* here; use the same agent"):
+        with pytest.raises(
+            MetaRLError,
+            match=r"^warm start: parameter \S+ is .* there and .* here; use the same agent",
+        ):
             other.warm_start(pretrained.state_dict())
         assert same(other.state_dict(), state)
 
@@ -228,26 +264,38 @@ def test_pretraining_is_a_beginning():
 # Runs
 
 
-@pytest.mark.parametrize("variant", ["maml", "promp"])
-def test_a_run_stops_and_goes_on_as_if_it_had_not(variant: str, tmp_path: Path):
-    config = parse({**RUN, "agent": {**RUN["agent"], "variant": variant}})
+@pytest.mark.parametrize("preset", ["maml", "promp"])
+def test_a_run_stops_and_goes_on_as_if_it_had_not(preset: str, tmp_path: Path):
+    config = parse({**RUN, "agent": {**RUN["agent"], "preset": preset}})
     result = train(config, tmp_path / "whole", quiet=True)
-    train(config, tmp_path / "parts", quiet=True, callbacks=[lambda update: update.counters.iterations == 2])
+    train(
+        config,
+        tmp_path / "parts",
+        quiet=True,
+        callbacks=[lambda update: update.counters.iterations == 2],
+    )
     train(config, tmp_path / "parts", resume=True, quiet=True)
-    whole, parts = (checkpoints.load(tmp_path / name / "checkpoints" / "latest.pt") for name in ("whole", "parts"))
+    whole, parts = (
+        checkpoints.load(tmp_path / name / "checkpoints" / "latest.pt")
+        for name in ("whole", "parts")
+    )
     assert whole["counters"]["iterations"] == 4
     assert same(whole["agent"], parts["agent"])
     assert [score["episodes_consumed"] for score in result["scores"].values()] == [[4, 8]] * 3
-    warm = parse({**RUN, "agent": {**RUN["agent"], "inner_steps": 2}, "warm_start": str(tmp_path / "whole")})
+    warm = parse(
+        {**RUN, "agent": {**RUN["agent"], "inner_steps": 2}, "warm_start": str(tmp_path / "whole")}
+    )
     best = checkpoints.load(tmp_path / "whole" / "checkpoints" / "best.pt")
     assert same(build(warm)[1].state_dict()["params"], best["agent"]["params"])
 
 
 def test_a_run_may_show_which_of_its_tasks_it_is(tmp_path: Path):
     shown = {**RUN, "agent": {**RUN["agent"], "task_input": "onehot"}, "iterations": 1}
-    with pytest.raises(Mistake, match="set train_tasks"):
+    with pytest.raises(MetaRLError, match="set train_tasks"):
         train(parse(shown), tmp_path / "a", quiet=True)
-    assert set(train(parse({**shown, "train_tasks": 5}), tmp_path / "b", quiet=True)["scores"]) == {"train"}
+    assert set(train(parse({**shown, "train_tasks": 5}), tmp_path / "b", quiet=True)["scores"]) == {
+        "train"
+    }
 
 
 @pytest.mark.parametrize("task_input", ["row", "goal", "onehot"])
@@ -260,12 +308,20 @@ def test_a_task_that_is_shown_is_seen_before_and_after_adaptation(task_input: st
     agent.iterate(world, Rng(0))
     assert len(seen) == 2
     for belief, rollout in seen:
-        known = torch.eye(5)[rollout.index] if task_input == "onehot" else world.train_set.params[rollout.index]
-        assert same(rollout.inputs.task, known.view(1, ROWS, 1, -1).expand(*rollout.valid.shape, -1))
-        noise = world.train_set[: len(known)].streams(Rng(0), SMALL["lanes"])
+        known = (
+            torch.eye(5)[rollout.index]
+            if task_input == "onehot"
+            else world.train_set.params[rollout.index]
+        )
+        assert same(
+            rollout.inputs.task, known.view(1, ROWS, 1, -1).expand(*rollout.valid.shape, -1)
+        )
+        noise = world.train_set[: len(known)].streams(Rng(0), SMALL["episodes_per_task"])
         acted, _ = agent.act(belief, rollout.inputs.obs[0], noise, 0, "greedy")
         blind = replace(belief, row=replace(belief.row, shown=torch.zeros_like(known)))
-        assert not same(agent.act(blind, rollout.inputs.obs[0], noise, 0, "greedy")[0].action, acted.action)
+        assert not same(
+            agent.act(blind, rollout.inputs.obs[0], noise, 0, "greedy")[0].action, acted.action
+        )
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -289,9 +345,14 @@ def recordings(rollout: Rollout, row: int) -> list[Recording]:
 @pytest.mark.parametrize("task_input", ["none", "goal"])
 def test_what_was_recorded_elsewhere_teaches_the_same(memory: str, discrete: bool, task_input: str):
     """From arrays alone, side by side or one episode after the other, where each has an empty memory at its start."""
-    family, lanes = Uneven(discrete), SMALL["lanes"]
-    agent, tasks = make(family, memory=memory, task_input=task_input), family.tasks("train", ROWS, Rng(0))
-    rollout, belief = collect(agent, family.make(lanes), family.spec, begin(agent, tasks), tasks, 1, Rng(0))
+    family, lanes = Uneven(discrete), SMALL["episodes_per_task"]
+    agent, tasks = (
+        make(family, memory=memory, task_input=task_input),
+        family.tasks("train", ROWS, Rng(0)),
+    )
+    rollout, belief = collect(
+        agent, family.make(lanes), family.spec, begin(agent, tasks), tasks, 1, Rng(0)
+    )
     expected = agent.adapt(belief, rollout)
     for row in range(ROWS):
         for beside in (lanes, 3, 1):
@@ -306,9 +367,11 @@ def test_what_was_recorded_elsewhere_teaches_the_same(memory: str, discrete: boo
 def test_a_session_adapts_as_one_of_many_tasks_does(memory: str):
     """Its lanes one after the other; so does one that is told of the same episodes."""
     family, lanes = Uneven(), 10
-    agent = make(family, memory=memory, lanes=lanes)
+    agent = make(family, memory=memory, episodes_per_task=lanes)
     tasks = family.tasks("train", 3, Rng(0))[2:]
-    rollout, belief = collect(agent, family.make(lanes), family.spec, begin(agent, tasks, lanes), tasks, 1, Rng(0))
+    rollout, belief = collect(
+        agent, family.make(lanes), family.spec, begin(agent, tasks, lanes), tasks, 1, Rng(0)
+    )
     expected = agent.adapt(belief, rollout).row.params
     told, own = (Session(agent, family.spec, episodes=2 * lanes) for _ in range(2))
     own.agent = _Puppet(agent, rollout)
@@ -331,7 +394,9 @@ class _Puppet:
 
     def __init__(self, agent: MAML, rollout: Rollout) -> None:
         self.agent, self.lanes, self.adapt = agent, agent.lanes, agent.adapt
-        self.actions = iter(torch.cat([episode.action[:, 0, 0] for episode in episodes_of(rollout, 0)]))
+        self.actions = iter(
+            torch.cat([episode.action[:, 0, 0] for episode in episodes_of(rollout, 0)])
+        )
 
     def act(self, belief: Any, *given: Any) -> Any:
         acted, belief = self.agent.act(belief, *given)
@@ -349,23 +414,29 @@ class _Puppet:
         ({"step_sizes": [0.1, 0.0]}, "step_sizes"),
         ({"step_sizes": [-0.1]}, "step_sizes"),
         ({"max_kl": 0.0}, "max_kl"),
-        ({"lanes": 0}, "lanes"),
+        ({"episodes_per_task": 0}, "episodes_per_task"),
         ({"inner_steps": -1}, "inner_steps"),
-        ({"variant": "promb"}, "promp"),
+        ({"preset": "promb"}, "promp"),
         ({"outer": "sgd"}, "outer"),
-        ({"variant": "reptile", "options": 2}, "adapted to all"),
-        ({"variant": "reptile", "ready_made": ["runs/a"]}, "adapted to all"),
-        ({"variant": "famp", "options": 0, "ready_made": ["runs/a"]}, "learn_master to true"),
+        ({"preset": "reptile", "options": 2}, "adapted to all"),
+        ({"preset": "reptile", "pretrained_options": ["runs/a"]}, "adapted to all"),
+        (
+            {"preset": "famp", "options": 0, "pretrained_options": ["runs/a"]},
+            "learn_master to true",
+        ),
         ({"task_input": "goal"}, "no goal"),
     ],
 )
 def test_wrong_options_are_told_in_one_line(options: dict[str, Any], says: str):
-    with pytest.raises(Mistake, match=says) as told:
+    with pytest.raises(MetaRLError, match=says) as told:
         make_agent("maml", make_family("bernoulli-bandit").spec, **options)
     assert "\n" not in str(told.value)
 
 
 def test_episodes_are_shared_out_evenly_among_the_lanes(tmp_path: Path):
-    with pytest.raises(Mistake, match=r"^episodes: 6 cannot be shared out among the 4 lanes of MAML; .* such as 8$"):
+    with pytest.raises(
+        MetaRLError,
+        match=r"^episodes: 6 cannot be shared out among the 4 lanes of MAML; .* such as 8$",
+    ):
         train(parse({**RUN, "episodes": 6}), tmp_path, quiet=True)
     assert not (tmp_path / "config.yaml").exists()

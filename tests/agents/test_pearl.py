@@ -12,7 +12,7 @@ from torch import Tensor
 from metarl.core.family import Family
 from metarl.core.rng import Rng
 from metarl.core.rollout import Rollout
-from metarl.core.types import Belief, View, replace, tree_map
+from metarl.core.types import Belief, TaskInfo, replace, tree_map
 from metarl.data.recording import Recording, recorded
 from metarl.evaluation.session import Session
 from metarl.experiments.building import make_agent
@@ -84,7 +84,7 @@ def test_episodes_are_counted_as_they_are_lived_through(exploration: int):
 def test_the_chance_of_z_is_not_that_of_the_action():
     """Over many rows, at any step: no correlation with the normal numbers that actions are made of, nor among themselves."""
     rows, family = 4000, Dense(discrete=False)
-    agent = make_agent("pearl", family.spec, latent_width=2, body=(4,))
+    agent = make_agent("pearl", family.spec, latent_width=2, hidden_sizes=(4,))
     for name, value in agent.params.items():
         if name.startswith("policy"):
             value.data.zero_()
@@ -114,7 +114,9 @@ def test_a_row_meets_the_same_whatever_stands_beside_it(discrete: bool):
             torch.testing.assert_close(x, y, rtol=1e-4, atol=1e-5)
         assert same(alone.inputs.latent[:, 0][mine], together.inputs.latent[: len(mine), row][mine])
         x, y = agent.inferred(agent.adapt(belief, alone)), agent.inferred(believed)
-        torch.testing.assert_close(x, tuple(part[row : row + 1] for part in y), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            x, tuple(part[row : row + 1] for part in y), rtol=1e-4, atol=1e-5
+        )
 
 
 @SPACES
@@ -144,7 +146,9 @@ def test_the_posterior_is_the_product_over_all_that_was_lived_through(discrete: 
         rollout, after = lived(agent, family, episodes=count, lanes=lanes, seed=k, belief=belief)
         assert not rollout.valid.all()
         noise = torch.where(rollout.valid, 0.0, 99.0)
-        spoilt = replace(rollout, reward=rollout.reward + noise, next_obs=rollout.next_obs + noise.unsqueeze(-1))
+        spoilt = replace(
+            rollout, reward=rollout.reward + noise, next_obs=rollout.next_obs + noise.unsqueeze(-1)
+        )
         spoilt = replace(spoilt, terminated=rollout.terminated | ~rollout.valid)
         belief = agent.adapt(after, spoilt)
         for row in range(ROWS):
@@ -163,13 +167,15 @@ def test_what_is_believed_does_not_depend_on_the_order_or_the_pieces():
         other = belief
         for k in order:
             other = agent.adapt(other, rounds[k])
-        torch.testing.assert_close(agent.inferred(other), agent.inferred(once), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            agent.inferred(other), agent.inferred(once), rtol=1e-4, atol=1e-5
+        )
         assert same(other.row.episodes, once.row.episodes)
 
 
 def test_nothing_is_believed_before_anything_was_seen():
     agent = make(Dense())
-    belief = agent.begin(View(ROWS, 3, CPU), lanes=2)
+    belief = agent.begin(TaskInfo(ROWS, 3, CPU), lanes=2)
     mean, deviation = agent.inferred(belief)
     assert same(mean, torch.zeros(ROWS, 3))
     assert same(deviation, torch.ones(ROWS, 3))
@@ -181,7 +187,13 @@ def test_tensors_of_a_belief_are_never_changed_in_place():
     rollout, belief = lived(agent, family)
     before = tree_map(Tensor.clone, belief)
     agent.adapt(belief, rollout)
-    agent.act(belief, rollout.inputs.obs[0], family.tasks("test", ROWS, Rng(0)).streams(Rng(0), 1), 0, "sample")
+    agent.act(
+        belief,
+        rollout.inputs.obs[0],
+        family.tasks("test", ROWS, Rng(0)).streams(Rng(0), 1),
+        0,
+        "sample",
+    )
     assert same(before, belief)
 
 
@@ -197,7 +209,12 @@ def episodes_of(family: Family, rollout: Rollout, row: int) -> list[Recording]:
         obs = torch.cat([rollout.inputs.obs[at, row, 0], rollout.next_obs[at, row, 0][-1:]])
         over = bool(rollout.terminated[at, row, 0].any())
         found.append(
-            Recording(obs.numpy(), rollout.action[at, row, 0].numpy(), rollout.reward[at, row, 0].numpy(), over)
+            Recording(
+                obs.numpy(),
+                rollout.action[at, row, 0].numpy(),
+                rollout.reward[at, row, 0].numpy(),
+                over,
+            )
         )
     return found
 
@@ -221,9 +238,14 @@ def test_what_was_replayed_counts_as_what_was_lived_through(discrete: bool, lane
     assert session.belief.cue[0, 0, -1] == 1
     session.act(np.zeros(4))
     assert not same(session.belief.lane, first)
-    belief = agent.begin(View(1, 3, CPU), lanes)
+    belief = agent.begin(TaskInfo(1, 3, CPU), lanes)
     for both in (recorded(family.spec, episodes, 2), recorded(family.spec, episodes[:2], 2)):
         belief = agent.replay(belief, both)
     assert belief.cue[..., -1].tolist() == [[1] * lanes]
-    held(agent, 0, steps_of(rollout, 2) + [s for e in (0, 1) for s in steps_of(list(rollout.rounds())[e], 2)], belief)
+    held(
+        agent,
+        0,
+        steps_of(rollout, 2) + [s for e in (0, 1) for s in steps_of(list(rollout.rounds())[e], 2)],
+        belief,
+    )
     assert belief.row.episodes.tolist() == [6]

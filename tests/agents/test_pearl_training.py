@@ -11,8 +11,9 @@ from helpers import Ragged, same
 from pearl_by_hand import ROWS, SPACES, ByHand, Dense, held, lived, make, spy, steps_of, world_of
 from torch import Tensor
 
-from metarl.config.schema import load_config, parse
-from metarl.core.errors import Mistake
+from metarl.config.files import load_config
+from metarl.config.schema import parse
+from metarl.core.errors import MetaRLError
 from metarl.core.rng import Rng
 from metarl.core.rollout import Rollout
 from metarl.core.types import Inputs, replace
@@ -36,7 +37,9 @@ def lived_ids(rollout: Rollout, task: int) -> set[float]:
 
 
 @pytest.mark.parametrize(("posterior", "known"), [(0, 5), (2, 5), (1, 2)])
-def test_critics_learn_from_everything_and_the_encoder_from_the_recent_context(posterior: int, known: int):
+def test_critics_learn_from_everything_and_the_encoder_from_the_recent_context(
+    posterior: int, known: int
+):
     """A visit clears its tasks' context, and nothing else; episodes with what was inferred are context, extra ones not.
 
     Where three are visited and but two are known, one is visited twice at once.
@@ -48,9 +51,9 @@ def test_critics_learn_from_everything_and_the_encoder_from_the_recent_context(p
         posterior_episodes=posterior,
         extra_episodes=2,
         updates=12,
-        meta_batch=9,
-        batch=400,
-        context=300,
+        meta_batch_size=9,
+        batch_size=400,
+        context_size=300,
     )
     seen = spy(world, "collect", lambda *given: given[-1][0])
     learned = spy(agent, "_update", lambda batch, context, *_: (batch, context))
@@ -60,7 +63,9 @@ def test_critics_learn_from_everything_and_the_encoder_from_the_recent_context(p
         agent.iterate(world, Rng(iteration))
         visits = [seen] if iteration else [seen[:1], seen[1:]]
         assert [rollout.episode_returns().shape[0] for rollout in visits[-1]] == counts
-        assert [len(rollout.index) for rollout in seen] == [known] * (iteration == 0) + [3] * len(counts)
+        assert [len(rollout.index) for rollout in seen] == [known] * (iteration == 0) + [3] * len(
+            counts
+        )
         for rollouts in visits:
             for task in rollouts[0].index.tolist():
                 everything[task] |= set().union(*(lived_ids(x, task) for x in rollouts))
@@ -75,7 +80,9 @@ def test_critics_learn_from_everything_and_the_encoder_from_the_recent_context(p
                 shown[task] |= ids(context.obs[i])
         assert drawn == everything
         assert shown == recent
-    assert agent.buffer.count.tolist() == [len(everything[task]) for task in range(known)], "chance that came twice"
+    assert agent.buffer.count.tolist() == [len(everything[task]) for task in range(known)], (
+        "chance that came twice"
+    )
 
 
 def test_a_visit_explores_then_follows_what_it_inferred():
@@ -97,7 +104,7 @@ def test_a_visit_explores_then_follows_what_it_inferred():
 def test_a_time_limit_is_no_end_and_both_rewards_are_kept():
     """11: five steps are more than the horizon; critics learn from the dense reward, the encoder from the other."""
     family = Dense()
-    agent, world = make(family, batch=300, context=300), world_of(family)
+    agent, world = make(family, batch_size=300, context_size=300), world_of(family)
     learned = spy(agent, "_update", lambda batch, context, *_: (batch, context))
     rollouts = spy(world, "collect", lambda *given: given[-1][0])
     agent.iterate(world, Rng(0))
@@ -115,10 +122,14 @@ def test_a_time_limit_is_no_end_and_both_rewards_are_kept():
             task, episode, step, _ = part.obs.long().unbind(-1)
             length = family.ragged.length(task, episode)
             assert torch.equal(part.terminated, step + 1 == length)
-            assert torch.equal(part.next_obs[..., :3], torch.stack([task, episode, step + 1], dim=-1).float())
+            assert torch.equal(
+                part.next_obs[..., :3], torch.stack([task, episode, step + 1], dim=-1).float()
+            )
             truncated += int((step == 3).sum() - (length == 4)[step == 3].sum())
             there = [paid[x] for x in part.obs[..., 3].flatten().tolist()]
-            rewards = zip(part.reward.flatten().tolist(), part.training_reward.flatten().tolist(), strict=True)
+            rewards = zip(
+                part.reward.flatten().tolist(), part.training_reward.flatten().tolist(), strict=True
+            )
             assert list(rewards) == there
     assert truncated > 10
 
@@ -146,7 +157,15 @@ def test_what_is_shown_is_the_task_of_the_transition(shown: str, shuffled: bool)
     family = Dense(shuffled=shuffled)
     spec = replace(family.spec, task_width=10 if shown == "onehot" else 1)
     agent = make_agent(
-        "pearl", spec, variant="sac", task_input=shown, body=(8,), updates=6, meta_batch=8, tasks=3, initial_episodes=1
+        "pearl",
+        spec,
+        preset="sac",
+        task_input=shown,
+        hidden_sizes=(8,),
+        updates=6,
+        meta_batch_size=8,
+        tasks=3,
+        initial_episodes=1,
     )
     world = world_of(family, train_tasks=10)
     learned = spy(agent, "_update", lambda batch, context, *_: (batch, context))
@@ -178,7 +197,9 @@ def test_training_tasks_are_numbered_by_their_place():
 @pytest.mark.parametrize("shown", ["row", "goal"])
 def test_sac_sees_the_task_and_infers_nothing(discrete: bool, shown: str):
     family = Dense(discrete)
-    agent = make(family, **{"variant": "sac", "task_input": shown, "latent_width": 0, "extra_episodes": 0})
+    agent = make(
+        family, **{"preset": "sac", "task_input": shown, "latent_width": 0, "extra_episodes": 0}
+    )
     assert not any(name.startswith("encoder") for name in agent.params)
     rollout, belief = lived(agent, family, mode="greedy")
     assert torch.equal(rollout.inputs.task[0, :, 0], family.tasks("test", ROWS, Rng(0)).params)
@@ -198,8 +219,8 @@ def test_hindsight_tells_of_goals_that_were_achieved_later():
     """What is paid is what the shown goal pays, for critics and all; about as many are told again as asked for."""
     family = make_family("point", variant="pearl", horizon=5)
     agent = make_agent(
-        "pearl", family.spec, variant="sac", task_input="goal", hindsight=0.3, body=(8,), updates=3, batch=500,
-        meta_batch=4, initial_episodes=2, tasks=2,
+        "pearl", family.spec, preset="sac", task_input="goal", hindsight=0.3, hidden_sizes=(8,), updates=3, batch_size=500,
+        meta_batch_size=4, initial_episodes=2, tasks=2,
     )  # fmt: skip
     world = world_of(family, 5)
     learned = spy(agent, "_update", lambda batch, *_: batch)
@@ -218,7 +239,7 @@ def test_hindsight_tells_of_goals_that_were_achieved_later():
 
 
 def one_line(culprit: str, act: Any) -> None:
-    with pytest.raises(Mistake, match=culprit) as caught:
+    with pytest.raises(MetaRLError, match=culprit) as caught:
         act()
     assert "\n" not in str(caught.value)
 
@@ -236,22 +257,27 @@ def test_those_that_follow_must_know_the_posterior():
 
 @pytest.mark.parametrize("weight", [-0.1, [0.1, -0.1]])
 def test_a_divergence_cannot_be_paid_for(weight: Any):
-    agent = {"name": "pearl", "kl_weight": weight}
-    one_line("agent.kl_weight: give numbers of at least 0", lambda: parse(small() | {"agent": agent}))
+    agent = {"name": "pearl", "kl_coef": weight}
+    one_line("agent.kl_coef: give numbers of at least 0", lambda: parse(small() | {"agent": agent}))
 
 
 def test_what_cannot_be_is_told_in_one_line():
     point, bare = make_family("point"), Dense()
-    hindsight = {"variant": "sac", "hindsight": 0.5}
+    hindsight = {"preset": "sac", "hindsight": 0.5}
     for spec, options in (
         (point.spec, {}),
         (point.spec, {"task_input": "onehot"}),
         (bare.spec, {"task_input": "goal"}),
     ):
-        one_line("^hindsight: .*goal", lambda s=spec, o=options: make_agent("pearl", s, **hindsight | o))
+        one_line(
+            "^hindsight: .*goal", lambda s=spec, o=options: make_agent("pearl", s, **hindsight | o)
+        )
     unpaid = replace(Ragged().spec, goal_width=1, achieved_goal="task")
     agent = make_agent("pearl", unpaid, **hindsight, task_input="goal", updates=1)
-    one_line("^hindsight: ragged does not know what goals pay", lambda: agent.iterate(world_of(bare), Rng(0)))
+    one_line(
+        "^hindsight: ragged does not know what goals pay",
+        lambda: agent.iterate(world_of(bare), Rng(0)),
+    )
     one_line("^train_tasks: ", lambda: make(bare).iterate(world_of(bare, None), Rng(0)))
     one_line("set train_tasks", lambda: build(parse(small() | {"train_tasks": None})))
     tiny = make(bare, capacity=1, extra_episodes=1)
@@ -265,9 +291,9 @@ def test_what_cannot_be_is_told_in_one_line():
 def small(**options: Any) -> dict[str, Any]:
     """A run of moments."""
     agent = {
-        "name": "pearl", "latent_width": 2, "encoder": [6], "body": [8], "tasks": 2, "initial_episodes": 2,
-        "prior_episodes": 1, "posterior_episodes": 1, "extra_episodes": 1, "updates": 3, "meta_batch": 3, "batch": 8,
-        "context": 6, "learn_temperature": True, "learning_rate": [0.01, 0.001], "capacity": 45,
+        "name": "pearl", "latent_width": 2, "encoder_sizes": [6], "hidden_sizes": [8], "tasks": 2, "initial_episodes": 2,
+        "prior_episodes": 1, "posterior_episodes": 1, "extra_episodes": 1, "updates": 3, "meta_batch_size": 3, "batch_size": 8,
+        "context_size": 6, "learn_temperature": True, "learning_rate": [0.01, 0.001], "capacity": 45,
     }  # fmt: skip
     return {
         "agent": agent | options, "family": {"name": "point", "variant": "pearl", "horizon": 6}, "train_tasks": 4,
@@ -299,7 +325,10 @@ def test_a_run_stopped_after_any_iteration_goes_on_as_if_it_had_not_been(tmp_pat
         assert latest(tmp_path / "parts")["counters"]["iterations"] == min(stop, 4)
     assert same(written(latest(tmp_path / "parts")["agent"]), written(expected))
     numbers = [
-        [{k: v for k, v in record.items() if "second" not in k} for record in read_metrics(tmp_path / name)]
+        [
+            {k: v for k, v in record.items() if "second" not in k}
+            for record in read_metrics(tmp_path / name)
+        ]
         for name in ("parts", "whole")
     ]
     assert numbers[0] == numbers[1]
@@ -320,7 +349,7 @@ def test_the_best_checkpoint_holds_no_replay_and_is_evaluated_all_the_same(tmp_p
     assert same(state["params"], best["params"])
     assert same(state["targets"], {name: best["params"][name] for name in state["targets"]})
     assert not same(state["targets"], best["targets"])
-    assert all(optimiser["state"] == {} for optimiser in state["optimisers"])
+    assert all(optimizer["state"] == {} for optimizer in state["optimisers"])
     assert len(agent.buffer) == agent.buffer.tasks == 0
     agent.iterate(world_of(loaded.family(), 4), Rng(0))
     assert len(agent.buffer) > 0
@@ -342,5 +371,5 @@ def test_a_state_is_a_copy_and_another_architecture_is_refused():
     agent.warm_start(state)
     assert len(agent.buffer) == 0, "what was lived through with other parameters"
     assert same(agent.targets, {name: state["params"][name] for name in agent.targets})
-    with pytest.raises(Mistake, match="warm start"):
-        make(family, body=(9,)).warm_start(state)
+    with pytest.raises(MetaRLError, match="warm start"):
+        make(family, hidden_sizes=(9,)).warm_start(state)

@@ -27,11 +27,11 @@ def generator(seed: int = 0) -> torch.Generator:
 
 def double_agent(discrete: bool, **options: Any) -> PEARL:
     """Chance is made double too; γ, which is rounded to single precision, is the same there."""
-    agent = make(Dense(discrete), dtype=torch.float64, **{"discount": 0.75} | options)
+    agent = make(Dense(discrete), dtype=torch.float64, **{"gamma": 0.75} | options)
     draw = agent._normal
     agent._normal = lambda *given: draw(*given).double()
-    for optimiser in agent._optimisers:
-        optimiser.param_groups[0]["lr"] = RATE
+    for optimizer in agent._optimizers:
+        optimizer.param_groups[0]["lr"] = RATE
     return agent
 
 
@@ -45,7 +45,9 @@ def transitions(agent: PEARL, size: int, seed: int = 0) -> Transitions:
     width, shown = agent.spec.action_width, agent.spec.shown_width(agent.task_input)
     return Transitions(
         obs=normal(agent.spec.obs_width),
-        action=torch.randint(width, (TASKS, size), generator=noise) if agent.spec.discrete else normal(width).tanh(),
+        action=torch.randint(width, (TASKS, size), generator=noise)
+        if agent.spec.discrete
+        else normal(width).tanh(),
         reward=normal(),
         training_reward=normal(),
         next_obs=normal(agent.spec.obs_width),
@@ -64,7 +66,9 @@ def gradients(loss: Tensor, params: Params) -> dict[str, Tensor | None]:
 
 
 def close(found: Any, expected: Any) -> None:
-    torch.testing.assert_close(tree_leaves(found), tree_leaves(expected), rtol=1e-8, atol=1e-9, check_dtype=False)
+    torch.testing.assert_close(
+        tree_leaves(found), tree_leaves(expected), rtol=1e-8, atol=1e-9, check_dtype=False
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -76,10 +80,16 @@ def close(found: Any, expected: Any) -> None:
     "options",
     [
         {},
-        {"next_obs_input": True, "kl_weight": 1.5, "reward_scale": 0.7, "discount": 0.5, "temperature": 0.3},
-        {"learn_temperature": True, "target_rate": 0.3, "regularisation": 0.2},
-        {"learn_temperature": True, "target_entropy": 0.4, "target_rate": 1.0, "task_input": "row"},
-        {"variant": "sac", "latent_width": 0, "task_input": "row"},
+        {
+            "next_obs_input": True,
+            "kl_coef": 1.5,
+            "reward_scale": 0.7,
+            "gamma": 0.5,
+            "temperature": 0.3,
+        },
+        {"learn_temperature": True, "tau": 0.3, "regularization": 0.2},
+        {"learn_temperature": True, "target_entropy": 0.4, "tau": 1.0, "task_input": "row"},
+        {"preset": "sac", "latent_width": 0, "task_input": "row"},
     ],
     ids=["pearl", "next obs", "temperature", "oracle", "sac"],
 )
@@ -89,8 +99,11 @@ def test_updates_are_those_by_hand(discrete: bool, options: dict[str, Any]):
     hand, own, others = ByHand(agent), generator(), generator()
     for k in range(3):
         batch = transitions(agent, BATCH, seed=2 * k)
-        context = transitions(agent, CONTEXT, seed=2 * k + 1) if agent.options.latent_width else None
-        logged, expected = agent._update(batch, context, own), hand.update(batch, context, others, RATE)
+        context = transitions(agent, CONTEXT, seed=2 * k + 1) if agent.config.latent_width else None
+        logged, expected = (
+            agent._update(batch, context, own),
+            hand.update(batch, context, others, RATE),
+        )
         assert logged.keys() == expected.keys()
         close([logged[name] for name in expected], list(expected.values()))
         for name, value in agent.params.items():
@@ -100,13 +113,16 @@ def test_updates_are_those_by_hand(discrete: bool, options: dict[str, Any]):
             else:
                 assert value.grad is None
             close(value.detach(), hand.params[name].detach())
-        close([agent.targets[name] for name in hand.targets], [x.detach() for x in hand.targets.values()])
+        close(
+            [agent.targets[name] for name in hand.targets],
+            [x.detach() for x in hand.targets.values()],
+        )
     assert torch.equal(torch.randn(3, generator=own), torch.randn(3, generator=others))
-    assert len({*hand.grads}) == len(agent.params) - (not agent.options.learn_temperature)
+    assert len({*hand.grads}) == len(agent.params) - (not agent.config.learn_temperature)
 
 
 def test_targets_follow_once_a_step():
-    agent = double_agent(True, target_rate=0.25)
+    agent = double_agent(True, tau=0.25)
     before = {name: value.clone() for name, value in agent.targets.items()}
     agent._update(transitions(agent, BATCH), transitions(agent, CONTEXT, 1), generator())
     for name, value in agent.targets.items():
@@ -124,16 +140,24 @@ def test_every_loss_moves_its_own_parameters_and_nothing_else(discrete: bool):
     agent = double_agent(discrete, learn_temperature=True)
     seen, descend = [], agent._descend
 
-    def watched(optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
-        reached = {name for name, grad in gradients(loss, agent.params).items() if grad is not None and grad.any()}
+    def watched(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+        reached = {
+            name
+            for name, grad in gradients(loss, agent.params).items()
+            if grad is not None and grad.any()
+        }
         before = {name: value.detach().clone() for name, value in agent.params.items()}
-        descend(optimiser, loss)
-        moved = {name for name, value in agent.params.items() if not torch.equal(value.detach(), before[name])}
+        descend(optimizer, loss)
+        moved = {
+            name
+            for name, value in agent.params.items()
+            if not torch.equal(value.detach(), before[name])
+        }
         seen.append((reached, moved))
 
     agent._descend = watched
     held = {name: value.clone() for name, value in agent.targets.items()}
-    agent.options = agent.options.model_copy(update={"target_rate": 0.0})
+    agent.config = agent.config.model_copy(update={"tau": 0.0})
     agent._update(transitions(agent, BATCH), transitions(agent, CONTEXT, 1), generator())
     for (reached, moved), prefixes in zip(
         seen, [("q1", "q2", "encoder"), ("policy",), ("log_temperature",)], strict=True
@@ -145,17 +169,20 @@ def test_every_loss_moves_its_own_parameters_and_nothing_else(discrete: bool):
 @SPACES
 def test_the_encoder_learns_from_the_critics_error_and_the_divergence(discrete: bool):
     """Its gradient is the sum of the two, each computed apart by hand."""
-    agent = double_agent(discrete, kl_weight=0.6)
+    agent = double_agent(discrete, kl_coef=0.6)
     hand = ByHand(agent)
     batch, context = transitions(agent, BATCH), transitions(agent, CONTEXT, 1)
-    posterior = agent._infer(context, TASKS)
+    posterior = agent._infer_posterior(context, TASKS)
     normal = torch.randn(TASKS, 3, generator=generator(1))
     loss, _ = agent._critic_loss(batch, posterior, posterior.draw(normal), generator(2))
     beliefs = hand.believed(context, TASKS)
     z = [q.loc + q.scale * n for q, n in zip(beliefs, normal, strict=True)]
     noise = None if discrete else torch.randn(TASKS * BATCH, 2, generator=generator(2))
     encoder = hand.of("encoder")
-    by_error, by_kl = gradients(hand.error(batch, z, noise)[0], encoder), gradients(hand.kl(beliefs), encoder)
+    by_error, by_kl = (
+        gradients(hand.error(batch, z, noise)[0], encoder),
+        gradients(hand.kl(beliefs), encoder),
+    )
     found = gradients(loss, of(agent.params, "encoder"))
     for name, grad in found.items():
         close(grad, by_error[name] + 0.6 * by_kl[name])
@@ -167,7 +194,9 @@ def test_the_temperature_goes_where_the_entropy_is_its_target(discrete: bool):
     """Its gradient is entropy − target: it falls where the policy is too random, and rises where it is not."""
     batch = context = None
     for target in (-9.0, 0.1, 9.0):
-        agent = double_agent(discrete, learn_temperature=True, target_entropy=target, temperature=0.5)
+        agent = double_agent(
+            discrete, learn_temperature=True, target_entropy=target, temperature=0.5
+        )
         batch, context = transitions(agent, BATCH), transitions(agent, CONTEXT, 1)
         metrics = agent._update(batch, context, generator())
         value = agent.params["log_temperature"]
@@ -185,12 +214,14 @@ def test_the_temperature_goes_where_the_entropy_is_its_target(discrete: bool):
 
 def test_the_divergence_is_summed_over_tasks_and_entries():
     """Twice the tasks, twice the divergence, while the error stays a mean; its weight multiplies it alone."""
-    agent = double_agent(True, kl_weight=0.4)
+    agent = double_agent(True, kl_coef=0.4)
     batch, context = transitions(agent, BATCH), transitions(agent, CONTEXT, 1)
-    posterior = agent._infer(context, TASKS)
+    posterior = agent._infer_posterior(context, TASKS)
     z = posterior.draw(torch.randn(TASKS, 3, generator=generator(1)))
     loss, once = agent._critic_loss(batch, posterior, z, generator())
-    expected = kl_divergence(Normal(posterior.mean, posterior.variance.sqrt()), Normal(0.0, 1.0)).sum()
+    expected = kl_divergence(
+        Normal(posterior.mean, posterior.variance.sqrt()), Normal(0.0, 1.0)
+    ).sum()
     close(once["kl"], expected.detach())
     close(loss.detach(), once["critic_loss"] + 0.4 * once["kl"])
     double = [tree_map(lambda x: torch.cat([x, x]), x) for x in (batch, posterior, z)]
@@ -218,7 +249,10 @@ def test_critics_learn_from_scaled_training_rewards_and_what_follows(discrete: b
         agent = double_agent(discrete, reward_scale=scale)
         level(agent, 2.5)
         agent.targets["q1.head.bias"] += 4
-        batch, posterior = transitions(agent, BATCH), agent._infer(transitions(agent, CONTEXT, 1), TASKS)
+        batch, posterior = (
+            transitions(agent, BATCH),
+            agent._infer_posterior(transitions(agent, CONTEXT, 1), TASKS),
+        )
         _, metrics = agent._critic_loss(batch, posterior, posterior.mean, generator())
         target = scale * batch.training_reward + torch.where(batch.terminated, 0.0, 0.75 * 2.5)
         assert batch.terminated.any()
@@ -229,10 +263,18 @@ def test_critics_learn_from_scaled_training_rewards_and_what_follows(discrete: b
 def test_the_context_is_not_scaled_and_knows_no_training_reward():
     plain, scaled = (double_agent(True, reward_scale=scale) for scale in (1.0, 50.0))
     context = transitions(plain, CONTEXT)
-    posterior = plain._infer(context, TASKS)
-    close(scaled._infer(context, TASKS), posterior)
-    close(plain._infer(replace(context, training_reward=context.training_reward + 9), TASKS), posterior)
-    assert not torch.allclose(plain._infer(replace(context, reward=context.reward + 9), TASKS).mean, posterior.mean)
+    posterior = plain._infer_posterior(context, TASKS)
+    close(scaled._infer_posterior(context, TASKS), posterior)
+    close(
+        plain._infer_posterior(
+            replace(context, training_reward=context.training_reward + 9), TASKS
+        ),
+        posterior,
+    )
+    assert not torch.allclose(
+        plain._infer_posterior(replace(context, reward=context.reward + 9), TASKS).mean,
+        posterior.mean,
+    )
 
 
 @SPACES
@@ -240,20 +282,27 @@ def test_the_context_is_not_scaled_and_knows_no_training_reward():
 def test_the_encoder_sees_what_a_step_led_to_if_it_is_told(discrete: bool, told: bool):
     agent = double_agent(discrete, next_obs_input=told)
     context = transitions(agent, CONTEXT)
-    posterior = agent._infer(context, TASKS)
+    posterior = agent._infer_posterior(context, TASKS)
     for name, seen in (("obs", True), ("reward", True), ("next_obs", told), ("terminated", False)):
         value = getattr(context, name)
         other = replace(context, **{name: ~value if value.dtype == torch.bool else value + 1})
-        assert (not torch.allclose(agent._infer(other, TASKS).mean, posterior.mean)) == seen, name
+        assert (
+            not torch.allclose(agent._infer_posterior(other, TASKS).mean, posterior.mean)
+        ) == seen, name
     flipped = 1 - context.action if discrete else -context.action
-    assert not torch.allclose(agent._infer(replace(context, action=flipped), TASKS).mean, posterior.mean)
+    assert not torch.allclose(
+        agent._infer_posterior(replace(context, action=flipped), TASKS).mean, posterior.mean
+    )
 
 
 def test_an_encoder_of_a_spread_of_nearly_nothing_keeps_its_variance():
     agent = double_agent(True)
     agent.params["encoder.head.bias"].data.fill_(-1000.0)
     context = transitions(agent, CONTEXT)
-    close(agent._infer(context, TASKS).variance, torch.full((TASKS, 3), 1e-7 / CONTEXT).double())
+    close(
+        agent._infer_posterior(context, TASKS).variance,
+        torch.full((TASKS, 3), 1e-7 / CONTEXT).double(),
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -264,12 +313,14 @@ def test_regularisation_reaches_the_policy():
     """Its share of the gradient is that of the mean squares of means and log-deviations."""
     found = []
     for weight in (0.0, 0.7):
-        agent = double_agent(False, regularisation=weight)
+        agent = double_agent(False, regularization=weight)
         batch, z = transitions(agent, BATCH), torch.randn(TASKS, 3, generator=generator(1)).double()
         loss, _, metrics = agent._policy_loss(batch, z, generator(2))
         found.append((gradients(loss, of(agent.params, "policy")), metrics["policy_loss"]))
     hand = ByHand(agent)
-    regular = hand.policy_loss(batch, list(z), torch.randn(TASKS * BATCH, 2, generator=generator(2)))[1]
+    regular = hand.policy_loss(
+        batch, list(z), torch.randn(TASKS * BATCH, 2, generator=generator(2))
+    )[1]
     for name, expected in gradients(regular, hand.of("policy")).items():
         close(found[1][0][name] - found[0][0][name], expected)
         assert float(expected.abs().max()) > 1e-4
@@ -282,14 +333,20 @@ def test_regularisation_reaches_the_policy():
 
 @SPACES
 def test_an_iteration_updates_as_often_as_it_says_and_logs_the_means(discrete: bool):
-    agent = make(Dense(discrete), learning_rate=(1e-3, 0.0), kl_weight=(0.6, 0.2), learn_temperature=True)
+    agent = make(
+        Dense(discrete), learning_rate=(1e-3, 0.0), kl_coef=(0.6, 0.2), learn_temperature=True
+    )
     world = world_of(Dense(discrete))
     world.progress = 0.5
     logged = spy(agent, "_update", lambda *given: given[-1])
     metrics = agent.iterate(world, Rng(0))
     assert len(logged) == 4
     for name in ("critic_loss", "kl", "q", "policy_loss", "entropy", "temperature"):
-        assert metrics[name] == pytest.approx(sum(float(each[name]) for each in logged) / 4, rel=1e-5)
-    assert all(group["lr"] == 5e-4 for optimiser in agent._optimisers for group in optimiser.param_groups)
-    assert len(agent._optimisers) == 3
-    assert agent.kl_weight == pytest.approx(0.4)
+        assert metrics[name] == pytest.approx(
+            sum(float(each[name]) for each in logged) / 4, rel=1e-5
+        )
+    assert all(
+        group["lr"] == 5e-4 for optimizer in agent._optimizers for group in optimizer.param_groups
+    )
+    assert len(agent._optimizers) == 3
+    assert agent.kl_coef == pytest.approx(0.4)

@@ -18,9 +18,9 @@ from metarl.collect.world import TrainingWorld
 from metarl.core.family import Family
 from metarl.core.rng import Rng
 from metarl.core.rollout import Rollout
-from metarl.core.types import Belief, Inputs, View, one_hot, replace, tree_map
+from metarl.core.types import Belief, Inputs, TaskInfo, one_hot, replace, tree_map
 from metarl.experiments.building import make_agent, make_family
-from metarl.nn.normalizer import Moments
+from metarl.nn.normalizer import Normalizer
 
 ROWS, EPISODES = 6, 3
 SMALL = {"trials": ROWS, "epochs": 2, "minibatches": 2, "memory_width": 8, "learning_rate": 1e-2}
@@ -39,7 +39,7 @@ def make(family: Family, seed: int = 0, **options: Any) -> RL2:
 
 
 def begin(agent: RL2, rows: int = ROWS) -> Belief:
-    return agent.begin(View(rows, EPISODES, CPU), lanes=1)
+    return agent.begin(TaskInfo(rows, EPISODES, CPU), lanes=1)
 
 
 def trial_of(
@@ -60,7 +60,9 @@ def log_probs(agent: RL2, inputs: Inputs, action: torch.Tensor) -> torch.Tensor:
     """Of the actions of whole trials, their memory recomputed from the start."""
     with torch.no_grad():
         start = agent.policy.start(action.shape[1], 1, CPU)
-        return agent.policy.unroll(agent.params, agent._scaled(inputs), start).actions.log_prob(action)
+        return agent.policy.unroll(
+            agent.params, agent._normalize_inputs(inputs), start
+        ).actions.log_prob(action)
 
 
 def train(agent: RL2, world: TrainingWorld, iterations: range) -> list[dict[str, float]]:
@@ -69,7 +71,9 @@ def train(agent: RL2, world: TrainingWorld, iterations: range) -> list[dict[str,
 
 def small_world(family: Family | None = None, train_tasks: int | None = None) -> TrainingWorld:
     family = family or Ragged()
-    return TrainingWorld(family, EPISODES, train_tasks and family.tasks("train", train_tasks, Rng(5)), CPU)
+    return TrainingWorld(
+        family, EPISODES, train_tasks and family.tasks("train", train_tasks, Rng(5)), CPU
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -82,7 +86,9 @@ def test_memory_is_carried_over_the_episodes_of_a_trial(memory: str):
     family = make_family("bernoulli-bandit")
     agent = make(family, memory=memory)
     trial, _ = trial_of(agent, family, episodes=10)
-    torch.testing.assert_close(log_probs(agent, trial.inputs, trial.action), trial.log_prob, rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        log_probs(agent, trial.inputs, trial.action), trial.log_prob, rtol=0, atol=1e-5
+    )
     restarted = log_probs(agent, tree_map(lambda x: x[5:], trial.inputs), trial.action[5:])
     assert float((restarted - trial.log_prob[5:]).abs().max()) > 1e-2
 
@@ -114,11 +120,15 @@ def test_a_new_trial_knows_nothing_of_the_old_one(memory: str):
 def test_acting_changes_the_lane_and_adapting_nothing():
     family = Ragged()
     agent = make(family, task_input="row")
-    belief = agent.begin(View(ROWS, EPISODES, CPU, family.tasks("train", ROWS, Rng(0)).params), lanes=1)
+    belief = agent.begin(
+        TaskInfo(ROWS, EPISODES, CPU, family.tasks("train", ROWS, Rng(0)).params), lanes=1
+    )
     trial, after = trial_of(agent, family, belief)
     assert same(after.row, belief.row)
     assert agent.adapt(after, trial) is after
-    assert torch.equal(trial.inputs.task, belief.row[0].unsqueeze(1).expand(len(trial.valid), -1, -1, -1))
+    assert torch.equal(
+        trial.inputs.task, belief.row[0].unsqueeze(1).expand(len(trial.valid), -1, -1, -1)
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -150,13 +160,15 @@ def test_a_time_limit_is_seen_as_an_end():
 
 def advantages(trial: Rollout, **options: Any) -> torch.Tensor:
     """By a fresh agent, so that no running moments differ."""
-    return make(Ragged(), **options)._learnable(trial, trace=0.8).levels["action"].advantage
+    return (
+        make(Ragged(), **options)._prepare_batch(trial, gae_lambda=0.8).levels["action"].advantage
+    )
 
 
 @pytest.fixture
 def raw_advantages(monkeypatch: pytest.MonkeyPatch) -> None:
     """Standardising mixes all trials; without it each number can be followed."""
-    monkeypatch.setattr(rl2, "standardised", lambda x, valid: x)
+    monkeypatch.setattr(rl2, "standardize", lambda x, valid: x)
 
 
 @pytest.mark.usefixtures("raw_advantages")
@@ -168,7 +180,7 @@ def test_credit_flows_over_the_ends_of_episodes_and_not_over_trials():
     assert trial.valid[bump, row]
     reward = trial.reward.clone()
     reward[bump, row] += 1.0
-    change = advantages(replace(trial, reward=reward), discount=0.9) - advantages(trial, discount=0.9)
+    change = advantages(replace(trial, reward=reward), gamma=0.9) - advantages(trial, gamma=0.9)
     expected = torch.zeros_like(change)
     expected[: bump + 1, row, 0] = 0.72 ** torch.arange(bump, -1, -1.0)
     torch.testing.assert_close(change, expected, rtol=0, atol=1e-5)
@@ -195,7 +207,7 @@ def test_between_episodes_the_value_of_the_next_first_observation_is_bootstrappe
 def test_recomputed_log_probs_are_those_of_acting(memory: str, discrete: bool):
     """The ratio is 1 before the first update, whatever the order of the trials."""
     family = Ragged(discrete)
-    agent = make(family, memory=memory, encoder=(5,), body=(7,))
+    agent = make(family, memory=memory, encoder_sizes=(5,), hidden_sizes=(7,))
     trial, _ = trial_of(agent, family)
     for order in (torch.arange(ROWS), torch.tensor([3, 0, 5]), torch.arange(ROWS).flip(0)):
         part = trial.rows(order)
@@ -208,7 +220,12 @@ def test_recomputed_log_probs_are_those_of_acting(memory: str, discrete: bool):
 def test_without_steps_every_minibatch_has_ratio_one(memory: str, discrete: bool):
     """The same through `iterate`: shuffled minibatches of whole trials, several passes, normalised inputs."""
     agent = make(
-        Ragged(discrete), memory=memory, learning_rate=0.0, epochs=3, normalise_obs=True, normalise_reward=True
+        Ragged(discrete),
+        memory=memory,
+        learning_rate=0.0,
+        epochs=3,
+        normalize_obs=True,
+        normalize_reward=True,
     )
     for logged in train(agent, small_world(Ragged(discrete)), range(2)):
         assert abs(logged["kl"]) < 1e-6
@@ -242,17 +259,21 @@ def test_what_stands_in_waiting_steps_means_nothing():
     )
     agents = []
     for lived in (trial, spoilt):
-        agent = make(family, normalise_obs=True, normalise_reward=True)
-        for group in agent._optimiser.param_groups:
+        agent = make(family, normalize_obs=True, normalize_reward=True)
+        for group in agent._optimizer.param_groups:
             group["lr"] = 0.01
-        batch = agent._learnable(lived, trace=0.8)
-        agent._watch(lived)
+        batch = agent._prepare_batch(lived, gae_lambda=0.8)
+        agent._update_normalizers(lived)
         metrics, level = agent._update(batch, {"action": 0.01}), batch.levels["action"]
-        agents.append((agent, level.advantage[trial.valid], level.value_target[trial.valid], metrics))
+        agents.append(
+            (agent, level.advantage[trial.valid], level.value_target[trial.valid], metrics)
+        )
     for left, right in zip(agents[0][1:], agents[1][1:], strict=True):
         torch.testing.assert_close(left, right)
     torch.testing.assert_close(agents[0][0].params, agents[1][0].params)
-    torch.testing.assert_close(agents[0][0].state_dict()["moments"], agents[1][0].state_dict()["moments"])
+    torch.testing.assert_close(
+        agents[0][0].state_dict()["moments"], agents[1][0].state_dict()["moments"]
+    )
 
 
 def test_advantages_are_standardised_over_the_steps_lived_through():
@@ -269,34 +290,40 @@ def test_the_scale_of_values_outlasts_trials_of_other_lengths():
     lengths = {len(trial_of(agent, Ragged(), rows=rows)[0].valid) for rows in (2, 5)}
     assert len(lengths) == 2
     train(agent, world, range(5))
-    assert agent.target_moments.count[0] == 5 * 2
+    assert agent.value_normalizer.count[0] == 5 * 2
 
 
 @pytest.mark.parametrize("layer", [{}, {"options": 2}], ids=["flat", "options"])
 def test_without_memory_a_state_is_worth_the_same_at_every_step(layer: dict[str, Any]):
     """Nothing tells such a policy how much of the trial is to come: its values have one scale."""
     agent = make(Ragged(), memory="none", **layer)
-    agent.target_moments = Moments.unknown(1, CPU).update(torch.tensor([[1.0], [3.0]]), torch.ones(2, 1) > 0)
+    agent.value_normalizer = Normalizer.initial(1, CPU).update(
+        torch.tensor([[1.0], [3.0]]), torch.ones(2, 1) > 0
+    )
     trial, _ = trial_of(agent, Ragged())
-    levels, valid = agent._learnable(trial, trace=1.0).levels, trial.valid
-    ahead = discounted_returns(trial.reward * valid, torch.zeros_like(valid), agent.options.discount)
-    standing = Moments.unknown(1, CPU).update(torch.tensor([[1.0], [3.0]]), torch.ones(2, 1) > 0)
-    standing = standing.update(ahead[valid].repeat(len(levels)).unsqueeze(-1), torch.ones(1) > 0, 10.0)
+    levels, valid = agent._prepare_batch(trial, gae_lambda=1.0).levels, trial.valid
+    ahead = discounted_returns(trial.reward * valid, torch.zeros_like(valid), agent.config.gamma)
+    standing = Normalizer.initial(1, CPU).update(torch.tensor([[1.0], [3.0]]), torch.ones(2, 1) > 0)
+    standing = standing.update(
+        ahead[valid].repeat(len(levels)).unsqueeze(-1), torch.ones(1) > 0, 10.0
+    )
     for level in levels.values():
-        expected = standing.standardise(ahead.unsqueeze(-1)).squeeze(-1)
+        expected = standing.normalize(ahead.unsqueeze(-1)).squeeze(-1)
         torch.testing.assert_close(level.value_target[valid], expected[valid], rtol=0, atol=1e-4)
-    torch.testing.assert_close(agent.target_moments.mean, standing.mean)
-    torch.testing.assert_close(agent.target_moments.var, standing.var)
+    torch.testing.assert_close(agent.value_normalizer.mean, standing.mean)
+    torch.testing.assert_close(agent.value_normalizer.var, standing.var)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # State
 
 
-NORMALISED = {"normalise_obs": True, "normalise_reward": True}
+NORMALISED = {"normalize_obs": True, "normalize_reward": True}
 
 
-@pytest.mark.parametrize("options", [{}, {"memory": "lstm"}, NORMALISED], ids=["gru", "lstm", "normalised"])
+@pytest.mark.parametrize(
+    "options", [{}, {"memory": "lstm"}, NORMALISED], ids=["gru", "lstm", "normalised"]
+)
 def test_three_iterations_saved_and_three_more_equal_six(options: dict[str, Any]):
     """Bit for bit, through a file, in an agent that was something else before."""
     straight, interrupted, resumed = (make(Ragged(), seed, **options) for seed in (0, 0, 1))
@@ -352,15 +379,17 @@ def test_what_the_policy_sees_is_put_on_a_common_scale():
     agent = make(Ragged(), **NORMALISED)
     train(agent, small_world(), range(2))
     trial, _ = trial_of(agent, Ragged())
-    seen, scaled = trial.inputs, agent._scaled(trial.inputs)
-    torch.testing.assert_close(scaled.obs, agent.obs_moments.standardise(seen.obs))
-    torch.testing.assert_close(scaled.cue[..., -2], seen.cue[..., -2] / agent.reward_moments.std)
-    assert float(agent.reward_moments.std) > 2
+    seen, scaled = trial.inputs, agent._normalize_inputs(trial.inputs)
+    torch.testing.assert_close(scaled.obs, agent.obs_normalizer.normalize(seen.obs))
+    torch.testing.assert_close(scaled.cue[..., -2], seen.cue[..., -2] / agent.reward_normalizer.std)
+    assert float(agent.reward_normalizer.std) > 2
     assert same(scaled.cue[..., [0, 1, 3]], seen.cue[..., [0, 1, 3]])
 
 
 def test_the_same_seed_gives_the_same_agent():
-    assert train(make(Ragged()), small_world(), range(2)) == train(make(Ragged()), small_world(), range(2))
+    assert train(make(Ragged()), small_world(), range(2)) == train(
+        make(Ragged()), small_world(), range(2)
+    )
 
 
 @pytest.mark.parametrize("task_input", ["row", "goal", "onehot"])
@@ -378,8 +407,12 @@ def test_an_agent_that_is_shown_the_task_trains(task_input: str):
 
 @SPACES
 @MEMORIES
-@pytest.mark.parametrize("options", [{}, {"pair_input": True}, NORMALISED], ids=["plain", "pairs", "normalised"])
-def test_replaying_a_trial_leaves_what_living_through_it_did(memory: str, discrete: bool, options: dict[str, Any]):
+@pytest.mark.parametrize(
+    "options", [{}, {"pair_input": True}, NORMALISED], ids=["plain", "pairs", "normalised"]
+)
+def test_replaying_a_trial_leaves_what_living_through_it_did(
+    memory: str, discrete: bool, options: dict[str, Any]
+):
     """Bit for bit, from the arrays alone: rows of other lengths wait, and nothing that the actor knew is looked at."""
     family = Ragged(discrete)
     agent = make(family, memory=memory, **options)
@@ -399,7 +432,9 @@ def test_replaying_a_trial_leaves_what_living_through_it_did(memory: str, discre
 def test_an_agent_that_is_shown_the_task_replays_with_it():
     family = Ragged()
     agent = make(family, task_input="row")
-    belief = agent.begin(View(ROWS, EPISODES, CPU, family.tasks("train", ROWS, Rng(0)).params), lanes=1)
+    belief = agent.begin(
+        TaskInfo(ROWS, EPISODES, CPU, family.tasks("train", ROWS, Rng(0)).params), lanes=1
+    )
     trial, after = trial_of(agent, family, belief)
     assert same(agent.replay(belief, replace(trial, inputs=Inputs(trial.inputs.obs))), after)
 
@@ -410,11 +445,19 @@ def test_lanes_that_were_recorded_side_by_side_are_remembered_one_after_another(
     agent = make(family)
     tasks = family.tasks("train", ROWS, Rng(0))
     rollout, beside = collect(
-        agent, family.make(lanes), family.spec, agent.begin(View(ROWS, 2, CPU), lanes), tasks, 2, Rng(0)
+        agent,
+        family.make(lanes),
+        family.spec,
+        agent.begin(TaskInfo(ROWS, 2, CPU), lanes),
+        tasks,
+        2,
+        Rng(0),
     )
-    assert same(agent.replay(agent.begin(View(ROWS, 2, CPU), lanes), rollout), beside)
+    assert same(agent.replay(agent.begin(TaskInfo(ROWS, 2, CPU), lanes), rollout), beside)
     expected = begin(agent)
     for lane in range(lanes):
-        expected = agent.replay(expected, rollout._map(lambda x, lane=lane: x[:, :, lane : lane + 1]))
+        expected = agent.replay(
+            expected, rollout._map(lambda x, lane=lane: x[:, :, lane : lane + 1])
+        )
     assert same(agent.replay(begin(agent), rollout), expected)
     assert torch.equal(expected.cue[:, 0], beside.cue[:, -1])

@@ -14,11 +14,17 @@ from torch.utils._pytree import tree_leaves
 
 from metarl.agents.strategies import config as strategy_settings
 from metarl.agents.strategies.bandits import Arms, gittins, gittins_indices
-from metarl.agents.strategies.mdps import Experience, action_values, beb, certainty_equivalence, psrl
-from metarl.agents.strategies.strategy import choose, dirichlet, gamma
-from metarl.collect.collector import collect, view
+from metarl.agents.strategies.mdps import (
+    Experience,
+    action_values,
+    beb,
+    certainty_equivalence,
+    psrl,
+)
+from metarl.agents.strategies.strategy import random_argmax, sample_dirichlet, sample_gamma
+from metarl.collect.collector import collect, task_info
 from metarl.core.agent import Agent
-from metarl.core.errors import Mistake
+from metarl.core.errors import MetaRLError
 from metarl.core.family import Family
 from metarl.core.rng import Rng
 from metarl.core.rollout import Rollout
@@ -37,15 +43,19 @@ PLAYERS = (
 
 
 def strategy(name: str, spec: Spec, **options: Any) -> Agent:
-    return make_agent(f"metarl.agents.strategies.config:{name}", spec, **options)
+    return make_agent(f"metarl.agents.strategies.config:{name}Config", spec, **options)
 
 
-def play(agent: Agent, family: Family, tasks: Tasks, episodes: int, lanes: int = 1) -> tuple[list[Rollout], Belief]:
+def play(
+    agent: Agent, family: Family, tasks: Tasks, episodes: int, lanes: int = 1
+) -> tuple[list[Rollout], Belief]:
     """What the agent lives through, adapting after every episode."""
     env, rollouts = family.make(lanes), []
-    belief = agent.begin(view(agent, agent.spec, tasks, episodes), lanes)
+    belief = agent.begin(task_info(agent, agent.spec, tasks, episodes), lanes)
     for k in range(episodes):
-        rollout, belief = collect(agent, env, family.spec, belief, tasks, 1, Rng(0).child("episode", k))
+        rollout, belief = collect(
+            agent, env, family.spec, belief, tasks, 1, Rng(0).child("episode", k)
+        )
         belief = agent.adapt(belief, rollout)
         rollouts.append(rollout)
     return rollouts, belief
@@ -58,15 +68,24 @@ def play(agent: Agent, family: Family, tasks: Tasks, episodes: int, lanes: int =
 @pytest.mark.parametrize("shape", [1.0, 1.7, 3.0, 60.0])
 def test_gamma_has_its_distribution(shape: float) -> None:
     streams = Rng(1).streams(torch.arange(20_000)).split(0, 2)
-    drawn = gamma(torch.full(streams.keys.shape, shape), streams).double()
-    level = torch.special.gammainc(torch.tensor(shape, dtype=torch.double), drawn).flatten().sort().values
+    drawn = sample_gamma(torch.full(streams.keys.shape, shape), streams).double()
+    level = (
+        torch.special.gammainc(torch.tensor(shape, dtype=torch.double), drawn)
+        .flatten()
+        .sort()
+        .values
+    )
     steps = torch.arange(len(level), dtype=torch.double) / len(level)
-    assert (level - steps).abs().max() < 1.95 / math.sqrt(len(level))  # Kolmogorov-Smirnov, one in a thousand
+    assert (level - steps).abs().max() < 1.95 / math.sqrt(
+        len(level)
+    )  # Kolmogorov-Smirnov, one in a thousand
 
 
 def test_dirichlet_has_its_moments() -> None:
     concentration = torch.tensor([1.0, 2.0, 7.0])
-    drawn = dirichlet(concentration.expand(40_000, 1, 3), Rng(2).streams(torch.arange(40_000))).squeeze(1)
+    drawn = sample_dirichlet(
+        concentration.expand(40_000, 1, 3), Rng(2).streams(torch.arange(40_000))
+    ).squeeze(1)
     mean = concentration / 10
     torch.testing.assert_close(drawn.sum(-1), torch.ones(40_000))
     torch.testing.assert_close(drawn.mean(0), mean, atol=0.004, rtol=0)
@@ -75,9 +94,13 @@ def test_dirichlet_has_its_moments() -> None:
 
 def test_ties_are_broken_evenly_and_only_ties() -> None:
     score = torch.tensor([0.0, 3.0, 3.0, 1.0, 3.0]).expand(30_000, 1, 5)
-    chosen = torch.bincount(choose(score, Rng(3).streams(torch.arange(30_000)), 4).flatten(), minlength=5)
+    chosen = torch.bincount(
+        random_argmax(score, Rng(3).streams(torch.arange(30_000)), 4).flatten(), minlength=5
+    )
     assert chosen[0] == chosen[3] == 0
-    assert all(abs(n - 10_000) < 330 for n in chosen[[1, 2, 4]].tolist())  # four standard deviations
+    assert all(
+        abs(n - 10_000) < 330 for n in chosen[[1, 2, 4]].tolist()
+    )  # four standard deviations
 
 
 def test_a_truncated_normal_posterior_agrees_with_quadrature_and_with_its_own_draws() -> None:
@@ -108,13 +131,17 @@ def test_a_truncated_normal_posterior_survives_averages_far_outside() -> None:
 
 def two_armed_value(pulls: int, index: Tensor | None = None) -> float:
     """Expected total reward of the best policy for two Bernoulli arms, or of the one that follows `index`, exactly."""
-    value = torch.zeros(pulls + 2, pulls + 2, pulls + 2, dtype=torch.double)  # [pulls of arm 0, wins 0, wins 1]
+    value = torch.zeros(
+        pulls + 2, pulls + 2, pulls + 2, dtype=torch.double
+    )  # [pulls of arm 0, wins 0, wins 1]
     for time in range(pulls - 1, -1, -1):
         n = time + 1
         m = [torch.arange(n).view(-1, 1, 1), time - torch.arange(n).view(-1, 1, 1)]
         s = [torch.arange(n).view(1, -1, 1), torch.arange(n).view(1, 1, -1)]
         p = [(s[a] + 1) / (m[a] + 2).double() for a in (0, 1)]
-        pull_0 = p[0] * (1 + value[1 : n + 1, 1 : n + 1, :n]) + (1 - p[0]) * value[1 : n + 1, :n, :n]
+        pull_0 = (
+            p[0] * (1 + value[1 : n + 1, 1 : n + 1, :n]) + (1 - p[0]) * value[1 : n + 1, :n, :n]
+        )
         pull_1 = p[1] * (1 + value[:n, :n, 1 : n + 1]) + (1 - p[1]) * value[:n, :n, :n]
         better = pull_0 >= pull_1
         if index is not None:
@@ -140,8 +167,13 @@ def bayes_value(arms: int, pulls: int) -> float:
             if a and state[a] == state[a - 1]:
                 continue
             p = (won + 1) / (won + lost + 2)
-            after = [tuple(sorted((*state[:a], x, *state[a + 1 :]))) for x in ((won + 1, lost), (won, lost + 1))]
-            best = max(best, p * (1 + value(after[0], left - 1)) + (1 - p) * value(after[1], left - 1))
+            after = [
+                tuple(sorted((*state[:a], x, *state[a + 1 :])))
+                for x in ((won + 1, lost), (won, lost + 1))
+            ]
+            best = max(
+                best, p * (1 + value(after[0], left - 1)) + (1 - p) * value(after[1], left - 1)
+            )
         return best
 
     return value(((0, 0),) * arms, pulls)
@@ -158,14 +190,16 @@ def test_gittins_indices_of_the_last_pulls_are_those_found_by_hand() -> None:
     index = gittins_indices(3)
     assert len(index) == 1 + 3 + 6
     # One pull left: the mean. Two left, nothing known: λ = p + p (2/3 − λ) with p = 1/2.
-    torch.testing.assert_close(index[[0, 2, 3]], torch.tensor([1 / 2, 1 / 3, 2 / 3]), atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        index[[0, 2, 3]], torch.tensor([1 / 2, 1 / 3, 2 / 3]), atol=1e-6, rtol=0
+    )
     torch.testing.assert_close(index[1], torch.tensor(5 / 9), atol=1e-4, rtol=0)
 
 
 def test_gittins_looks_up_the_pulls_that_are_left() -> None:
     """One of three pulls has been used and won: two are left, and by hand λ = p + p (p′ − λ), p′ after another win."""
     arms = Arms(torch.tensor([[[0.0, 1.0]]]), torch.tensor([[[0.0, 1.0]]]), "bernoulli", horizon=3)
-    index = gittins(strategy_settings.Gittins(), arms, Rng(0).streams(torch.arange(1)))
+    index = gittins(strategy_settings.GittinsConfig(), arms, Rng(0).streams(torch.arange(1)))
     torch.testing.assert_close(index, torch.tensor([[[5 / 9, 7 / 10]]]), atol=1e-4, rtol=0)
 
 
@@ -208,11 +242,19 @@ def test_gittins_is_greedy_once_its_pulls_are_used_up() -> None:
     ],
 )
 def test_bandit_rules_score_as_published(
-    rule: str, options: dict[str, Any], arms: int, pulls: int, tasks: int, published: float, interval: float
+    rule: str,
+    options: dict[str, Any],
+    arms: int,
+    pulls: int,
+    tasks: int,
+    published: float,
+    interval: float,
 ) -> None:
     """Mean total reward and its 95 % interval as computed independently; ours within 3 standard errors of the gap."""
     family = make_family("bernoulli-bandit", arms=arms)
-    totals = evaluate(strategy(rule, family.spec, **options), family, episodes=pulls, tasks=tasks).totals[0]
+    totals = evaluate(
+        strategy(rule, family.spec, **options), family, episodes=pulls, tasks=tasks
+    ).totals[0]
     error = math.hypot(totals.std() / math.sqrt(tasks), interval / 1.96)
     assert abs(totals.mean() - published) < 3 * error
 
@@ -227,14 +269,20 @@ def test_bandit_rules_score_as_published(
         ("OPSRL", 25, 250, 548.0 - 412.3, 3.5),
     ],
 )
-def test_mdp_rules_regret_as_published(rule: str, episodes: int, tasks: int, published: float, interval: float) -> None:
+def test_mdp_rules_regret_as_published(
+    rule: str, episodes: int, tasks: int, published: float, interval: float
+) -> None:
     """Regret, which the luck of the drawn processes hardly touches, within the interval of the published score."""
     family = make_family("tabular-mdp")
-    regrets = evaluate(strategy(rule, family.spec), family, episodes=episodes, tasks=tasks).regrets[0]
+    regrets = evaluate(strategy(rule, family.spec), family, episodes=episodes, tasks=tasks).regrets[
+        0
+    ]
     assert abs(regrets.mean() - published) < interval
 
 
-def test_posterior_sampling_with_gaussian_rewards_beats_chance_and_approaches_the_best_arm() -> None:
+def test_posterior_sampling_with_gaussian_rewards_beats_chance_and_approaches_the_best_arm() -> (
+    None
+):
     family = make_family("gaussian-bandit", arms=5)
     agent = strategy("Thompson", family.spec, rewards="gaussian")
     scores = evaluate(agent, family, episodes=300, tasks=200)
@@ -275,13 +323,17 @@ def test_psrl_believes_the_truth_in_the_end() -> None:
     family = make_family("tabular-mdp", states=4, actions=3)
     tasks = family.tasks("test", 5, Rng(0))
     _, lived = play(strategy("Random", family.spec), family, tasks, 1, lanes=4000)
-    rollout, _ = collect(strategy("Random", family.spec), family.make(4000), family.spec, lived, tasks, 1, Rng(1))
+    rollout, _ = collect(
+        strategy("Random", family.spec), family.make(4000), family.spec, lived, tasks, 1, Rng(1)
+    )
     agent = strategy("PSRL", family.spec)
-    belief = agent.adapt(agent.begin(view(agent, agent.spec, tasks, 1), 1), rollout)
+    belief = agent.adapt(agent.begin(task_info(agent, agent.spec, tasks, 1), 1), rollout)
     mean, transition = family.unpack(tasks.params)  # type: ignore[attr-defined]
     seen = belief.row
     torch.testing.assert_close(seen.mean_reward(1.0), mean, atol=0.1, rtol=0)
-    torch.testing.assert_close(seen.moves / seen.moves.sum(-1, keepdim=True), transition, atol=0.05, rtol=0)
+    torch.testing.assert_close(
+        seen.moves / seen.moves.sum(-1, keepdim=True), transition, atol=0.05, rtol=0
+    )
     _, after = collect(agent, family.make(1), family.spec, belief, tasks, 1, Rng(2))
     promised = after.lane.values[:, 0, 0, 0].amax(-1)
     torch.testing.assert_close(promised, family.optimum(tasks), atol=0.6, rtol=0)  # type: ignore[attr-defined]
@@ -291,7 +343,7 @@ def test_a_plan_is_kept_through_an_episode_and_drawn_anew_for_the_next() -> None
     family = make_family("tabular-mdp")
     agent, tasks = strategy("PSRL", family.spec), family.tasks("test", 3, Rng(0))
     env, noise = family.make(2), Rng(0).streams(torch.arange(3), 2)
-    belief, obs = agent.begin(view(agent, agent.spec, tasks, 2), 2), env.reset(tasks, Rng(1))
+    belief, obs = agent.begin(task_info(agent, agent.spec, tasks, 2), 2), env.reset(tasks, Rng(1))
     plans = []
     for time in range(6):
         acted, belief = agent.act(belief, obs, noise, time, "sample")
@@ -315,15 +367,21 @@ def test_psrl_draws_rewards_and_transitions_from_their_posteriors() -> None:
     moves[0, 0, 0] = torch.tensor([1.0, 3.0])
     seen = Experience(visits, torch.tensor([[[-400.0, 0.0], [1e8, 1e8]]]), moves)
     noise = Rng(0).streams(torch.arange(1), 40_000)
-    values = psrl(strategy_settings.PSRL(prior_mean=-100.0), seen, noise, 2)[0, :, :, 0]  # [lanes, H, A] in state 0
+    values = psrl(strategy_settings.PSRLConfig(prior_mean=-100.0), seen, noise, 2)[
+        0, :, :, 0
+    ]  # [lanes, H, A] in state 0
     last, future = values[:, 1], values[:, 0] - values[:, 1]
     torch.testing.assert_close(last.mean(0), torch.tensor([-100.0, -100.0]), atol=0.02, rtol=0)
     torch.testing.assert_close(last.var(0), torch.tensor([1 / 5, 1.0]), atol=0.03, rtol=0)
     # What follows is worth 1 in state 1 and last.max in state 0, so it gives away the probability of state 1.
     best = last.amax(-1, keepdim=True)
     probability = (future - best) / (1 - best)
-    torch.testing.assert_close(probability.mean(0), torch.tensor([4 / 6, 1 / 2]), atol=0.005, rtol=0)
-    torch.testing.assert_close(probability.var(0), torch.tensor([8 / 252, 1 / 12]), atol=0.002, rtol=0)
+    torch.testing.assert_close(
+        probability.mean(0), torch.tensor([4 / 6, 1 / 2]), atol=0.005, rtol=0
+    )
+    torch.testing.assert_close(
+        probability.var(0), torch.tensor([8 / 252, 1 / 12]), atol=0.002, rtol=0
+    )
 
 
 def test_the_posterior_and_its_bonus_are_those_of_a_sum_by_hand() -> None:
@@ -333,13 +391,20 @@ def test_the_posterior_and_its_bonus_are_those_of_a_sum_by_hand() -> None:
     moves[0, 0, 0, 1] = 1.0
     seen, noise = Experience(visits, 4 * visits, moves), Rng(0).streams(torch.arange(1))
     # Means: (4 + 2) / 2 = 3 where tried, else 2. Transitions: 1/3 and 2/3 where tried, else 1/2 and 1/2.
-    plain = certainty_equivalence(strategy_settings.CertaintyEquivalence(prior_mean=2.0), seen, noise, 2)[0, 0]
+    plain = certainty_equivalence(
+        strategy_settings.CertaintyEquivalenceConfig(prior_mean=2.0), seen, noise, 2
+    )[0, 0]
     torch.testing.assert_close(plain[1], torch.tensor([[3.0, 2.0], [2.0, 2.0]]))
-    torch.testing.assert_close(plain[0, 0], torch.tensor([3 + 1 / 3 * 3 + 2 / 3 * 2, 2 + 1 / 2 * 3 + 1 / 2 * 2]))
+    torch.testing.assert_close(
+        plain[0, 0], torch.tensor([3 + 1 / 3 * 3 + 2 / 3 * 2, 2 + 1 / 2 * 3 + 1 / 2 * 2])
+    )
     # Bonus: 1/3 where tried, else 1/2; and with one step left 2 · 2³ · 0.1 / (1 + 3) = 0.4, else 1.6 / 3.
-    bold = beb(strategy_settings.BEB(prior_mean=2.0, scaling=0.1), seen, noise, 2)[0, 0]
+    bold = beb(strategy_settings.BEBConfig(prior_mean=2.0, scaling=0.1), seen, noise, 2)[0, 0]
     torch.testing.assert_close(bold[1], torch.tensor([[3 + 1 / 3, 2.5], [2.5, 2.5]]))
-    expected = [3 + 1 / 3 + 1 / 3 * (10 / 3) + 2 / 3 * 2.5 + 0.4, 2.5 + 1 / 2 * (10 / 3) + 1 / 2 * 2.5 + 1.6 / 3]
+    expected = [
+        3 + 1 / 3 + 1 / 3 * (10 / 3) + 2 / 3 * 2.5 + 0.4,
+        2.5 + 1 / 2 * (10 / 3) + 1 / 2 * 2.5 + 1.6 / 3,
+    ]
     torch.testing.assert_close(bold[0, 0], torch.tensor(expected))
 
 
@@ -347,8 +412,13 @@ def test_experience_counts_every_step_and_every_move_but_those_that_end_an_episo
     family = make_family("tabular-mdp", states=3, actions=2, horizon=4)
     tasks = family.tasks("test", 6, Rng(0))
     rollouts, belief = play(strategy("PSRL", family.spec), family, tasks, 5)
-    state, after = (torch.cat(x).argmax(-1) for x in ([r.inputs.obs for r in rollouts], [r.next_obs for r in rollouts]))
-    action, reward = (torch.cat(x) for x in ([r.action for r in rollouts], [r.reward for r in rollouts]))
+    state, after = (
+        torch.cat(x).argmax(-1)
+        for x in ([r.inputs.obs for r in rollouts], [r.next_obs for r in rollouts])
+    )
+    action, reward = (
+        torch.cat(x) for x in ([r.action for r in rollouts], [r.reward for r in rollouts])
+    )
     for n in range(6):
         visits, paid, moves = torch.zeros(3, 2), torch.zeros(3, 2), torch.zeros(3, 2, 3)
         for t in range(20):
@@ -374,7 +444,9 @@ def test_where_nothing_is_known_a_plan_begins_anyhow() -> None:
 
 
 @pytest.mark.parametrize(("name", "rule", "options"), PLAYERS)
-def test_rows_do_not_depend_on_their_neighbours(name: str, rule: str, options: dict[str, Any]) -> None:
+def test_rows_do_not_depend_on_their_neighbours(
+    name: str, rule: str, options: dict[str, Any]
+) -> None:
     family = make_family(name)
     agent, tasks = strategy(rule, family.spec, **options), family.tasks("test", 13, Rng(0))
     together, belief = play(agent, family, tasks, 6, lanes=2)
@@ -391,11 +463,14 @@ def test_lanes_and_episodes_count_one_by_one_and_what_is_not_valid_does_not(
 ) -> None:
     family = make_family(name)
     agent, tasks = strategy(rule, family.spec, **options), family.tasks("test", 4, Rng(0))
-    begun = agent.begin(view(agent, agent.spec, tasks, 2), 3)
+    begun = agent.begin(task_info(agent, agent.spec, tasks, 2), 3)
     rollout, lived = collect(agent, family.make(3), family.spec, begun, tasks, 2, Rng(1))
     whole, stepwise = agent.adapt(lived, rollout), lived
     for part in (
-        tree_map(lambda x: x[t : t + 1, :, lane : lane + 1], replace(rollout, index=rollout.index.expand(1, 1, -1)))  # noqa: B023
+        tree_map(
+            lambda x: x[t : t + 1, :, lane : lane + 1],
+            replace(rollout, index=rollout.index.expand(1, 1, -1)),
+        )
         for t in range(len(rollout.reward))
         for lane in range(3)
     ):
@@ -409,7 +484,7 @@ def test_lanes_and_episodes_count_one_by_one_and_what_is_not_valid_does_not(
 @pytest.mark.parametrize(("name", "rule", "options"), PLAYERS)
 def test_nothing_is_learned_and_nothing_kept(name: str, rule: str, options: dict[str, Any]) -> None:
     agent = strategy(rule, make_family(name).spec, **options)
-    with pytest.raises(Mistake, match="learns nothing"):
+    with pytest.raises(MetaRLError, match="learns nothing"):
         agent.iterate(None, Rng(0))  # type: ignore[arg-type]
     assert agent.state_dict() == {}
     agent.load_state_dict({})
@@ -419,9 +494,13 @@ def test_nothing_is_learned_and_nothing_kept(name: str, rule: str, options: dict
 def test_random_knows_its_log_probability() -> None:
     for name, expected in (("point", -2 * math.log(2)), ("bernoulli-bandit", -math.log(5))):
         family = make_family(name)
-        rollouts, _ = play(strategy("Random", family.spec), family, family.tasks("test", 300, Rng(0)), 1, lanes=2)
+        rollouts, _ = play(
+            strategy("Random", family.spec), family, family.tasks("test", 300, Rng(0)), 1, lanes=2
+        )
         action = rollouts[0].action.double()
-        torch.testing.assert_close(rollouts[0].log_prob, torch.full_like(rollouts[0].log_prob, expected))
+        torch.testing.assert_close(
+            rollouts[0].log_prob, torch.full_like(rollouts[0].log_prob, expected)
+        )
         low, high = (-1, 1) if name == "point" else (0, 4)
         assert low <= action.min() < low + 0.01
         assert high - 0.01 < action.max() <= high
@@ -435,19 +514,21 @@ def test_random_knows_its_log_probability() -> None:
     + [("bernoulli-bandit", "ValueIteration")],
 )
 def test_a_family_that_a_rule_cannot_play_is_a_mistake(name: str, rule: str) -> None:
-    with pytest.raises(Mistake, match=rf"^{rule} plays .*{name} is none: choose another agent$"):
+    with pytest.raises(
+        MetaRLError, match=rf"^{rule} plays .*{name} is none: choose another agent$"
+    ):
         strategy(rule, make_family(name).spec)
 
 
 def test_rewards_and_observations_of_another_kind_are_mistakes() -> None:
     family = make_family("gaussian-bandit")
     tasks = family.tasks("test", 3, Rng(0))
-    with pytest.raises(Mistake, match=r"set agent\.rewards to gaussian"):
+    with pytest.raises(MetaRLError, match=r"set agent\.rewards to gaussian"):
         play(strategy("Thompson", family.spec), family, tasks, 2)
-    with pytest.raises(Mistake, match="rewards"):
+    with pytest.raises(MetaRLError, match="rewards"):
         strategy("Gittins", family.spec, rewards="gaussian")
     ragged = Ragged()
-    with pytest.raises(Mistake, match="no one-hot states"):
+    with pytest.raises(MetaRLError, match="no one-hot states"):
         play(strategy("PSRL", ragged.spec), ragged, ragged.tasks("test", 3, Rng(0)), 1)
 
 
@@ -458,13 +539,16 @@ def test_a_recorded_episode_counts_like_one_that_was_lived_through(
     """In as many lanes, or in one where they follow one another; and the next episode begins a new plan."""
     family = make_family(name)
     agent, tasks = strategy(rule, family.spec, **options), family.tasks("test", 4, Rng(0))
-    begun = agent.begin(view(agent, agent.spec, tasks, 2), 3)
+    begun = agent.begin(task_info(agent, agent.spec, tasks, 2), 3)
     rollout, lived = collect(agent, family.make(3), family.spec, begun, tasks, 2, Rng(1))
     replayed = agent.replay(begun, rollout)
     assert same(replayed.row, agent.adapt(lived, rollout).row)
     assert same(replayed.cue, lived.cue)
-    single = agent.replay(agent.begin(view(agent, agent.spec, tasks, 2), 1), rollout)
-    counts = [[x.float() for x in tree_leaves(belief.row) if isinstance(x, Tensor)] for belief in (single, replayed)]
+    single = agent.replay(agent.begin(task_info(agent, agent.spec, tasks, 2), 1), rollout)
+    counts = [
+        [x.float() for x in tree_leaves(belief.row) if isinstance(x, Tensor)]
+        for belief in (single, replayed)
+    ]
     torch.testing.assert_close(counts[0], counts[1])
     assert same(single.cue, lived.cue[:, -1:])
     later, _ = collect(agent, family.make(1), family.spec, single, tasks, 1, Rng(2))

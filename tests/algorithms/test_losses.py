@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from metarl.algorithms.losses import masked_mean, ppo_loss, standardised
+from metarl.algorithms.losses import masked_mean, ppo_loss, standardize
 from metarl.algorithms.trust_region import conjugate_gradient, trust_region_step
 from metarl.nn.distributions import Categorical
 from metarl.nn.policy import Decision
 
-WEIGHTS = {"clip": 0.2, "value_weight": 0.0, "entropy_weight": 0.0}
+WEIGHTS = {"clip_range": 0.2, "value_coef": 0.0, "entropy_coef": 0.0}
 
 
 @pytest.fixture
@@ -23,9 +23,18 @@ def batch() -> dict[str, Tensor]:
     torch.manual_seed(0)
     logits = torch.randn(60, 3, dtype=torch.float64)
     action = torch.distributions.Categorical(logits=logits).sample()
-    batch = {"logits": logits, "value": torch.randn(60), "action": action, "advantage": torch.randn(60)}
+    batch = {
+        "logits": logits,
+        "value": torch.randn(60),
+        "action": action,
+        "advantage": torch.randn(60),
+    }
     old_log_prob = Categorical(logits).log_prob(action)
-    return batch | {"old_log_prob": old_log_prob, "value_target": torch.randn(60), "valid": torch.ones(60) > 0}
+    return batch | {
+        "old_log_prob": old_log_prob,
+        "value_target": torch.randn(60),
+        "valid": torch.ones(60) > 0,
+    }
 
 
 def loss_of(batch: dict[str, Tensor], **weights: float) -> tuple[Tensor, dict[str, Tensor]]:
@@ -49,7 +58,9 @@ def test_the_first_gradient_is_the_policy_gradient(batch):
 
 @pytest.mark.parametrize("sign", [1.0, -1.0], ids=["good action", "bad action"])
 @pytest.mark.parametrize("ratio", [0.5, 0.9, 1.1, 1.5])
-def test_the_gradient_vanishes_where_the_ratio_has_gone_far_enough(batch, sign: float, ratio: float):
+def test_the_gradient_vanishes_where_the_ratio_has_gone_far_enough(
+    batch, sign: float, ratio: float
+):
     """A good action's ratio is pushed up to 1 + ε, a bad one's down to 1 − ε, and never further; the way back is free."""
     spent = (sign > 0 and ratio > 1.2) or (sign < 0 and ratio < 0.8)
     moved = batch | {"old_log_prob": batch["old_log_prob"] - torch.tensor(ratio).log()}
@@ -67,8 +78,11 @@ def test_padding_changes_nothing(batch):
     batch["old_log_prob"] = batch["old_log_prob"] + 0.1 * torch.randn(60)
     padded = {name: torch.cat([x, 50 * torch.ones_like(x[:20])]) for name, x in batch.items()}
     padded["action"][60:], padded["valid"][60:] = 0, False
-    weights = {"value_weight": 0.5, "entropy_weight": 0.01}
-    (loss, metrics), (padded_loss, padded_metrics) = loss_of(batch, **weights), loss_of(padded, **weights)
+    weights = {"value_coef": 0.5, "entropy_coef": 0.01}
+    (loss, metrics), (padded_loss, padded_metrics) = (
+        loss_of(batch, **weights),
+        loss_of(padded, **weights),
+    )
     torch.testing.assert_close(loss, padded_loss)
     torch.testing.assert_close(metrics, padded_metrics)
     gradient = grad_of(padded, **weights)
@@ -77,11 +91,15 @@ def test_padding_changes_nothing(batch):
 
 
 def test_the_loss_is_the_weighted_sum_of_its_parts(batch):
-    loss, metrics = loss_of(batch, value_weight=0.7, entropy_weight=0.3)
-    torch.testing.assert_close(metrics["value_loss"], 0.5 * (batch["value"] - batch["value_target"]).square().mean())
+    loss, metrics = loss_of(batch, value_coef=0.7, entropy_coef=0.3)
+    torch.testing.assert_close(
+        metrics["value_loss"], 0.5 * (batch["value"] - batch["value_target"]).square().mean()
+    )
     entropy = torch.distributions.Categorical(logits=batch["logits"]).entropy().mean()
     torch.testing.assert_close(metrics["entropy"], entropy)
-    torch.testing.assert_close(loss, metrics["policy_loss"] + 0.7 * metrics["value_loss"] - 0.3 * metrics["entropy"])
+    torch.testing.assert_close(
+        loss, metrics["policy_loss"] + 0.7 * metrics["value_loss"] - 0.3 * metrics["entropy"]
+    )
     assert not any(part.requires_grad for part in metrics.values())
 
 
@@ -91,7 +109,14 @@ def test_the_divergence_is_estimated_without_bias():
     total = 0.0
     for a in range(3):
         decision = Decision({"action": new.unsqueeze(0)}, torch.zeros(1))
-        _, metrics = ppo_loss(decision, torch.tensor([a]), old[a : a + 1], *torch.zeros(2, 1), torch.ones(1), **WEIGHTS)
+        _, metrics = ppo_loss(
+            decision,
+            torch.tensor([a]),
+            old[a : a + 1],
+            *torch.zeros(2, 1),
+            torch.ones(1),
+            **WEIGHTS,
+        )
         total += float(old[a].exp() * metrics["kl"])
     assert total == pytest.approx(float((old.exp() * (old - new)).sum()), rel=1e-4)
 
@@ -103,22 +128,26 @@ def test_masked_mean_is_the_mean_of_the_valid():
 
 def test_standardised_over_the_valid_whatever_the_scale():
     x, valid = 3 + 7 * torch.randn(40, 5), torch.rand(40, 5) < 0.5
-    z = standardised(x, valid)
+    z = standardize(x, valid)
     torch.testing.assert_close(z[valid].mean(), torch.tensor(0.0), rtol=0, atol=1e-5)
     torch.testing.assert_close(z[valid].std(unbiased=False), torch.tensor(1.0))
-    torch.testing.assert_close(standardised(100 * x - 5, valid)[valid], z[valid], rtol=1e-4, atol=1e-4)
-    assert standardised(torch.ones(3), torch.ones(3)).eq(0).all()
+    torch.testing.assert_close(
+        standardize(100 * x - 5, valid)[valid], z[valid], rtol=1e-4, atol=1e-4
+    )
+    assert standardize(torch.ones(3), torch.ones(3)).eq(0).all()
 
 
 def test_along_some_axes_each_row_is_by_itself():
     """What the valid steps of one task are has no say in another's (SPECS 1.4, item 13); others may hold anything."""
     x, valid = 3 + 7 * torch.randn(30, 4, 5), torch.rand(30, 4, 5) < 0.5
     x[~valid] = 1e6
-    mean, z = masked_mean(x, valid, (0, 2)), standardised(x, valid, (0, 2))
+    mean, z = masked_mean(x, valid, (0, 2)), standardize(x, valid, (0, 2))
     assert mean.shape == (1, 4, 1)
     for i in range(4):
         torch.testing.assert_close(mean[0, i, 0], x[:, i][valid[:, i]].mean())
-        torch.testing.assert_close(z[:, i][valid[:, i]], standardised(x[:, i], valid[:, i])[valid[:, i]])
+        torch.testing.assert_close(
+            z[:, i][valid[:, i]], standardize(x[:, i], valid[:, i])[valid[:, i]]
+        )
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -151,7 +180,9 @@ def counted(matrix: Tensor) -> tuple[Callable[[Tensor], Tensor], list[Tensor]]:
     return product, asked
 
 
-def test_conjugate_gradients_are_exact_after_as_many_products_as_dimensions(matrix: Tensor, target: Tensor):
+def test_conjugate_gradients_are_exact_after_as_many_products_as_dimensions(
+    matrix: Tensor, target: Tensor
+):
     product, asked = counted(matrix)
     x, image = conjugate_gradient(product, target, 100)
     assert len(asked) <= D
@@ -163,12 +194,14 @@ def test_conjugate_gradients_are_exact_after_as_many_products_as_dimensions(matr
 
 
 @pytest.mark.parametrize("iterations", [1, 2, 4])
-def test_after_fewer_they_are_the_best_that_these_products_can_tell(iterations: int, matrix: Tensor, target: Tensor):
+def test_after_fewer_they_are_the_best_that_these_products_can_tell(
+    iterations: int, matrix: Tensor, target: Tensor
+):
     """The minimiser of ½ xᵀA x − bᵀx among combinations of b, A b, A² b, …"""
     x, image = conjugate_gradient(lambda v: matrix @ v, target, iterations)
-    span = torch.linalg.qr(torch.stack([torch.linalg.matrix_power(matrix, k) @ target for k in range(iterations)], 1))[
-        0
-    ]
+    span = torch.linalg.qr(
+        torch.stack([torch.linalg.matrix_power(matrix, k) @ target for k in range(iterations)], 1)
+    )[0]
     best = span @ torch.linalg.solve(span.T @ matrix @ span, span.T @ target)
     torch.testing.assert_close(x, best)
     torch.testing.assert_close(image, matrix @ x)
@@ -190,7 +223,9 @@ def test_conjugate_gradients_end_when_they_are_there(matrix: Tensor):
 class Quadratic:
     """Loss gᵀd + ½ c dᵀd and divergence ½ w dᵀF d at start + d; every place that it was asked about."""
 
-    def __init__(self, matrix: Tensor, gradient: Tensor, bend: float = 0.0, weight: float = 1.0) -> None:
+    def __init__(
+        self, matrix: Tensor, gradient: Tensor, bend: float = 0.0, weight: float = 1.0
+    ) -> None:
         self.matrix, self.gradient, self.bend, self.weight = matrix, gradient, bend, weight
         self.start = torch.linspace(-1, 1, D, dtype=torch.float64)
         self.asked: list[Tensor] = []
@@ -198,9 +233,13 @@ class Quadratic:
     def evaluate(self, there: Tensor) -> tuple[float, float]:
         self.asked.append(there)
         d = there - self.start
-        return float(self.gradient @ d + 0.5 * self.bend * d @ d), float(0.5 * self.weight * d @ self.matrix @ d)
+        return float(self.gradient @ d + 0.5 * self.bend * d @ d), float(
+            0.5 * self.weight * d @ self.matrix @ d
+        )
 
-    def step(self, evaluate: Callable[[Tensor], tuple[float, float]] | None = None, **options: float):
+    def step(
+        self, evaluate: Callable[[Tensor], tuple[float, float]] | None = None, **options: float
+    ):
         return trust_region_step(
             self.start,
             0.0,
@@ -228,7 +267,7 @@ def test_the_step_has_its_closed_form(matrix: Tensor, target: Tensor):
     assert metrics["improvement"] == pytest.approx(
         math.sqrt(2 * 0.02 * float(target @ torch.linalg.solve(matrix, target)))
     )
-    assert (metrics["accepted"], metrics["backtracks"]) == (1, 0)
+    assert (metrics["accepted"], metrics["line_search_steps"]) == (1, 0)
 
 
 def test_damping_is_added_to_the_diagonal(matrix: Tensor, target: Tensor):
@@ -246,7 +285,7 @@ def test_a_step_that_goes_too_far_is_shrunk_until_the_loss_falls(matrix: Tensor,
         bend = float(-2 * target @ d / (d @ d)) / 0.8 ** (tries - 0.5)
         problem = Quadratic(matrix, target, bend)
         there, metrics = problem.step(damping=1e-9)
-        assert (metrics["accepted"], metrics["backtracks"]) == (1, tries)
+        assert (metrics["accepted"], metrics["line_search_steps"]) == (1, tries)
         torch.testing.assert_close(there, problem.start + 0.8**tries * d, rtol=1e-6, atol=1e-8)
         assert metrics["improvement"] == pytest.approx(-problem.evaluate(there)[0])
         assert metrics["improvement"] > 0
@@ -257,18 +296,22 @@ def test_a_step_that_diverges_too_far_is_shrunk_until_it_does_not(matrix: Tensor
     for tries in range(1, 6):
         problem = Quadratic(matrix, target, weight=0.64 ** -(tries - 0.5))
         there, metrics = problem.step(damping=1e-9)
-        assert (metrics["accepted"], metrics["backtracks"]) == (1, tries)
-        torch.testing.assert_close(there, problem.start + 0.8**tries * problem.longest, rtol=1e-6, atol=1e-8)
+        assert (metrics["accepted"], metrics["line_search_steps"]) == (1, tries)
+        torch.testing.assert_close(
+            there, problem.start + 0.8**tries * problem.longest, rtol=1e-6, atol=1e-8
+        )
         assert metrics["kl"] <= 0.02
 
 
 @pytest.mark.parametrize(("bend", "weight"), [(1e6, 1.0), (0.0, 1e6)], ids=["loss", "divergence"])
-def test_where_no_try_is_good_nothing_moves(bend: float, weight: float, matrix: Tensor, target: Tensor):
+def test_where_no_try_is_good_nothing_moves(
+    bend: float, weight: float, matrix: Tensor, target: Tensor
+):
     problem = Quadratic(matrix, target, bend, weight)
     before = problem.start.clone()
     there, metrics = problem.step(tries=4)
     assert torch.equal(there, before)
-    assert metrics == {"accepted": 0, "improvement": 0, "kl": 0, "backtracks": 4}
+    assert metrics == {"accepted": 0, "improvement": 0, "kl": 0, "line_search_steps": 4}
     assert len(problem.asked) == 4
     assert torch.equal(problem.start, before)
 
@@ -281,9 +324,13 @@ def test_without_a_gradient_there_is_no_step(matrix: Tensor):
 
 
 @pytest.mark.parametrize(
-    "told", [(math.nan, 0.0), (math.inf, 0.0), (-math.inf, 0.0), (-1e3, math.nan), (-1e3, math.inf)], ids=str
+    "told",
+    [(math.nan, 0.0), (math.inf, 0.0), (-math.inf, 0.0), (-1e3, math.nan), (-1e3, math.inf)],
+    ids=str,
 )
-def test_what_is_not_finite_is_never_accepted(told: tuple[float, float], matrix: Tensor, target: Tensor):
+def test_what_is_not_finite_is_never_accepted(
+    told: tuple[float, float], matrix: Tensor, target: Tensor
+):
     """Three tries that overflow, then one that does not."""
     problem = Quadratic(matrix, target)
 
@@ -292,8 +339,10 @@ def test_what_is_not_finite_is_never_accepted(told: tuple[float, float], matrix:
         return told if len(problem.asked) <= 3 else found
 
     there, metrics = problem.step(overflowing)
-    assert metrics["backtracks"] == 3
-    torch.testing.assert_close(there, problem.start + 0.8**3 * problem.longest, rtol=1e-4, atol=1e-6)
+    assert metrics["line_search_steps"] == 3
+    torch.testing.assert_close(
+        there, problem.start + 0.8**3 * problem.longest, rtol=1e-4, atol=1e-6
+    )
     there, metrics = problem.step(lambda x: told)
     assert torch.equal(there, problem.start)
     assert metrics["accepted"] == 0

@@ -29,39 +29,47 @@ def test_by_hand():
     reward, value = torch.tensor([1.0, 1.0, 1.0]), torch.tensor([1.0, 2.0, 3.0])
     next_value, cut = torch.tensor([2.0, 3.0, 4.0]), torch.tensor([False, False, True])
     assert gae(reward, value, next_value, cut, 0.5, 0.5).tolist() == [1 + 0.125, 0.5, 0.0]
-    assert gae(reward, value, next_value, torch.tensor([True] * 3), 0.5, 0.5).tolist() == [1.0, 0.5, 0.0]
-    assert discounted_returns(reward, torch.tensor([False, True, False]), 0.5).tolist() == [1.5, 1.0, 1.0]
+    assert gae(reward, value, next_value, torch.tensor([True] * 3), 0.5, 0.5).tolist() == [
+        1.0,
+        0.5,
+        0.0,
+    ]
+    assert discounted_returns(reward, torch.tensor([False, True, False]), 0.5).tolist() == [
+        1.5,
+        1.0,
+        1.0,
+    ]
 
 
 @given(st.integers(0, 1000), SHARES, SHARES)
-def test_gae_is_the_sum_of_later_errors_up_to_the_cut(seed: int, discount: float, trace: float):
+def test_gae_is_the_sum_of_later_errors_up_to_the_cut(seed: int, gamma: float, gae_lambda: float):
     """A_t = Σ_l (γ λ)^l δ_{t+l}, over the steps up to and including the one that is cut (equation 16)."""
     reward, value, next_value, cut = random_sequence(seed)
-    delta = reward + discount * next_value - value
+    delta = reward + gamma * next_value - value
     expected = torch.zeros_like(delta)
     for t in range(len(delta)):
         alive = torch.ones_like(delta[0])
         for later in range(t, len(delta)):
-            expected[t] += alive * (discount * trace) ** (later - t) * delta[later]
+            expected[t] += alive * (gamma * gae_lambda) ** (later - t) * delta[later]
             alive = alive * ~cut[later]
-    torch.testing.assert_close(gae(reward, value, next_value, cut, discount, trace), expected)
+    torch.testing.assert_close(gae(reward, value, next_value, cut, gamma, gae_lambda), expected)
 
 
 @given(st.integers(0, 1000), SHARES)
-def test_with_full_trace_advantages_are_returns_minus_values(seed: int, discount: float):
+def test_with_full_trace_advantages_are_returns_minus_values(seed: int, gamma: float):
     """λ = 1, with consistent next values: zero where cut, the next step's value elsewhere."""
     reward, value, _, cut = random_sequence(seed)
     cut[-1] = True
     next_value = torch.cat([value[1:], value[:1]]) * ~cut
-    expected = discounted_returns(reward, cut, discount) - value
-    torch.testing.assert_close(gae(reward, value, next_value, cut, discount, 1.0), expected)
+    expected = discounted_returns(reward, cut, gamma) - value
+    torch.testing.assert_close(gae(reward, value, next_value, cut, gamma, 1.0), expected)
 
 
 @given(st.integers(0, 1000), SHARES)
-def test_without_trace_advantages_are_one_step_errors(seed: int, discount: float):
+def test_without_trace_advantages_are_one_step_errors(seed: int, gamma: float):
     reward, value, next_value, cut = random_sequence(seed)
-    expected = reward + discount * next_value - value
-    torch.testing.assert_close(gae(reward, value, next_value, cut, discount, 0.0), expected)
+    expected = reward + gamma * next_value - value
+    torch.testing.assert_close(gae(reward, value, next_value, cut, gamma, 0.0), expected)
 
 
 @given(st.integers(0, 1000), st.integers(0, 8))
@@ -69,7 +77,9 @@ def test_nothing_flows_back_over_a_cut(seed: int, place: int):
     reward, value, next_value, cut = random_sequence(seed)
     cut[place] = True
     before = gae(reward, value, next_value, cut, 0.9, 0.9)
-    after = gae(reward + 100 * (torch.arange(9) > place)[:, None, None], value, next_value, cut, 0.9, 0.9)
+    after = gae(
+        reward + 100 * (torch.arange(9) > place)[:, None, None], value, next_value, cut, 0.9, 0.9
+    )
     assert torch.equal(before[: place + 1], after[: place + 1])
     assert not torch.equal(before, after) or place == 8
 
@@ -77,7 +87,9 @@ def test_nothing_flows_back_over_a_cut(seed: int, place: int):
 def test_a_constant_reward_has_the_geometric_return():
     reward = torch.ones(50, dtype=torch.float64)
     expected = (1 - 0.9 ** torch.arange(50, 0, -1, dtype=torch.float64)) / (1 - 0.9)
-    torch.testing.assert_close(discounted_returns(reward, torch.zeros(50, dtype=torch.bool), 0.9), expected)
+    torch.testing.assert_close(
+        discounted_returns(reward, torch.zeros(50, dtype=torch.bool), 0.9), expected
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -109,10 +121,14 @@ def lives() -> Lives:
 
 def test_the_baseline_is_exact_where_returns_are_linear_in_the_features(lives: Lives):
     """Each task with coefficients of its own, though its steps are ragged; the ridge all but away."""
-    coefficients = torch.randn(N, 2 * O + 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    coefficients = torch.randn(
+        N, 2 * O + 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64
+    )
     returns = torch.einsum("tnmf,nf->tnm", lives.features(), coefficients)
     fitted = linear_baseline(lives.obs, lives.time, returns, lives.valid, ridge=1e-12)
-    torch.testing.assert_close(fitted, returns, rtol=1e-6, atol=1e-6)  # also where it was not fitted
+    torch.testing.assert_close(
+        fitted, returns, rtol=1e-6, atol=1e-6
+    )  # also where it was not fitted
     assert (lives.obs.abs() > 10).any()
 
 
@@ -125,7 +141,9 @@ def test_the_baseline_is_least_squares_with_a_ridge_of_each_task(ridge: float, l
         rows = np.concatenate([features[mine].numpy(), np.sqrt(ridge) * np.eye(2 * O + 4)])
         target = np.concatenate([lives.returns[:, i][mine].numpy(), np.zeros(2 * O + 4)])
         coefficients = np.linalg.lstsq(rows, target, rcond=None)[0]
-        torch.testing.assert_close(fitted[:, i], features @ torch.from_numpy(coefficients), rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(
+            fitted[:, i], features @ torch.from_numpy(coefficients), rtol=1e-6, atol=1e-6
+        )
 
 
 def test_what_was_not_lived_through_is_not_fitted(lives: Lives):
@@ -142,7 +160,9 @@ def test_the_baseline_of_a_task_is_its_own(lives: Lives):
     together = linear_baseline(lives.obs, lives.time, lives.returns, lives.valid)
     for i in range(N):
         part = slice(i, i + 1)
-        alone = linear_baseline(lives.obs[:, part], lives.time[:, part], lives.returns[:, part], lives.valid[:, part])
+        alone = linear_baseline(
+            lives.obs[:, part], lives.time[:, part], lives.returns[:, part], lives.valid[:, part]
+        )
         torch.testing.assert_close(together[:, part], alone, rtol=1e-9, atol=1e-9)
     elsewhere = lives.returns + torch.tensor([0.0, 5.0, 0.0]).view(1, N, 1) * lives.time
     moved = linear_baseline(lives.obs, lives.time, elsewhere, lives.valid)
@@ -166,12 +186,16 @@ def test_time_is_that_of_the_episode(lives: Lives):
 
 def test_the_baseline_is_stable_in_single_precision(lives: Lives):
     """Features that say the same twice, an observation that never changes, lanes of one step: solved all the same."""
-    obs = torch.cat([lives.obs[..., :1], lives.obs[..., :1], torch.ones(T, N, M, 1)], dim=-1).float()
+    obs = torch.cat(
+        [lives.obs[..., :1], lives.obs[..., :1], torch.ones(T, N, M, 1)], dim=-1
+    ).float()
     fitted = linear_baseline(obs, lives.time, 1e3 + lives.returns.float(), lives.valid)
     assert fitted.dtype == torch.float32
     error = (fitted - 1e3)[lives.valid]
     assert float(error.abs().max()) < 5
-    single = linear_baseline(obs[:1], lives.time[:1], torch.ones(1, N, M), torch.ones(1, N, M, dtype=torch.bool))
+    single = linear_baseline(
+        obs[:1], lives.time[:1], torch.ones(1, N, M), torch.ones(1, N, M, dtype=torch.bool)
+    )
     torch.testing.assert_close(single, torch.ones(1, N, M), rtol=0, atol=1e-3)
 
 
@@ -188,7 +212,9 @@ returns = obs[..., 0]
 fitted = linear_baseline(obs, time, returns, torch.ones(60, 8, 4, dtype=torch.bool))
 torch.testing.assert_close(fitted, returns, rtol=0, atol=1e-3)
 """
-    done = subprocess.run([sys.executable, "-c", program], timeout=60, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], timeout=60, capture_output=True, text=True
+    )
     assert (done.returncode, done.stderr) == (0, "")
 
 

@@ -75,7 +75,9 @@ class Walk:
 
     def scene(self, params: Tensor, obs: Tensor) -> Scene:
         path = torch.stack([obs[:, 0], 0 * obs[:, 0]], dim=1)
-        return self.offer("scene", Scene(path, limits=(-2.0, 2.0, -1.0, 1.0), goal=torch.zeros(1, 2)))
+        return self.offer(
+            "scene", Scene(path, limits=(-2.0, 2.0, -1.0, 1.0), goal=torch.zeros(1, 2))
+        )
 
     def offer(self, name: str, value: Any) -> Any:
         return self.broken.offers.get(name, lambda value: value)(value)
@@ -88,7 +90,9 @@ class WalkEnv:
     def reset(self, tasks: Tasks, rng: Rng) -> Tensor:
         self.tasks, (self.goal, self.wind) = tasks, tasks.params.unsqueeze(1).unbind(-1)  # [N, 1]
         self.rng = rng
-        self.start, self.gusts = (tasks.streams(rng.child(name), self.lanes) for name in ("start", "gusts"))
+        self.start, self.gusts = (
+            tasks.streams(rng.child(name), self.lanes) for name in ("start", "gusts")
+        )
         self.time, self.age = 0, torch.zeros(len(tasks), self.lanes, dtype=torch.long)
         self.position = self.first()
         return self.family.broken.reset(self, self.look(self.position, 0 * self.position))
@@ -97,7 +101,11 @@ class WalkEnv:
         return self.family.broken.step(self, action)
 
     def healthy_step(self, action: Tensor) -> Step:
-        moved = 0.3 * action.squeeze(-1) + 0.1 * self.wind + 0.05 * self.gusts.normal(self.time, 1).squeeze(-1)
+        moved = (
+            0.3 * action.squeeze(-1)
+            + 0.1 * self.wind
+            + 0.05 * self.gusts.normal(self.time, 1).squeeze(-1)
+        )
         position = self.position + moved
         self.time, self.age = self.time + 1, self.age + 1
         terminated = position > 0.8
@@ -127,7 +135,9 @@ def plant(name: str, rules: str, words: str, **broken: Any) -> None:
     FAULTS[name] = (Fault(**broken), set(rules.split()), words)
 
 
-def planted(rules: str, words: str, **broken: Any) -> Callable[[Callable[..., Step]], Callable[..., Step]]:
+def planted(
+    rules: str, words: str, **broken: Any
+) -> Callable[[Callable[..., Step]], Callable[..., Step]]:
     """A fault of `step`, called like the function."""
 
     def add(step: Callable[..., Step]) -> Callable[..., Step]:
@@ -155,7 +165,9 @@ def more(**arrays: Callable[[Tensor], Tensor]) -> Callable[..., Step]:
 
     def step(env: WalkEnv, action: Tensor) -> Step:
         healthy = env.healthy_step(action)
-        return replace(healthy, **{name: change(getattr(healthy, name)) for name, change in arrays.items()})
+        return replace(
+            healthy, **{name: change(getattr(healthy, name)) for name, change in arrays.items()}
+        )
 
     return step
 
@@ -163,31 +175,77 @@ def more(**arrays: Callable[[Tensor], Tensor]) -> Callable[..., Step]:
 # ---------------------------------------------------------------------------------------------------------------------
 # What is said
 
-plant("goal wider than the row", "spec", "goal_width 3 is not from 0 to task_width 2", spec={"goal_width": 3})
+plant(
+    "goal wider than the row",
+    "spec",
+    "goal_width 3 is not from 0 to task_width 2",
+    spec={"goal_width": 3},
+)
 plant("no such part", "spec", "achieved_goal 'place' is no part", spec={"achieved_goal": "place"})
 plant("goal of another width", "spec", "not as wide as the goal, 2", spec={"goal_width": 2})
-plant("nothing to compare", "spec", "goal_reward without achieved_goal", spec={"achieved_goal": None})
-plant("unknown split", "spec", "'exam') are not among", spec={"splits": ("train", "validation", "test", "exam")})
+plant(
+    "nothing to compare", "spec", "goal_reward without achieved_goal", spec={"achieved_goal": None}
+)
+plant(
+    "unknown split",
+    "spec",
+    "'exam') are not among",
+    spec={"splits": ("train", "validation", "test", "exam")},
+)
 plant("no test tasks", "spec", "lack one of", spec={"splits": ("train", "validation")})
 plant("no horizon", "spec", "horizon is 0", spec={"horizon": 0})
 
 plant(
-    "double rows", "tasks", "params of 9 train tasks is torch.float64 of shape [9, 2], not", tasks=rows(Tensor.double)
+    "double rows",
+    "tasks",
+    "params of 9 train tasks is torch.float64 of shape [9, 2], not",
+    tasks=rows(Tensor.double),
 )
-plant("narrow rows", "tasks", "of shape [9, 1], not torch.float32 of", tasks=rows(lambda x: x[:, :1]))
-plant("a row is NaN", "tasks", "a row of split train is not finite", tasks=rows(lambda x: x / (x != x[3])))
-plant("forgetful", "tasks", "asking twice for 9 train tasks gives other rows", tasks=rows(torch.rand_like))
-plant("another split", "tasks", "says that its split is 'x'", tasks=lambda tasks, rng: replace(tasks, split="x"))
+plant(
+    "narrow rows", "tasks", "of shape [9, 1], not torch.float32 of", tasks=rows(lambda x: x[:, :1])
+)
+plant(
+    "a row is NaN",
+    "tasks",
+    "a row of split train is not finite",
+    tasks=rows(lambda x: x / (x != x[3])),
+)
+plant(
+    "forgetful",
+    "tasks",
+    "asking twice for 9 train tasks gives other rows",
+    tasks=rows(torch.rand_like),
+)
+plant(
+    "another split",
+    "tasks",
+    "says that its split is 'x'",
+    tasks=lambda tasks, rng: replace(tasks, split="x"),
+)
 plant("more are others", "tasks", "are not those of asking for 4", tasks=shuffled)
-plant("no identity", "tasks", "(index, copy) stands twice", tasks=lambda t, rng: replace(t, index=t.index // 2))
+plant(
+    "no identity",
+    "tasks",
+    "(index, copy) stands twice",
+    tasks=lambda t, rng: replace(t, index=t.index // 2),
+)
 plant("trained on", "splits", "500 rows are both in train and in validation", tasks=of_all_splits)
-plant("not closed", "splits", "10000 rows of train and validation are in one of them alone", spec={"closed": True})
+plant(
+    "not closed",
+    "splits",
+    "10000 rows of train and validation are in one of them alone",
+    spec={"closed": True},
+)
 
 
 @pytest.mark.parametrize("missing", ["spec", "tasks", "make"])
 def test_what_is_no_family_is_told_so(missing: str):
     walk = Walk()
-    parts = {name: getattr(walk, name) for name in ("spec", "tasks", "make", "goal_reward") if name != missing}
+    parts = {
+        name: getattr(walk, name)
+        for name in ("spec", "tasks", "make", "goal_reward")
+        if name != missing
+    }
     report = check_family(SimpleNamespace(**parts))
     assert not report.ok
     assert f"has no attribute '{missing}'" in report.findings[-1].seen
@@ -197,10 +255,22 @@ def test_what_is_no_family_is_told_so(missing: str):
 # ---------------------------------------------------------------------------------------------------------------------
 # Steps and episodes
 
-plant("double", "steps", "walk: reward at step 0 is torch.float64 of shape [8, 4]", step=more(reward=Tensor.double))
-plant("flat", "steps", "obs at step 0 is torch.float32 of shape [8, 4, 1]", step=more(obs=lambda x: x[..., :1]))
+plant(
+    "double",
+    "steps",
+    "walk: reward at step 0 is torch.float64 of shape [8, 4]",
+    step=more(reward=Tensor.double),
+)
+plant(
+    "flat",
+    "steps",
+    "obs at step 0 is torch.float32 of shape [8, 4, 1]",
+    step=more(obs=lambda x: x[..., :1]),
+)
 plant("numbers", "steps", "truncated at step 0 is torch.float32", step=more(truncated=Tensor.float))
-plant("first is flat", "steps", "the first observation at step 0", reset=lambda env, obs: obs[..., 0])
+plant(
+    "first is flat", "steps", "the first observation at step 0", reset=lambda env, obs: obs[..., 0]
+)
 plant("never a number", "steps", "reward is not finite", step=more(reward=lambda x: x / 0))
 
 
@@ -222,10 +292,17 @@ def in_place(env, action):
 @planted("continuity", "obs is not next_obs at step 0, row 0, lane 0, where no episode ended")
 def torn(env, action):
     step = env.healthy_step(action)
-    return replace(step, next_obs=torch.where(step.done.unsqueeze(-1), step.next_obs, step.next_obs + 1))
+    return replace(
+        step, next_obs=torch.where(step.done.unsqueeze(-1), step.next_obs, step.next_obs + 1)
+    )
 
 
-plant("in a hurry", "horizon", "truncated after 6 steps, but the spec's horizon is 7", spec={"horizon": 7})
+plant(
+    "in a hurry",
+    "horizon",
+    "truncated after 6 steps, but the spec's horizon is 7",
+    spec={"horizon": 7},
+)
 
 
 @planted("horizon", "episode 1 of row 0, lane 0 goes on after 6 steps")
@@ -244,7 +321,9 @@ def same_step(env, action):
 @planted("successor", "truncated ends")
 def same_step_at_the_time_limit(env, action):
     step = env.healthy_step(action)
-    return replace(step, next_obs=torch.where(step.truncated.unsqueeze(-1), step.obs, step.next_obs))
+    return replace(
+        step, next_obs=torch.where(step.truncated.unsqueeze(-1), step.obs, step.next_obs)
+    )
 
 
 def late(env: WalkEnv, obs: Tensor) -> Tensor:
@@ -259,7 +338,11 @@ def late_step(env: WalkEnv, action: Tensor) -> tuple[Step, Tensor, Tensor]:
     step = env.healthy_step(action)
     env.position, env.age = torch.where(over, before, env.position), torch.where(over, age, env.age)
     env.over = step.done & ~over
-    quiet = {"terminated": step.terminated & ~over, "truncated": step.truncated & ~over, "reward": step.reward * ~over}
+    quiet = {
+        "terminated": step.terminated & ~over,
+        "truncated": step.truncated & ~over,
+        "reward": step.reward * ~over,
+    }
     return replace(step, **quiet), over.unsqueeze(-1), first
 
 
@@ -271,11 +354,17 @@ def next_step(env, action):
     return replace(step, obs=obs, next_obs=torch.where(over, first, step.next_obs))
 
 
-@planted("autoreset horizon persistence", "a step followed that paid 0 and moved nothing", reset=late)
+@planted(
+    "autoreset horizon persistence", "a step followed that paid 0 and moved nothing", reset=late
+)
 def idle_step(env, action):
     """The first observation of the next episode is acted on twice."""
     step, over, first = late_step(env, action)
-    return replace(step, obs=torch.where(over, first, step.obs), next_obs=torch.where(over, first, step.next_obs))
+    return replace(
+        step,
+        obs=torch.where(over, first, step.obs),
+        next_obs=torch.where(over, first, step.next_obs),
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -303,13 +392,24 @@ def shown(*places: Callable[[Tensor], Tensor]) -> dict[str, Any]:
         return replace(healthy, obs=see(env, healthy.obs), next_obs=see(env, healthy.next_obs))
 
     width = len(places)
-    return {"reset": see, "step": step, "spec": {"observation": {"position": 1, "moved": 1, "shown": width}}}
+    return {
+        "reset": see,
+        "step": step,
+        "spec": {"observation": {"position": 1, "moved": 1, "shown": width}},
+    }
 
 
-plant("goal in the observation", "hidden", "tells entries [0]", **shown(lambda row: 3 - 2 * row[..., :1]))
+plant(
+    "goal in the observation",
+    "hidden",
+    "tells entries [0]",
+    **shown(lambda row: 3 - 2 * row[..., :1]),
+)
 angle = shown(lambda row: row[..., :1].sin(), lambda row: row[..., :1].cos())
 plant("angle in the observation", "hidden", "tells entries [0]", **angle)
-plant("wind in the observation", "", "tells entries none of [0, 1]", **shown(lambda row: row[..., 1:]))
+plant(
+    "wind in the observation", "", "tells entries none of [0, 1]", **shown(lambda row: row[..., 1:])
+)
 
 
 @planted("persistence", "a later episode is not the first one over again")
@@ -317,7 +417,9 @@ def resampled(env, action):
     """The task is drawn anew at the end of an episode."""
     step = env.healthy_step(action)
     drawn = 2 * env.start.split(env.time, 2).uniform(0, 1).squeeze(-1) - 1  # [N, M, 2]
-    env.goal, env.wind = (torch.where(step.done, drawn[..., i], x) for i, x in enumerate((env.goal, env.wind)))
+    env.goal, env.wind = (
+        torch.where(step.done, drawn[..., i], x) for i, x in enumerate((env.goal, env.wind))
+    )
     return step
 
 
@@ -347,22 +449,27 @@ def by_seeds(env: WalkEnv, obs: Tensor) -> Tensor:
 
 
 plant("luck of its own", "", " first episodes, later in ", reset=by_seeds)
-plant("luck of its own, resampled", "persistence", "and never later", reset=by_seeds, step=resampled)
+plant(
+    "luck of its own, resampled", "persistence", "and never later", reset=by_seeds, step=resampled
+)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Chance, and what is kept
 
 
-@planted("seed reset state rows lanes persistence", "two environments, same seed and actions: reward of step 0")
+@planted(
+    "seed reset state rows lanes persistence",
+    "two environments, same seed and actions: reward of step 0",
+)
 def unseeded(env, action):
     step = env.healthy_step(action)
     return replace(step, reward=step.reward + torch.rand(step.reward.shape))
 
 
-def lucky(env: WalkEnv, luck: Streams) -> Tensor:
+def lucky(env: WalkEnv, randomness: Streams) -> Tensor:
     """The first observation with other luck."""
-    env.gusts = env.start = luck
+    env.gusts = env.start = randomness
     env.position = env.first()
     return env.look(env.position, 0 * env.position)
 
@@ -423,9 +530,24 @@ def crash(env, action):
     return env.healthy_step(action / (1 // 0))
 
 
-plant("lanes share their luck", "luck", "all 4 lanes of a row live through the same", reset=one_luck_for_all_lanes)
-plant("rows share their luck", "luck", "8 rows of one task live through the same", reset=one_luck_for_all_rows)
-plant("second hand", "reset", "a used environment after reset() and a fresh one: first obs", reset=second_hand)
+plant(
+    "lanes share their luck",
+    "randomness",
+    "all 4 lanes of a row live through the same",
+    reset=one_luck_for_all_lanes,
+)
+plant(
+    "rows share their luck",
+    "randomness",
+    "8 rows of one task live through the same",
+    reset=one_luck_for_all_rows,
+)
+plant(
+    "second hand",
+    "reset",
+    "a used environment after reset() and a fresh one: first obs",
+    reset=second_hand,
+)
 plant("cannot be pickled", "state", "ickle", reset=with_a_lambda)
 plant(
     "pickled badly",
@@ -439,17 +561,34 @@ plant(
 # What is offered
 
 OFFERS: dict[str, tuple[Callable[[Any], Any], str]] = {
-    "optimum": (lambda x: x.unsqueeze(1), "optimum gives torch.float32 of shape [8, 1], not real numbers of shape [8]"),
+    "optimum": (
+        lambda x: x.unsqueeze(1),
+        "optimum gives torch.float32 of shape [8, 1], not real numbers of shape [8]",
+    ),
     "expected_reward": (lambda x: x / 0, "expected_reward gives a number that is not finite"),
-    "goal_reward": (lambda x: x[..., None], "goal_reward gives torch.float32 of shape [64, 8, 4, 1]"),
-    "scene": (lambda x: replace(x, path=x.path[1:]), "scene: path gives torch.float32 of shape [63, 2], not real"),
+    "goal_reward": (
+        lambda x: x[..., None],
+        "goal_reward gives torch.float32 of shape [64, 8, 4, 1]",
+    ),
+    "scene": (
+        lambda x: replace(x, path=x.path[1:]),
+        "scene: path gives torch.float32 of shape [63, 2], not real",
+    ),
     "frame": (np.float32, "frame gives no array of uint8"),
 }
 for name, (change, words) in OFFERS.items():
     plant(f"wrong {name}", "offers", words, offers={name: change})
-plant("wrong limits", "offers", "not left < right", offers={"scene": lambda x: replace(x, limits=(1.0, 0.0, 0.0, 1.0))})
 plant(
-    "wrong goal", "offers", "scene: goal gives torch.float32 of", offers={"scene": lambda x: replace(x, goal=x.path[0])}
+    "wrong limits",
+    "offers",
+    "not left < right",
+    offers={"scene": lambda x: replace(x, limits=(1.0, 0.0, 0.0, 1.0))},
+)
+plant(
+    "wrong goal",
+    "offers",
+    "scene: goal gives torch.float32 of",
+    offers={"scene": lambda x: replace(x, goal=x.path[0])},
 )
 
 
@@ -475,7 +614,9 @@ def test_what_is_broken_is_found_and_nothing_else(name: str):
     report = check_family(Walk(name))
     assert broken(report) == rules, report
     assert report.ok == (not rules)
-    assert any(words in finding.seen for finding in report.findings if finding.passed == (not rules)), report
+    assert any(
+        words in finding.seen for finding in report.findings if finding.passed == (not rules)
+    ), report
     for finding in report.findings:
         assert ("why:" in str(finding)) == ("mend:" in str(finding)) == (not finding.passed)
 
@@ -565,7 +706,9 @@ def test_the_command_says_why_and_how_and_fails(command):
     assert code == 1
     lines = out.splitlines()
     at = lines.index("FAIL  steps")
-    assert lines[at + 1].endswith("seen: ZeroDivisionError: integer division or modulo by zero (mine.py, line 31)")
+    assert lines[at + 1].endswith(
+        "seen: ZeroDivisionError: integer division or modulo by zero (mine.py, line 31)"
+    )
     assert lines[at + 2].startswith("        why:  ")
     assert lines[at + 3].startswith("        mend: ")
 
@@ -580,7 +723,11 @@ def test_a_family_that_cannot_be_built_is_a_finding(command):
 @pytest.mark.parametrize(
     ("source", "options", "words"),
     [
-        ("import nowhere", [], "does not import: ModuleNotFoundError: No module named 'nowhere' (mine.py, line 1)"),
+        (
+            "import nowhere",
+            [],
+            "does not import: ModuleNotFoundError: No module named 'nowhere' (mine.py, line 1)",
+        ),
         (NEEDLE, ["arms"], "'arms' is no option: write key=value"),
         (NEEDLE, ["amrs=3"], "family.amrs: unknown key; did you mean 'arms'?"),
     ],

@@ -10,7 +10,11 @@ from metarl.config.registry import find
 from metarl.core.rng import Rng
 from metarl.experiments.building import make_family
 
-VARIANTS = [(name, variant) for name in FAMILIES for variant in find("family", name).settings.variants or [""]]
+VARIANTS = [
+    (name, variant)
+    for name in FAMILIES
+    for variant in find("family", name).settings.variants or [""]
+]
 
 DETERMINISTIC = {"gridnavi", "point:maml", "sparse-point", "taxi"}
 """Families, or variants of them, in which the same actions always lead to the same episode."""
@@ -21,8 +25,10 @@ def test_a_registered_family_keeps_its_promises(name: str, variant: str):
     """And chance depends on the seed, but where there is none."""
     report = check_family(make_family(name, **{"variant": variant} if variant else {}))
     assert report.ok, str(report)
-    (luck,) = (finding.seen for finding in report.findings if finding.rule == "luck")
-    assert ("no chance" in luck) == (name in DETERMINISTIC or f"{name}:{variant}" in DETERMINISTIC)
+    (randomness,) = (finding.seen for finding in report.findings if finding.rule == "randomness")
+    assert ("no chance" in randomness) == (
+        name in DETERMINISTIC or f"{name}:{variant}" in DETERMINISTIC
+    )
 
 
 @pytest.mark.parametrize("name", FAMILIES)

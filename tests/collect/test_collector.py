@@ -10,11 +10,11 @@ import torch
 from helpers import CPU, Counting, Ragged, live, same
 from torch import Tensor
 
-from metarl.collect.collector import collect, view
+from metarl.collect.collector import collect, task_info
 from metarl.collect.world import TrainingWorld
-from metarl.core.errors import Mistake
+from metarl.core.errors import MetaRLError
 from metarl.core.rng import Rng
-from metarl.core.types import Step, Tasks, View, first_cue, one_hot, replace, tree_map
+from metarl.core.types import Step, TaskInfo, Tasks, first_cue, one_hot, replace, tree_map
 
 ROWS, EPISODES, LANES = 7, 3, 2
 
@@ -38,7 +38,9 @@ def test_every_lane_lives_through_its_episodes_and_then_waits(family: Ragged, ta
     index, episode = torch.meshgrid(tasks.index, torch.arange(EPISODES), indexing="ij")
     length = family.length(index, episode)
     steps = length.clamp(max=4).sum(1)  # [N]
-    expected = (torch.arange(len(rollout.valid)).unsqueeze(1) < steps).unsqueeze(-1).expand(-1, -1, LANES)
+    expected = (
+        (torch.arange(len(rollout.valid)).unsqueeze(1) < steps).unsqueeze(-1).expand(-1, -1, LANES)
+    )
     assert len(rollout.valid) == steps.max()
     assert torch.equal(rollout.valid, expected)
     for name, how in (("terminated", length < 5), ("truncated", length == 5)):
@@ -54,8 +56,13 @@ def test_obs_is_after_the_reset_and_next_obs_is_the_true_successor(family: Ragge
     after_end, within = ended & lived, ~ended & lived
     assert after_end.any()
     assert torch.equal(obs[1:][within], next_obs[:-1][within])
-    assert torch.equal(obs[1:][after_end], (obs[:-1] * torch.tensor([1, 1, 0]) + torch.tensor([0, 1, 0]))[after_end])
-    assert torch.equal(rollout.inputs.obs[..., 1].long()[rollout.valid], rollout.episode()[rollout.valid])
+    assert torch.equal(
+        obs[1:][after_end],
+        (obs[:-1] * torch.tensor([1, 1, 0]) + torch.tensor([0, 1, 0]))[after_end],
+    )
+    assert torch.equal(
+        rollout.inputs.obs[..., 1].long()[rollout.valid], rollout.episode()[rollout.valid]
+    )
 
 
 def test_the_cue_tells_how_the_last_step_went(family: Ragged, tasks: Tasks):
@@ -64,7 +71,9 @@ def test_the_cue_tells_how_the_last_step_went(family: Ragged, tasks: Tasks):
     cue = rollout.inputs.cue
     assert torch.equal(cue[0], first_cue(family.spec, ROWS, LANES, CPU))
     taken = one_hot(rollout.action, 2) if family.spec.discrete else rollout.action
-    expected = torch.cat([taken, rollout.reward.unsqueeze(-1), rollout.done.unsqueeze(-1).float()], dim=-1)[:-1]
+    expected = torch.cat(
+        [taken, rollout.reward.unsqueeze(-1), rollout.done.unsqueeze(-1).float()], dim=-1
+    )[:-1]
     lived = rollout.valid[1:]
     assert torch.equal(cue[1:][lived], expected[lived])
     assert (rollout.truncated & rollout.valid)[:-1][lived].any()
@@ -76,7 +85,9 @@ def test_who_has_finished_waits_with_frozen_belief_and_cue(family: Ragged, tasks
     steps = rollout.valid.sum(0)
     assert (steps[:, 0] < len(rollout.valid)).any()
     assert torch.equal(belief.lane[0], steps.float())
-    last = tree_map(lambda x: x.gather(0, (steps - 1).unsqueeze(0)).squeeze(0), (rollout.reward, rollout.done))
+    last = tree_map(
+        lambda x: x.gather(0, (steps - 1).unsqueeze(0)).squeeze(0), (rollout.reward, rollout.done)
+    )
     assert torch.equal(belief.cue[..., -2], last[0])
     assert belief.cue[..., -1].eq(1).all()
     assert last[1].all()
@@ -98,7 +109,13 @@ def test_the_belief_and_the_cue_go_on_in_the_next_call(family: Ragged, tasks: Ta
 def lives(family: Ragged, tasks: Tasks, **options: Any) -> dict[str, list[Tensor]]:
     """What each row lived through, by its index, without the waiting."""
     rollout, _ = live(family, tasks, EPISODES, lanes=LANES, **options)
-    parts = (rollout.inputs.obs, rollout.inputs.cue, rollout.action, rollout.reward, rollout.next_obs)
+    parts = (
+        rollout.inputs.obs,
+        rollout.inputs.cue,
+        rollout.action,
+        rollout.reward,
+        rollout.next_obs,
+    )
     steps = rollout.valid[:, :, 0].sum(0)
     return {int(i): [x[: steps[n], n] for x in parts] for n, i in enumerate(rollout.index)}
 
@@ -113,7 +130,10 @@ def test_rows_do_not_depend_on_their_company(family: Ragged, tasks: Tasks, order
 
 
 def test_lanes_do_not_depend_on_their_number(family: Ragged, tasks: Tasks):
-    wide, narrow = live(family, tasks, EPISODES, lanes=3)[0], live(family, tasks, EPISODES, lanes=2)[0]
+    wide, narrow = (
+        live(family, tasks, EPISODES, lanes=3)[0],
+        live(family, tasks, EPISODES, lanes=2)[0],
+    )
     assert torch.equal(wide.inputs.obs[:, :, :2], narrow.inputs.obs)
     assert torch.equal(wide.action[:, :, :2], narrow.action)
     assert not torch.equal(wide.action[:, :, 0], wide.action[:, :, 2])
@@ -139,7 +159,9 @@ def test_repeated_tasks_are_lived_differently(family: Ragged):
     tasks = world.tasks(9, Rng(1))
     assert tasks.index.bincount().tolist() == [3, 3, 3]
     agent = Counting(family.spec)
-    rollout, _ = world.collect(agent, agent.begin(world.view(agent, tasks), 1), tasks, EPISODES, Rng(2))
+    rollout, _ = world.collect(
+        agent, agent.begin(world.task_info(agent, tasks), 1), tasks, EPISODES, Rng(2)
+    )
     noise = rollout.inputs.obs[0, :, 0, 3]
     assert len(noise.unique()) == 9
     assert world.env_steps == rollout.env_steps
@@ -175,7 +197,7 @@ def with_nan(x: Tensor, row: int) -> Tensor:
 
 
 def mistake_of(family: Ragged, rows: int = ROWS) -> str:
-    with pytest.raises(Mistake) as caught:
+    with pytest.raises(MetaRLError) as caught:
         live(family, family.tasks("test", rows, Rng(0))[torch.arange(rows).flip(0)], EPISODES)
     message = str(caught.value)
     assert message.startswith("ragged: ")
@@ -194,8 +216,12 @@ def mistake_of(family: Ragged, rows: int = ROWS) -> str:
         ("truncated", lambda x: x.squeeze(1), "torch.bool of shape [7]"),
     ],
 )
-def test_a_wrong_shape_or_type_is_told_at_once(field: str, change: Callable[[Tensor], Tensor], words: str):
-    message = mistake_of(Broken(1, lambda step: replace(step, **{field: change(getattr(step, field))})))
+def test_a_wrong_shape_or_type_is_told_at_once(
+    field: str, change: Callable[[Tensor], Tensor], words: str
+):
+    message = mistake_of(
+        Broken(1, lambda step: replace(step, **{field: change(getattr(step, field))}))
+    )
     assert f"{field} at step 1 is " in message
     assert words in message
 
@@ -213,12 +239,17 @@ def test_what_is_not_finite_is_told_with_its_task_and_step(field: str, step: int
 
 
 def test_a_reset_that_is_not_finite_is_told():
-    assert "obs of task 1 is not finite at step 0" in mistake_of(Broken(-1, lambda obs: with_nan(obs, 5)))
+    assert "obs of task 1 is not finite at step 0" in mistake_of(
+        Broken(-1, lambda obs: with_nan(obs, 5))
+    )
 
 
 def test_the_first_of_several_is_told():
     """A NaN spreads: the reward of step 1 comes before the observations that it may spoil later."""
-    family = Broken(1, lambda given: replace(given, reward=with_nan(given.reward, 5), obs=with_nan(given.obs, 5)))
+    family = Broken(
+        1,
+        lambda given: replace(given, reward=with_nan(given.reward, 5), obs=with_nan(given.obs, 5)),
+    )
     assert "reward of task 1 is not finite at step 1" in mistake_of(family)
 
 
@@ -227,7 +258,7 @@ def test_a_waiting_lane_is_checked_too():
     family = Broken(8, lambda given: replace(given, reward=with_nan(given.reward, 1)))
     tasks = family.tasks("test", ROWS, Rng(0))
     assert not live(Ragged(), tasks, EPISODES)[0].valid[8, 1]
-    with pytest.raises(Mistake, match="reward of task 1 is not finite at step 8"):
+    with pytest.raises(MetaRLError, match="reward of task 1 is not finite at step 8"):
         live(family, tasks, EPISODES)
 
 
@@ -260,17 +291,28 @@ def agent_that_is_shown(what: str) -> Counting:
 
 def test_an_agent_is_shown_what_it_asks_for_and_never_more():
     tasks = Ragged().tasks("train", 3, Rng(0))
-    assert view(agent_that_is_shown("none"), Ragged().spec, tasks, 2, tasks).shown is None
-    assert same(view(agent_that_is_shown("row"), Ragged().spec, tasks, 2).shown, tasks.params)
-    assert torch.equal(view(agent_that_is_shown("onehot"), Ragged().spec, tasks[1:], 2, tasks).shown, torch.eye(3)[1:])
-    assert view(agent_that_is_shown("none"), Ragged().spec, tasks, 2) == View(rows=3, episodes=2, device=CPU)
+    assert task_info(agent_that_is_shown("none"), Ragged().spec, tasks, 2, tasks).shown is None
+    assert same(task_info(agent_that_is_shown("row"), Ragged().spec, tasks, 2).shown, tasks.params)
+    assert torch.equal(
+        task_info(agent_that_is_shown("onehot"), Ragged().spec, tasks[1:], 2, tasks).shown,
+        torch.eye(3)[1:],
+    )
+    assert task_info(agent_that_is_shown("none"), Ragged().spec, tasks, 2) == TaskInfo(
+        rows=3, episodes=2, device=CPU
+    )
 
 
 @pytest.mark.parametrize(("split", "train_tasks"), [("test", 5), ("train", None)])
 def test_a_one_hot_of_an_unseen_task_is_a_mistake(split: str, train_tasks: int | None):
     train_set = Ragged().tasks("train", train_tasks, Rng(0)) if train_tasks else None
-    with pytest.raises(Mistake, match=f"a {split} task has no place"):
-        view(agent_that_is_shown("onehot"), Ragged().spec, Ragged().tasks(split, 3, Rng(0)), 2, train_set)
+    with pytest.raises(MetaRLError, match=f"a {split} task has no place"):
+        task_info(
+            agent_that_is_shown("onehot"),
+            Ragged().spec,
+            Ragged().tasks(split, 3, Rng(0)),
+            2,
+            train_set,
+        )
 
 
 def test_a_fixed_training_set_is_walked_through_without_repetition():
@@ -284,8 +326,8 @@ def test_a_fixed_training_set_is_walked_through_without_repetition():
 def test_the_goal_stands_at_the_front_of_the_row():
     tasks = replace(Ragged().tasks("train", 3, Rng(0)), params=torch.arange(12.0).view(3, 4))
     spec = replace(Ragged().spec, task_width=4, goal_width=2)
-    shown = view(agent_that_is_shown("goal"), spec, tasks, 2).shown
+    shown = task_info(agent_that_is_shown("goal"), spec, tasks, 2).shown
     assert torch.equal(shown, tasks.params[:, :2])
     assert spec.shown_width("goal") == 2
-    with pytest.raises(Mistake, match="tasks of ragged have no goal"):
+    with pytest.raises(MetaRLError, match="tasks of ragged have no goal"):
         Ragged().spec.shown_width("goal")

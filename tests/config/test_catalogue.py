@@ -7,13 +7,15 @@ from helpers import FILES
 
 from metarl.config.catalogue import description, listing
 from metarl.config.registry import names
-from metarl.core.errors import Mistake
+from metarl.core.errors import MetaRLError
 
 
 def test_the_listing_names_everything_once_with_its_variants():
     lines = listing("family").splitlines()
     assert [line.split()[0] for line in lines] == names("family")
-    assert next(line for line in lines if line.startswith("half-cheetah-vel")).endswith("[pearl, maml, promp]")
+    assert next(line for line in lines if line.startswith("half-cheetah-vel")).endswith(
+        "[pearl, maml, promp]"
+    )
 
 
 def test_a_family_is_described_with_its_shape_variants_and_options():
@@ -34,5 +36,5 @@ def test_a_file_is_described_too():
 
 
 def test_an_unknown_name_is_a_mistake():
-    with pytest.raises(Mistake, match="did you mean 'gridnavi'"):
+    with pytest.raises(MetaRLError, match="did you mean 'gridnavi'"):
         description("family", "gridnav")

@@ -10,7 +10,7 @@ import pytest
 
 import metarl
 from metarl.config.registry import Settings, find, names
-from metarl.core.errors import Mistake, nearest
+from metarl.core.errors import MetaRLError, suggest
 from metarl.experiments.building import make_family
 
 MINE = """
@@ -75,12 +75,12 @@ def test_files_of_one_name_in_two_folders_are_two_modules(mine: str, tmp_path: P
 
 
 def test_a_class_in_a_module_is_found():
-    found = find("family", "metarl_envs.config:Point")
+    found = find("family", "metarl_envs.config:PointConfig")
     assert found.load() is find("family", "point").load()
 
 
 def mistake(name: str) -> str:
-    with pytest.raises(Mistake) as caught:
+    with pytest.raises(MetaRLError) as caught:
         make_family(name)
     message = str(caught.value)
     assert "\n" not in message
@@ -101,7 +101,10 @@ def test_a_missing_file_is_named(tmp_path: Path):
     ("text", "words"),
     [
         ("x = 1\nclass Plain(\n", "SyntaxError: '(' was never closed (mine.py, line 2)"),
-        ("x = 1\n\nimport nowhere", "ModuleNotFoundError: No module named 'nowhere' (mine.py, line 3)"),
+        (
+            "x = 1\n\nimport nowhere",
+            "ModuleNotFoundError: No module named 'nowhere' (mine.py, line 3)",
+        ),
         ("def f():\n    1 / 0\nf()", "ZeroDivisionError: division by zero (mine.py, line 2)"),
         ("import json\njson.loads('{')", "(mine.py, line 2)"),
     ],
@@ -125,7 +128,9 @@ def test_only_a_class_with_proper_settings_will_do(mine: str):
 
 
 def test_settings_without_a_class_are_no_family(mine: str):
-    Path(mine).write_text("from metarl.config.registry import Settings\nclass Options(Settings): pass")
+    Path(mine).write_text(
+        "from metarl.config.registry import Settings\nclass Options(Settings): pass"
+    )
     assert "Options" in mistake(f"{mine}:Options")
 
 
@@ -149,6 +154,6 @@ def test_the_package_offers_what_its_modules_define():
 
 
 def test_nearest():
-    assert nearest("abd", ["abc", "xyz"]) == "did you mean 'abc'?"
-    assert nearest("q", ["b", "a"]) == "there is: a, b"
-    assert nearest("q", []) == "there is: nothing"
+    assert suggest("abd", ["abc", "xyz"]) == "did you mean 'abc'?"
+    assert suggest("q", ["b", "a"]) == "there is: a, b"
+    assert suggest("q", []) == "there is: nothing"

@@ -11,16 +11,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from metarl.config.files import load_config, shipped, to_yaml
+from metarl.config.options_text import describe
 from metarl.config.registry import find, names
-from metarl.config.schema import at, describe, load_config, parse, read_yaml, shipped, to_dict, to_yaml
-from metarl.core.errors import Mistake
+from metarl.config.schema import parse, schedule_value, to_dict
+from metarl.config.yaml_text import read_yaml
+from metarl.core.errors import MetaRLError
 
 SMALLEST = {"agent": "rl2", "family": "point", "episodes": 2, "iterations": 1}
 
 
 def mistakes(tree: Any, *overrides: str) -> list[str]:
     """The lines of the mistake that `tree` is, or that overriding the shipped bandit configuration is."""
-    with pytest.raises(Mistake) as caught:
+    with pytest.raises(MetaRLError) as caught:
         load_config("rl2/bernoulli-bandit", overrides) if tree is None else parse(tree)
     return str(caught.value).splitlines()
 
@@ -61,12 +64,14 @@ def test_scalars_are_what_they_look_like(text: str, value: object):
 @pytest.mark.parametrize("text", ["a: 1\nb: 2\na: 3", "b: 2\nc: {a: 1,\n  a: 3}"])
 def test_a_duplicate_key_is_a_mistake(text: str):
     """PyYAML keeps the last one silently. The line is that of the second one."""
-    with pytest.raises(Mistake, match=rf"here: line {len(text.splitlines())}: the key 'a' stands twice"):
+    with pytest.raises(
+        MetaRLError, match=rf"here: line {len(text.splitlines())}: the key 'a' stands twice"
+    ):
         read_yaml(text, "here")
 
 
 def test_what_is_no_yaml_is_a_mistake():
-    with pytest.raises(Mistake, match="here is not YAML"):
+    with pytest.raises(MetaRLError, match="here is not YAML"):
         read_yaml("a: [1", "here")
 
 
@@ -88,39 +93,58 @@ def test_a_file_of_ones_own_reads(tmp_path):
 def test_overrides_set_options_and_keys():
     config = load_config(
         "rl2/bernoulli-bandit",
-        ["agent.learning_rate=1e-3", "agent.body=[64, 32]", "agent.trace=[0, 1]", "family.arms=7", "seed=5"],
+        [
+            "agent.learning_rate=1e-3",
+            "agent.hidden_sizes=[64, 32]",
+            "agent.gae_lambda=[0, 1]",
+            "family.arms=7",
+            "seed=5",
+        ],
     )
-    assert (config.agent.options.learning_rate, config.agent.options.body) == (1e-3, (64, 32))
-    assert (config.agent.options.trace, config.family.options.arms, config.seed) == ((0, 1), 7, 5)
+    assert (config.agent.settings.learning_rate, config.agent.settings.hidden_sizes) == (
+        1e-3,
+        (64, 32),
+    )
+    assert (config.agent.settings.gae_lambda, config.family.settings.arms, config.seed) == (
+        (0, 1),
+        7,
+        5,
+    )
 
 
 def test_another_family_drops_the_options_of_the_one_before():
-    config = load_config("rl2/bernoulli-bandit", ["family.horizon=9", "family=point"])  # in any order
-    assert (config.family.name, config.family.options.horizon) == ("point", 9)
-    assert load_config("rl2/bernoulli-bandit", ["family=gaussian-bandit"]).family.options.arms == 5
+    config = load_config(
+        "rl2/bernoulli-bandit", ["family.horizon=9", "family=point"]
+    )  # in any order
+    assert (config.family.name, config.family.settings.horizon) == ("point", 9)
+    assert load_config("rl2/bernoulli-bandit", ["family=gaussian-bandit"]).family.settings.arms == 5
 
 
 def test_an_option_that_was_typed_is_never_dropped():
-    with pytest.raises(Mistake, match=r"family\.arms: unknown key"):
+    with pytest.raises(MetaRLError, match=r"family\.arms: unknown key"):
         load_config("rl2/bernoulli-bandit", ["family.arms=7", "family=point"])
 
 
 def test_naming_the_same_family_keeps_its_options():
     config = load_config("rl2/bernoulli-bandit", ["family.arms=7", "family=bernoulli-bandit"])
-    assert config.family.options.arms == 7
+    assert config.family.settings.arms == 7
 
 
 def test_all_mistakes_are_told_at_once():
     lines = mistakes(
         {
-            "agent": {"name": "rl2", "memory_widht": 3, "clip": -1, "memory": "gur"},
+            "agent": {"name": "rl2", "memory_widht": 3, "clip_range": -1, "memory": "gur"},
             "family": "pont",
             "episodes": 0,
             "sed": 1,
             "env_steps": "many",
         }
     )
-    wanted = ["agent.memory_widht: unknown key; did you mean 'memory_width'?", "agent.clip: ", "agent.memory: "]
+    wanted = [
+        "agent.memory_widht: unknown key; did you mean 'memory_width'?",
+        "agent.clip_range: ",
+        "agent.memory: ",
+    ]
     wanted += [
         "family 'pont' is unknown: did you mean 'point'?",
         "episodes: ",
@@ -141,7 +165,7 @@ def test_all_mistakes_are_told_at_once():
         (SMALLEST | {"agent": ["rl2"]}, ["agent: give its name"]),
         (SMALLEST | {1: 2}, ["1: unknown key"]),
         (SMALLEST | {"family": {"name": "point", 1: 2}}, ["family.1: unknown key"]),
-        (SMALLEST | {"agent": {"name": "rl2", "trace": "fast"}}, ["agent.trace: "]),
+        (SMALLEST | {"agent": {"name": "rl2", "gae_lambda": "fast"}}, ["agent.gae_lambda: "]),
     ],
 )
 def test_a_mistake_names_its_key(tree: Any, words: list[str]):
@@ -157,8 +181,8 @@ def test_a_mistake_names_its_key(tree: Any, words: list[str]):
         ("seed", "'seed' is no override: write key=value"),
         ("=3", "'=3' is no override"),
         ("sede=1", "sede: unknown key; did you mean 'seed'?"),
-        ("agent.clp=1", "agent.clp: unknown key; did you mean 'clip'?"),
-        ("agent.clip=[", "agent.clip is not YAML"),
+        ("agent.cliprange=1", "agent.cliprange: unknown key; did you mean 'clip_range'?"),
+        ("agent.clip_range=[", "agent.clip_range is not YAML"),
         ("seed.x=1", "seed.x: unknown key"),
     ],
 )
@@ -167,25 +191,32 @@ def test_a_wrong_override_is_a_mistake(override: str, words: str):
 
 
 def test_an_option_of_a_section_that_is_no_mapping_is_a_mistake(tmp_path):
-    (path := tmp_path / "c.yaml").write_text("agent: [rl2]\nfamily: point\nepisodes: 1\niterations: 1")
-    with pytest.raises(Mistake, match="agent: give its name"):
-        load_config(path, ["agent.clip=1"])
+    (path := tmp_path / "c.yaml").write_text(
+        "agent: [rl2]\nfamily: point\nepisodes: 1\niterations: 1"
+    )
+    with pytest.raises(MetaRLError, match="agent: give its name"):
+        load_config(path, ["agent.clip_range=1"])
 
 
 def test_configurations_that_are_not_there_are_mistakes(tmp_path):
-    with pytest.raises(Mistake, match="did you mean 'rl2/bernoulli-bandit'"):
+    with pytest.raises(MetaRLError, match="did you mean 'rl2/bernoulli-bandit'"):
         load_config("rl2/bernouli-bandit")
-    with pytest.raises(Mistake, match="No such file"):
+    with pytest.raises(MetaRLError, match="No such file"):
         load_config(tmp_path / "none.yaml")
     (tmp_path / "list.yaml").write_text("- 1")
-    with pytest.raises(Mistake, match="is a mapping"):
+    with pytest.raises(MetaRLError, match="is a mapping"):
         load_config(tmp_path / "list.yaml")
 
 
 def test_schedules_are_straight_lines_within_the_run():
-    assert at(0.5, 0.3) == 0.5
-    assert [at((2.0, 4.0), progress) for progress in (0, 0.25, 1, 2)] == [2, 2.5, 4, 4]
-    assert [at((2.0, 4.0, 0.5), progress) for progress in (0, 0.25, 0.5, 1)] == [2, 3, 4, 4]
+    assert schedule_value(0.5, 0.3) == 0.5
+    assert [schedule_value((2.0, 4.0), progress) for progress in (0, 0.25, 1, 2)] == [2, 2.5, 4, 4]
+    assert [schedule_value((2.0, 4.0, 0.5), progress) for progress in (0, 0.25, 0.5, 1)] == [
+        2,
+        3,
+        4,
+        4,
+    ]
 
 
 def test_configurations_are_frozen():
@@ -201,18 +232,26 @@ def test_configurations_are_frozen():
     seed=st.integers(-(2**63), 2**63 - 1),
     minutes=st.none() | st.floats(1e-12, 1e12),
     learning_rate=st.floats(0, 1) | st.tuples(st.floats(0, 1), st.floats(0, 1)),
-    body=st.lists(st.integers(1, 512), max_size=3),
+    hidden_sizes=st.lists(st.integers(1, 512), max_size=3),
     warm_start=st.none()
-    | st.text(st.characters(min_codepoint=33, max_codepoint=0x17F, categories=["L", "N", "P"]), min_size=1),
+    | st.text(
+        st.characters(min_codepoint=33, max_codepoint=0x17F, categories=["L", "N", "P"]), min_size=1
+    ),
 )
 def test_what_is_written_reads_back(**drawn: Any):
-    agent = {"name": "rl2", "learning_rate": drawn.pop("learning_rate"), "body": drawn.pop("body")}
+    agent = {
+        "name": "rl2",
+        "learning_rate": drawn.pop("learning_rate"),
+        "hidden_sizes": drawn.pop("hidden_sizes"),
+    }
     config = parse(SMALLEST | drawn | {"agent": agent})
     assert parse(read_yaml(to_yaml(config), "written")) == config
     assert parse(to_dict(config)) == config
 
 
-@pytest.mark.parametrize("path", ["1e5", "on", "1:30", "089", ".5", "null", "true", "a: b", "# no", "it's", "~"])
+@pytest.mark.parametrize(
+    "path", ["1e5", "on", "1:30", "089", ".5", "null", "true", "a: b", "# no", "it's", "~"]
+)
 def test_words_that_look_like_something_else_read_back(path: str):
     """The writer must quote what our reader, not what YAML 1.1, would take for a number."""
     config = parse(SMALLEST | {"warm_start": path})
@@ -230,7 +269,7 @@ def test_every_option_is_written_with_its_meaning():
 
 
 def test_settings_tell_all_mistakes_of_one_family():
-    with pytest.raises(Mistake) as caught:
+    with pytest.raises(MetaRLError) as caught:
         find("family", "tabular-mdp").configure({"states": 1, "action": 3})
     assert str(caught.value).splitlines() == [
         "family.states: input should be greater than or equal to 2, not 1",
@@ -239,11 +278,19 @@ def test_settings_tell_all_mistakes_of_one_family():
 
 
 @pytest.mark.parametrize(
-    "module", ["metarl.config.schema", "metarl.config.registry", "metarl.agents.maml.config", "metarl_envs.config"]
+    "module",
+    [
+        "metarl.config.schema",
+        "metarl.config.registry",
+        "metarl.agents.maml.config",
+        "metarl_envs.config",
+    ],
 )
 def test_configuration_imports_no_torch(module: str):
     """So that `--help` and a mistake answer at once (importing torch takes seconds)."""
-    program = f"import sys, {module}; assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
+    program = (
+        f"import sys, {module}; assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
@@ -278,17 +325,24 @@ def varied(tmp_path: Path) -> str:
     [
         ([], "near", 1.0, 7),
         (["family.variant=far"], "far", 9.0, 50),  # another variant brings its own options
-        (["family.horizon=3", "family.variant=far"], "far", 9.0, 3),  # in whatever order they are given
+        (
+            ["family.horizon=3", "family.variant=far"],
+            "far",
+            9.0,
+            3,
+        ),  # in whatever order they are given
         (["family.variant=near"], "near", 1.0, 7),
     ],
 )
 def test_a_variant_fills_in_what_is_not_given(
     varied: str, overrides: list[str], variant: str, reach: float, horizon: int
 ):
-    options = load_config(varied, overrides).family.options
+    options = load_config(varied, overrides).family.settings
     assert options.model_dump() == {"variant": variant, "reach": reach, "horizon": horizon}
 
 
 def test_an_unknown_variant_is_a_mistake(varied: str):
-    with pytest.raises(Mistake, match=r"family.variant: input should be 'near' or 'far', not 'fra'"):
+    with pytest.raises(
+        MetaRLError, match=r"family.variant: input should be 'near' or 'far', not 'fra'"
+    ):
         load_config(varied, ["family.variant=fra"])

@@ -31,13 +31,22 @@ def test_same_address_same_number():
 
 def test_different_addresses_differ():
     """Ten thousand names below two hundred neighbouring seeds: no key twice."""
-    names = [("a",), ("b",), ("ab",), ("a", "b"), ("b", "a"), ("", "a"), *((i,) for i in range(-22, 22))]
+    names = [
+        ("a",),
+        ("b",),
+        ("ab",),
+        ("a", "b"),
+        ("b", "a"),
+        ("", "a"),
+        *((i,) for i in range(-22, 22)),
+    ]
     keys = [Rng(seed).child(*name).key for seed in range(-100, 100) for name in names]
     assert len(set(keys)) == len(keys)
 
 
 @pytest.mark.parametrize(
-    ("one", "other"), [(("a/b",), ("a", "b")), (("a", ""), ("a",)), (("1/2",), (1, 2)), (("a', 'b",), ("a", "b"))]
+    ("one", "other"),
+    [(("a/b",), ("a", "b")), (("a", ""), ("a",)), (("1/2",), (1, 2)), (("a', 'b",), ("a", "b"))],
 )
 def test_no_name_can_pose_as_another(one: tuple[str | int, ...], other: tuple[str | int, ...]):
     """A separator in a name is no path."""
@@ -83,7 +92,9 @@ def test_drawing_ahead_is_invisible(places: list[tuple[int, int]]):
     """Any order of counters and widths gives what fresh streams give."""
     streams = Rng(1).streams(torch.arange(2), 2)
     for counter, width in places:
-        assert torch.equal(streams.uniform(counter, width), Streams(streams.keys).uniform(counter, width))
+        assert torch.equal(
+            streams.uniform(counter, width), Streams(streams.keys).uniform(counter, width)
+        )
 
 
 def test_streams_too_large_for_a_block_draw_the_same(monkeypatch: pytest.MonkeyPatch):
@@ -92,8 +103,12 @@ def test_streams_too_large_for_a_block_draw_the_same(monkeypatch: pytest.MonkeyP
     assert torch.equal(Rng(1).streams(torch.arange(5)).uniform(3, 2), ample)
 
 
-@pytest.mark.parametrize(("bits", "expected"), [(0, 2.0**-24), (-1, 1 - 2.0**-24)], ids=["lowest", "highest"])
-def test_uniform_is_on_the_open_interval_and_normal_finite(bits: int, expected: float, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize(
+    ("bits", "expected"), [(0, 2.0**-24), (-1, 1 - 2.0**-24)], ids=["lowest", "highest"]
+)
+def test_uniform_is_on_the_open_interval_and_normal_finite(
+    bits: int, expected: float, monkeypatch: pytest.MonkeyPatch
+):
     """log(u), log(1 − u) and the normal quantile must exist for the extreme hashes too."""
     streams = Rng(0).streams(torch.arange(1))
     monkeypatch.setattr(rng_module, "_hash", lambda x: torch.full_like(x, bits))
@@ -106,9 +121,11 @@ def test_what_is_drawn_aside_has_places_of_its_own():
     index, rows = torch.arange(20), torch.tensor([17, 3, 4])
     streams, untouched = (Rng(5).streams(index, 3) for _ in range(2))
     for counter in (0, 9, 4):
-        drawn = streams.aside.uniform(counter, 4)
-        assert torch.equal(drawn, Rng(5).streams(index, 3).aside.uniform(counter, 4))
-        assert torch.equal(drawn[rows][:, :2], Rng(5).streams(index[rows], 2).aside.uniform(counter, 4))
+        drawn = streams.substream.uniform(counter, 4)
+        assert torch.equal(drawn, Rng(5).streams(index, 3).substream.uniform(counter, 4))
+        assert torch.equal(
+            drawn[rows][:, :2], Rng(5).streams(index[rows], 2).substream.uniform(counter, 4)
+        )
         assert torch.equal(streams.uniform(counter, 4), untouched.uniform(counter, 4))
 
 
@@ -117,7 +134,7 @@ def test_what_is_drawn_aside_is_independent_of_what_is_not():
     streams = Rng(5).streams(torch.arange(300), 3)
     draws = [
         torch.cat([s.uniform(t, 3) for t in range(100)]).flatten()
-        for s in (streams, streams.aside, streams.aside.aside)
+        for s in (streams, streams.substream, streams.substream.substream)
     ]
     for a, b in ((0, 1), (0, 2), (1, 2)):
         cells = torch.bincount((16 * draws[a]).long() * 16 + (16 * draws[b]).long(), minlength=256)
@@ -144,7 +161,9 @@ def neighbours(way: str, count: int = 300) -> Tensor:
         return Rng(11).streams(index, count).uniform(0, 1).squeeze(2)
     if way == "index":
         return Rng(11).streams(index).uniform(0, count).squeeze(1).t()
-    roots = [Rng(seed) if way == "seed" else Rng(0).child("iteration", seed) for seed in range(count)]
+    roots = [
+        Rng(seed) if way == "seed" else Rng(0).child("iteration", seed) for seed in range(count)
+    ]
     return torch.stack([root.streams(index).uniform(0, 1).flatten() for root in roots], dim=1)
 
 
@@ -168,7 +187,11 @@ def test_neighbouring_draws_are_independent(way: str, gap: int):
 
 def test_no_place_repeats_another():
     """Neither a lane its neighbour one step later, nor a row, a counter or a seed: of 10⁵ draws, chance repeats 600."""
-    draws = [Rng(seed).streams(torch.arange(10), 10).uniform(t, 10) for seed in range(-5, 5) for t in range(10)]
+    draws = [
+        Rng(seed).streams(torch.arange(10), 10).uniform(t, 10)
+        for seed in range(-5, 5)
+        for t in range(10)
+    ]
     assert len(torch.stack(draws).unique()) > 0.99 * 10**5
 
 
@@ -176,7 +199,9 @@ def test_low_bits_of_draws_are_even_too():
     """The 23 bits of a draw are all used: each is a fair coin."""
     integers = (neighbours("counter").flatten().double() * 2**23).floor().long()
     for bit in range(23):
-        assert abs(float(((integers >> bit) & 1).double().mean()) - 0.5) < 4 * 0.5 / math.sqrt(len(integers))
+        assert abs(float(((integers >> bit) & 1).double().mean()) - 0.5) < 4 * 0.5 / math.sqrt(
+            len(integers)
+        )
 
 
 def test_normal_is_the_quantile_of_uniform():

@@ -6,13 +6,19 @@ import pytest
 import torch
 from helpers import CPU, Ragged, live, same
 
-from metarl.core.errors import Mistake
+from metarl.core.errors import MetaRLError
 from metarl.core.rng import Rng
-from metarl.core.rollout import Recorder, Rollout, side_by_side
+from metarl.core.rollout import Recorder, Rollout, stack_lanes
 from metarl.core.types import Acted, Inputs, Spec, Step, Tasks, tree_map
 
 # Two episodes a row: row 0 lives 1 + 2 steps and waits for two, row 1 lives 2 + 3.
-TERMINATED = [[1, 0], [0, 1], [1, 0], [1, 0], [0, 0]]  # what a waiting lane reports (row 0, step 3) means nothing
+TERMINATED = [
+    [1, 0],
+    [0, 1],
+    [1, 0],
+    [1, 0],
+    [0, 0],
+]  # what a waiting lane reports (row 0, step 3) means nothing
 TRUNCATED = [[0, 0], [0, 0], [0, 0], [0, 0], [0, 1]]
 VALID = [[1, 1], [1, 1], [1, 1], [0, 1], [0, 1]]
 REWARD = [[1, 10], [2, 20], [3, 30], [99, 40], [99, 50]]
@@ -46,7 +52,10 @@ def test_episodes_are_numbered_from_zero(ragged: Rollout):
 
 def test_returns_are_sums_over_episodes_without_the_waiting(ragged: Rollout):
     assert ragged.episode_returns().squeeze(-1).tolist() == [[1, 30], [5, 120]]
-    assert ragged.episode_returns(torch.ones_like(ragged.reward)).squeeze(-1).tolist() == [[1, 2], [2, 3]]
+    assert ragged.episode_returns(torch.ones_like(ragged.reward)).squeeze(-1).tolist() == [
+        [1, 2],
+        [2, 3],
+    ]
 
 
 def test_steps_lived_through_are_counted(ragged: Rollout):
@@ -81,10 +90,19 @@ def test_the_recorder_keeps_what_was_written():
     for t in range(3):
         shared.fill_(t)
         step = Step(shared.unsqueeze(-1), shared.unsqueeze(-1), shared, never, never, success=never)
-        recorder.write(Acted(Inputs(shared.unsqueeze(-1)), shared.long(), shared, {"value": shared}), step, ~never)
+        recorder.write(
+            Acted(Inputs(shared.unsqueeze(-1)), shared.long(), shared, {"value": shared}),
+            step,
+            ~never,
+        )
     rollout = recorder.rollout(Tasks(torch.zeros(2, 1), torch.arange(2), "train"))
     expected = torch.arange(3.0).view(3, 1, 1).expand(3, 2, 1)
-    for array in (rollout.reward, rollout.extras["value"], rollout.inputs.obs.squeeze(-1), rollout.action.float()):
+    for array in (
+        rollout.reward,
+        rollout.extras["value"],
+        rollout.inputs.obs.squeeze(-1),
+        rollout.action.float(),
+    ):
         assert torch.equal(array, expected)
     assert rollout.success.shape == (3, 2, 1)
     assert rollout.training_reward is None
@@ -117,7 +135,10 @@ def lanes() -> Rollout:
 
 def test_the_kth_episodes_of_all_lanes_are_a_round(lanes: Rollout):
     first, second = lanes.rounds()
-    for rollout, expected in ((first, [[0], [1, 4], [2, 5, 8]]), (second, [[3, 6], [7, 10, 13], [11]])):
+    for rollout, expected in (
+        (first, [[0], [1, 4], [2, 5, 8]]),
+        (second, [[3, 6], [7, 10, 13], [11]]),
+    ):
         assert len(rollout.valid) == 3
         assert rollout.index.tolist() == [7]
         for lane, steps in enumerate(expected):
@@ -136,32 +157,40 @@ def test_lanes_can_be_taken_apart_and_put_together(lanes: Rollout):
     parts = []
     for lane, steps in enumerate((3, 5, 4)):
         parts.append(lanes._map(lambda x, lane=lane, steps=steps: x[:steps, :, lane : lane + 1]))
-    joined = side_by_side(parts)
+    joined = stack_lanes(parts)
     assert torch.equal(joined.valid, lanes.valid)
     assert joined.index.tolist() == [7]
-    for array, original in ((joined.reward, lanes.reward), (joined.inputs.obs[..., 0], lanes.inputs.obs[..., 0])):
+    for array, original in (
+        (joined.reward, lanes.reward),
+        (joined.inputs.obs[..., 0], lanes.inputs.obs[..., 0]),
+    ):
         assert torch.equal(array, original * lanes.valid)
     assert torch.equal(joined.done, lanes.done & lanes.valid)
     assert same(
-        side_by_side([lanes.rows(torch.tensor([0]))._map(lambda x: x[:, :, :1])]), lanes._map(lambda x: x[:, :, :1])
+        stack_lanes([lanes.rows(torch.tensor([0]))._map(lambda x: x[:, :, :1])]),
+        lanes._map(lambda x: x[:, :, :1]),
     )
 
 
 def test_lanes_follow_one_another_in_a_belief_of_one(lanes: Rollout):
-    stream = lanes.in_lanes(1)
+    stream = lanes.reshape_lanes(1)
     assert stream.valid.shape == (15, 1, 1)
     assert stream.reward[stream.valid].tolist() == [0, 3, 6, 1, 4, 7, 10, 13, 2, 5, 8, 11]
     assert stream.index.tolist() == [7]
-    assert torch.equal(stream.episode_returns().flatten(), lanes.episode_returns().movedim(2, 0).flatten())
-    assert lanes.in_lanes(3) is lanes
-    with pytest.raises(Mistake, match="a rollout of 3 lanes fits a belief of 3 lanes or of 1, not of 2"):
-        lanes.in_lanes(2)
+    assert torch.equal(
+        stream.episode_returns().flatten(), lanes.episode_returns().movedim(2, 0).flatten()
+    )
+    assert lanes.reshape_lanes(3) is lanes
+    with pytest.raises(
+        MetaRLError, match="a rollout of 3 lanes fits a belief of 3 lanes or of 1, not of 2"
+    ):
+        lanes.reshape_lanes(2)
 
 
 def test_the_last_cue_of_a_lane_is_that_before_it_waits(lanes: Rollout):
     spec = Spec("x", {"x": 1}, action_width=2, discrete=True, horizon=3, task_width=1)
     assert lanes.last_cue(spec)[0].tolist() == [[1, 0, 6, 1], [0, 1, 13, 1], [0, 1, 11, 1]]
-    assert lanes.in_lanes(1).last_cue(spec)[0].tolist() == [[0, 1, 11, 1]]
+    assert lanes.reshape_lanes(1).last_cue(spec)[0].tolist() == [[0, 1, 11, 1]]
     assert lanes.cues(spec).shape == (5, 1, 3, 4)
 
 
@@ -173,8 +202,10 @@ def test_episodes_apart_are_those_of_a_loop():
     """Episode after episode, lane after lane: what was lived through, from time 0, and as much as that."""
     family, episodes = Ragged(), 3
     rollout, _ = live(family, family.tasks("test", 4, Rng(0)), episodes, lanes=2)
-    alone, number = rollout.apart(), rollout.episode()
-    lengths = torch.stack([(rollout.valid & (number == k)).sum(0) for k in range(episodes)])  # [K, N, M]
+    alone, number = rollout.one_episode_per_lane(), rollout.episode()
+    lengths = torch.stack(
+        [(rollout.valid & (number == k)).sum(0) for k in range(episodes)]
+    )  # [K, N, M]
     assert len(lengths.unique()) == 4
     assert alone.valid.shape == (int(lengths.max()), 4, episodes * 2)
     assert torch.equal(alone.index, rollout.index)
@@ -185,22 +216,29 @@ def test_episodes_apart_are_those_of_a_loop():
     for i in range(4):
         for lane in range(2):
             for k in range(episodes):
-                here, length = rollout.valid[:, i, lane] & (number[:, i, lane] == k), int(lengths[k, i, lane])
+                here, length = (
+                    rollout.valid[:, i, lane] & (number[:, i, lane] == k),
+                    int(lengths[k, i, lane]),
+                )
                 there = alone.valid[:, i, k * 2 + lane]
                 assert there.tolist() == [True] * length + [False] * (len(there) - length)
                 for array in arrays:
-                    assert torch.equal(array(alone)[there, i, k * 2 + lane], array(rollout)[here, i, lane])
-                assert alone.done[:, i, k * 2 + lane][there].tolist() == [False] * (length - 1) + [True]
+                    assert torch.equal(
+                        array(alone)[there, i, k * 2 + lane], array(rollout)[here, i, lane]
+                    )
+                assert alone.done[:, i, k * 2 + lane][there].tolist() == [False] * (length - 1) + [
+                    True
+                ]
 
 
 def test_apart_nothing_is_lost(ragged: Rollout, lanes: Rollout):
     """Steps, returns, and who earned them: [K, N, M] of a lane's episodes are [1, N, K · M] of one each."""
     for rollout in (ragged, lanes):
-        alone = rollout.apart()
+        alone = rollout.one_episode_per_lane()
         assert alone.env_steps == rollout.env_steps
         together = rollout.episode_returns()
         assert torch.equal(alone.episode_returns(), together.movedim(1, 0).flatten(1).unsqueeze(0))
-        assert alone.apart() is alone
+        assert alone.one_episode_per_lane() is alone
         assert alone.success is None
     assert alone.reward[alone.valid[:, 0, 5], 0, 5].tolist() == [11]
 
@@ -208,4 +246,4 @@ def test_apart_nothing_is_lost(ragged: Rollout, lanes: Rollout):
 def test_one_episode_a_lane_is_apart_already():
     family = Ragged()
     rollout, _ = live(family, family.tasks("test", 4, Rng(0)), 1, lanes=2)
-    assert rollout.apart() is rollout
+    assert rollout.one_episode_per_lane() is rollout

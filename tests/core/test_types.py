@@ -38,7 +38,10 @@ def test_none_and_static_fields_are_structure():
 def test_vmap_reaches_every_tensor_of_a_nested_tree():
     tasks = Tasks(torch.randn(4, 2), torch.arange(4), "test")
     acted = Acted(
-        Inputs(torch.randn(4, 3), task=torch.randn(4, 2)), torch.randn(4), torch.randn(4), {"v": torch.ones(4)}
+        Inputs(torch.randn(4, 3), task=torch.randn(4, 2)),
+        torch.randn(4),
+        torch.randn(4),
+        {"v": torch.ones(4)},
     )
     belief = Belief(torch.randn(4, 5), row=(torch.randn(4, 1),), lane={"h": torch.randn(4, 2)})
     through = torch.func.vmap(lambda *trees: tree_map(lambda x: 2 * x, trees))(tasks, acted, belief)
@@ -54,7 +57,10 @@ def test_trees_are_frozen():
 
 
 def test_flat_joins_the_present_parts_in_order():
-    parts = {name: torch.full((2, 1), float(i)) for i, name in enumerate(("obs", "cue", "latent", "task"))}
+    parts = {
+        name: torch.full((2, 1), float(i))
+        for i, name in enumerate(("obs", "cue", "latent", "task"))
+    }
     assert Inputs(**parts).flat().tolist() == [[0, 1, 2, 3]] * 2
     assert Inputs(parts["obs"], task=parts["task"]).flat().tolist() == [[0, 3]] * 2
 
@@ -103,7 +109,9 @@ def test_first_cue_is_nothing_but_done():
 
 
 @pytest.mark.parametrize("spec", [DISCRETE, CONTINUOUS], ids=["discrete", "continuous"])
-@pytest.mark.parametrize(("terminated", "truncated"), [(False, False), (True, False), (False, True)])
+@pytest.mark.parametrize(
+    ("terminated", "truncated"), [(False, False), (True, False), (False, True)]
+)
 def test_next_cue_carries_action_reward_and_done(spec: Spec, terminated: bool, truncated: bool):
     """A time limit ends an episode for the policy as much as the task does (SPECS 1.4, item 5)."""
     obs, reward = torch.zeros(1, 1, 5), torch.tensor([[0.7]])

@@ -9,7 +9,7 @@ import pytest
 import torch
 from helpers import Ragged, live, same
 
-from metarl.core.errors import Mistake
+from metarl.core.errors import MetaRLError
 from metarl.core.rng import Rng
 from metarl.core.rollout import Rollout
 from metarl.core.types import replace
@@ -25,20 +25,29 @@ def cut(rollout: Rollout, lane: int = 0) -> list[Recording]:
     for k in range(int(episode[valid].max()) + 1):
         mine = valid & (episode == k)
         obs = torch.cat([rollout.inputs.obs[mine, 0, lane], rollout.next_obs[mine, 0, lane][-1:]])
-        action, reward = rollout.action[mine, 0, lane].numpy(), rollout.reward[mine, 0, lane].tolist()
-        parts.append(Recording(obs.numpy(), action, reward, bool(rollout.terminated[mine, 0, lane][-1])))
+        action, reward = (
+            rollout.action[mine, 0, lane].numpy(),
+            rollout.reward[mine, 0, lane].tolist(),
+        )
+        parts.append(
+            Recording(obs.numpy(), action, reward, bool(rollout.terminated[mine, 0, lane][-1]))
+        )
     return parts
 
 
 def lived(discrete: bool, episodes: int, lanes: int = 1) -> Rollout:
     """What happened to the third task of `Ragged`, whose first four episodes last 3, 4 (cut off), 2 and 4 steps."""
     rollout, _ = live(Ragged(discrete), Ragged().tasks("test", 3, Rng(0)), episodes, lanes=lanes)
-    return replace(rollout.rows(torch.tensor([2])), index=torch.zeros(1, dtype=torch.long), extras={})
+    return replace(
+        rollout.rows(torch.tensor([2])), index=torch.zeros(1, dtype=torch.long), extras={}
+    )
 
 
 def tidy(rollout: Rollout) -> Rollout:
     """With zeros where lanes wait, as in what is recorded, and without log-probabilities, which are zeros there."""
-    clean = rollout._map(lambda x: x * rollout.valid.reshape(*rollout.valid.shape, *[1] * (x.dim() - 3)))
+    clean = rollout._map(
+        lambda x: x * rollout.valid.reshape(*rollout.valid.shape, *[1] * (x.dim() - 3))
+    )
     return replace(clean, log_prob=torch.zeros_like(rollout.log_prob))
 
 
@@ -63,7 +72,9 @@ def test_lanes_stand_side_by_side_and_the_shorter_ones_wait(discrete: bool, roun
     for lane in range(3):
         alone = recorded(Ragged(discrete).spec, singles[lane::3])
         steps = len(alone.valid)
-        assert same(rollout._map(lambda x, lane=lane, steps=steps: x[:steps, :, lane : lane + 1]), alone)
+        assert same(
+            rollout._map(lambda x, lane=lane, steps=steps: x[:steps, :, lane : lane + 1]), alone
+        )
         assert not rollout.valid[steps:, :, lane].any()
     assert rollout.inputs.cue[0, 0, :, -1].tolist() == [1.0] * 3
     assert rollout.inputs.cue[0, 0, :, :-1].eq(0).all()
@@ -73,7 +84,13 @@ def test_what_only_the_actor_knew_is_not_there():
     rollout = recorded(Ragged().spec, cut(lived(True, 2)))
     assert rollout.log_prob.eq(0).all()
     assert rollout.extras == {}
-    assert rollout.success is rollout.training_reward is rollout.inputs.task is rollout.inputs.latent is None
+    assert (
+        rollout.success
+        is rollout.training_reward
+        is rollout.inputs.task
+        is rollout.inputs.latent
+        is None
+    )
 
 
 def test_lists_tuples_and_tensors_are_arrays_too():
@@ -82,13 +99,24 @@ def test_lists_tuples_and_tensors_are_arrays_too():
     obs = np.array(one.obs)
     rollout = recorded(Ragged().spec, [Recording(obs, one.action, one.reward, one.terminated)])
     obs[:] = 0
-    for kind in (lambda x: np.asarray(x).tolist(), torch.as_tensor, lambda x: np.asarray(x, np.float64)):
-        again = Recording(kind(one.obs), tuple(kind(one.action)), kind(one.reward), np.bool_(one.terminated))
+    for kind in (
+        lambda x: np.asarray(x).tolist(),
+        torch.as_tensor,
+        lambda x: np.asarray(x, np.float64),
+    ):
+        again = Recording(
+            kind(one.obs), tuple(kind(one.action)), kind(one.reward), np.bool_(one.terminated)
+        )
         assert same(recorded(Ragged().spec, [again]), rollout)
         assert recorded(Ragged().spec, [again]).action.dtype == torch.int64
 
 
-GOOD: dict[str, Any] = {"obs": np.zeros((3, 4)), "action": [0, 1], "reward": [1.0, 2.0], "terminated": True}
+GOOD: dict[str, Any] = {
+    "obs": np.zeros((3, 4)),
+    "action": [0, 1],
+    "reward": [1.0, 2.0],
+    "terminated": True,
+}
 
 
 @pytest.mark.parametrize(
@@ -106,11 +134,14 @@ GOOD: dict[str, Any] = {"obs": np.zeros((3, 4)), "action": [0, 1], "reward": [1.
         ({"reward": [[1.0], [2.0]]}, r"reward is of shape \[2, 1\]; beside 2 rewards give \[2\]"),
         ({"reward": 3.0}, "it has 0 steps, and those of ragged have 1 to 4"),
         ({"obs": np.zeros((1, 4)), "action": [], "reward": []}, "it has 0 steps"),
-        ({"obs": np.zeros((6, 4)), "action": [0] * 5, "reward": [0] * 5}, "it has 5 steps, and those of ragged"),
+        (
+            {"obs": np.zeros((6, 4)), "action": [0] * 5, "reward": [0] * 5},
+            "it has 5 steps, and those of ragged",
+        ),
     ],
 )
 def test_an_episode_that_cannot_be_of_the_family_is_named(changes: dict[str, Any], says: str):
-    with pytest.raises(Mistake, match=f"^episode 1: .*{says}") as told:
+    with pytest.raises(MetaRLError, match=f"^episode 1: .*{says}") as told:
         recorded(Ragged().spec, [Recording(**GOOD), Recording(**GOOD | changes)])
     assert "\n" not in str(told.value)
 
@@ -118,8 +149,13 @@ def test_an_episode_that_cannot_be_of_the_family_is_named(changes: dict[str, Any
 def test_continuous_actions_have_a_width_and_no_limits():
     """Policies draw from normal distributions; the family clips."""
     far = GOOD | {"action": [[3.0, -4.0], [0.0, 0.0]]}
-    assert recorded(Ragged(discrete=False).spec, [Recording(**far)]).action[0, 0, 0].tolist() == [3.0, -4.0]
-    with pytest.raises(Mistake, match=r"action is of shape \[2\]; beside 2 rewards give \[2, 2\]"):
+    assert recorded(Ragged(discrete=False).spec, [Recording(**far)]).action[0, 0, 0].tolist() == [
+        3.0,
+        -4.0,
+    ]
+    with pytest.raises(
+        MetaRLError, match=r"action is of shape \[2\]; beside 2 rewards give \[2, 2\]"
+    ):
         recorded(Ragged(discrete=False).spec, [Recording(**GOOD)])
 
 
@@ -129,5 +165,5 @@ def test_every_lane_needs_as_many_episodes():
         (0, 3, "0 .* give a multiple of 3"),
         (4, 3, "4 .* of 3"),
     ):
-        with pytest.raises(Mistake, match=f"^episodes: {says}"):
+        with pytest.raises(MetaRLError, match=f"^episodes: {says}"):
             recorded(Ragged().spec, [Recording(**GOOD)] * count, lanes)

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from metarl.core.errors import Mistake
+from metarl.core.errors import MetaRLError
 from metarl.core.rng import Rng
 from metarl.core.rollout import Rollout
 from metarl.core.types import Inputs, Spec, replace, tree_map
@@ -28,7 +28,16 @@ LONGEST = 3  # steps of an episode
 FIELDS = ("obs", "action", "reward", "training_reward", "next_obs", "terminated")
 WIDTH = 2 * 3 + 2 + 4  # of a transition of SPEC
 SPEC, DISCRETE = (
-    Spec("made", {"place": 1, "goal": 2}, 2, discrete, LONGEST, task_width=3, goal_width=2, achieved_goal="goal")
+    Spec(
+        "made",
+        {"place": 1, "goal": 2},
+        2,
+        discrete,
+        LONGEST,
+        task_width=3,
+        goal_width=2,
+        achieved_goal="goal",
+    )
     for discrete in (False, True)
 )
 
@@ -38,7 +47,13 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 
 def lived(
-    index: list[int], lanes: int = 1, *, first: int = 0, seed: int = 0, steps: int = 0, spec: Spec = SPEC
+    index: list[int],
+    lanes: int = 1,
+    *,
+    first: int = 0,
+    seed: int = 0,
+    steps: int = 0,
+    spec: Spec = SPEC,
 ) -> Rollout:
     """Some ragged episodes of these tasks, or one of so many `steps`; what waits reports nonsense.
 
@@ -46,7 +61,9 @@ def lived(
     """
     chance, generator, ends = random.Random(seed), seeded(seed), {}
     for lane in ((n, m) for n in range(len(index)) for m in range(lanes)):
-        lengths = [steps] if steps else chance.choices(range(1, LONGEST + 1), k=chance.randint(1, 2))
+        lengths = (
+            [steps] if steps else chance.choices(range(1, LONGEST + 1), k=chance.randint(1, 2))
+        )
         ends[lane] = torch.tensor(list(accumulate(lengths)))
     shape = (int(max(end[-1] for end in ends.values())), len(index), lanes)
     valid, done = torch.zeros(shape, dtype=torch.bool), torch.ones(shape, dtype=torch.bool)
@@ -61,7 +78,9 @@ def lived(
         return numbers
 
     obs, next_obs = normal(3), normal(3)
-    obs[..., 0] = next_obs[..., 1] = (first + torch.arange(valid.numel()).view(shape)).where(valid, torch.nan)
+    obs[..., 0] = next_obs[..., 1] = (first + torch.arange(valid.numel()).view(shape)).where(
+        valid, torch.nan
+    )
     terminated = done & (torch.rand(shape, generator=generator) < 0.5)
     return Rollout(
         inputs=Inputs(obs),
@@ -85,7 +104,9 @@ class Looped:
         self.kept: dict[int, deque[int]] = {}
         self.count: Counter[int] = Counter()
         self.contexts: dict[int, list[int]] = {}
-        self.closed: set[int] = set()  # tasks that were given something else since their context began
+        self.closed: set[int] = (
+            set()
+        )  # tasks that were given something else since their context began
         self.later: dict[int, list[int]] = {}  # the step and those that follow in its episode
         self.rollouts: list[Rollout] = []
 
@@ -118,7 +139,10 @@ class Looped:
     def at(self, name: str, number: Tensor) -> Tensor:
         """A field of the steps of these numbers."""
         values = (x.inputs.obs if name == "obs" else getattr(x, name) for x in self.rollouts)
-        parts = [x.reward if value is None else value for x, value in zip(self.rollouts, values, strict=True)]
+        parts = [
+            x.reward if value is None else value
+            for x, value in zip(self.rollouts, values, strict=True)
+        ]
         return torch.cat([part.flatten(0, 2) for part in parts])[number]
 
 
@@ -159,21 +183,31 @@ def compare(replay: Replay, looped: Looped) -> None:
             assert torch.equal(field, expected), name
         assert torch.equal(batch.future, looped.at("next_obs", goals(batch))[..., 1:])
         pairs = set(zip(numbers(batch)[0].tolist(), goals(batch)[0].tolist(), strict=True))
-        assert pairs == {(number, then) for number in looped.kept[task] for then in looped.later[number]}
+        assert pairs == {
+            (number, then) for number in looped.kept[task] for then in looped.later[number]
+        }
         if looped.recent(task):
             assert set(recent(replay, task, draws)) == looped.recent(task)
         else:
-            with pytest.raises(Mistake, match=f"task {task} has nothing to draw from"):
+            with pytest.raises(MetaRLError, match=f"task {task} has nothing to draw from"):
                 recent(replay, task)
 
 
 INDEX = st.lists(st.integers(0, 4), min_size=1, max_size=3)
-VISIT = st.tuples(st.sampled_from(["begin", "context", "context", "extra"]), INDEX, st.integers(1, 2))
+VISIT = st.tuples(
+    st.sampled_from(["begin", "context", "context", "extra"]), INDEX, st.integers(1, 2)
+)
 VISITS = st.lists(VISIT, min_size=1, max_size=8)
 
 
 @settings(suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no fault
-@given(st.integers(1, 12), st.integers(1, 3), st.sampled_from([SPEC, DISCRETE]), st.integers(0, 1000), VISITS)
+@given(
+    st.integers(1, 12),
+    st.integers(1, 3),
+    st.sampled_from([SPEC, DISCRETE]),
+    st.integers(0, 1000),
+    VISITS,
+)
 def test_rings_are_those_of_a_loop(
     capacity: int, first_size: int, spec: Spec, seed: int, visits: list[tuple[str, list[int], int]]
 ):
@@ -182,12 +216,17 @@ def test_rings_are_those_of_a_loop(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("metarl.data.replay._FIRST_SIZE", first_size)
         for k, (what, index, lanes) in enumerate(visits):
-            rollout, context = lived(index, lanes, first=number, seed=seed + k, spec=spec), what == "context"
+            rollout, context = (
+                lived(index, lanes, first=number, seed=seed + k, spec=spec),
+                what == "context",
+            )
             if what == "begin":
                 replay.begin_context(torch.tensor(index))
                 looped.begin_context(index)
             elif context and looped.closed & set(index):
-                with pytest.raises(Mistake, match=r"^replay: context is one stretch; .*begin_context$"):
+                with pytest.raises(
+                    MetaRLError, match=r"^replay: context is one stretch; .*begin_context$"
+                ):
                     replay.add(rollout, context=True)
             else:
                 replay.add(rollout, context=context)
@@ -214,7 +253,9 @@ def test_the_ring_of_the_docstring():
     assert (kept(replay), recent(replay)) == ([4, 5, 6, 7, 8], [4])
     replay.add(lived([0], steps=1, first=9))
     assert kept(replay) == [5, 6, 7, 8, 9]
-    with pytest.raises(Mistake, match=r"^replay: task 0 has nothing to draw from; .*agent\.capacity$"):
+    with pytest.raises(
+        MetaRLError, match=r"^replay: task 0 has nothing to draw from; .*agent\.capacity$"
+    ):
         recent(replay)
 
 
@@ -225,14 +266,17 @@ def test_a_task_without_transitions_is_named():
     replay.begin_context(torch.tensor([2, 5]))
     assert (replay.tasks, len(replay)) == (6, 2)
     for task in (0, 2, 5):
-        with pytest.raises(Mistake, match=f"^replay: task {task} has nothing to draw from"):
+        with pytest.raises(MetaRLError, match=f"^replay: task {task} has nothing to draw from"):
             replay.sample(torch.tensor([3, task]), 1, seeded())
 
 
 def test_transitions_are_those_of_the_environment():
     """Episodes of five steps are cut at the horizon of four, which terminates nothing; a step s leads to s + 1."""
     family = Ragged(discrete=False)
-    tasks = replace(family.tasks("train", 5, Rng(0))[torch.tensor([4, 0, 3, 0])], copy=torch.tensor([0, 0, 0, 1]))
+    tasks = replace(
+        family.tasks("train", 5, Rng(0))[torch.tensor([4, 0, 3, 0])],
+        copy=torch.tensor([0, 0, 0, 1]),
+    )
     replay = Replay(replace(family.spec, achieved_goal="step"), 30, CPU)
     replay.add(live(family, tasks, 4, lanes=2)[0])
     batch = replay.sample(torch.tensor([0, 3, 4]), 2000, seeded(), future=True)
@@ -271,7 +315,10 @@ def fair(outcomes: list[object], expected: dict[object, float]) -> bool:
     """Whether chance explains how often each of the expected outcomes came, and no other."""
     seen = Counter(outcomes)
     frequencies = [len(outcomes) * share for share in expected.values()]
-    return set(seen) == set(expected) and chisquare([seen[x] for x in expected], frequencies).pvalue > 1e-3
+    return (
+        set(seen) == set(expected)
+        and chisquare([seen[x] for x in expected], frequencies).pvalue > 1e-3
+    )
 
 
 def test_all_that_is_there_is_equally_likely(full: tuple[Replay, Looped]):
@@ -285,7 +332,9 @@ def test_all_that_is_there_is_equally_likely(full: tuple[Replay, Looped]):
         assert fair(numbers(batch)[task].tolist(), dict.fromkeys(mine, 1 / 10))
         assert fair(numbers(context)[task].tolist(), dict.fromkeys(left, 1 / len(left)))
         pairs = list(zip(numbers(batch)[task].tolist(), goals(batch)[task].tolist(), strict=True))
-        assert fair(pairs, {(x, then): 0.1 / len(looped.later[x]) for x in mine for then in looped.later[x]})
+        assert fair(
+            pairs, {(x, then): 0.1 / len(looped.later[x]) for x in mine for then in looped.later[x]}
+        )
 
 
 def test_draws_are_independent_and_put_back(full: tuple[Replay, Looped]):
@@ -300,7 +349,10 @@ def test_draws_are_independent_and_put_back(full: tuple[Replay, Looped]):
 def test_a_seed_says_what_is_drawn(full: tuple[Replay, Looped]):
     def draws(seed: int) -> list[Transitions]:
         tasks = torch.tensor([1, 0, 1])
-        return [full[0].sample(tasks, 8, seeded(seed), future=True), full[0].context(tasks, 8, seeded(seed))]
+        return [
+            full[0].sample(tasks, 8, seeded(seed), future=True),
+            full[0].context(tasks, 8, seeded(seed)),
+        ]
 
     assert same(draws(0), draws(0))
     for one, other in zip(draws(0), draws(1), strict=True):
@@ -348,7 +400,9 @@ def test_batches_are_copies_and_the_rings_are_not():
         tree_map(Tensor.zero_, batches)
         assert torch.equal(rows, before)
         replay.add(few)
-    made = [x for x in tree_leaves([made for _, _, made in operations.done]) if isinstance(x, Tensor)]
+    made = [
+        x for x in tree_leaves([made for _, _, made in operations.done]) if isinstance(x, Tensor)
+    ]
     sizes = [x.numel() for x in made if x.untyped_storage().data_ptr() != rows.data_ptr()]
     assert 3 * 8 * WIDTH <= max(sizes) < rows.numel() / 10
     assert replay.state_dict()["rows"].data_ptr() == rows.data_ptr()
@@ -361,7 +415,9 @@ def test_no_place_is_written_twice():
     with Operations() as operations:
         replay.add(rollout)
     writes = [
-        torch.stack(args[1]) for function, args, _ in operations.done if function is torch.ops.aten.index_put_.default
+        torch.stack(args[1])
+        for function, args, _ in operations.done
+        if function is torch.ops.aten.index_put_.default
     ]
     assert [places.shape[1] for places in writes] == [2 * 5]
     assert writes[0].unique(dim=1).shape == writes[0].shape
@@ -397,13 +453,21 @@ def test_another_replay_goes_on_where_one_was_kept(full: tuple[Replay, Looped], 
 def test_only_what_is_chosen_is_told_of_another_goal(full: tuple[Replay, Looped]):
     """The goal in front of the task row, and both rewards, which are those of success where it was achieved just then."""
     batch = full[0].sample(torch.tensor([0, 1]), 200, seeded(), future=True)
-    batch = replace(batch, task=torch.randn(2, 200, 3, generator=seeded(1)), training_reward=batch.reward - 5)
+    batch = replace(
+        batch, task=torch.randn(2, 200, 3, generator=seeded(1)), training_reward=batch.reward - 5
+    )
     chosen = torch.rand(2, 200, generator=seeded(2)) < 0.5
-    told = hindsight(batch, chosen, SPEC, lambda achieved, desired: (achieved == desired).all(-1).float() - 1)
+    told = hindsight(
+        batch, chosen, SPEC, lambda achieved, desired: (achieved == desired).all(-1).float() - 1
+    )
     for name in ("obs", "action", "next_obs", "terminated", "future"):
         assert torch.equal(getattr(told, name), getattr(batch, name)), name
     for n, b in torch.cartesian_prod(torch.arange(2), torch.arange(200)).tolist():
-        task, reward, training_reward = batch.task[n, b].tolist(), batch.reward[n, b], batch.training_reward[n, b]
+        task, reward, training_reward = (
+            batch.task[n, b].tolist(),
+            batch.reward[n, b],
+            batch.training_reward[n, b],
+        )
         if chosen[n, b]:
             task[:2] = batch.future[n, b].tolist()
             reward = training_reward = float(goals(batch)[n, b] == numbers(batch)[n, b]) - 1
@@ -420,7 +484,9 @@ def test_relabelled_rewards_are_those_of_a_life_for_that_goal(name: str, success
     tasks = family.tasks("train", 3, Rng(0))
     rollout = live(family, tasks, 1)[0]
     goal = rollout.next_obs[10, :, 0, family.spec.part(family.spec.achieved_goal)]
-    told_tasks = replace(tasks, params=torch.cat([goal, tasks.params[:, family.spec.goal_width :]], dim=-1))
+    told_tasks = replace(
+        tasks, params=torch.cat([goal, tasks.params[:, family.spec.goal_width :]], dim=-1)
+    )
     env = family.make(lanes=1)
     env.reset(told_tasks, Rng(0).child("env"))
     steps = [env.step(action) for action in rollout.action]
@@ -428,13 +494,17 @@ def test_relabelled_rewards_are_those_of_a_life_for_that_goal(name: str, success
     replay, shape = Replay(family.spec, 1000, CPU), (3, 200, -1)
     replay.add(rollout)
     batch = replay.sample(tasks.index, 200, seeded())
-    batch = replace(batch, future=goal.unsqueeze(1).expand(shape), task=tasks.params.unsqueeze(1).expand(shape))
+    batch = replace(
+        batch, future=goal.unsqueeze(1).expand(shape), task=tasks.params.unsqueeze(1).expand(shape)
+    )
     told = hindsight(batch, torch.ones_like(batch.terminated), family.spec, family.goal_reward)
     assert torch.equal(told.task, told_tasks.params.unsqueeze(1).expand(shape))
     assert torch.equal(told.training_reward, told.reward)
     for n in range(3):
         paid = {tuple(step.next_obs[n, 0].tolist()): float(step.reward[n, 0]) for step in steps}
-        assert told.reward[n].tolist() == [paid[tuple(next_obs)] for next_obs in told.next_obs[n].tolist()]
+        assert told.reward[n].tolist() == [
+            paid[tuple(next_obs)] for next_obs in told.next_obs[n].tolist()
+        ]
         assert paid[tuple(rollout.next_obs[10, n, 0].tolist())] == success
     assert not torch.equal(told.reward, batch.reward)
 
@@ -443,7 +513,7 @@ def test_another_capacity_is_refused():
     """Rings of another length would hold other transitions in the same places."""
     replay = Replay(SPEC, 5, CPU)
     replay.add(lived([0, 1], steps=7))
-    with pytest.raises(Mistake, match="of capacity 5, not 10"):
+    with pytest.raises(MetaRLError, match="of capacity 5, not 10"):
         Replay(SPEC, 10, CPU).load_state_dict(replay.state_dict())
 
 

@@ -10,7 +10,9 @@ from metarl.core.rng import Rng
 from metarl.experiments.building import make_family
 
 
-@pytest.mark.parametrize(("name", "variance"), [("bernoulli-bandit", None), ("gaussian-bandit", 1.0)])
+@pytest.mark.parametrize(
+    ("name", "variance"), [("bernoulli-bandit", None), ("gaussian-bandit", 1.0)]
+)
 def test_pulls_pay_the_arms_mean(name: str, variance: float | None):
     family = make_family(name, arms=3)
     tasks, lanes = family.tasks("test", 4, Rng(0)), 20_000
@@ -28,6 +30,9 @@ def test_pulls_pay_the_arms_mean(name: str, variance: float | None):
 @pytest.mark.parametrize("name", ["bernoulli-bandit", "gaussian-bandit"])
 def test_arms_are_uniform_and_ood_is_another_distribution(name: str):
     family = make_family(name)
-    draw = {split: family.tasks(split, 2000, Rng(0)).params.flatten().numpy() for split in ("test", "ood")}
+    draw = {
+        split: family.tasks(split, 2000, Rng(0)).params.flatten().numpy()
+        for split in ("test", "ood")
+    }
     assert stats.kstest(draw["test"], "uniform").pvalue > 1e-3
     assert stats.kstest(draw["ood"], "uniform").pvalue < 1e-12

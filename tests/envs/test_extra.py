@@ -9,7 +9,7 @@ import pytest
 from helpers import FAMILIES
 
 from metarl.config.registry import find, names
-from metarl.core.errors import Mistake
+from metarl.core.errors import MetaRLError
 from metarl.experiments.building import make_family
 from metarl_envs.extra import package
 
@@ -21,9 +21,12 @@ PACKAGES = {"metaworld": "metaworld", "robotics": "gymnasium_robotics", "minigri
 def test_a_missing_package_is_told_with_what_installs_it(name: str, monkeypatch):
     extra = find("family", name).settings.configures.removeprefix("metarl_envs.").partition(":")[0]
     monkeypatch.setitem(sys.modules, PACKAGES[extra], None)
-    with pytest.raises(Mistake) as caught:
+    with pytest.raises(MetaRLError) as caught:
         _ = make_family(name).spec
-    assert str(caught.value) == f"the package {PACKAGES[extra]} is missing: pip install 'metarl-torch[{extra}]'"
+    assert (
+        str(caught.value)
+        == f"the package {PACKAGES[extra]} is missing: pip install 'metarl-torch[{extra}]'"
+    )
 
 
 def test_what_is_wrong_inside_a_package_is_not_called_missing():
@@ -34,5 +37,7 @@ def test_what_is_wrong_inside_a_package_is_not_called_missing():
 def test_their_modules_import_neither_torch_nor_their_packages():
     """Worker processes import them."""
     code = "import sys, metarl_envs.metaworld, metarl_envs.minigrid, metarl_envs.robotics; print(*sys.modules)"
-    modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    modules = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
     assert not {"torch", *PACKAGES.values()} & set(modules)

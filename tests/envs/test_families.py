@@ -26,7 +26,9 @@ def test_expected_rewards_are_the_mean_of_rewards(name: str):
     family = make_family(name)
     rollout, _ = live(family, tasks := family.tasks("test", 200, Rng(0)), 20, lanes=5)
     gap = rollout.reward - family.expected_reward(tasks, rollout)
-    for action in range(family.spec.action_width):  # whatever was done: chance must not know the action
+    for action in range(
+        family.spec.action_width
+    ):  # whatever was done: chance must not know the action
         chosen = gap[rollout.valid & (rollout.action == action)]
         assert abs(float(chosen.mean())) < error_of(chosen)
 

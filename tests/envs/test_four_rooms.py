@@ -25,7 +25,9 @@ def inside(column: int, row: int) -> bool:
     return room or (column, row) in ((6, 9), (6, 2), (2, 6), EAST_DOORWAY)
 
 
-CELLS = [(column, row) for row in range(12, -1, -1) for column in range(13) if inside(column, row)]  # as one reads
+CELLS = [
+    (column, row) for row in range(12, -1, -1) for column in range(13) if inside(column, row)
+]  # as one reads
 NUMBER = {cell: place for place, cell in enumerate(CELLS)}
 
 
@@ -63,7 +65,9 @@ def steps_to(goal: tuple[int, int]) -> Tensor:
 
 
 def goal_tasks(goal: tuple[int, int], rows: int = 1) -> Tasks:
-    return Tasks(torch.tensor([goal], dtype=torch.float32).expand(rows, -1), torch.arange(rows), "test")
+    return Tasks(
+        torch.tensor([goal], dtype=torch.float32).expand(rows, -1), torch.arange(rows), "test"
+    )
 
 
 def follow(policy: Tensor, goal: tuple[int, int], rows: int, horizon: int) -> Step:
@@ -85,7 +89,9 @@ def test_the_map_has_104_cells_numbered_as_one_reads():
     assert NUMBER[EAST_DOORWAY] == 62
     family = make_family("four-rooms")
     every = torch.eye(104)
-    assert family.scene(torch.tensor(EAST_DOORWAY).float(), every).path.tolist() == [list(cell) for cell in CELLS]
+    assert family.scene(torch.tensor(EAST_DOORWAY).float(), every).path.tolist() == [
+        list(cell) for cell in CELLS
+    ]
 
 
 def test_moves_follow_the_map_and_slip():
@@ -96,7 +102,9 @@ def test_moves_follow_the_map_and_slip():
     valid = rollout.valid.flatten()
     place = (rollout.inputs.obs.argmax(-1) * 4 + rollout.action).flatten()[valid]
     successor = rollout.next_obs.argmax(-1).flatten()[valid]
-    counts = torch.zeros(104 * 4, 104).index_put_((place, successor), torch.tensor(1.0), accumulate=True)
+    counts = torch.zeros(104 * 4, 104).index_put_(
+        (place, successor), torch.tensor(1.0), accumulate=True
+    )
     counts = counts.view(104, 4, 104).double()
     assert counts[expected == 0].eq(0).all()
     p_values = []
@@ -118,13 +126,21 @@ def test_the_optimal_policy_needs_the_published_steps():
     assert mean == pytest.approx(8.392, abs=1e-3)
 
     policy = (transitions() @ steps).argmin(1)
-    walked = follow(policy, EAST_DOORWAY, 5000, horizon=100).terminated.squeeze(-1).long().argmax(0) + 1.0
+    walked = (
+        follow(policy, EAST_DOORWAY, 5000, horizon=100).terminated.squeeze(-1).long().argmax(0)
+        + 1.0
+    )
     assert float(walked.mean()) == pytest.approx(mean, abs=4 * float(walked.std()) / 5000**0.5)
 
 
 def test_after_the_goal_has_moved_the_published_steps_are_needed():
     """9.50 on average, 8.36 to 11.43: the authors' starts still leave out the east doorway and not the new goal."""
-    goals = make_family("four-rooms", variant="option-critic-moved").tasks("test", 21, Rng(0)).params.int().tolist()
+    goals = (
+        make_family("four-rooms", variant="option-critic-moved")
+        .tasks("test", 21, Rng(0))
+        .params.int()
+        .tolist()
+    )
     means = []
     for goal in {tuple(goal) for goal in goals}:
         steps = steps_to(goal)
@@ -203,7 +219,10 @@ def test_goals_are_held_out_in_three_rooms_and_ood_ones_lie_in_the_fourth():
     }
     assert set().union(*goals.values()) == set(CELLS)
     assert all(column > 6 and row < 5 for column, row in goals["ood"])
-    rooms = [{cell for cell in CELLS if (cell[0] < 6, cell[1] > 6) == place} for place in ((True, True), (True, False))]
+    rooms = [
+        {cell for cell in CELLS if (cell[0] < 6, cell[1] > 6) == place}
+        for place in ((True, True), (True, False))
+    ]
     for room in rooms:
         assert len(goals["test"] & room) == len(goals["validation"] & room) == 5
 
@@ -212,7 +231,9 @@ def test_option_critic_has_one_goal_and_then_those_of_the_lower_right_room():
     for variant, size in (("option-critic", 1), ("option-critic-moved", 21)):
         family = make_family("four-rooms", variant=variant)
         assert family.spec.closed
-        rows = [family.tasks(split, 21, Rng(0)).params.unique(dim=0) for split in family.spec.splits]
+        rows = [
+            family.tasks(split, 21, Rng(0)).params.unique(dim=0) for split in family.spec.splits
+        ]
         assert len(rows) == 3
         assert all(len(row) == size and row.equal(rows[0]) for row in rows)
 
@@ -220,6 +241,9 @@ def test_option_critic_has_one_goal_and_then_those_of_the_lower_right_room():
 def test_a_scene_shows_walls_where_no_cell_is():
     family = make_family("four-rooms")
     scene = family.scene(torch.tensor(EAST_DOORWAY).float(), torch.eye(104)[:3])
-    middles = {(left + width / 2, bottom + height / 2) for left, bottom, width, height in scene.walls.tolist()}
+    middles = {
+        (left + width / 2, bottom + height / 2)
+        for left, bottom, width, height in scene.walls.tolist()
+    }
     assert middles == {(column, row) for column in range(13) for row in range(13)} - set(CELLS)
     assert scene.goal.tolist() == [list(EAST_DOORWAY)]

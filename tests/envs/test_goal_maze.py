@@ -13,7 +13,10 @@ from metarl.core.rng import Rng
 from metarl.core.types import Tasks
 from metarl.experiments.building import make_family
 
-PLANS = {"u": ("...", "##.", "..."), "medium": ("..##..", "..#...", "#...##", "..#...", ".#..#.", "...#..")}
+PLANS = {
+    "u": ("...", "##.", "..."),
+    "medium": ("..##..", "..#...", "#...##", "..#...", ".#..#.", "...#.."),
+}
 STARTS = {"u": ((1, 1), (1, 3)), "medium": ((1, 1), (6, 6))}
 VARIANTS = sorted(PLANS)
 
@@ -21,7 +24,9 @@ VARIANTS = sorted(PLANS)
 def free(variant: str) -> set[tuple[int, int]]:
     """The cells, from the lower left corner of the wall around them."""
     lines = PLANS[variant][::-1]
-    return {(x + 1, y + 1) for y, line in enumerate(lines) for x, mark in enumerate(line) if mark == "."}
+    return {
+        (x + 1, y + 1) for y, line in enumerate(lines) for x, mark in enumerate(line) if mark == "."
+    }
 
 
 def distances(variant: str, start: tuple[int, int]) -> dict[tuple[int, int], int]:
@@ -54,7 +59,9 @@ def inertial(family: Family, tasks: Tasks, lanes: int, steps: int) -> Tensor:
     action = torch.zeros(len(tasks), lanes, 2)
     for _ in range(steps):
         turn = torch.rand(len(tasks), lanes, 1, generator=generator) < 0.15
-        action = torch.where(turn, 3 * torch.rand(len(tasks), lanes, 2, generator=generator) - 1.5, action)
+        action = torch.where(
+            turn, 3 * torch.rand(len(tasks), lanes, 2, generator=generator) - 1.5, action
+        )
         way.append(env.step(action).next_obs)
     return torch.stack(way)
 
@@ -91,7 +98,9 @@ def test_every_goal_can_be_reached_from_both_starts(variant: str):
     family = make_family("goal-maze", variant=variant)
     for split, start in zip(("test", "ood"), STARTS[variant], strict=True):
         tasks = family.tasks(split, 200, Rng(0))
-        away = [distances(variant, tuple(goal)) for goal in tasks.params[:, :2].floor().int().tolist()]
+        away = [
+            distances(variant, tuple(goal)) for goal in tasks.params[:, :2].floor().int().tolist()
+        ]
         assert max(table[start] for table in away) == max(distances(variant, start).values())
         env = family.make(1)
         obs, met = env.reset(tasks, Rng(0)).squeeze(1), torch.zeros(200, dtype=torch.bool)
@@ -102,7 +111,11 @@ def test_every_goal_can_be_reached_from_both_starts(variant: str):
                 middle = torch.tensor(aims[row]) + 0.5
                 if away[row][aims[row]] and (obs[row] - middle).abs().max() < 0.05:
                     x, y = aims[row]
-                    around = [cell for cell in ((x - 1, y), (x + 1, y), (x, y - 1), (x, y + 1)) if cell in away[row]]
+                    around = [
+                        cell
+                        for cell in ((x - 1, y), (x + 1, y), (x, y - 1), (x, y + 1))
+                        if cell in away[row]
+                    ]
                     aims[row] = min(around, key=away[row].__getitem__)
                     middle = torch.tensor(aims[row]) + 0.5
                 targets.append(middle if away[row][aims[row]] else tasks.params[row, :2])

@@ -31,7 +31,9 @@ def walk(tasks: Tasks, actions: list[int] | Tensor, **options: int) -> tuple[Ten
     chosen = torch.as_tensor(actions).view(len(actions), -1, 1).expand(-1, len(tasks), 1)
     steps = [env.step(action) for action in chosen]
     parts = ("obs", "next_obs", "reward", "terminated", "truncated", "success")
-    return obs, Step(**{part: torch.stack([getattr(step, part) for step in steps]) for part in parts})
+    return obs, Step(
+        **{part: torch.stack([getattr(step, part) for step in steps]) for part in parts}
+    )
 
 
 def test_moves_lead_to_neighbours_and_the_border_holds():
@@ -92,7 +94,9 @@ def test_the_oracle_has_the_published_mean_and_its_way_realises_it():
 def test_a_short_horizon_leaves_the_oracle_on_its_way():
     family, tasks = make_family("gridnavi", horizon=3), every_goal()
     near = tasks.params.sum(-1)
-    torch.testing.assert_close(family.optimum(tasks), torch.where(near == 2, 1.9, torch.where(near == 3, 0.8, -0.3)))
+    torch.testing.assert_close(
+        family.optimum(tasks), torch.where(near == 2, 1.9, torch.where(near == 3, 0.8, -0.3))
+    )
 
 
 def test_a_random_walker_earns_the_published_return():
@@ -143,12 +147,19 @@ def test_posterior_sampling_earns_what_is_known_of_it():
     env, possible, means = family.make(1), torch.ones(rows, len(GOALS)), []
     position = env.reset(family.tasks("test", rows, Rng(0)), Rng(0)).squeeze(1)
     for _ in range(4):
-        aim, total = goals[possible.multinomial(1, generator=generator).squeeze(1)], torch.zeros(rows)
+        aim, total = (
+            goals[possible.multinomial(1, generator=generator).squeeze(1)],
+            torch.zeros(rows),
+        )
         for _ in range(15):
             gap = aim - position
-            sideways = (gap[:, 0] != 0) & ((gap[:, 1] == 0) | (torch.rand(rows, generator=generator) < 0.5))
+            sideways = (gap[:, 0] != 0) & (
+                (gap[:, 1] == 0) | (torch.rand(rows, generator=generator) < 0.5)
+            )
             along = torch.where(sideways, gap[:, 0], gap[:, 1])
-            action = torch.where(sideways, torch.where(along > 0, RIGHT, LEFT), torch.where(along > 0, UP, DOWN))
+            action = torch.where(
+                sideways, torch.where(along > 0, RIGHT, LEFT), torch.where(along > 0, UP, DOWN)
+            )
             step = env.step(action.where(along != 0, STAY).unsqueeze(1))
             total += step.reward.squeeze(1)
             met = (goals == step.next_obs).all(-1)

@@ -18,7 +18,11 @@ def test_transitions_follow_p_and_rewards_m():
     tasks = family.tasks("test", 2, Rng(0))
     mean, transition = family.unpack(tasks.params)
     rollout, _ = live(family, tasks, 2, lanes=10_000)  # [8, 2, 10000, …]
-    state, successor, action = rollout.inputs.obs.argmax(-1), rollout.next_obs.argmax(-1), rollout.action
+    state, successor, action = (
+        rollout.inputs.obs.argmax(-1),
+        rollout.next_obs.argmax(-1),
+        rollout.action,
+    )
     for n, s, a in itertools.product(range(2), range(3), range(2)):
         met = (state[:, n] == s) & (action[:, n] == a)
         counts = torch.bincount(successor[:, n][met], minlength=3)
@@ -51,7 +55,10 @@ def test_the_optimum_is_the_best_of_all_policies():
     states = torch.arange(2)
     best = torch.full((4,), -float("inf"), dtype=torch.float64)
     for policy in itertools.product(range(2), repeat=3 * 2):  # an action for every time and state
-        chance, total = torch.tensor([[1.0, 0.0]] * 4, dtype=torch.float64), torch.zeros(4, dtype=torch.float64)
+        chance, total = (
+            torch.tensor([[1.0, 0.0]] * 4, dtype=torch.float64),
+            torch.zeros(4, dtype=torch.float64),
+        )
         for action in torch.tensor(policy).view(3, 2):
             total += (chance * mean[:, states, action]).sum(1)
             chance = torch.einsum("ns,nst->nt", chance, transition[:, states, action])

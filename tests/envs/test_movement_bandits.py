@@ -23,7 +23,9 @@ def both(rows: int = 1) -> Tasks:
 
 def parts(family: Family, obs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Position and both goals, each [..., 2], in the units of the square."""
-    position, first, second = (400 * obs[..., family.spec.part(name)] for name in family.spec.observation)
+    position, first, second = (
+        400 * obs[..., family.spec.part(name)] for name in family.spec.observation
+    )
     return position, first, second
 
 
@@ -74,7 +76,9 @@ def test_the_oracle_walks_as_the_optimum_says(horizon: int):
         position, first, second = parts(family, obs.squeeze(1))
         gap = torch.where(tasks.params[:, :1].bool(), first, second) - position
         sideways = gap[:, 0].abs() > gap[:, 1].abs()
-        towards = torch.where(sideways, torch.where(gap[:, 0] > 0, RIGHT, LEFT), torch.where(gap[:, 1] > 0, UP, DOWN))
+        towards = torch.where(
+            sideways, torch.where(gap[:, 0] > 0, RIGHT, LEFT), torch.where(gap[:, 1] > 0, UP, DOWN)
+        )
         towards = towards.where(gap.norm(dim=-1) >= 50, STAY)
         step = env.step(towards.unsqueeze(1))
         total += step.reward.squeeze(1)
@@ -90,7 +94,9 @@ def test_every_split_has_both_tasks_alike():
     assert family.spec.closed
     for split in family.spec.splits:
         params = family.tasks(split, 6, Rng(1)).params
-        assert [params[first : first + 2].sum(0).tolist() for first in (0, 2, 4)] == [[1.0, 1.0]] * 3
+        assert [params[first : first + 2].sum(0).tolist() for first in (0, 2, 4)] == [
+            [1.0, 1.0]
+        ] * 3
 
 
 def test_a_scene_tells_the_goals_apart():
@@ -100,6 +106,10 @@ def test_a_scene_tells_the_goals_apart():
         obs = rollout.inputs.obs[:, row, 0]
         scene = family.scene(tasks.params[row], obs)
         assert scene.path.equal(obs[:, :2])
-        assert scene.goal.flatten().equal(obs[0, family.spec.part(("first_goal", "second_goal")[row])])
-        assert scene.others.flatten().equal(obs[0, family.spec.part(("second_goal", "first_goal")[row])])
+        assert scene.goal.flatten().equal(
+            obs[0, family.spec.part(("first_goal", "second_goal")[row])]
+        )
+        assert scene.others.flatten().equal(
+            obs[0, family.spec.part(("second_goal", "first_goal")[row])]
+        )
         assert scene.goal_radius == 50 / 400

@@ -20,7 +20,9 @@ def goals(*places: tuple[float, float]) -> Tasks:
     return Tasks(torch.tensor(places), torch.arange(len(places)), "test")
 
 
-def step_point(goal: tuple[float, float], moves: list[list[float]], name: str = "point", **options: Any) -> list[Step]:
+def step_point(
+    goal: tuple[float, float], moves: list[list[float]], name: str = "point", **options: Any
+) -> list[Step]:
     env = make_family(name, **options).make(1)
     env.reset(goals(goal), Rng(0))
     return [env.step(torch.tensor([[move]])) for move in moves]
@@ -30,9 +32,13 @@ def straight(name: str, tasks: Tasks, lanes: int, **options: Any) -> tuple[Tenso
     """Every lane of an episode moves as far towards its goal as it can: rewards and whether it goes on [H, N, M]."""
     family = make_family(name, **options)
     env, goal = family.make(lanes), tasks.params.unsqueeze(1)
-    obs, rewards, running = env.reset(tasks, Rng(0)), [], [torch.ones(len(tasks), lanes, dtype=torch.bool)]
+    obs, rewards, running = (
+        env.reset(tasks, Rng(0)),
+        [],
+        [torch.ones(len(tasks), lanes, dtype=torch.bool)],
+    )
     for _ in range(family.spec.horizon):
-        step = env.step((goal - obs) / family.options.step_size)
+        step = env.step((goal - obs) / family.config.step_size)
         rewards.append(step.reward)
         running.append(running[-1] & ~step.done)
         obs = step.next_obs
@@ -78,7 +84,9 @@ def test_each_lane_has_its_own_clock():
     move = torch.tensor([[[1.0, 0.0], [0.0, 1.0]]])
     ended = [env.step(move if time < 4 else -move) for time in range(9)]
     assert [step.terminated[0].tolist() for step in ended].index([True, False]) == 3
-    assert [step.truncated[0].tolist() for step in ended] == [[False, time == 4] for time in range(8)] + [[True, False]]
+    assert [step.truncated[0].tolist() for step in ended] == [
+        [False, time == 4] for time in range(8)
+    ] + [[True, False]]
 
 
 def test_goals_are_in_the_square_and_ood_goals_outside():
@@ -101,7 +109,9 @@ def test_the_optimum_has_the_published_mean(variant: str, mean: float):
 def test_the_optimum_is_a_return_and_no_detour_beats_it():
     family = make_family("point")
     by_hand = [-math.hypot(0.15, 0.0) - 0.05, 0.0, -0.2 - 0.1]
-    torch.testing.assert_close(family.optimum(goals((0.25, 0.1), (0.0, 0.0), (-0.05, 0.3))), torch.tensor(by_hand))
+    torch.testing.assert_close(
+        family.optimum(goals((0.25, 0.1), (0.0, 0.0), (-0.05, 0.3))), torch.tensor(by_hand)
+    )
 
 
 @pytest.mark.parametrize("variant", ["maml", "pearl"])
@@ -123,7 +133,9 @@ def test_pearl_starts_anywhere_and_ends_with_the_horizon_alone():
     starts = rollout.inputs.obs[[0, 20, 40]]
     for axis in range(2):
         for episode in starts:
-            assert stats.kstest(episode[..., axis].flatten().numpy(), "uniform", (-1, 2)).pvalue > 1e-3
+            assert (
+                stats.kstest(episode[..., axis].flatten().numpy(), "uniform", (-1, 2)).pvalue > 1e-3
+            )
     pair = torch.stack([starts[0].flatten(), starts[1].flatten()])
     assert abs(float(pair.corrcoef()[0, 1])) < 4 / math.sqrt(pair.shape[1])
 
@@ -142,7 +154,10 @@ def test_the_reward_is_sparse_and_the_training_reward_dense():
             assert step.reward.item() == pytest.approx(paid.get(time, 0.0), abs=1e-6)
             assert bool(step.success) == (time in paid)
         assert step.training_reward.item() == pytest.approx(-distance, abs=1e-6)
-    assert step_point((0.0, 1.0), [[0.0, 1.0]], "sparse-point", variant="varibad")[0].training_reward is None
+    assert (
+        step_point((0.0, 1.0), [[0.0, 1.0]], "sparse-point", variant="varibad")[0].training_reward
+        is None
+    )
 
 
 @pytest.mark.parametrize(("variant", "horizon"), [("pearl", 20), ("varibad", 100)])
@@ -159,10 +174,19 @@ def test_sparse_goals_lie_evenly_on_the_half_circle_and_a_fifth_is_for_test():
     family = make_family("sparse-point")
     rows = {split: family.tasks(split, 500, Rng(0)) for split in family.spec.splits}
     every = {split: tasks.params[tasks.copy == 0] for split, tasks in rows.items()}
-    angle = {split: torch.atan2(goal[:, 1], goal[:, 0]).sort().values for split, goal in every.items()}
-    assert {split: len(goal) for split, goal in every.items()} == {"train": 80, "validation": 99, "test": 20, "ood": 99}
+    angle = {
+        split: torch.atan2(goal[:, 1], goal[:, 0]).sort().values for split, goal in every.items()
+    }
+    assert {split: len(goal) for split, goal in every.items()} == {
+        "train": 80,
+        "validation": 99,
+        "test": 20,
+        "ood": 99,
+    }
     spaced = torch.linspace(0, math.pi, 100)
-    torch.testing.assert_close(torch.cat([angle["train"], angle["test"]]).sort().values, spaced, atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        torch.cat([angle["train"], angle["test"]]).sort().values, spaced, atol=1e-6, rtol=0
+    )
     torch.testing.assert_close(angle["validation"], (spaced[1:] + spaced[:-1]) / 2)
     assert (angle["ood"] < 0).all()
     again = family.tasks("test", 20, Rng(7)).params
@@ -185,7 +209,10 @@ def test_the_sparse_oracle_has_the_published_mean():
     """
     family = make_family("sparse-point")
     optimum = torch.cat(
-        [family.optimum(family.tasks(split, size, Rng(0))) for split, size in (("train", 80), ("test", 20))]
+        [
+            family.optimum(family.tasks(split, size, Rng(0)))
+            for split, size in (("train", 80), ("test", 20))
+        ]
     )
     assert 13.358 < float(optimum.mean()) < 13.376
 
@@ -207,7 +234,8 @@ def test_the_sparse_optimum_is_the_sum_over_the_straight_way():
 
 
 @pytest.mark.parametrize(
-    ("name", "variant"), [("point", "maml"), ("point", "pearl"), ("sparse-point", "pearl"), ("sparse-point", "varibad")]
+    ("name", "variant"),
+    [("point", "maml"), ("point", "pearl"), ("sparse-point", "pearl"), ("sparse-point", "varibad")],
 )
 def test_goal_rewards_are_the_rewards_of_the_goal(name: str, variant: str):
     family = make_family(name, variant=variant)

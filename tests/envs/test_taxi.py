@@ -19,7 +19,9 @@ ABOARD = 4
 
 def task(goal: int, passenger: int, start: int) -> Tasks:
     row = [
-        float(place == wanted) for wanted, width in ((goal, 4), (passenger, 5), (start, 4)) for place in range(width)
+        float(place == wanted)
+        for wanted, width in ((goal, 4), (passenger, 5), (start, 4))
+        for place in range(width)
     ]
     return Tasks(torch.tensor([row]), torch.arange(1), "test")
 
@@ -85,11 +87,16 @@ def test_moves_follow_the_streets(aboard: bool):
 
 def test_a_passenger_is_picked_up_and_dropped_off_at_the_right_places_alone():
     goal, passenger, start = 1, 2, 0
-    fetch, bring = way(LANDMARKS[start], LANDMARKS[passenger]), way(LANDMARKS[passenger], LANDMARKS[goal])
+    fetch, bring = (
+        way(LANDMARKS[start], LANDMARKS[passenger]),
+        way(LANDMARKS[passenger], LANDMARKS[goal]),
+    )
     steps = drive(task(goal, passenger, start), [SERVE, *fetch, SERVE, SERVE, *bring, SERVE])
     aboard = [seen(step.next_obs)[1] for step in steps]
     assert aboard == [False] * (1 + len(fetch)) + [True] * (3 + len(bring))
-    assert [step.reward.item() for step in steps] == pytest.approx([-0.1] * (len(steps) - 1) + [2.0])
+    assert [step.reward.item() for step in steps] == pytest.approx(
+        [-0.1] * (len(steps) - 1) + [2.0]
+    )
     assert [bool(step.terminated) for step in steps] == [False] * (len(steps) - 1) + [True]
     assert [bool(step.success) for step in steps] == [False] * (len(steps) - 1) + [True]
     assert seen(steps[-1].obs) == (LANDMARKS[start], False)
@@ -109,7 +116,9 @@ def test_a_passenger_aboard_is_there_again_in_the_next_episode():
 def test_the_horizon_ends_an_episode_with_a_penalty():
     steps = drive(task(1, 2, 0), [STAY] * 10, horizon=5)
     assert [bool(step.truncated) for step in steps] == [False, False, False, False, True] * 2
-    assert [step.reward.item() for step in steps] == pytest.approx([-0.1, -0.1, -0.1, -0.1, -2.0] * 2)
+    assert [step.reward.item() for step in steps] == pytest.approx(
+        [-0.1, -0.1, -0.1, -0.1, -2.0] * 2
+    )
     actions = shortest(1, ABOARD, 0)
     last = drive(task(1, ABOARD, 0), actions, horizon=len(actions))[-1]
     assert last.terminated
@@ -132,16 +141,26 @@ def test_the_shortest_way_earns_the_optimum_in_every_task(horizon: int):
 
 
 def test_sixty_tasks_of_which_twelve_start_at_the_goal():
-    rows = {split: [places(row) for row in every_task(split).params] for split in ("train", "validation", "test")}
-    assert {split: len(tasks) for split, tasks in rows.items()} == {"train": 40, "validation": 8, "test": 12}
+    rows = {
+        split: [places(row) for row in every_task(split).params]
+        for split in ("train", "validation", "test")
+    }
+    assert {split: len(tasks) for split, tasks in rows.items()} == {
+        "train": 40,
+        "validation": 8,
+        "test": 12,
+    }
     every = [row for tasks in rows.values() for row in tasks]
     assert len(set(every)) == 60
     assert all(goal != passenger for goal, passenger, _ in every)
     assert all(goal != start for goal, passenger, start in every if passenger == ABOARD)
-    at_goal = {(goal, passenger, goal) for goal in range(4) for passenger in range(4) if passenger != goal}
+    at_goal = {
+        (goal, passenger, goal) for goal in range(4) for passenger in range(4) if passenger != goal
+    }
     assert set(rows["test"]) == at_goal
     assert all(
-        start == (goal + 1) % 4 and passenger not in (start, ABOARD) for goal, passenger, start in rows["validation"]
+        start == (goal + 1) % 4 and passenger not in (start, ABOARD)
+        for goal, passenger, start in rows["validation"]
     )
 
 

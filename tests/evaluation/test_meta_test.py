@@ -9,10 +9,10 @@ from helpers import CPU, Adapting, Counting, Ragged
 
 from metarl.collect.collector import collect
 from metarl.collect.world import TrainingWorld
-from metarl.core.errors import Mistake
-from metarl.core.types import View, replace
+from metarl.core.errors import MetaRLError
+from metarl.core.types import TaskInfo, replace
 from metarl.evaluation import meta_test as module
-from metarl.evaluation.meta_test import Scores, chance, combine, evaluate
+from metarl.evaluation.meta_test import Scores, combine, evaluate, evaluation_rng
 from metarl.experiments.building import make_agent, make_family
 
 
@@ -23,9 +23,9 @@ class FirstArm(Counting):
         super().__init__(spec)
         self.lanes = lanes
 
-    def begin(self, view, lanes):
-        belief = super().begin(view, lanes)
-        return replace(belief, row=torch.zeros(view.rows))
+    def begin(self, info, lanes):
+        belief = super().begin(info, lanes)
+        return replace(belief, row=torch.zeros(info.rows))
 
     def act(self, belief, obs, noise, counter, mode):
         acted, belief = super().act(belief, obs, noise, counter, mode)
@@ -40,7 +40,9 @@ def test_scores_of_an_agent_that_can_be_computed_by_hand():
     family = make_family("bernoulli-bandit", arms=3)
     agent = FirstArm(family.spec)
     scores = evaluate(agent, family, episodes=4, tasks=50, seed=3)
-    tasks = family.tasks("test", 50, module.Rng(3).child("evaluate", "tasks")).params.double().numpy()
+    tasks = (
+        family.tasks("test", 50, module.Rng(3).child("evaluate", "tasks")).params.double().numpy()
+    )
     assert scores.returns.shape == (1, 4, 50)
     assert scores.returns[0] == pytest.approx(np.tile(tasks[:, 0], (4, 1)))
     assert scores.regrets[0] == pytest.approx(4 * (tasks.max(1) - tasks[:, 0]))
@@ -55,7 +57,7 @@ def test_returns_are_those_that_fell_where_no_mean_is_known():
     assert scores.returns[0, 0].tolist() == [1, 3, 6, 10, 10]
     assert scores.optimum is None
     assert scores.success is None
-    with pytest.raises(Mistake, match="optimum"):
+    with pytest.raises(MetaRLError, match="optimum"):
         _ = scores.regrets
 
 
@@ -75,11 +77,15 @@ def test_seed_and_split_choose_the_tasks_and_the_agent_does_not():
     first, second = (evaluate(agent, family, episodes=2, tasks=10) for agent in agents)
     assert first.task_hash == second.task_hash
     assert first.task_hash != evaluate(agents[0], family, episodes=2, tasks=10, seed=1).task_hash
-    assert first.task_hash != evaluate(agents[0], family, episodes=2, tasks=10, split="ood").task_hash
+    assert (
+        first.task_hash != evaluate(agents[0], family, episodes=2, tasks=10, split="ood").task_hash
+    )
 
 
 def test_success_is_reported_per_episode():
-    family = make_family("point", horizon=5, arrival=10.0)  # everybody has arrived after the first step
+    family = make_family(
+        "point", horizon=5, arrival=10.0
+    )  # everybody has arrived after the first step
     scores = evaluate(make_agent("rl2", family.spec), family, episodes=2, tasks=6)
     assert scores.success.shape == (1, 2, 6)
     assert scores.success.all()
@@ -90,13 +96,13 @@ def test_combine_joins_runs_on_the_same_tasks_only():
     agent = FirstArm(family.spec)
     one = evaluate(agent, family, episodes=2, tasks=10)
     assert combine([one, one, one]).returns.shape == (3, 2, 10)
-    with pytest.raises(Mistake, match="cannot be combined"):
+    with pytest.raises(MetaRLError, match="cannot be combined"):
         combine([one, evaluate(agent, family, episodes=2, tasks=10, seed=9)])
 
 
 def test_unknown_split_names_the_nearest():
     family = make_family("bernoulli-bandit")
-    with pytest.raises(Mistake, match="did you mean 'test'"):
+    with pytest.raises(MetaRLError, match="did you mean 'test'"):
         evaluate(FirstArm(family.spec), family, episodes=1, tasks=2, split="tets")
 
 
@@ -128,10 +134,12 @@ def test_a_round_has_an_episode_in_every_lane_and_one_adaptation():
     family = Lucky()
     agent = Adapting(family.spec, LANES)
     scores = evaluate(agent, family, episodes=ROUNDS * LANES, tasks=5, seed=3)
-    rng, belief = chance(3), agent.begin(View(5, ROUNDS, CPU), LANES)
+    rng, belief = evaluation_rng(3), agent.begin(TaskInfo(5, ROUNDS, CPU), LANES)
     tasks = family.tasks("test", 5, rng.child("tasks"))
     for k in range(ROUNDS):
-        rollout, belief = collect(agent, family.make(LANES), family.spec, belief, tasks, 1, rng.child("episode", k))
+        rollout, belief = collect(
+            agent, family.make(LANES), family.spec, belief, tasks, 1, rng.child("episode", k)
+        )
         assert agent.rollouts[k].extras["adapted"].eq(k).all()
         assert agent.rollouts[k].reward.shape[1:] == (5, LANES)
         assert scores.returns[0, k] == pytest.approx(rollout.episode_returns()[0].mean(-1).numpy())
@@ -139,7 +147,7 @@ def test_a_round_has_an_episode_in_every_lane_and_one_adaptation():
         assert scores.success[0, k] == pytest.approx(share.numpy())
         assert ((share > 0) & (share < 1)).any(), "no luck: choose another seed"
     assert len(agent.rollouts) == ROUNDS
-    assert agent.views[0].episodes == ROUNDS
+    assert agent.infos[0].episodes == ROUNDS
     assert (scores.lanes, scores.episodes, list(scores.episodes_consumed)) == (LANES, 6, [3, 6])
     assert scores.totals[0] == pytest.approx(LANES * scores.returns[0].sum(0))
 
@@ -147,7 +155,9 @@ def test_a_round_has_an_episode_in_every_lane_and_one_adaptation():
 def test_agents_of_other_lanes_are_measured_by_the_same_number_of_episodes():
     """Who pulls one arm six times is paid six times its mean, however the pulls are laid out."""
     family = make_family("bernoulli-bandit", arms=3)
-    one, three, six = (evaluate(FirstArm(family.spec, m), family, episodes=6, tasks=50) for m in (1, 3, 6))
+    one, three, six = (
+        evaluate(FirstArm(family.spec, m), family, episodes=6, tasks=50) for m in (1, 3, 6)
+    )
     for scores, consumed in ((one, range(1, 7)), (three, range(3, 7, 3)), (six, range(6, 7))):
         assert scores.episodes_consumed == consumed
         assert scores.totals == pytest.approx(one.totals)
@@ -163,22 +173,26 @@ def test_lanes_count_among_the_rows_that_are_evaluated_together(monkeypatch):
     together = evaluate(agent, family, episodes=LANES, tasks=5)
     monkeypatch.setattr(module, "_CHUNK", 7)
     agent.rollouts.clear()
-    assert evaluate(agent, family, episodes=LANES, tasks=5).returns == pytest.approx(together.returns)
+    assert evaluate(agent, family, episodes=LANES, tasks=5).returns == pytest.approx(
+        together.returns
+    )
     assert [rollout.reward.shape[1] for rollout in agent.rollouts] == [2, 2, 1]
     monkeypatch.setattr(module, "_CHUNK", 1)
-    assert evaluate(agent, family, episodes=LANES, tasks=5).returns == pytest.approx(together.returns)
+    assert evaluate(agent, family, episodes=LANES, tasks=5).returns == pytest.approx(
+        together.returns
+    )
 
 
 def test_episodes_that_cannot_be_shared_out_are_a_mistake():
     family, agent = Ragged(), Adapting(Ragged().spec, LANES)
     says = r"^episodes: 7 cannot be shared out among the 3 lanes of Adapting; .* multiple of agent\.lanes, such as 9$"
-    with pytest.raises(Mistake, match=says):
+    with pytest.raises(MetaRLError, match=says):
         evaluate(agent, family, episodes=7, tasks=2)
     world = TrainingWorld(family, 7, None, CPU)
-    with pytest.raises(Mistake, match=says):
-        world.view(agent, family.tasks("train", 2, module.Rng(0)))
+    with pytest.raises(MetaRLError, match=says):
+        world.task_info(agent, family.tasks("train", 2, module.Rng(0)))
     world.episodes = 9
-    assert world.view(agent, family.tasks("train", 2, module.Rng(0))).episodes == 3
+    assert world.task_info(agent, family.tasks("train", 2, module.Rng(0))).episodes == 3
 
 
 def test_runs_of_other_lanes_are_not_combined():
@@ -190,5 +204,5 @@ def test_runs_of_other_lanes_are_not_combined():
 
     assert combine([scores(2, 4), scores(2, 4)]).returns.shape == (2, 2, 10)
     for other in (scores(1, 2), scores(1, 4), scores(4, 4)):
-        with pytest.raises(Mistake, match="lanes or modes cannot be combined"):
+        with pytest.raises(MetaRLError, match="lanes or modes cannot be combined"):
             combine([scores(2, 4), other])

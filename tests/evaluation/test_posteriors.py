@@ -14,9 +14,9 @@ from test_cli import metarl, mistake
 
 from metarl.collect.collector import collect
 from metarl.config.schema import parse
-from metarl.core.errors import Mistake
+from metarl.core.errors import MetaRLError
 from metarl.core.rng import Rng
-from metarl.core.types import View, replace
+from metarl.core.types import TaskInfo, replace
 from metarl.evaluation.meta_test import evaluate
 from metarl.evaluation.posteriors import Inference, infer
 from metarl.experiments.building import load, make_agent, make_family, train_set
@@ -24,7 +24,7 @@ from metarl.experiments.runs import train
 from metarl.viz import latent
 from metarl.viz.latent import inference_picture
 
-TINY = {"encoder": [16], "body": [16], "latent_width": 3}
+TINY = {"encoder_sizes": [16], "hidden_sizes": [16], "latent_width": 3}
 
 
 class Summing(Counting):
@@ -34,13 +34,16 @@ class Summing(Counting):
         super().__init__(spec)
         self.lanes = lanes
 
-    def begin(self, view, lanes):
-        self.view = view
-        return replace(super().begin(view, lanes), row=torch.zeros(view.rows, 2))
+    def begin(self, info, lanes):
+        self.info = info
+        return replace(super().begin(info, lanes), row=torch.zeros(info.rows, 2))
 
     def adapt(self, belief, rollout):
         paid = torch.where(rollout.valid, rollout.reward, 0.0).sum((0, 2))
-        return replace(belief, row=belief.row + torch.stack([paid, (rollout.done & rollout.valid).sum((0, 2))], dim=1))
+        return replace(
+            belief,
+            row=belief.row + torch.stack([paid, (rollout.done & rollout.valid).sum((0, 2))], dim=1),
+        )
 
     def inferred(self, belief):
         seen = belief.row[:, 1:]
@@ -56,10 +59,14 @@ def test_a_belief_that_can_be_followed_by_hand():
     family = Ragged()
     inference = infer(Summing(family.spec), family, episodes=3, tasks=5)
     seen = np.arange(1, 4)[:, None] * np.ones(5)
-    np.testing.assert_array_equal(inference.means, np.stack([seen * [1, 3, 6, 10, 10], seen], axis=-1))
+    np.testing.assert_array_equal(
+        inference.means, np.stack([seen * [1, 3, 6, 10, 10], seen], axis=-1)
+    )
     np.testing.assert_allclose(inference.stds, np.stack([1 / seen, 2 / seen], axis=-1), rtol=1e-6)
     np.testing.assert_array_equal(inference.params, np.arange(5.0)[:, None])
-    assert {x.dtype for x in (inference.means, inference.stds, inference.params)} == {np.dtype("float64")}
+    assert {x.dtype for x in (inference.means, inference.stds, inference.params)} == {
+        np.dtype("float64")
+    }
     assert inference.episodes_consumed == (1, 2, 3)
     assert inference.title == "What Summing inferred of 5 test tasks of ragged"
 
@@ -70,8 +77,8 @@ def test_lanes_share_the_episodes():
     inference = infer(agent, family, episodes=6, tasks=4)
     assert inference.episodes_consumed == (2, 4, 6)
     assert inference.means[:, 0].tolist() == [[2, 2], [4, 4], [6, 6]]
-    assert agent.view.episodes == 3
-    with pytest.raises(Mistake, match="cannot be shared out among the 2 lanes"):
+    assert agent.info.episodes == 3
+    with pytest.raises(MetaRLError, match="cannot be shared out among the 2 lanes"):
         infer(agent, family, episodes=5)
 
 
@@ -84,7 +91,7 @@ def test_pearl_is_asked_after_every_adaptation(split, mode):
 
     rng = Rng(5).child("evaluate")
     tasks = family.tasks(split, 4, rng.child("tasks"))
-    belief = agent.begin(View(4, 3, CPU), 1)
+    belief = agent.begin(TaskInfo(4, 3, CPU), 1)
     for k in range(3):
         rollout, belief = collect(
             agent, family.make(1), family.spec, belief, tasks, 1, rng.child("episode", k), mode
@@ -128,15 +135,17 @@ def test_names_tell_goals_from_the_rest_of_the_row():
 def test_an_agent_that_infers_nothing_says_so():
     family = make_family("point", variant="pearl")
     with pytest.raises(
-        Mistake, match=r"^RL2 infers no latent task variable; choose an agent that does, such as pearl$"
+        MetaRLError,
+        match=r"^RL2 infers no latent task variable; choose an agent that does, such as pearl$",
     ):
         infer(make_agent("rl2", family.spec), family, episodes=2)
     plain = make_agent("pearl", family.spec, **TINY | {"latent_width": 0})
     with pytest.raises(
-        Mistake, match=r"^PEARL was trained without a latent task variable.*agent\.latent_width above 0$"
+        MetaRLError,
+        match=r"^PEARL was trained without a latent task variable.*agent\.latent_width above 0$",
     ):
         infer(plain, family, episodes=2, tasks=2)
-    with pytest.raises(Mistake, match="no split 'tset'"):
+    with pytest.raises(MetaRLError, match="no split 'tset'"):
         infer(Summing(family.spec), family, episodes=2, split="tset")
 
 
@@ -147,7 +156,11 @@ def test_an_agent_that_infers_nothing_says_so():
 def example(rounds=3, tasks=12, latent=4, entries=2):
     """Means that vary most along a slanted plane, and widths that differ between entries and tasks."""
     draw = np.random.default_rng(3).normal
-    means = draw(size=(rounds, tasks, latent)) @ np.diag([3, 2, *[0.2] * latent][:latent]) @ draw(size=(latent, latent))
+    means = (
+        draw(size=(rounds, tasks, latent))
+        @ np.diag([3, 2, *[0.2] * latent][:latent])
+        @ draw(size=(latent, latent))
+    )
     stds = np.exp(draw(size=means.shape) - 1)
     names = tuple(f"entry {p}" for p in range(entries))
     consumed = tuple(range(1, rounds + 1))
@@ -181,7 +194,9 @@ def principal_plane(inference, axes):
     """[2, Z] by a singular value decomposition, turned as the dots are."""
     last = inference.means[-1]
     plane = np.linalg.svd(last - last.mean(0))[2][:2]
-    signs = np.sign((np.asarray(dots_of(axes).get_offsets()) * ((last - last.mean(0)) @ plane.T)).sum(0))
+    signs = np.sign(
+        (np.asarray(dots_of(axes).get_offsets()) * ((last - last.mean(0)) @ plane.T)).sum(0)
+    )
     return signs[:, None] * plane
 
 
@@ -199,14 +214,17 @@ def test_dots_and_ellipses_are_the_posteriors_on_the_principal_plane(drawn):
             turn = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
             along = np.stack([shapes.get_widths(), shapes.get_heights()]) / 2
             found = np.einsum("adn,dn,bdn->nab", turn, along**2, turn)
-            np.testing.assert_allclose(found, [plane @ np.diag(std**2) @ plane.T for std in inference.stds[k]])
+            np.testing.assert_allclose(
+                found, [plane @ np.diag(std**2) @ plane.T for std in inference.stds[k]]
+            )
 
 
 def test_an_ellipse_is_as_large_as_the_axes_say(drawn):
     """In pixels: coloured just within its outline, white just outside."""
     inference = example(rounds=1, tasks=2)
     inference = Inference(
-        **vars(inference) | {"means": np.array([[[-9.0, 0, 0, 0], [9, 0, 0, 0]]]), "stds": inference.stds + 1}
+        **vars(inference)
+        | {"means": np.array([[[-9.0, 0, 0, 0], [9, 0, 0, 0]]]), "stds": inference.stds + 1}
     )
     figure, panels = drawn(inference)
     axes = panels[0, 0]
@@ -220,10 +238,17 @@ def test_an_ellipse_is_as_large_as_the_axes_say(drawn):
 
     shapes = ellipses_of(axes)
     sizes = zip(
-        shapes.get_offsets(), shapes.get_widths(), shapes.get_heights(), np.radians(shapes.get_angles()), strict=True
+        shapes.get_offsets(),
+        shapes.get_widths(),
+        shapes.get_heights(),
+        np.radians(shapes.get_angles()),
+        strict=True,
     )
     for place, width, height, angle in sizes:
-        long, short = np.array([np.cos(angle), np.sin(angle)]), np.array([-np.sin(angle), np.cos(angle)])
+        long, short = (
+            np.array([np.cos(angle), np.sin(angle)]),
+            np.array([-np.sin(angle), np.cos(angle)]),
+        )
         for reach in (long * width / 2, -long * width / 2, short * height / 2, -short * height / 2):
             assert coloured(place + 0.93 * reach)
             assert not coloured(place + 1.07 * reach)
@@ -248,7 +273,10 @@ def test_colours_are_the_truth_of_the_row(drawn):
 def test_all_columns_have_the_same_axes_which_hold_every_ellipse(drawn):
     inference = example(rounds=2)
     figure, panels = drawn(inference)
-    assert [axes.get_title(loc="left") for axes in panels[0]] == ["after 1 episode", "after 2 episodes"]
+    assert [axes.get_title(loc="left") for axes in panels[0]] == [
+        "after 1 episode",
+        "after 2 episodes",
+    ]
     assert {axes.get_title(loc="left") for axes in panels[1]} == {""}
     assert len({(axes.get_xlim(), axes.get_ylim(), axes.get_aspect()) for axes in panels.flat}) == 1
     assert panels[0, 0].get_aspect() == 1.0
@@ -282,7 +310,8 @@ def test_of_many_moments_and_entries_some_are_shown(drawn):
     bars = [axes.get_ylabel() for axes in figure.axes if axes.get_label() == "<colorbar>"]
     assert bars == ["entry 1", "entry 3", "entry 4"]
     np.testing.assert_allclose(
-        dots_of(panels[0, 1]).get_offsets(), inference.means[4] @ principal_plane(inference, panels[0, -1]).T
+        dots_of(panels[0, 1]).get_offsets(),
+        inference.means[4] @ principal_plane(inference, panels[0, -1]).T,
     )
     inference.params[:] = 7.0
     assert drawn(inference)[1].shape == (1, 6), "all tasks are equal"
@@ -294,7 +323,11 @@ def test_a_latent_variable_of_one_entry_stands_over_the_truth(drawn):
     assert panels.shape == (2, 3)
     for p, row in enumerate(panels):
         for k, axes in enumerate(row):
-            mean, std, truth = inference.means[k, :, 0], inference.stds[k, :, 0], inference.params[:, p]
+            mean, std, truth = (
+                inference.means[k, :, 0],
+                inference.stds[k, :, 0],
+                inference.params[:, p],
+            )
             (dots,), (bars,) = axes.lines, axes.collections
             np.testing.assert_array_equal(dots.get_xydata(), np.stack([truth, mean], axis=-1))
             ends = np.array(bars.get_segments())
@@ -313,18 +346,29 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("inference") / "run"
     agent = {
         "name": "pearl",
-        "encoder": [16],
-        "body": [16],
+        "encoder_sizes": [16],
+        "hidden_sizes": [16],
         "updates": 3,
-        "meta_batch": 2,
-        "batch": 8,
-        "context": 8,
+        "meta_batch_size": 2,
+        "batch_size": 8,
+        "context_size": 8,
         "initial_episodes": 1,
         "prior_episodes": 1,
         "tasks": 2,
     }
-    small = {"train_tasks": 4, "episodes": 3, "mode": "greedy", "iterations": 1, "validation_tasks": 2, "test_tasks": 5}
-    train(parse({"agent": agent, "family": {"name": "point", "variant": "pearl"}, **small}), folder, quiet=True)
+    small = {
+        "train_tasks": 4,
+        "episodes": 3,
+        "mode": "greedy",
+        "iterations": 1,
+        "validation_tasks": 2,
+        "test_tasks": 5,
+    }
+    train(
+        parse({"agent": agent, "family": {"name": "point", "variant": "pearl"}, **small}),
+        folder,
+        quiet=True,
+    )
     return folder
 
 
@@ -337,14 +381,32 @@ def test_a_run_is_drawn_into_its_folder(run, tmp_path):
 
 def test_the_commands_options_reach_the_agent(run, monkeypatch):
     asked = []
-    monkeypatch.setattr(latent, "inference_picture", lambda inference, out: asked.append(inference) or out)
+    monkeypatch.setattr(
+        latent, "inference_picture", lambda inference, out: asked.append(inference) or out
+    )
     loaded = load(run)
     family = loaded.family()
     meet = partial(infer, loaded.agent, family, train_set=train_set(loaded.config, family))
     assert metarl("infer", run)[0] == 0
-    assert metarl("infer", run / "checkpoints" / "best.pt", "--split", "train", "--tasks", 3)[0] == 0
     assert (
-        metarl("infer", run, "--split", "ood", "--tasks", 6, "--episodes", 2, "--seed", 4, "--mode", "sample")[0] == 0
+        metarl("infer", run / "checkpoints" / "best.pt", "--split", "train", "--tasks", 3)[0] == 0
+    )
+    assert (
+        metarl(
+            "infer",
+            run,
+            "--split",
+            "ood",
+            "--tasks",
+            6,
+            "--episodes",
+            2,
+            "--seed",
+            4,
+            "--mode",
+            "sample",
+        )[0]
+        == 0
     )
     expected = [
         meet(episodes=3, tasks=100, mode="greedy"),

@@ -8,9 +8,9 @@ import torch
 from helpers import Adapting, Ragged, same
 
 from metarl.collect.collector import collect
-from metarl.core.errors import Mistake
+from metarl.core.errors import MetaRLError
 from metarl.core.rng import Rng
-from metarl.core.types import View
+from metarl.core.types import TaskInfo
 from metarl.data.recording import Recording, recorded
 from metarl.evaluation.session import Session
 from metarl.experiments.building import make_agent, make_family
@@ -22,8 +22,10 @@ def test_a_session_acts_as_collect_does(discrete):
     family = Ragged(discrete)
     agent = make_agent("rl2", family.spec, memory_width=16)
     tasks = family.tasks("test", 3, Rng(0))[2:]
-    belief = agent.begin(View(1, 3, torch.device("cpu")), lanes=1)
-    rollout, _ = collect(agent, family.make(1), family.spec, belief, tasks, 3, Rng(0), mode="greedy")
+    belief = agent.begin(TaskInfo(1, 3, torch.device("cpu")), lanes=1)
+    rollout, _ = collect(
+        agent, family.make(1), family.spec, belief, tasks, 3, Rng(0), mode="greedy"
+    )
     session = Session(agent, family.spec, episodes=3, mode="greedy")
     for t in range(len(rollout.valid)):
         action = session.act(rollout.inputs.obs[t, 0, 0].numpy())
@@ -46,7 +48,9 @@ def live_through(session, *lengths):
     for length in lengths:
         for step in range(length):
             session.act(np.full(4, step))
-            session.observe(step + 1.0, np.full(4, step + 1), terminated=step == length - 1, truncated=False)
+            session.observe(
+                step + 1.0, np.full(4, step + 1), terminated=step == length - 1, truncated=False
+            )
 
 
 def recording_of(length, action):
@@ -59,7 +63,7 @@ def test_an_agent_of_several_lanes_adapts_after_as_many_episodes():
     """They lie side by side, as if they had been lived through together; so do those that somebody recorded."""
     agent = Adapting(Ragged().spec, lanes=3)
     session = Session(agent, agent.spec, episodes=7)
-    assert agent.views[0].episodes == 3, "the last round is not full"
+    assert agent.infos[0].episodes == 3, "the last round is not full"
     live_through(session, 2, 1)
     assert not agent.rollouts
     assert session.belief.row[0].tolist() == [0]
@@ -99,14 +103,14 @@ def test_what_is_replayed_must_be_whole():
         ([good], "a multiple of 2"),
         ([], "0"),
     ):
-        with pytest.raises(Mistake, match=says):
+        with pytest.raises(MetaRLError, match=says):
             session.replay(episodes)
     for step in range(2):
         session.act(np.zeros(4))
-        with pytest.raises(Mistake, match="finish all 2 episodes of the round first"):
+        with pytest.raises(MetaRLError, match="finish all 2 episodes of the round first"):
             session.replay([good, good])
         session.observe(1.0, np.zeros(4), terminated=step == 1, truncated=False)
-        with pytest.raises(Mistake, match="finish all 2 episodes of the round first"):
+        with pytest.raises(MetaRLError, match="finish all 2 episodes of the round first"):
             session.replay([good, good])
     assert not agent.rollouts
     live_through(session, 1)
@@ -114,7 +118,7 @@ def test_what_is_replayed_must_be_whole():
     assert len(agent.rollouts) == 2
     alone = Session(Adapting(Ragged().spec), Ragged().spec)
     alone.act(np.zeros(4))
-    with pytest.raises(Mistake, match="finish the episode first"):
+    with pytest.raises(MetaRLError, match="finish the episode first"):
         alone.replay([good])
 
 
@@ -123,15 +127,25 @@ def test_what_is_replayed_must_be_whole():
 def test_a_replayed_episode_is_remembered_like_one_of_ones_own(discrete, memory):
     """An agent that was told of three episodes acts in the fourth as one that lived through them."""
     spec = Ragged(discrete).spec
-    own, told = (Session(make_agent("rl2", spec, memory=memory), spec, mode="greedy") for _ in range(2))
+    own, told = (
+        Session(make_agent("rl2", spec, memory=memory), spec, mode="greedy") for _ in range(2)
+    )
     episodes = []
     for length in (3, 1, 4):
-        obs, reward = np.random.default_rng(length).normal(size=(length + 1, 4)), np.arange(length) + 0.5
+        obs, reward = (
+            np.random.default_rng(length).normal(size=(length + 1, 4)),
+            np.arange(length) + 0.5,
+        )
         actions = []
         for step in range(length):
             actions.append(own.act(obs[step]))
             last = step == length - 1
-            own.observe(reward[step], obs[step + 1], terminated=last and length == 1, truncated=last and length > 1)
+            own.observe(
+                reward[step],
+                obs[step + 1],
+                terminated=last and length == 1,
+                truncated=last and length > 1,
+            )
         episodes.append(Recording(obs, actions, reward, terminated=length == 1))
     told.replay(episodes)
     assert same(told.belief, own.belief)
@@ -152,26 +166,26 @@ def test_misuse_is_told_in_one_line():
     family = make_family("bernoulli-bandit")
     agent = make_agent("rl2", family.spec)
     session = Session(agent, family.spec)
-    with pytest.raises(Mistake, match="call act first"):
+    with pytest.raises(MetaRLError, match="call act first"):
         session.observe(1.0, [1.0], True, False)
-    with pytest.raises(Mistake, match="1 finite numbers are expected"):
+    with pytest.raises(MetaRLError, match="1 finite numbers are expected"):
         session.act([1.0, 2.0])
-    with pytest.raises(Mistake, match="1 finite numbers are expected"):
+    with pytest.raises(MetaRLError, match="1 finite numbers are expected"):
         session.act([float("nan")])
     session.act([1.0])
-    with pytest.raises(Mistake, match="with observe"):
+    with pytest.raises(MetaRLError, match="with observe"):
         session.act([1.0])
-    with pytest.raises(Mistake, match="is not finite"):
+    with pytest.raises(MetaRLError, match="is not finite"):
         session.observe(float("nan"), [1.0], True, False)
-    with pytest.raises(Mistake, match="longer than the 1 steps"):
+    with pytest.raises(MetaRLError, match="longer than the 1 steps"):
         session.observe(1.0, [1.0], False, False)
-    with pytest.raises(Mistake, match="task_input is none"):
+    with pytest.raises(MetaRLError, match="task_input is none"):
         Session(agent, family.spec, task=[0.1] * 5)
 
 
 def test_an_oracle_is_told_its_task():
     family = make_family("bernoulli-bandit", arms=2)
     oracle = make_agent("rl2", family.spec, task_input="row")
-    with pytest.raises(Mistake, match="task_input is row"):
+    with pytest.raises(MetaRLError, match="task_input is row"):
         Session(oracle, family.spec)
     assert Session(oracle, family.spec, task=[0.2, 0.9]).act([1.0]) in (0, 1)

@@ -9,12 +9,18 @@ import pickle
 import pytest
 import torch
 
-from metarl.core.errors import Mistake
+from metarl.core.errors import MetaRLError
 from metarl.experiments import checkpoints
 
 
 def test_what_is_saved_is_loaded(tmp_path):
-    content = {"weights": {"a": torch.arange(3.0)}, "count": 3, "best": None, "name": "x", "list": [1, 2.5]}
+    content = {
+        "weights": {"a": torch.arange(3.0)},
+        "count": 3,
+        "best": None,
+        "name": "x",
+        "list": [1, 2.5],
+    }
     checkpoints.save(tmp_path / "c.pt", content)
     loaded = checkpoints.load(tmp_path / "c.pt")
     assert torch.equal(loaded["weights"]["a"], torch.arange(3.0))
@@ -29,7 +35,7 @@ def test_truncated_checkpoint_is_one_clear_line(tmp_path, share):
     checkpoints.save(path, {"weights": torch.zeros(1000)})
     data = path.read_bytes()
     path.write_bytes(data[: int(share * len(data))])
-    with pytest.raises(Mistake, match=r"c\.pt is truncated, damaged or no checkpoint") as error:
+    with pytest.raises(MetaRLError, match=r"c\.pt is truncated, damaged or no checkpoint") as error:
         checkpoints.load(path)
     assert "\n" not in str(error.value)
 
@@ -44,21 +50,21 @@ def test_code_in_a_checkpoint_is_not_executed(tmp_path, monkeypatch):
     torch.save({"format": checkpoints.FORMAT, "bomb": Bomb()}, tmp_path / "c.pt")
     (tmp_path / "d.pt").write_bytes(pickle.dumps(Bomb(), protocol=2))
     for name in ("c.pt", "d.pt"):
-        with pytest.raises(Mistake):
+        with pytest.raises(MetaRLError):
             checkpoints.load(tmp_path / name)
     assert not (tmp_path / "exploded").exists()
 
 
 def test_other_formats_and_foreign_files_are_refused(tmp_path, monkeypatch):
     torch.save({"weights": torch.zeros(1)}, tmp_path / "foreign.pt")
-    with pytest.raises(Mistake, match="was not written by metarl"):
+    with pytest.raises(MetaRLError, match="was not written by metarl"):
         checkpoints.load(tmp_path / "foreign.pt")
     monkeypatch.setattr(checkpoints, "FORMAT", checkpoints.FORMAT + 1)
     checkpoints.save(tmp_path / "newer.pt", {})
     monkeypatch.undo()
-    with pytest.raises(Mistake, match="has format 2, written by metarl"):
+    with pytest.raises(MetaRLError, match="has format 2, written by metarl"):
         checkpoints.load(tmp_path / "newer.pt")
-    with pytest.raises(Mistake, match="no such file"):
+    with pytest.raises(MetaRLError, match="no such file"):
         checkpoints.load(tmp_path / "absent.pt")
 
 
@@ -70,7 +76,7 @@ def test_full_disk_leaves_the_old_file_and_no_scraps(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(Mistake, match=r"the disk is full.*--resume"):
+    with pytest.raises(MetaRLError, match=r"the disk is full.*--resume"):
         checkpoints.save(path, {"count": 2})
     monkeypatch.undo()
     assert checkpoints.load(path)["count"] == 1
@@ -79,7 +85,7 @@ def test_full_disk_leaves_the_old_file_and_no_scraps(tmp_path, monkeypatch):
 
 def test_unwritable_folder_is_a_mistake(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(Mistake, match="could not be written"):
+    with pytest.raises(MetaRLError, match="could not be written"):
         checkpoints.write_atomically(tmp_path / "file" / "c.pt", b"")
 
 
@@ -95,7 +101,7 @@ def test_a_flipped_bit_is_told_wherever_it_is(tmp_path):
         path.write_bytes(flipped)
         try:
             loaded = checkpoints.load(path)
-        except Mistake:
+        except MetaRLError:
             refused += 1
         else:
             assert torch.equal(loaded["weights"], content["weights"])

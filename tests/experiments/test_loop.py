@@ -35,7 +35,9 @@ def test_progress_is_the_share_of_the_nearest_limit():
     assert counters.progress(env_steps=1000, iterations=4, minutes=0.5) == 1.0
 
 
-@pytest.mark.parametrize(("limits", "iterations"), [({"iterations": 4}, 4), ({"env_steps": 250}, 3)])
+@pytest.mark.parametrize(
+    ("limits", "iterations"), [({"iterations": 4}, 4), ({"env_steps": 250}, 3)]
+)
 def test_training_ends_at_the_limit(limits, iterations):
     agent = Recording()
     updates = list(learn(agent, world(), Rng(0), **limits))

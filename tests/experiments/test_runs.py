@@ -15,8 +15,9 @@ import pytest
 import torch
 from helpers import same
 
-from metarl.config.schema import load_config, parse, to_dict
-from metarl.core.errors import Mistake
+from metarl.config.files import load_config
+from metarl.config.schema import parse, to_dict
+from metarl.core.errors import MetaRLError
 from metarl.evaluation.meta_test import evaluate
 from metarl.experiments import checkpoints, logs
 from metarl.experiments.building import build, load
@@ -24,7 +25,14 @@ from metarl.experiments.logs import read_metrics
 from metarl.experiments.runs import train
 
 SMALL = {
-    "agent": {"name": "rl2", "memory_width": 8, "trials": 12, "minibatches": 2, "epochs": 2, "normalise_reward": True},
+    "agent": {
+        "name": "rl2",
+        "memory_width": 8,
+        "trials": 12,
+        "minibatches": 2,
+        "epochs": 2,
+        "normalize_reward": True,
+    },
     "family": {"name": "bernoulli-bandit", "arms": 3},
     "episodes": 5,
     "validate_every": 2,
@@ -49,7 +57,11 @@ def trained(folder):
 
 def test_a_run_folder_holds_everything(tmp_path):
     result = train(config(), tmp_path, quiet=True)
-    assert {p.name for p in (tmp_path / "checkpoints").iterdir()} == {"latest.pt", "previous.pt", "best.pt"}
+    assert {p.name for p in (tmp_path / "checkpoints").iterdir()} == {
+        "latest.pt",
+        "previous.pt",
+        "best.pt",
+    }
     assert [record["iteration"] for record in read_metrics(tmp_path)] == [1, 2, 3, 4, 5, 6]
     assert to_dict(load_config(tmp_path / "config.yaml")) == to_dict(config())
     assert list((tmp_path / "tensorboard").iterdir())
@@ -57,7 +69,11 @@ def test_a_run_folder_holds_everything(tmp_path):
     assert set(result["versions"]) >= {"metarl", "torch", "mujoco", "gymnasium"}
     for split in ("test", "ood"):
         score = result["scores"][split]
-        assert (len(score["returns"]), len(score["returns"][0]), len(score["returns"][0][0])) == (1, 5, 20)
+        assert (len(score["returns"]), len(score["returns"][0]), len(score["returns"][0][0])) == (
+            1,
+            5,
+            20,
+        )
         assert len(score["task_hash"]) == 16
 
 
@@ -90,7 +106,16 @@ def test_kill_at_any_moment_leaves_a_run_that_resumes(tmp_path, delay):
     many = config(iterations=40)
     train(many, whole, quiet=True)
     (tmp_path / "c.yaml").write_text((whole / "config.yaml").read_text())
-    command = [sys.executable, "-m", "metarl", "train", str(tmp_path / "c.yaml"), "--out", str(killed), "--quiet"]
+    command = [
+        sys.executable,
+        "-m",
+        "metarl",
+        "train",
+        str(tmp_path / "c.yaml"),
+        "--out",
+        str(killed),
+        "--quiet",
+    ]
     process = subprocess.Popen(command)
     while not read_metrics(killed) and process.poll() is None:
         time.sleep(0.01)
@@ -105,16 +130,18 @@ def test_kill_at_any_moment_leaves_a_run_that_resumes(tmp_path, delay):
 def test_an_existing_run_is_not_overwritten(tmp_path):
     train(config(iterations=1), tmp_path, quiet=True)
     before = (tmp_path / "result.json").read_bytes()
-    with pytest.raises(Mistake, match="holds a run already: continue it with --resume"):
+    with pytest.raises(MetaRLError, match="holds a run already: continue it with --resume"):
         train(config(iterations=1), tmp_path, quiet=True)
-    with pytest.raises(Mistake, match="holds a run with another seed"):
+    with pytest.raises(MetaRLError, match="holds a run with another seed"):
         train(config(iterations=1, seed=5), tmp_path, resume=True, quiet=True)
     assert (tmp_path / "result.json").read_bytes() == before
 
 
 def test_a_finished_run_can_be_extended_and_else_stays_as_it_is(tmp_path):
     first = train(config(iterations=2), tmp_path, quiet=True)
-    assert train(config(iterations=2), tmp_path, resume=True, quiet=True) == json.loads(json.dumps(first))
+    assert train(config(iterations=2), tmp_path, resume=True, quiet=True) == json.loads(
+        json.dumps(first)
+    )
     train(config(iterations=3), tmp_path, resume=True, quiet=True)
     assert trained(tmp_path)["counters"]["iterations"] == 3
 
@@ -122,7 +149,7 @@ def test_a_finished_run_can_be_extended_and_else_stays_as_it_is(tmp_path):
 def test_a_folder_in_use_is_refused(tmp_path):
     with (tmp_path / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(Mistake, match="is in use"):
+        with pytest.raises(MetaRLError, match="is in use"):
             train(config(), tmp_path, quiet=True)
 
 
@@ -143,7 +170,7 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
         real(descriptor)
 
     monkeypatch.setattr(os, "fsync", full_later)
-    with pytest.raises(Mistake, match="the disk is full"):
+    with pytest.raises(MetaRLError, match="the disk is full"):
         train(config(), tmp_path / "a", quiet=True)
     monkeypatch.undo()
     train(config(), tmp_path / "a", resume=True, quiet=True)
@@ -158,13 +185,18 @@ def test_warm_start_takes_the_weights_and_nothing_else(tmp_path):
     best = checkpoints.load(tmp_path / "a" / "checkpoints" / "best.pt")["agent"]
     assert same(agent.state_dict()["params"], best["params"])
     assert agent.state_dict()["optimiser"]["state"] == {}
-    with pytest.raises(Mistake, match=r"warm start.*memory"):
+    with pytest.raises(MetaRLError, match=r"warm start.*memory"):
         build(parse({**to_dict(warm), "agent": {"name": "rl2", "memory_width": 9}}))
 
 
-def test_episodes_that_cannot_be_shared_out_are_told_before_anything_is_trained(tmp_path, monkeypatch):
+def test_episodes_that_cannot_be_shared_out_are_told_before_anything_is_trained(
+    tmp_path, monkeypatch
+):
     monkeypatch.setattr("metarl.agents.rl2.agent.RL2.lanes", 2)
-    with pytest.raises(Mistake, match=r"^episodes: 5 cannot be shared out among the 2 lanes of RL2; .* such as 6$"):
+    with pytest.raises(
+        MetaRLError,
+        match=r"^episodes: 5 cannot be shared out among the 2 lanes of RL2; .* such as 6$",
+    ):
         train(config(), tmp_path, quiet=True)
     assert not (tmp_path / "config.yaml").exists()
     result = train(config(episodes=6), tmp_path, quiet=True)
@@ -177,22 +209,25 @@ def test_loading_a_run_gives_the_agent_that_was_evaluated(tmp_path):
     best = checkpoints.load(tmp_path / "checkpoints" / "best.pt")
     assert same(loaded.agent.state_dict(), best["agent"])
     assert loaded.family().spec == loaded.spec
-    with pytest.raises(Mistake, match="is no run folder"):
+    with pytest.raises(MetaRLError, match="is no run folder"):
         load(tmp_path / "tensorboard")
 
 
 def test_a_family_shown_as_one_hot_trains_on_a_fixed_set(tmp_path):
     shown = {**SMALL, "agent": {**SMALL["agent"], "task_input": "onehot"}, "iterations": 2}
-    with pytest.raises(Mistake, match="set train_tasks"):
+    with pytest.raises(MetaRLError, match="set train_tasks"):
         train(parse(shown), tmp_path / "a", quiet=True)
     result = train(
-        parse({**shown, "train_tasks": 7, "validation_tasks": 7, "test_tasks": 7}), tmp_path / "b", quiet=True
+        parse({**shown, "train_tasks": 7, "validation_tasks": 7, "test_tasks": 7}),
+        tmp_path / "b",
+        quiet=True,
     )
     assert set(result["scores"]) == {"train"}
 
 
 @pytest.mark.parametrize(
-    ("limit", "iterations"), [({"iterations": 2}, 2), ({"env_steps": 100}, 2), ({"minutes": 1e-4}, 1)]
+    ("limit", "iterations"),
+    [({"iterations": 2}, 2), ({"env_steps": 100}, 2), ({"minutes": 1e-4}, 1)],
 )
 def test_runs_stop_at_the_first_limit(tmp_path, limit, iterations):
     train(parse({**SMALL, **limit}), tmp_path, quiet=True)
@@ -200,14 +235,18 @@ def test_runs_stop_at_the_first_limit(tmp_path, limit, iterations):
 
 
 def test_metrics_of_work_that_will_be_done_again_are_dropped(tmp_path):
-    (tmp_path / logs.METRICS).write_text('{"iteration": 1}\n{"iteration": 2}\n{"iteration": 3}\n{"itera')
+    (tmp_path / logs.METRICS).write_text(
+        '{"iteration": 1}\n{"iteration": 2}\n{"iteration": 3}\n{"itera'
+    )
     logs.MetricsLog(tmp_path, resume_at=2).close()
     assert read_metrics(tmp_path) == [{"iteration": 1}, {"iteration": 2}]
 
 
 def test_callbacks_see_every_iteration(tmp_path):
     seen = []
-    train(config(iterations=3), tmp_path, quiet=True, callbacks=[lambda update: seen.append(update)])
+    train(
+        config(iterations=3), tmp_path, quiet=True, callbacks=[lambda update: seen.append(update)]
+    )
     assert [update.counters.iterations for update in seen] == [1, 2, 3]
     assert all(torch.isfinite(torch.tensor(update.metrics["return"])) for update in seen)
 
@@ -217,16 +256,18 @@ def test_an_agent_whose_parameters_are_no_numbers_is_no_finished_run(tmp_path, a
     """Whenever it happens: no result is written, and what was good stays."""
     small = {
         "rl2": {"trials": 4},
-        "maml": {"tasks": 2, "lanes": 1},
-        "pearl": {"tasks": 2, "updates": 2, "body": [8], "encoder": [8]},
+        "maml": {"tasks": 2, "episodes_per_task": 1},
+        "pearl": {"tasks": 2, "updates": 2, "hidden_sizes": [8], "encoder_sizes": [8]},
     }
-    chosen = config(agent={"name": agent, **small[agent]}, iterations=3, train_tasks=3, validate_every=1)
+    chosen = config(
+        agent={"name": agent, **small[agent]}, iterations=3, train_tasks=3, validate_every=1
+    )
 
     def break_it(update):
         if update.counters.iterations == 2:
             next(iter(update.agent.params.values())).data.fill_(float("nan"))
 
-    with pytest.raises(Mistake, match="not finite") as error:
+    with pytest.raises(MetaRLError, match="not finite") as error:
         train(chosen, tmp_path, quiet=True, callbacks=[break_it])
     assert "learning rate" in str(error.value)
     assert not (tmp_path / "result.json").exists()
@@ -242,5 +283,5 @@ def test_a_broken_agent_of_an_old_checkpoint_is_told(tmp_path):
     content["agent"]["params"]["action.bias"].fill_(float("nan"))
     checkpoints.save(path, content)
     loaded = load(tmp_path)
-    with pytest.raises(Mistake, match="RL2: log_prob of task"):
+    with pytest.raises(MetaRLError, match="RL2: log_prob of task"):
         evaluate(loaded.agent, loaded.family(), episodes=2, tasks=3)

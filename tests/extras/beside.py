@@ -19,16 +19,28 @@ Begin = Callable[[Tasks, int], tuple[gymnasium.Env, Any]]
 """(one task, seed of the episode) → an environment at the start of that episode, and what is seen of it."""
 
 
-def lived(family: Family, tasks: Tasks, steps: int, lanes: int = 2) -> tuple[torch.Tensor, torch.Tensor, Step]:
+def lived(
+    family: Family, tasks: Tasks, steps: int, lanes: int = 2
+) -> tuple[torch.Tensor, torch.Tensor, Step]:
     """First obs [N, M, O], random actions [T, N, M, …] and steps [T, N, M, …]."""
     env, noise = family.make(lanes), tasks.streams(Rng(99), lanes)
     first = env.reset(tasks, Rng(0))
     actions = [random_action(family.spec, noise, t) for t in range(steps)]
-    return first, torch.stack(actions), tree_map(lambda *x: torch.stack(x), *[env.step(a) for a in actions])
+    return (
+        first,
+        torch.stack(actions),
+        tree_map(lambda *x: torch.stack(x), *[env.step(a) for a in actions]),
+    )
 
 
 def same_by_hand(
-    family: Family, tasks: Tasks, steps: int, begin: Begin, flat: Callable[[Any], Any], told: str, lanes: int = 2
+    family: Family,
+    tasks: Tasks,
+    steps: int,
+    begin: Begin,
+    flat: Callable[[Any], Any],
+    told: str,
+    lanes: int = 2,
 ) -> int:
     """Asserts that every lane lives through what `begin` and its environment's step give; how many episodes ended."""
     first, actions, step = lived(family, tasks, steps, lanes)

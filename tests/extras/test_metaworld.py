@@ -16,7 +16,7 @@ from beside import lived, same_by_hand
 
 from metarl import cli
 from metarl.checker.check import check_family
-from metarl.core.errors import Mistake
+from metarl.core.errors import MetaRLError
 from metarl.core.family import Family
 from metarl.core.rng import Rng
 from metarl.core.types import Tasks
@@ -34,7 +34,9 @@ def ml10() -> metaworld.ML10:
 
 def rows(tasks: Sequence[Any]) -> list[tuple[float, ...]]:
     """The random vectors of the package's tasks, as float32."""
-    return [tuple(pickle.loads(task.data)["rand_vec"].astype(np.float32).tolist()) for task in tasks]
+    return [
+        tuple(pickle.loads(task.data)["rand_vec"].astype(np.float32).tolist()) for task in tasks
+    ]
 
 
 def beside(family: Family, tasks: Tasks, official: Sequence[Any], version: str = "v2") -> int:
@@ -56,17 +58,24 @@ def beside(family: Family, tasks: Tasks, official: Sequence[Any], version: str =
 
 def test_the_tasks_of_ml1_are_the_packages_own_and_the_splits_disjoint():
     """`gymnasium.make_vec("Meta-World/ML1-train")` would give those of test."""
-    family, official = make_family("ml1", env="push-v3", goals_seed=3), metaworld.ML1("push-v3", seed=3)
+    family, official = (
+        make_family("ml1", env="push-v3", goals_seed=3),
+        metaworld.ML1("push-v3", seed=3),
+    )
     drawn = {split: family.tasks(split, 50, Rng(0)) for split in SPLITS}
     for split, tasks in (("train", official.train_tasks), ("test", official.test_tasks)):
-        by_index = dict(zip(drawn[split].index.tolist(), map(tuple, drawn[split].params.tolist()), strict=True))
+        by_index = dict(
+            zip(drawn[split].index.tolist(), map(tuple, drawn[split].params.tolist()), strict=True)
+        )
         assert [by_index[i] for i in range(50)] == rows(tasks)
     assert len(torch.cat([tasks.params for tasks in drawn.values()]).unique(dim=0)) == 150
     assert not family.spec.closed
 
 
 def test_another_seed_of_goals_gives_other_goals():
-    one, other = (make_family("ml1", goals_seed=seed).tasks("train", 50, Rng(0)).params for seed in (0, 5))
+    one, other = (
+        make_family("ml1", goals_seed=seed).tasks("train", 50, Rng(0)).params for seed in (0, 5)
+    )
     assert len(torch.cat([one, other]).unique(dim=0)) == 100
 
 
@@ -89,7 +98,12 @@ def test_ml10_holds_out_classes_for_test_and_goals_for_validation(ml10):
         "sweep-into-v3",
         "lever-pull-v3",
     ]
-    found = torch.cat([drawn[split].params[:n] for split, n in (("train", 500), ("validation", 500), ("test", 250))])
+    found = torch.cat(
+        [
+            drawn[split].params[:n]
+            for split, n in (("train", 500), ("validation", 500), ("test", 250))
+        ]
+    )
     assert len(found.unique(dim=0)) == 1250
 
 
@@ -97,15 +111,17 @@ def test_mt10_is_closed():
     family = make_family("mt10")
     assert family.spec.closed
     drawn = [family.tasks(split, 500, Rng(0)).params for split in SPLITS]
-    assert all({*map(tuple, drawn[0].tolist())} == {*map(tuple, params.tolist())} for params in drawn[1:])
+    assert all(
+        {*map(tuple, drawn[0].tolist())} == {*map(tuple, params.tolist())} for params in drawn[1:]
+    )
     assert torch.bincount(drawn[0][:, 0].long()).tolist() == [50] * 10
 
 
 def test_rows_and_names_that_are_not_the_benchmarks_are_mistakes():
     family = make_family("ml1")
-    with pytest.raises(Mistake, match="is no task of the benchmark"):
+    with pytest.raises(MetaRLError, match="is no task of the benchmark"):
         family.make(1).reset(Tasks(torch.zeros(1, 6), torch.arange(1), "train"), Rng(0))
-    with pytest.raises(Mistake, match="did you mean 'reach-v3'"):
+    with pytest.raises(MetaRLError, match="did you mean 'reach-v3'"):
         make_family("ml1", env="reach-v2").tasks("train", 1, Rng(0))
 
 
@@ -130,8 +146,14 @@ def test_ml10_is_the_packages_environments(ml10):
 
 def test_the_versions_of_the_reward_pay_the_same_steps_differently():
     """v2 pays between 0 and 10."""
-    families = {version: make_family("ml1", reward_function_version=version, horizon=50) for version in ("v1", "v2")}
-    steps = {version: lived(family, family.tasks("train", 4, Rng(0)), 50)[2] for version, family in families.items()}
+    families = {
+        version: make_family("ml1", reward_function_version=version, horizon=50)
+        for version in ("v1", "v2")
+    }
+    steps = {
+        version: lived(family, family.tasks("train", 4, Rng(0)), 50)[2]
+        for version, family in families.items()
+    }
     assert torch.equal(steps["v1"].next_obs, steps["v2"].next_obs)
     assert (steps["v1"].reward != steps["v2"].reward).all()
     assert float(steps["v2"].reward.min()) >= 0
@@ -147,9 +169,14 @@ def test_goals_are_hidden_in_ml_and_in_sight_in_mt():
 
     shown = make_family("mt10", horizon=5, show_class=True)
     tasks = shown.tasks("train", 500, Rng(0))
-    tasks = tasks[tasks.params[:, 0] < 2][:3]  # reach and push, whose vectors end with the goal (push: on the table)
+    tasks = tasks[tasks.params[:, 0] < 2][
+        :3
+    ]  # reach and push, whose vectors end with the goal (push: on the table)
     first, _, step = lived(shown, tasks, 10)
-    goal, one_hot = tasks.params[:, None, 4:6], torch.eye(10)[tasks.params[:, 0].long()].unsqueeze(1)
+    goal, one_hot = (
+        tasks.params[:, None, 4:6],
+        torch.eye(10)[tasks.params[:, 0].long()].unsqueeze(1),
+    )
     for seen in (first, *step.obs, *step.next_obs):
         torch.testing.assert_close(seen[..., 10:][..., GOAL][..., :2], goal.expand(-1, 2, -1))
         assert torch.equal(seen[..., :10], one_hot.expand(-1, 2, -1))
@@ -175,7 +202,9 @@ def test_reaching_the_goal_is_a_success_and_ends_only_if_asked(ends: bool):
     for step in approach(family, tasks, 60):
         distance = (step.next_obs[..., :3] - tasks.params[:, None, 3:]).norm(dim=-1)
         assert not (step.success & (distance > 0.11)).any()
-        assert torch.equal(step.terminated, step.success if ends else torch.zeros_like(step.success))
+        assert torch.equal(
+            step.terminated, step.success if ends else torch.zeros_like(step.success)
+        )
         assert not step.truncated.any()
         reached |= step.success.squeeze(1)
     assert reached.all()
@@ -228,7 +257,8 @@ def test_the_contract_is_kept(name: str):
 
 
 @pytest.mark.parametrize(
-    "options", ["rl2/ml1-reach episodes=2 agent.trials=4 agent.minibatches=2", "maml/ml1-reach agent.tasks=2"]
+    "options",
+    ["rl2/ml1-reach episodes=2 agent.trials=4 agent.minibatches=2", "maml/ml1-reach agent.tasks=2"],
 )
 def test_agents_train_as_their_configurations_say(options: str, tmp_path, monkeypatch):
     words = f"train {options} iterations=2 family.horizon=20"

@@ -31,7 +31,9 @@ def kind_of(row: torch.Tensor) -> tuple[str, str]:
 
 def rows(family) -> dict[str, list[tuple[float, ...]]]:
     """Every row of every split."""
-    drawn = {split: family.tasks(split, 300, Rng(0)).params.unique(dim=0) for split in family.spec.splits}
+    drawn = {
+        split: family.tasks(split, 300, Rng(0)).params.unique(dim=0) for split in family.spec.splits
+    }
     return {split: [tuple(row) for row in params.tolist()] for split, params in drawn.items()}
 
 
@@ -41,17 +43,29 @@ def rows(family) -> dict[str, list[tuple[float, ...]]]:
 
 def test_goals_are_the_cells_of_the_rooms_shared_out():
     found = rows(make_family("minigrid-four-rooms"))
-    assert {split: len(cells) for split, cells in found.items()} == {"train": 192, "validation": 32, "test": 32}
+    assert {split: len(cells) for split, cells in found.items()} == {
+        "train": 192,
+        "validation": 32,
+        "test": 32,
+    }
     inside = {*range(1, 9), *range(10, 18)}
-    assert {cell for cells in found.values() for cell in cells} == {(x, y) for x in inside for y in inside}
+    assert {cell for cells in found.values() for cell in cells} == {
+        (x, y) for x in inside for y in inside
+    }
 
 
 def test_every_colour_and_type_is_learned_from_but_not_every_kind():
     found = rows(make_family("minigrid-fetch"))
-    assert {split: len(kinds) for split, kinds in found.items()} == {"train": 6, "validation": 2, "test": 4}
+    assert {split: len(kinds) for split, kinds in found.items()} == {
+        "train": 6,
+        "validation": 2,
+        "test": 4,
+    }
     assert {colour for colour, _ in found["train"]} == set(range(6))
     assert {kind for _, kind in found["train"]} == {0, 1}
-    assert {kind for kinds in found.values() for kind in kinds} == {(c, t) for c in range(6) for t in (0, 1)}
+    assert {kind for kinds in found.values() for kind in kinds} == {
+        (c, t) for c in range(6) for t in (0, 1)
+    }
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -64,7 +78,9 @@ def flat(name: str, seen: dict[str, Any]) -> np.ndarray:
     kinds = hot[:, [OBJECT_TO_IDX[kind] for kind in KINDS[name]]]
     assert (kinds.sum(1) == 1).all()
     colours = [hot[:, 11:17].ravel()] if name == "minigrid-fetch" else []
-    return np.concatenate([kinds.ravel(), *colours, np.eye(4)[seen["direction"]]]).astype(np.float32)
+    return np.concatenate([kinds.ravel(), *colours, np.eye(4)[seen["direction"]]]).astype(
+        np.float32
+    )
 
 
 @pytest.mark.parametrize("view", [7, 3])
@@ -91,7 +107,13 @@ def test_episodes_are_the_packages(name: str, view: int):
         return env, seen
 
     ends = same_by_hand(
-        family, family.tasks("train", 4, Rng(0)), 100, begin, lambda seen: flat(name, seen), "", lanes=2
+        family,
+        family.tasks("train", 4, Rng(0)),
+        100,
+        begin,
+        lambda seen: flat(name, seen),
+        "",
+        lanes=2,
     )
     assert ends > 16
 
@@ -107,10 +129,14 @@ def test_only_what_pays_pays_and_picking_up_anything_ends_the_episode():
     for time in range(200):
         ages = age + 1
         carried = [None] * len(rooms)
-        for lane, room in enumerate(rooms):  # what is picked up is forgotten by the reset that follows at once
+        for lane, room in enumerate(
+            rooms
+        ):  # what is picked up is forgotten by the reset that follows at once
             inner = room.unwrapped
             ahead = inner.grid.get(*inner.front_pos)
-            carried[lane] = (ahead.color, ahead.type) if ahead is not None and ahead.can_pickup() else None
+            carried[lane] = (
+                (ahead.color, ahead.type) if ahead is not None and ahead.can_pickup() else None
+            )
         action = (noise.uniform(time, 1).squeeze(-1) * 4).long()
         step = env.step(action)
         for lane, thing in enumerate(carried):
@@ -119,7 +145,9 @@ def test_only_what_pays_pays_and_picking_up_anything_ends_the_episode():
             right = took and thing == kind_of(tasks.params[row])
             assert bool(step.terminated[row, column]) == took
             assert bool(step.success[row, column]) == right
-            assert float(step.reward[row, column]) == pytest.approx(right * (1 - 0.9 * float(ages[row, column]) / 50))
+            assert float(step.reward[row, column]) == pytest.approx(
+                right * (1 - 0.9 * float(ages[row, column]) / 50)
+            )
             paid, spoiled = paid + right, spoiled + (took and not right)
         age = ages.masked_fill(step.done, 0)
     assert paid > 20
@@ -155,7 +183,9 @@ def test_more_things_lie_in_a_larger_room():
     family.apply(env, np.array([COLOR_TO_IDX["red"], 0]))
     env.reset(seed=0)
     things = [
-        (thing.color, thing.type) for thing in env.unwrapped.grid.grid if thing is not None and thing.can_pickup()
+        (thing.color, thing.type)
+        for thing in env.unwrapped.grid.grid
+        if thing is not None and thing.can_pickup()
     ]
     assert env.unwrapped.grid.width == 8
     assert len(things) == 3

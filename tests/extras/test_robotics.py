@@ -14,13 +14,17 @@ import torch
 from beside import lived, same_by_hand
 
 from metarl.checker.check import check_family
-from metarl.config.schema import load_config
+from metarl.config.files import load_config
 from metarl.core.rng import Rng
 from metarl.experiments.building import make_family
 from metarl.experiments.runs import train
 
 gymnasium.register_envs(gymnasium_robotics)
-OFFICIAL = {"fetch-reach": "FetchReach-v4", "fetch-push": "FetchPush-v4", "point-maze": "PointMaze_UMaze-v3"}
+OFFICIAL = {
+    "fetch-reach": "FetchReach-v4",
+    "fetch-push": "FetchPush-v4",
+    "point-maze": "PointMaze_UMaze-v3",
+}
 HORIZON = 12
 
 
@@ -42,7 +46,11 @@ def test_goals_are_drawn_as_the_package_draws_them(name: str):
     env, family = official(name).unwrapped, make_family(name)
     for seed in range(20):
         env._np_random = np.random.default_rng(seed)
-        goal = env._sample_goal() if name != "point-maze" else env.add_xy_position_noise(env.generate_target_goal())
+        goal = (
+            env._sample_goal()
+            if name != "point-maze"
+            else env.add_xy_position_noise(env.generate_target_goal())
+        )
         np.testing.assert_array_equal(family.row("train", np.random.default_rng(seed)), goal)
 
 
@@ -66,7 +74,11 @@ def test_episodes_are_the_packages_with_this_goal(name: str, reward: str):
 
     def begin(task, seed):
         env, goal = official(name, reward), task.params[0].double().numpy()
-        cell = {"goal_cell": env.unwrapped.maze.cell_xy_to_rowcol(goal)} if name == "point-maze" else None
+        cell = (
+            {"goal_cell": env.unwrapped.maze.cell_xy_to_rowcol(goal)}
+            if name == "point-maze"
+            else None
+        )
         seen, _ = env.reset(seed=seed, options=cell)
         env.unwrapped.goal = goal
         kept.append(env)
@@ -147,7 +159,8 @@ def test_the_contract_is_kept(name: str, reward: str, horizon: int):
 def test_goals_in_sight_are_trained_on_with_hindsight(tmp_path):
     """A few updates of the shipped configuration; its learning is measured, not tested."""
     config = load_config(
-        "pearl/fetch-reach", ["env_steps=1200", "agent.updates=3", "validation_tasks=2", "test_tasks=2"]
+        "pearl/fetch-reach",
+        ["env_steps=1200", "agent.updates=3", "validation_tasks=2", "test_tasks=2"],
     )
     scores = train(config, tmp_path / "run", quiet=True)["scores"]["test"]
     assert np.shape(scores["returns"]) == np.shape(scores["success"]) == (1, 1, 2)

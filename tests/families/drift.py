@@ -27,11 +27,15 @@ class Drift(gymnasium.Env):
             "position": spaces.Box(-np.inf, np.inf, (2,), np.float64),
             "wind": spaces.Box(-np.inf, np.inf, (2,), np.float64),
             "gait": spaces.Discrete(3, start=-1),
-            "inner": spaces.Tuple([spaces.MultiBinary(2), spaces.Dict(dial=spaces.MultiDiscrete([2, 3]))]),
+            "inner": spaces.Tuple(
+                [spaces.MultiBinary(2), spaces.Dict(dial=spaces.MultiDiscrete([2, 3]))]
+            ),
             "image": spaces.Box(0, 255, (2, 1, 3), np.uint8),
         }
     )
-    action_space = spaces.Box(np.array([[-2.0], [0.0]], np.float32), np.array([[2.0], [1.0]], np.float32))
+    action_space = spaces.Box(
+        np.array([[-2.0], [0.0]], np.float32), np.array([[2.0], [1.0]], np.float32)
+    )
     metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012  (as Gymnasium has it)
 
     def __init__(self, render_mode=None):
@@ -46,7 +50,9 @@ class Drift(gymnasium.Env):
 
     def step(self, action):
         assert self.action_space.contains(action), action
-        self.position = self.position + self.wind + action[:, 0] + 0.1 * self.np_random.normal(size=2)
+        self.position = (
+            self.position + self.wind + action[:, 0] + 0.1 * self.np_random.normal(size=2)
+        )
         ended = bool(self.np_random.random() < 0.2)
         return self.see(), float(self.position.sum()), ended, ended, {"is_success": ended}
 
@@ -56,7 +62,10 @@ class Drift(gymnasium.Env):
             "position": self.position,
             "wind": self.wind,
             "gait": number % 3 - 1,
-            "inner": (np.array([number % 2, 1], np.int8), {"dial": np.array([number % 2, number % 3])}),
+            "inner": (
+                np.array([number % 2, 1], np.int8),
+                {"dial": np.array([number % 2, number % 3])},
+            ),
             "image": np.full((2, 1, 3), number % 256, np.uint8),
         }
 
@@ -76,7 +85,9 @@ class Wind(GymnasiumFamily):
     class Settings(Settings):
         """How hard it blows."""
 
-        strongest: float = Field(1.0, gt=0, description="the wind is uniform up to this along both axes")
+        strongest: float = Field(
+            1.0, gt=0, description="the wind is uniform up to this along both axes"
+        )
 
     def build(self):
         return limited()
@@ -161,7 +172,9 @@ class Fragile(gymnasium.Env):
         while self.what == 3:
             pass
         if self.what == 4:
-            raise RuntimeError(f"torch {'torch' in sys.modules}, threads {os.environ['OMP_NUM_THREADS']}")
+            raise RuntimeError(
+                f"torch {'torch' in sys.modules}, threads {os.environ['OMP_NUM_THREADS']}"
+            )
 
 
 class Accident(GymnasiumFamily):

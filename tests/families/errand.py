@@ -17,7 +17,9 @@ class Errand:
     """
 
     def __init__(self) -> None:
-        self.spec = Spec("errand", {"place": 2}, action_width=2, discrete=True, horizon=6, task_width=1)
+        self.spec = Spec(
+            "errand", {"place": 2}, action_width=2, discrete=True, horizon=6, task_width=1
+        )
 
     def tasks(self, split: str, count: int, rng: Rng) -> Tasks:
         index = torch.arange(count)
@@ -32,8 +34,18 @@ class Mapped(Errand):
 
     def scene(self, params: torch.Tensor, obs: torch.Tensor) -> Scene:
         walls = torch.tensor([[-0.5, -0.2, 4.0, 0.2], [-0.5, 1.0, 4.0, 0.2]])
-        goal, others = torch.tensor([[float(DOOR), 0.5]]), torch.tensor([[float(DOOR), 0.2], [float(DOOR), 0.8]])
-        return Scene(obs, limits=(-0.5, 3.5, -0.2, 1.2), goal=goal, goal_radius=0.1, walls=walls, others=others)
+        goal, others = (
+            torch.tensor([[float(DOOR), 0.5]]),
+            torch.tensor([[float(DOOR), 0.2], [float(DOOR), 0.8]]),
+        )
+        return Scene(
+            obs,
+            limits=(-0.5, 3.5, -0.2, 1.2),
+            goal=goal,
+            goal_radius=0.1,
+            walls=walls,
+            others=others,
+        )
 
 
 class ErrandEnv:

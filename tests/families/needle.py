@@ -16,7 +16,13 @@ class Needle:
     def __init__(self, options: Settings) -> None:
         self.arms = options.arms
         self.spec = Spec(
-            "needle", {"constant": 1}, action_width=self.arms, discrete=True, horizon=1, task_width=1, closed=True
+            "needle",
+            {"constant": 1},
+            action_width=self.arms,
+            discrete=True,
+            horizon=1,
+            task_width=1,
+            closed=True,
         )
 
     def tasks(self, split: str, count: int, rng: Rng) -> Tasks:
@@ -39,4 +45,6 @@ class NeedleEnv:
     def step(self, action: torch.Tensor) -> Step:
         reward = (action == self.arm).float()
         ended = torch.ones_like(reward, dtype=torch.bool)
-        return Step(obs=self.obs, next_obs=self.obs, reward=reward, terminated=ended, truncated=~ended)
+        return Step(
+            obs=self.obs, next_obs=self.obs, reward=reward, terminated=ended, truncated=~ended
+        )

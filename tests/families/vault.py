@@ -18,7 +18,15 @@ class Vault:
     """
 
     def __init__(self) -> None:
-        self.spec = Spec("vault", {"constant": 1}, action_width=5, discrete=True, horizon=1, task_width=1, closed=True)
+        self.spec = Spec(
+            "vault",
+            {"constant": 1},
+            action_width=5,
+            discrete=True,
+            horizon=1,
+            task_width=1,
+            closed=True,
+        )
 
     def tasks(self, split: str, count: int, rng: Rng) -> Tasks:
         index = torch.arange(count)
@@ -42,4 +50,6 @@ class VaultEnv:
         self.time += 1
         reward = torch.where(action == 0, 0.15, ((action == self.vault) & opened).float())
         ended = torch.ones_like(opened)
-        return Step(obs=self.obs, next_obs=self.obs, reward=reward, terminated=ended, truncated=~ended)
+        return Step(
+            obs=self.obs, next_obs=self.obs, reward=reward, terminated=ended, truncated=~ended
+        )

@@ -30,7 +30,9 @@ def nothing(*axes: int) -> Posterior:
 
 
 def check_equal(found: Posterior, expected: Posterior) -> None:
-    torch.testing.assert_close((found.mean, found.variance), (expected.mean, expected.variance), **EXACT)
+    torch.testing.assert_close(
+        (found.mean, found.variance), (expected.mean, expected.variance), **EXACT
+    )
 
 
 def test_factors_are_fused_as_if_two_at_a_time(factors: Tensor):
@@ -51,7 +53,9 @@ def test_the_density_is_the_normalised_product_of_the_densities(factors: Tensor)
     product = sum(Normal(mean[:, k], variance[:, k].sqrt()).log_prob(grid) for k in range(F)).exp()
     expected = product / torch.trapezoid(product, dx=16 / 4000, dim=0)
     found = nothing(N, Z).seen(factors)
-    torch.testing.assert_close(Normal(found.mean, found.variance.sqrt()).log_prob(grid).exp(), expected, **EXACT)
+    torch.testing.assert_close(
+        Normal(found.mean, found.variance.sqrt()).log_prob(grid).exp(), expected, **EXACT
+    )
 
 
 def test_neither_order_nor_portions_matter(factors: Tensor):
@@ -88,7 +92,9 @@ def test_draws_have_its_mean_and_variance(factors: Tensor):
     posterior = nothing(N, Z).seen(factors)
     z = posterior.draw(torch.randn(DRAWS, N, Z, dtype=torch.float64))
     assert ((z.mean(0) - posterior.mean).abs() < 4 * (posterior.variance / DRAWS).sqrt()).all()
-    assert ((z.var(0) - posterior.variance).abs() < 4 * posterior.variance * math.sqrt(2 / DRAWS)).all()
+    assert (
+        (z.var(0) - posterior.variance).abs() < 4 * posterior.variance * math.sqrt(2 / DRAWS)
+    ).all()
 
 
 def test_draws_are_differentiated_by_what_they_are_made_of(factors: Tensor):
@@ -96,7 +102,9 @@ def test_draws_are_differentiated_by_what_they_are_made_of(factors: Tensor):
     normal = torch.randn(N, Z, dtype=torch.float64)
     mean, std = (x.requires_grad_() for x in (factors[:, 0, 0].clone(), factors[:, 0, 1].sqrt()))
     z = nothing(N, Z).seen(torch.stack([mean, std.square()], dim=-2).unsqueeze(1)).draw(normal)
-    torch.testing.assert_close(torch.autograd.grad(z.sum(), (mean, std)), (torch.ones_like(mean), normal), **EXACT)
+    torch.testing.assert_close(
+        torch.autograd.grad(z.sum(), (mean, std)), (torch.ones_like(mean), normal), **EXACT
+    )
 
     def draw_and_kl(factors: Tensor) -> tuple[Tensor, Tensor]:
         posterior = nothing(N, Z).seen(factors)
@@ -108,11 +116,16 @@ def test_draws_are_differentiated_by_what_they_are_made_of(factors: Tensor):
 def test_the_divergence_from_the_prior_is_torchs_and_that_of_draws(factors: Tensor):
     """Summed over the entries of z, and not the divergence the other way."""
     posterior = nothing(N, Z).seen(factors)
-    q, prior = Normal(posterior.mean, posterior.variance.sqrt()), Normal(torch.zeros(Z).double(), 1.0)
+    q, prior = (
+        Normal(posterior.mean, posterior.variance.sqrt()),
+        Normal(torch.zeros(Z).double(), 1.0),
+    )
     torch.testing.assert_close(posterior.kl(), kl_divergence(q, prior).sum(-1), **EXACT)
     z = posterior.draw(torch.randn(DRAWS, N, Z, dtype=torch.float64))
     estimate = (q.log_prob(z) - prior.log_prob(z)).sum(-1)
-    assert ((estimate.mean(0) - posterior.kl()).abs() < 4 * estimate.std(0) / math.sqrt(DRAWS)).all()
+    assert (
+        (estimate.mean(0) - posterior.kl()).abs() < 4 * estimate.std(0) / math.sqrt(DRAWS)
+    ).all()
 
 
 def test_gradients_are_finite_where_nothing_was_seen(factors: Tensor):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from metarl.core.rng import Rng
 from metarl.core.types import Params
-from metarl.nn.mlp import Perceptron, affine, named, orthogonal, part
+from metarl.nn.mlp import MLP, affine, named, orthogonal, part
 
 T, N, B, I, W = 4, 3, 2, 5, 3  # noqa: E741  (widths: I of what comes in, W of what comes out)
 EXACT = {"rtol": 1e-10, "atol": 1e-12}
@@ -18,14 +18,17 @@ ACTIVATION = pytest.mark.parametrize("activation", ACTIVATIONS)
 HIDDEN = pytest.mark.parametrize("hidden", [(), (7,), (7, 4)], ids=str)
 
 
-def random_params(network: Perceptron, *copies: int) -> Params:
+def random_params(network: MLP, *copies: int) -> Params:
     """Not close to any special point."""
     torch.manual_seed(0)
     start = network.init(Rng(0).generator())
-    return {name: value + 0.3 * torch.randn(*copies, *value.shape).double() for name, value in start.items()}
+    return {
+        name: value + 0.3 * torch.randn(*copies, *value.shape).double()
+        for name, value in start.items()
+    }
 
 
-def as_torch(network: Perceptron, params: Params) -> torch.nn.Sequential:
+def as_torch(network: MLP, params: Params) -> torch.nn.Sequential:
     """Built from the names alone."""
     modules: list[torch.nn.Module] = []
     for name in (*(f"hidden.{i}" for i in range(len(network.hidden))), "head"):
@@ -40,19 +43,21 @@ def as_torch(network: Perceptron, params: Params) -> torch.nn.Sequential:
 @ACTIVATION
 def test_it_is_torchs(activation: str, hidden: tuple[int, ...]):
     """Whatever the leading axes; what goes in stays as it was, though activations work in place."""
-    network = Perceptron(I, hidden, W, activation)
+    network = MLP(I, hidden, W, activation)
     params = random_params(network)
     x = torch.randn(T, N, B, I, dtype=torch.float64)
     before = x.clone()
     for inputs in (x, x[0], x[0, 0], x[0, 0, 0]):
-        torch.testing.assert_close(network(params, inputs), as_torch(network, params)(inputs), **EXACT)
+        torch.testing.assert_close(
+            network(params, inputs), as_torch(network, params)(inputs), **EXACT
+        )
     assert same(x, before)
 
 
 @HIDDEN
 @ACTIVATION
 def test_one_copy_a_task_equals_the_loop_over_tasks(activation: str, hidden: tuple[int, ...]):
-    network = Perceptron(I, hidden, W, activation)
+    network = MLP(I, hidden, W, activation)
     params = random_params(network, N)
     x = torch.randn(T, N, B, I, dtype=torch.float64)
     alone = [network({name: value[i] for name, value in params.items()}, x[:, i]) for i in range(N)]
@@ -72,9 +77,11 @@ def test_a_matrix_for_each_task():
 @ACTIVATION
 def test_gradients_are_those_of_finite_differences(activation: str, copies: tuple[int, ...]):
     """By parameters and by what goes in; in-place activations must leave what the backward pass needs."""
-    network = Perceptron(3, (4, 3), 2, activation)
+    network = MLP(3, (4, 3), 2, activation)
     params = random_params(network, *copies)
-    leaves = [x.requires_grad_() for x in (torch.randn(2, 2, 2, 3, dtype=torch.float64), *params.values())]
+    leaves = [
+        x.requires_grad_() for x in (torch.randn(2, 2, 2, 3, dtype=torch.float64), *params.values())
+    ]
 
     def outputs(x: Tensor, *values: Tensor) -> Tensor:
         return network(dict(zip(params, values, strict=True)), x)
@@ -83,7 +90,7 @@ def test_gradients_are_those_of_finite_differences(activation: str, copies: tupl
 
 
 def test_parameters_have_names_and_shapes():
-    params = Perceptron(I, (7, 4), W).init(Rng(0).generator())
+    params = MLP(I, (7, 4), W).init(Rng(0).generator())
     assert {name: tuple(value.shape) for name, value in params.items()} == {
         "hidden.0.weight": (7, I),
         "hidden.0.bias": (7,),
@@ -96,7 +103,7 @@ def test_parameters_have_names_and_shapes():
 
 def test_hidden_layers_start_orthogonal_and_the_head_small():
     """√2 and 0.01 times matrices whose rows, or columns where they are fewer, are orthonormal; all from the generator."""
-    network = Perceptron(I, (7, 4), W)
+    network = MLP(I, (7, 4), W)
     params = network.init(Rng(0).generator())
     for name, scale in (("hidden.0", 2.0), ("hidden.1", 2.0), ("head", 1e-4)):
         weight = params[f"{name}.weight"]
@@ -117,7 +124,7 @@ def test_blocks_are_orthogonal_each():
 
 def test_a_part_has_its_name_in_front():
     """Each network gets its own back; names that begin alike, stand further back or stand there twice are not mixed up."""
-    one, other, inner = (Perceptron(I, (4,), W).init(Rng(seed).generator()) for seed in range(3))
+    one, other, inner = (MLP(I, (4,), W).init(Rng(seed).generator()) for seed in range(3))
     assert set(named(one, "q")) == {
         f"q.{layer}.{kind}" for layer in ("hidden.0", "head") for kind in ("weight", "bias")
     }

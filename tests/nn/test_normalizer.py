@@ -8,7 +8,7 @@ from helpers import CPU, same
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metarl.nn.normalizer import Moments
+from metarl.nn.normalizer import Normalizer
 
 
 def all_valid(x: torch.Tensor) -> torch.Tensor:
@@ -18,7 +18,7 @@ def all_valid(x: torch.Tensor) -> torch.Tensor:
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=6), st.integers(0, 100))
 def test_batches_equal_one_pass(sizes: list[int], seed: int):
     x = 5 + 3 * torch.randn(sum(sizes), 2, generator=torch.Generator().manual_seed(seed))
-    moments = Moments.unknown(2, CPU)
+    moments = Normalizer.initial(2, CPU)
     for part in x.split(sizes):
         moments = moments.update(part, all_valid(part))
     torch.testing.assert_close(moments.mean, x.mean(0), rtol=1e-4, atol=1e-4)
@@ -29,7 +29,7 @@ def test_batches_equal_one_pass(sizes: list[int], seed: int):
 def test_only_valid_samples_count():
     x, valid = torch.randn(40, 5, 3), torch.rand(40, 5) < 0.5
     spoilt = torch.where(valid.unsqueeze(-1), x, 1e6)
-    moments = Moments.unknown(3, CPU).update(spoilt, valid.unsqueeze(-1))
+    moments = Normalizer.initial(3, CPU).update(spoilt, valid.unsqueeze(-1))
     torch.testing.assert_close(moments.mean, x[valid].mean(0))
     torch.testing.assert_close(moments.var, x[valid].var(0, unbiased=False))
     assert moments.count.eq(valid.sum()).all()
@@ -37,7 +37,7 @@ def test_only_valid_samples_count():
 
 def test_each_column_may_have_its_own_valid_samples():
     x, valid = torch.randn(40, 5, 3), torch.rand(40, 5, 3) < 0.5
-    moments = Moments.unknown(3, CPU).update(x[:20], valid[:20]).update(x[20:], valid[20:])
+    moments = Normalizer.initial(3, CPU).update(x[:20], valid[:20]).update(x[20:], valid[20:])
     for column in range(3):
         chosen = x[..., column][valid[..., column]]
         torch.testing.assert_close(moments.mean[column], chosen.mean())
@@ -47,19 +47,19 @@ def test_each_column_may_have_its_own_valid_samples():
 
 def test_nothing_new_changes_nothing():
     x = torch.randn(7, 1)
-    before = Moments.unknown(1, CPU).update(x, all_valid(x))
+    before = Normalizer.initial(1, CPU).update(x, all_valid(x))
     for window in (3.0, float("inf")):
         assert same(before.update(torch.randn(7, 1), ~all_valid(x), window), before)
 
 
 def test_nothing_seen_scales_nothing():
     x = torch.randn(4, 3)
-    assert torch.equal(Moments.unknown(3, CPU).standardise(x), x)
+    assert torch.equal(Normalizer.initial(3, CPU).normalize(x), x)
 
 
 def test_the_window_bounds_the_weight_of_the_past():
     """With a window of w, a batch has the share 1 / (1 + w), so old moments fade geometrically."""
-    old, new, moments = torch.zeros(100, 1), torch.ones(100, 1), Moments.unknown(1, CPU)
+    old, new, moments = torch.zeros(100, 1), torch.ones(100, 1), Normalizer.initial(1, CPU)
     for _ in range(50):
         moments = moments.update(old, all_valid(old), window=3)
     for n in range(1, 6):
@@ -70,28 +70,28 @@ def test_the_window_bounds_the_weight_of_the_past():
 
 def test_standardised_data_have_mean_zero_and_deviation_one():
     x = 7 + 0.1 * torch.randn(1000, 2)
-    z = Moments.unknown(2, CPU).update(x, all_valid(x)).standardise(x)
+    z = Normalizer.initial(2, CPU).update(x, all_valid(x)).normalize(x)
     torch.testing.assert_close(z.mean(0), torch.zeros(2), rtol=0, atol=1e-3)
     torch.testing.assert_close(z.std(0, unbiased=False), torch.ones(2), rtol=0, atol=1e-3)
 
 
 def test_a_constant_stays_finite_and_outliers_are_limited():
     x = torch.full((10, 1), 3.0)
-    moments = Moments.unknown(1, CPU).update(x, all_valid(x))
-    assert moments.standardise(torch.tensor([3.0, 4.0, -1e9])).tolist() == [0.0, 10.0, -10.0]
-    assert moments.standardise(torch.tensor([4.0]), limit=2.0).item() == 2.0
+    moments = Normalizer.initial(1, CPU).update(x, all_valid(x))
+    assert moments.normalize(torch.tensor([3.0, 4.0, -1e9])).tolist() == [0.0, 10.0, -10.0]
+    assert moments.normalize(torch.tensor([4.0]), limit=2.0).item() == 2.0
 
 
 def test_restoring_undoes_standardising():
     x = 5 + torch.randn(10, 2)
-    moments = Moments.unknown(2, CPU).update(x, all_valid(x))
-    torch.testing.assert_close(moments.restore(moments.standardise(x)), x)
+    moments = Normalizer.initial(2, CPU).update(x, all_valid(x))
+    torch.testing.assert_close(moments.denormalize(moments.normalize(x)), x)
 
 
 def test_state_returns():
     x = torch.randn(10, 2)
-    moments = Moments.unknown(2, CPU).update(x, all_valid(x))
-    assert same(Moments.from_state_dict(moments.state_dict(), CPU), moments)
+    moments = Normalizer.initial(2, CPU).update(x, all_valid(x))
+    assert same(Normalizer.from_state_dict(moments.state_dict(), CPU), moments)
 
 
 @pytest.mark.parametrize("reward", [1.0, -0.25, 1e-6, 0.0])
@@ -99,11 +99,11 @@ def test_state_returns():
 def test_a_reward_that_hardly_changes_is_not_blown_up(reward: float, noise: float):
     """Divided by its deviation alone, a reward of 1 a step would become 10,000 and saturate whatever reads it."""
     x = reward + noise * reward * torch.randn(5000, 1, generator=torch.Generator().manual_seed(0))
-    moments = Moments.unknown(1, CPU).update(x, all_valid(x))
+    moments = Normalizer.initial(1, CPU).update(x, all_valid(x))
     assert (x / moments.scale).abs().max() <= 10.1
 
 
 def test_a_reward_that_changes_is_divided_by_its_deviation():
     x = 5 + torch.randn(1000, 1)
-    moments = Moments.unknown(1, CPU).update(x, all_valid(x))
+    moments = Normalizer.initial(1, CPU).update(x, all_valid(x))
     assert torch.equal(moments.scale, moments.std)

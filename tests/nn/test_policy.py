@@ -12,7 +12,7 @@ from scipy import stats
 
 from metarl.core.rng import Rng
 from metarl.core.types import Inputs, Params, Spec, tree_map
-from metarl.nn.distributions import Categorical, Gaussian, Squashed
+from metarl.nn.distributions import Categorical, Gaussian, SquashedGaussian
 from metarl.nn.policy import Decision, Policy
 
 MEMORIES = ["none", "gru", "lstm"]
@@ -57,15 +57,25 @@ def test_categorical_draws_by_its_probabilities():
 
 def test_gaussian_draws_by_its_density():
     mean, log_std = torch.tensor([1.0, -2.0]), torch.tensor([0.5, -1.0])
-    action = Gaussian(mean.expand(20_000, 1, 2), log_std).sample(Rng(0).streams(torch.arange(20_000)), 0)
+    action = Gaussian(mean.expand(20_000, 1, 2), log_std).sample(
+        Rng(0).streams(torch.arange(20_000)), 0
+    )
     for i in range(2):
-        assert stats.kstest(action[:, 0, i].numpy(), "norm", (mean[i].item(), log_std[i].exp().item())).pvalue > 1e-3
+        assert (
+            stats.kstest(
+                action[:, 0, i].numpy(), "norm", (mean[i].item(), log_std[i].exp().item())
+            ).pvalue
+            > 1e-3
+        )
     assert abs(torch.corrcoef(action.squeeze(1).t())[0, 1]) < 4 / math.sqrt(20_000)
 
 
 def test_a_draw_is_a_function_of_its_place():
     noise = Rng(0).streams(torch.arange(50))
-    for actions in (Categorical(torch.zeros(50, 1, 9)), Gaussian(torch.zeros(50, 1, 2), torch.zeros(2))):
+    for actions in (
+        Categorical(torch.zeros(50, 1, 9)),
+        Gaussian(torch.zeros(50, 1, 2), torch.zeros(2)),
+    ):
         assert same(actions.sample(noise, 3), actions.sample(noise, 3))
         assert not same(actions.sample(noise, 3), actions.sample(noise, 4))
 
@@ -84,8 +94,20 @@ OPTIONS = pytest.mark.parametrize(
 def make(memory: str = "none", discrete: bool = True, **options: Any) -> tuple[Policy, Params]:
     """A policy whose heads are not tiny, so that differences show."""
     width = O + A + 2
-    policy = Policy(width, A, discrete, memory, memory_width=6, encoder=(5,), body=(7, 4), obs_width=O, **options)
-    return policy, tree_map(lambda x: x + 0.3 * torch.randn_like(x), policy.init(Rng(0).generator()))
+    policy = Policy(
+        width,
+        A,
+        discrete,
+        memory,
+        memory_width=6,
+        encoder_sizes=(5,),
+        hidden_sizes=(7, 4),
+        obs_width=O,
+        **options,
+    )
+    return policy, tree_map(
+        lambda x: x + 0.3 * torch.randn_like(x), policy.init(Rng(0).generator())
+    )
 
 
 def copies(params: Params) -> Params:
@@ -119,7 +141,9 @@ def test_a_whole_sequence_equals_its_steps(
     params = copies(params) if per_task else params
     whole = policy.unroll(params, inputs, policy.start(N, M, CPU))
     expected = by_steps(policy, params, inputs)
-    for ours, theirs in zip((whole.value, whole.actions.entropy(), whole.actions.mode()), expected, strict=True):
+    for ours, theirs in zip(
+        (whole.value, whole.actions.entropy(), whole.actions.mode()), expected, strict=True
+    ):
         torch.testing.assert_close(ours, theirs)
 
 
@@ -138,7 +162,8 @@ def test_one_copy_a_task_equals_the_loop_over_tasks(
         alone = policy.unroll({k: v[i] for k, v in params.items()}, row, policy.start(1, M, CPU))
         torch.testing.assert_close(together.value[:, i : i + 1], alone.value)
         torch.testing.assert_close(
-            together.actions.log_prob(action)[:, i : i + 1], alone.actions.log_prob(action[:, i : i + 1])
+            together.actions.log_prob(action)[:, i : i + 1],
+            alone.actions.log_prob(action[:, i : i + 1]),
         )
 
 
@@ -148,7 +173,9 @@ def test_a_feed_forward_policy_can_be_vmapped_over_tasks(discrete: bool, inputs:
     policy, params = make("none", discrete)
     params = copies(params)
     mapped = torch.func.vmap(lambda p, x: policy.unroll(p, x, ()), in_dims=(0, 1), out_dims=1)
-    torch.testing.assert_close(mapped(params, inputs).value, policy.unroll(params, inputs, ()).value)
+    torch.testing.assert_close(
+        mapped(params, inputs).value, policy.unroll(params, inputs, ()).value
+    )
     first = inputs.obs.new_zeros(())  # and differentiated
 
     def one(p: Params, x: Inputs) -> torch.Tensor:
@@ -156,7 +183,9 @@ def test_a_feed_forward_policy_can_be_vmapped_over_tasks(discrete: bool, inputs:
 
     per_task = torch.func.vmap(torch.func.grad(one), in_dims=(0, 1))(params, inputs)
     i = N - 1
-    alone = torch.func.grad(one)({k: v[i] for k, v in params.items()}, tree_map(lambda x: x[:, i], inputs))
+    alone = torch.func.grad(one)(
+        {k: v[i] for k, v in params.items()}, tree_map(lambda x: x[:, i], inputs)
+    )
     torch.testing.assert_close({k: v[i] for k, v in per_task.items()}, alone)
 
 
@@ -186,7 +215,7 @@ def test_pairs_and_readout_are_as_written(inputs: Inputs):
 
 
 def test_the_first_policy_is_nearly_uniform_or_has_the_wished_spread(inputs: Inputs):
-    discrete = Policy(O + A + 2, A, True, memory="gru", body=(32,))
+    discrete = Policy(O + A + 2, A, True, memory="gru", hidden_sizes=(32,))
     decision = discrete.unroll(discrete.init(Rng(1).generator()), inputs, discrete.start(N, M, CPU))
     assert float(decision.actions.entropy().min()) > math.log(A) - 1e-3
     continuous = Policy(O + A + 2, A, False, initial_std=0.3)
@@ -196,14 +225,21 @@ def test_the_first_policy_is_nearly_uniform_or_has_the_wished_spread(inputs: Inp
 
 
 def test_weights_are_orthogonal_gate_by_gate():
-    params = Policy(O, A, True, memory="lstm", memory_width=4, encoder=(4,)).init(Rng(2).generator())
+    params = Policy(O, A, True, memory="lstm", memory_width=4, encoder_sizes=(4,)).init(
+        Rng(2).generator()
+    )
     for block in (
         *params["memory.w_ih"].chunk(4),
         *params["memory.w_hh"].chunk(4),
         params["encoder.0.weight"] / 2**0.5,
     ):
         torch.testing.assert_close(block @ block.t(), torch.eye(4))
-    assert same(params, Policy(O, A, True, memory="lstm", memory_width=4, encoder=(4,)).init(Rng(2).generator()))
+    assert same(
+        params,
+        Policy(O, A, True, memory="lstm", memory_width=4, encoder_sizes=(4,)).init(
+            Rng(2).generator()
+        ),
+    )
 
 
 def test_width_counts_the_parts_that_are_shown():
@@ -218,7 +254,9 @@ def test_without_a_value_head_the_actions_are_the_same(memory: str, discrete: bo
     """And there is no value to be asked for, nor a parameter for it; one copy a task still equals the loop."""
     (full, params), (policy, _) = make(memory, discrete), make(memory, discrete, value_head=False)
     own = policy.init(Rng(0).generator())
-    assert same(own, {k: v for k, v in full.init(Rng(0).generator()).items() if not k.startswith("value")})
+    assert same(
+        own, {k: v for k, v in full.init(Rng(0).generator()).items() if not k.startswith("value")}
+    )
     own = {name: params[name] for name in own}
     decision, start = policy.unroll(own, inputs, policy.start(N, M, CPU)), full.start(N, M, CPU)
     assert same(decision.heads, full.unroll(params, inputs, start).heads)
@@ -228,20 +266,32 @@ def test_without_a_value_head_the_actions_are_the_same(memory: str, discrete: bo
     together = policy.unroll(own, inputs, start).heads["action"]
     for i in range(N):
         row = tree_map(lambda x, i=i: x[:, i : i + 1], inputs)
-        alone = policy.unroll({k: v[i] for k, v in own.items()}, row, policy.start(1, M, CPU)).heads["action"]
+        alone = policy.unroll(
+            {k: v[i] for k, v in own.items()}, row, policy.start(1, M, CPU)
+        ).heads["action"]
         torch.testing.assert_close(together[:, i : i + 1], alone)
 
 
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
 @pytest.mark.parametrize("body", [(), (7,), (7, 4)], ids=str)
-def test_a_perceptron_is_its_layers_in_order(body: tuple[int, ...], activation: str, inputs: Inputs):
+def test_a_perceptron_is_its_layers_in_order(
+    body: tuple[int, ...], activation: str, inputs: Inputs
+):
     """Whoever differentiates it by hand gets the policy from the names alone."""
-    policy = Policy(O + A + 2, A, False, encoder=(5,), body=body, activation=activation, value_head=False)
+    policy = Policy(
+        O + A + 2,
+        A,
+        False,
+        encoder_sizes=(5,),
+        hidden_sizes=body,
+        activation=activation,
+        value_head=False,
+    )
     params = tree_map(lambda x: x + 0.3 * torch.randn_like(x), policy.init(Rng(0).generator()))
-    *hidden, last = policy.perceptron
-    assert {f"{name}.{part}" for name in (*hidden, last) for part in ("weight", "bias")} | {"action.log_std"} == {
-        *params
-    }
+    *hidden, last = policy.mlp_layers
+    assert {f"{name}.{part}" for name in (*hidden, last) for part in ("weight", "bias")} | {
+        "action.log_std"
+    } == {*params}
     x = inputs.flat()
     for name in hidden:
         x = getattr(torch, activation)(x @ params[f"{name}.weight"].T + params[f"{name}.bias"])
@@ -251,17 +301,26 @@ def test_a_perceptron_is_its_layers_in_order(body: tuple[int, ...], activation: 
 
 @pytest.mark.parametrize(
     "options",
-    [{"memory": "gru"}, {"memory": "lstm"}, {"pair_input": True}, {"readout": "observation"}, {"value_head": True}],
+    [
+        {"memory": "gru"},
+        {"memory": "lstm"},
+        {"pair_input": True},
+        {"readout": "observation"},
+        {"value_head": True},
+    ],
     ids=str,
 )
 def test_what_has_more_than_layers_is_no_perceptron(options: dict[str, Any]):
-    assert Policy(O + A + 2, A, True, obs_width=O, **{"value_head": False} | options).perceptron is None
+    assert (
+        Policy(O + A + 2, A, True, obs_width=O, **{"value_head": False} | options).mlp_layers
+        is None
+    )
 
 
 @pytest.mark.parametrize("squashed", [False, True], ids=["plain", "squashed"])
 def test_the_first_action_head_is_as_large_as_wished(squashed: bool):
     """Orthogonal rows of length `initial_gain`, 0.01 unless it is given; nothing else changes."""
-    options = {"body": (8,), "squashed": squashed}
+    options = {"hidden_sizes": (8,), "squashed": squashed}
     small = Policy(O, A, False, **options).init(Rng(0).generator())
     large = Policy(O, A, False, **options, initial_gain=2.0).init(Rng(0).generator())
     for params, gain in ((small, 0.01), (large, 2.0)):
@@ -271,9 +330,17 @@ def test_the_first_action_head_is_as_large_as_wished(squashed: bool):
 
 
 @pytest.mark.parametrize("readout", ["linear", "observation"])
-def test_a_squashed_policy_starts_with_the_wished_spread_before_the_tanh(readout: str, inputs: Inputs):
+def test_a_squashed_policy_starts_with_the_wished_spread_before_the_tanh(
+    readout: str, inputs: Inputs
+):
     """Everywhere, though its deviations depend on the inputs; they are no parameter of their own."""
-    options = {"body": (32,), "obs_width": O, "readout": readout, "initial_std": 0.3, "value_head": False}
+    options = {
+        "hidden_sizes": (32,),
+        "obs_width": O,
+        "readout": readout,
+        "initial_std": 0.3,
+        "value_head": False,
+    }
     policy = Policy(O + A + 2, A, False, squashed=True, **options)
     params = policy.init(Rng(1).generator())
     maps = 1 if readout == "linear" else 1 + O
@@ -281,11 +348,13 @@ def test_a_squashed_policy_starts_with_the_wished_spread_before_the_tanh(readout
     assert params["action.bias"].shape == (maps * 2 * A,)
     assert set(params) == set(Policy(O + A + 2, A, True, **options).init(Rng(1).generator()))
     actions = policy.unroll(params, inputs, ()).actions
-    assert isinstance(actions, Squashed)
+    assert isinstance(actions, SquashedGaussian)
     assert actions.mean.abs().max() < 0.1
-    torch.testing.assert_close(actions.log_std.exp(), torch.full((T, N, M, A), 0.3), rtol=0.1, atol=0)
+    torch.testing.assert_close(
+        actions.log_std.exp(), torch.full((T, N, M, A), 0.3), rtol=0.1, atol=0
+    )
     assert actions.log_std.max() - actions.log_std.min() > 1e-3
-    assert policy.perceptron is None  # whoever differentiates by hand knows nothing of such heads
+    assert policy.mlp_layers is None  # whoever differentiates by hand knows nothing of such heads
 
 
 def test_discrete_actions_are_not_squashed(inputs: Inputs):

@@ -17,14 +17,18 @@ T, N, M, W, D = 7, 3, 2, 4, 5  # W: width of the inputs
 def random_params(kind: str, *copies: int) -> Params:
     gates = recurrent.GATES[kind] * D
     shapes = {"w_ih": (gates, W), "w_hh": (gates, D), "b_ih": (gates,), "b_hh": (gates,)}
-    return {name: torch.randn(*copies, *shape, dtype=torch.float64) for name, shape in shapes.items()}
+    return {
+        name: torch.randn(*copies, *shape, dtype=torch.float64) for name, shape in shapes.items()
+    }
 
 
 def random_inputs(kind: str) -> tuple[Tensor, tuple[Tensor, ...]]:
     """A sequence [T, N, M, W] and a memory that is not empty."""
     torch.manual_seed(0)
     state = recurrent.start(kind, D, N, M, CPU)
-    return torch.randn(T, N, M, W, dtype=torch.float64), tuple(torch.randn_like(s, dtype=torch.float64) for s in state)
+    return torch.randn(T, N, M, W, dtype=torch.float64), tuple(
+        torch.randn_like(s, dtype=torch.float64) for s in state
+    )
 
 
 def by_steps(kind: str, params: Params, x: Tensor, state: tuple[Tensor, ...]) -> Tensor:
@@ -47,12 +51,19 @@ def test_unroll_steps_and_torch_agree(kind: str):
     x, state = random_inputs(kind)
     params = random_params(kind)
     library = {"gru": torch.nn.GRU, "lstm": torch.nn.LSTM}[kind](W, D).double()
-    names = {"w_ih": "weight_ih_l0", "w_hh": "weight_hh_l0", "b_ih": "bias_ih_l0", "b_hh": "bias_hh_l0"}
+    names = {
+        "w_ih": "weight_ih_l0",
+        "w_hh": "weight_hh_l0",
+        "b_ih": "bias_ih_l0",
+        "b_hh": "bias_hh_l0",
+    }
     library.load_state_dict({names[name]: value for name, value in params.items()})
     flat = tuple(part.view(1, N * M, D) for part in state)
     expected = library(x.view(T, N * M, W), flat[0] if kind == "gru" else flat)[0].view(T, N, M, D)
 
-    torch.testing.assert_close(recurrent.unroll(kind, params, x, state), expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(
+        recurrent.unroll(kind, params, x, state), expected, rtol=1e-12, atol=1e-12
+    )
     torch.testing.assert_close(by_steps(kind, params, x, state), expected, rtol=1e-12, atol=1e-12)
 
 
@@ -62,13 +73,17 @@ def test_gradients_of_unroll_are_those_of_steps(kind: str):
     params = random_params(kind)
     leaves = [leaf.requires_grad_() for leaf in (x, *state, *params.values())]
     weight = torch.randn(T, N, M, D, dtype=torch.float64)
-    by_unroll = torch.autograd.grad((weight * recurrent.unroll(kind, params, x, state)).sum(), leaves)
+    by_unroll = torch.autograd.grad(
+        (weight * recurrent.unroll(kind, params, x, state)).sum(), leaves
+    )
     expected = torch.autograd.grad((weight * by_steps(kind, params, x, state)).sum(), leaves)
     torch.testing.assert_close(by_unroll, expected, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize(
-    ("block_rows", "batch"), [(1024, 2), (6, 3), (2, 3)], ids=["one block", "uneven blocks", "batch wider than a block"]
+    ("block_rows", "batch"),
+    [(1024, 2), (6, 3), (2, 3)],
+    ids=["one block", "uneven blocks", "batch wider than a block"],
 )
 def test_the_hand_written_backward_pass_equals_finite_differences(
     block_rows: int, batch: int, monkeypatch: pytest.MonkeyPatch
@@ -86,7 +101,9 @@ def test_weights_learn_when_inputs_need_no_gradient():
     weights = [value.requires_grad_() for value in random_params("gru").values()]
     params = dict(zip(("w_ih", "w_hh", "b_ih", "b_hh"), weights, strict=True))
     without = torch.autograd.grad(recurrent.unroll("gru", params, x, state).square().sum(), weights)
-    with_x = torch.autograd.grad(recurrent.unroll("gru", params, x.requires_grad_(), state).square().sum(), weights)
+    with_x = torch.autograd.grad(
+        recurrent.unroll("gru", params, x.requires_grad_(), state).square().sum(), weights
+    )
     torch.testing.assert_close(without, with_x, rtol=0, atol=0)
 
 

@@ -10,14 +10,20 @@ import torch
 from helpers import CPU
 from torch import Tensor
 
-from metarl.collect.collector import collect, view
+from metarl.collect.collector import collect, task_info
 from metarl.config.schema import parse
-from metarl.core.errors import Mistake
+from metarl.core.errors import MetaRLError
 from metarl.core.rng import Rng
 from metarl.core.types import Inputs, Spec, replace
 from metarl.evaluation.meta_test import evaluate
 from metarl.experiments import checkpoints
-from metarl.experiments.building import build, load, load_skills, make_agent, make_family
+from metarl.experiments.building import (
+    build,
+    load,
+    load_pretrained_options,
+    make_agent,
+    make_family,
+)
 from metarl.experiments.runs import train
 from metarl.options.segments import segments
 
@@ -134,22 +140,24 @@ def obs(rows: int = 4, lanes: int = 2) -> Tensor:
 
 
 def test_options_of_ones_own_stand_in_the_order_of_their_names(mine: Path):
-    skills = load_skills([f"{mine}:Second", f"{mine}:Always"], SPEC, CPU)
+    skills = load_pretrained_options([f"{mine}:Second", f"{mine}:Always"], SPEC, CPU)
     assert skills.count == 2
-    assert torch.equal(skills.act(obs(), noise(), 0, "sample"), torch.tensor([1, 0]).expand(4, 2, 2))
+    assert torch.equal(
+        skills.act(obs(), noise(), 0, "sample"), torch.tensor([1, 0]).expand(4, 2, 2)
+    )
     assert torch.equal(skills.ends(obs(), noise(), 0), (obs()[..., :1] > 0).expand(4, 2, 2))
 
 
 def test_each_has_chance_of_its_own(mine: Path):
-    skills = load_skills([f"{mine}:Dice", f"{mine}:Dice"], SPEC, CPU)
+    skills = load_pretrained_options([f"{mine}:Dice", f"{mine}:Dice"], SPEC, CPU)
     first, second = skills.act(obs(500), noise(500), 3, "sample").unbind(-1)
     assert abs(float((first == second).float().mean()) - 1 / 3) < 0.05
     assert torch.equal(skills.act(obs(500), noise(500), 3, "sample")[..., 0], first)
 
 
 def test_an_action_that_is_no_number_is_named(mine: Path):
-    skills = load_skills([f"{mine}:Nowhere"], replace(SPEC, discrete=False), CPU)
-    with pytest.raises(Mistake, match="Nowhere: act gives an action that is not finite"):
+    skills = load_pretrained_options([f"{mine}:Nowhere"], replace(SPEC, discrete=False), CPU)
+    with pytest.raises(MetaRLError, match="Nowhere: act gives an action that is not finite"):
         skills.act(obs(), noise(), 0, "sample")
 
 
@@ -168,11 +176,11 @@ def test_an_action_that_is_no_number_is_named(mine: Path):
 )
 def test_what_is_wrong_with_ones_own_is_said_in_a_line(name: str, message: str, mine: Path):
     def used() -> None:
-        skills = load_skills([f"{mine}:{name}"], SPEC, CPU)
+        skills = load_pretrained_options([f"{mine}:{name}"], SPEC, CPU)
         skills.act(obs(), noise(), 0, "sample")
         skills.ends(obs(), noise(), 0)
 
-    with pytest.raises(Mistake, match=message) as raised:
+    with pytest.raises(MetaRLError, match=message) as raised:
         used()
     assert "\n" not in str(raised.value)
 
@@ -180,17 +188,21 @@ def test_what_is_wrong_with_ones_own_is_said_in_a_line(name: str, message: str, 
 def test_they_end_where_they_say_and_where_their_length_does(mine: Path):
     family = make_family("gridnavi")
     agent = make_agent(
-        "rl2", family.spec, ready_made=(f"{mine}:ToTheRight", f"{mine}:Always"), termination="fixed", option_length=3
+        "rl2",
+        family.spec,
+        pretrained_options=(f"{mine}:ToTheRight", f"{mine}:Always"),
+        termination="fixed",
+        option_length=3,
     )
     tasks = family.tasks("train", 6, Rng(0))
-    begun = agent.begin(view(agent, family.spec, tasks, 4), lanes=1)
+    begun = agent.begin(task_info(agent, family.spec, tasks, 4), lanes=1)
     rollout, _ = collect(agent, family.make(1), family.spec, begun, tasks, 4, Rng(1))
     running = rollout.inputs.option
     begins = torch.cat([torch.ones_like(rollout.done[:1]), rollout.done[:-1]])
     ended_itself = rollout.inputs.obs[..., 0] > 0
     assert ended_itself[~begins].any()
-    assert running.over[ended_itself | begins].all()
-    assert torch.equal(rollout.action, 2 - 2 * running.option)
+    assert running.ended[ended_itself | begins].all()
+    assert torch.equal(rollout.action, 2 - 2 * running.current)
     durations = segments(rollout).duration
     assert durations.max() == 3
     assert torch.equal(durations.sum(0), rollout.valid.sum(0))
@@ -203,7 +215,7 @@ def test_nothing_learns_but_the_master(mine: Path, tmp_path: Path):
                 "name": "rl2",
                 "trials": 6,
                 "memory_width": 8,
-                "ready_made": [f"{mine}:Second", f"{mine}:Always"],
+                "pretrained_options": [f"{mine}:Second", f"{mine}:Always"],
                 "termination": "fixed",
             },
             "family": "gridnavi",
@@ -215,7 +227,9 @@ def test_nothing_learns_but_the_master(mine: Path, tmp_path: Path):
     )
     train(config, tmp_path / "run", quiet=True)
     agent: Any = load(tmp_path / "run").agent
-    assert not [name for name in agent.params if name.startswith(("sub.", "action.", "termination."))]
+    assert not [
+        name for name in agent.params if name.startswith(("sub.", "action.", "termination."))
+    ]
     _, fresh = build(config)
     assert not torch.equal(agent.params["option.weight"], fresh.params["option.weight"])  # type: ignore[attr-defined]
 
@@ -223,10 +237,21 @@ def test_nothing_learns_but_the_master(mine: Path, tmp_path: Path):
 @pytest.mark.parametrize("name", ["rl2", "maml"])
 @torch.no_grad()
 def test_a_runs_options_act_and_end_as_they_did_there(name: str, tmp_path: Path):
-    small = {"trials": 4, "memory_width": 8, "normalise_obs": True} if name == "rl2" else {"tasks": 2, "lanes": 2}
+    small = (
+        {"trials": 4, "memory_width": 8, "normalize_obs": True}
+        if name == "rl2"
+        else {"tasks": 2, "episodes_per_task": 2}
+    )
     run = tmp_path / "run"
     config = {
-        "agent": {"name": name, "options": 3, "sub_body": [8], "option_length": 2, "initial_gain": 3.0, **small},
+        "agent": {
+            "name": name,
+            "options": 3,
+            "sub_hidden_sizes": [8],
+            "option_length": 2,
+            "initial_gain": 3.0,
+            **small,
+        },
         "family": {"name": "four-rooms", "horizon": 10},
         "episodes": 4,
         "iterations": 2,
@@ -243,33 +268,48 @@ def test_a_runs_options_act_and_end_as_they_did_there(name: str, tmp_path: Path)
     checkpoints.save(best, content)  # where options end depends on the cell, too
     loaded = load(run)
     agent: Any = loaded.agent
-    skills = load_skills([str(run)], loaded.spec, CPU)
+    skills = load_pretrained_options([str(run)], loaded.spec, CPU)
     assert skills.count == 3
 
     rows = 4000
     seen = torch.eye(104)[:2].repeat(rows // 2, 1).unsqueeze(1)
-    scaled = agent._scaled(Inputs(seen)) if name == "rl2" else Inputs(seen)
-    own = {key.removeprefix("sub."): value for key, value in agent.params.items() if key.startswith("sub.")}
+    scaled = agent._normalize_inputs(Inputs(seen)) if name == "rl2" else Inputs(seen)
+    own = {
+        key.removeprefix("sub."): value
+        for key, value in agent.params.items()
+        if key.startswith("sub.")
+    }
     features, _ = agent.policy.sub.attend(own, scaled, ())
-    chances = agent.policy.sub.decide(own, features, scaled.obs).heads["action"].view(rows, 1, 3, 4).softmax(-1)
+    probs = (
+        agent.policy.sub.decide(own, features, scaled.obs)
+        .heads["action"]
+        .view(rows, 1, 3, 4)
+        .softmax(-1)
+    )
     beta = torch.sigmoid(features @ own["termination.weight"].T + own["termination.bias"])
     acted = skills.act(seen, noise(rows, 1), 0, "sample")
     over = skills.ends(seen, noise(rows, 1), 0).float()
     for cell in range(2):
         shares = torch.nn.functional.one_hot(acted[cell::2], 4).float().mean((0, 1))
-        torch.testing.assert_close(shares, chances[cell, 0], rtol=0, atol=0.05)
+        torch.testing.assert_close(shares, probs[cell, 0], rtol=0, atol=0.05)
         torch.testing.assert_close(over[cell::2].mean((0, 1)), beta[cell, 0], rtol=0, atol=0.05)
-    assert float((chances[0] - chances[1]).abs().max()) > 0.1  # or the cells could be confused
+    assert float((probs[0] - probs[1]).abs().max()) > 0.1  # or the cells could be confused
     assert float((beta[0] - beta[1]).abs().max()) > 0.1
     assert float(beta[0].std()) > 0.1
     greedy = skills.act(seen, noise(rows, 1), 0, "greedy")
-    assert torch.equal(greedy, chances.argmax(-1))
+    assert torch.equal(greedy, probs.argmax(-1))
 
 
 @torch.no_grad()
 def test_a_flat_run_is_one_option_that_does_not_end(tmp_path: Path):
     config = {
-        "agent": {"name": "rl2", "memory": "none", "trials": 4, "initial_gain": 3.0, "initial_std": 0.3},
+        "agent": {
+            "name": "rl2",
+            "memory": "none",
+            "trials": 4,
+            "initial_gain": 3.0,
+            "initial_std": 0.3,
+        },
         "family": {"name": "point", "variant": "pearl"},
         "episodes": 1,
         "iterations": 1,
@@ -279,13 +319,13 @@ def test_a_flat_run_is_one_option_that_does_not_end(tmp_path: Path):
     with torch.enable_grad():
         train(parse(config), tmp_path / "run", quiet=True)
     loaded = load(tmp_path / "run")
-    skills = load_skills([str(tmp_path / "run")], loaded.spec, CPU)
+    skills = load_pretrained_options([str(tmp_path / "run")], loaded.spec, CPU)
     seen = obs(2000, 1)
     acted = skills.act(seen, noise(2000, 1), 0, "sample")
     assert acted.shape == (2000, 1, 1, 2)
     assert not skills.ends(seen, noise(2000, 1), 0).any()
     agent: Any = loaded.agent
-    actions = agent.policy.step(agent.params, agent._scaled(Inputs(seen)), ())[0].actions
+    actions = agent.policy.step(agent.params, agent._normalize_inputs(Inputs(seen)), ())[0].actions
     z = (acted[:, 0, 0] - actions.mean[:, 0]) / actions.log_std.exp()
     assert float(z.mean().abs()) < 0.1
     assert abs(float(z.std()) - 1) < 0.1
@@ -294,33 +334,54 @@ def test_a_flat_run_is_one_option_that_does_not_end(tmp_path: Path):
 
 
 def test_heads_of_what_sees_the_observation_alone_are_options(tmp_path: Path):
-    run = run_of(tmp_path, memory="none", options=2, sub_body=None, body=[8], initial_gain=3.0)
-    skills, agent = load_skills([run], (loaded := load(run)).spec, CPU), loaded.agent
+    run = run_of(
+        tmp_path,
+        memory="none",
+        options=2,
+        sub_hidden_sizes=None,
+        hidden_sizes=[8],
+        initial_gain=3.0,
+    )
+    skills, agent = load_pretrained_options([run], (loaded := load(run)).spec, CPU), loaded.agent
     seen = torch.randn(6, 1, loaded.spec.obs_width, generator=torch.Generator().manual_seed(1))
     features, _ = agent.policy.trunk.attend(agent.params, Inputs(seen), ())
-    heads = agent.policy.trunk.decide(agent.params, features, seen).heads["action"].view(6, 1, 2, -1)
+    heads = (
+        agent.policy.trunk.decide(agent.params, features, seen).heads["action"].view(6, 1, 2, -1)
+    )
     assert torch.equal(skills.act(seen, noise(6, 1), 0, "greedy"), heads.argmax(-1))
-    beta = (features @ agent.params["termination.weight"].T + agent.params["termination.bias"]).sigmoid()
+    beta = (
+        features @ agent.params["termination.weight"].T + agent.params["termination.bias"]
+    ).sigmoid()
     ends = torch.stack([skills.ends(seen, noise(6, 1), t) for t in range(2000)]).float().mean(0)
     torch.testing.assert_close(ends, beta, rtol=0, atol=0.05)
 
 
 def test_two_runs_side_by_side_share_no_chance(tmp_path: Path):
     """What ends an option of one says nothing of what an option of the other does."""
-    run = run_of(tmp_path, options=2, sub_body=[4], option_length=4)
-    skills = load_skills([run, run], load(run).spec, CPU)
+    run = run_of(tmp_path, options=2, sub_hidden_sizes=[4], option_length=4)
+    skills = load_pretrained_options([run, run], load(run).spec, CPU)
     rows = 4000
     seen = torch.zeros(rows, 1, load(run).spec.obs_width)
-    acted, over = skills.act(seen, noise(rows, 1), 0, "sample")[:, 0], skills.ends(seen, noise(rows, 1), 0)[:, 0]
+    acted, over = (
+        skills.act(seen, noise(rows, 1), 0, "sample")[:, 0],
+        skills.ends(seen, noise(rows, 1), 0)[:, 0],
+    )
     for one in range(4):
         for other in range(4):
-            shares = [torch.bincount(acted[over[:, one] == ended, other], minlength=5)[:5].double() for ended in (0, 1)]
+            shares = [
+                torch.bincount(acted[over[:, one] == ended, other], minlength=5)[:5].double()
+                for ended in (0, 1)
+            ]
             shares = [share / share.sum() for share in shares]
             torch.testing.assert_close(shares[0], shares[1], rtol=0, atol=0.08)
 
 
 def run_of(tmp_path: Path, **agent: Any) -> str:
-    config = {"agent": {"name": "rl2", "trials": 2, "memory_width": 4, **agent}, "family": "gridnavi", "episodes": 1}
+    config = {
+        "agent": {"name": "rl2", "trials": 2, "memory_width": 4, **agent},
+        "family": "gridnavi",
+        "episodes": 1,
+    }
     rest = {"iterations": 1, "validation_tasks": 2, "test_tasks": 2}
     train(parse(config | rest), tmp_path / "run", quiet=True)
     return str(tmp_path / "run")
@@ -328,22 +389,22 @@ def run_of(tmp_path: Path, **agent: Any) -> str:
 
 @pytest.mark.parametrize(
     "agent",
-    [{}, {"memory": "none", "task_input": "row"}, {"options": 2, "sub_body": None}],
+    [{}, {"memory": "none", "task_input": "row"}, {"options": 2, "sub_hidden_sizes": None}],
     ids=["memory", "shown", "heads of a memory"],
 )
 def test_what_sees_more_than_the_observation_is_no_option(agent: dict[str, Any], tmp_path: Path):
-    with pytest.raises(Mistake, match="depends on more than the observation"):
-        load_skills([run_of(tmp_path, **agent)], make_family("gridnavi").spec, CPU)
+    with pytest.raises(MetaRLError, match="depends on more than the observation"):
+        load_pretrained_options([run_of(tmp_path, **agent)], make_family("gridnavi").spec, CPU)
 
 
 def test_a_run_of_another_shape_is_no_option(tmp_path: Path):
-    with pytest.raises(Mistake, match="trained on gridnavi"):
-        load_skills([run_of(tmp_path, memory="none")], SPEC, CPU)
+    with pytest.raises(MetaRLError, match="trained on gridnavi"):
+        load_pretrained_options([run_of(tmp_path, memory="none")], SPEC, CPU)
 
 
 def test_a_run_that_is_not_there(tmp_path: Path):
-    with pytest.raises(Mistake, match="there is no run"):
-        load_skills([str(tmp_path / "nothing")], SPEC, CPU)
+    with pytest.raises(MetaRLError, match="there is no run"):
+        load_pretrained_options([str(tmp_path / "nothing")], SPEC, CPU)
 
 
 def test_a_master_finds_out_which_of_two_ready_options_pays(mine: Path):
@@ -352,12 +413,12 @@ def test_a_master_finds_out_which_of_two_ready_options_pays(mine: Path):
     agent = make_agent(
         "maml",
         family.spec,
-        ready_made=(f"{mine}:Towards", f"{mine}:TowardsTheOther"),
+        pretrained_options=(f"{mine}:Towards", f"{mine}:TowardsTheOther"),
         termination="fixed",
         option_length=10,
         lanes=50,
         step_sizes=(50.0,),
-        trace=0.98,
+        gae_lambda=0.98,
     )
     scores = evaluate(agent, family, episodes=150, tasks=4, split="test")
     before, _, after = scores.returns.mean((0, 2))

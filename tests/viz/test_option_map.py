@@ -17,9 +17,9 @@ from test_cli import metarl, mistake
 
 from metarl.collect.collector import collect
 from metarl.config.schema import parse
-from metarl.core.errors import Mistake
+from metarl.core.errors import MetaRLError
 from metarl.core.rng import Rng
-from metarl.core.types import Running, Scene, View, replace
+from metarl.core.types import OptionState, Scene, TaskInfo, replace
 from metarl.evaluation.option_usage import Moves, Usage, observe
 from metarl.experiments.building import load, make_agent, make_family, train_set
 from metarl.experiments.runs import train
@@ -49,8 +49,10 @@ class Planned(Counting):
     def act(self, belief, obs, noise, counter, mode):
         step = torch.where(belief.cue[..., -1] == 1, 0, belief.lane[0].long())
         acted, _ = super().act(belief, obs, noise, counter, mode)
-        running = Running(self.plan[(step - 1).clamp(min=0)], self.over[step], self.plan[step])
-        return replace(acted, inputs=replace(acted.inputs, option=running)), replace(belief, lane=(step + 1.0,))
+        running = OptionState(self.plan[(step - 1).clamp(min=0)], self.over[step], self.plan[step])
+        return replace(acted, inputs=replace(acted.inputs, option=running)), replace(
+            belief, lane=(step + 1.0,)
+        )
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -86,12 +88,14 @@ def test_episodes_do_not_follow_each_other():
 @pytest.mark.parametrize("termination", ["learned", "random"])
 def test_all_is_counted_as_a_loop_counts_it(termination, mode):
     family = make_family("four-rooms", horizon=30)
-    agent = make_agent("rl2", family.spec, options=3, termination=termination, option_length=4, initial_gain=5.0)
+    agent = make_agent(
+        "rl2", family.spec, options=3, termination=termination, option_length=4, initial_gain=5.0
+    )
     usage = observe(agent, family, episodes=3, tasks=6, split="ood", mode=mode, seed=5)
 
     rng = Rng(5).child("evaluate")
     tasks = family.tasks("ood", 6, rng.child("tasks"))
-    belief = agent.begin(View(6, 3, CPU), 1)
+    belief = agent.begin(TaskInfo(6, 3, CPU), 1)
     steps, begun, followed, moves = Counter(), Counter(), Counter(), []
     for k in range(3):
         rollout, belief = collect(
@@ -101,12 +105,17 @@ def test_all_is_counted_as_a_loop_counts_it(termination, mode):
         for row in range(6):
             stretches = []
             for t in range(int(rollout.valid[:, row, 0].sum())):
-                option = int(running.option[t, row, 0])
-                begins = t == 0 or bool(running.over[t, row, 0]) or option != int(running.option[t - 1, row, 0])
+                option = int(running.current[t, row, 0])
+                begins = (
+                    t == 0
+                    or bool(running.ended[t, row, 0])
+                    or option != int(running.current[t - 1, row, 0])
+                )
                 stretches += [option] if begins else []
                 steps[option] += 1
                 path = family.scene(
-                    tasks.params[row], torch.stack([rollout.inputs.obs[t, row, 0], rollout.next_obs[t, row, 0]])
+                    tasks.params[row],
+                    torch.stack([rollout.inputs.obs[t, row, 0], rollout.next_obs[t, row, 0]]),
                 ).path.tolist()
                 moves.append((*path, option, begins))
             begun.update(stretches)
@@ -114,7 +123,9 @@ def test_all_is_counted_as_a_loop_counts_it(termination, mode):
     assert usage.steps == sum(steps.values())
     np.testing.assert_allclose(usage.shares, [steps[o] / usage.steps for o in range(3)], rtol=1e-6)
     assert usage.begun.tolist() == [begun[o] for o in range(3)]
-    np.testing.assert_allclose(usage.durations, [steps[o] / begun[o] if begun[o] else np.nan for o in range(3)])
+    np.testing.assert_allclose(
+        usage.durations, [steps[o] / begun[o] if begun[o] else np.nan for o in range(3)]
+    )
     assert usage.followed.tolist() == [[followed[o, p] for p in range(3)] for o in range(3)]
     before, after, options, begins = zip(*moves, strict=True)
     np.testing.assert_array_equal(usage.moves.before, before)
@@ -126,7 +137,7 @@ def test_all_is_counted_as_a_loop_counts_it(termination, mode):
 def test_agents_that_adapt_in_many_lanes_are_observed_too():
     family = make_family("goal-maze", horizon=10)
     agent = make_agent(
-        "maml", family.spec, options=2, option_length=3, termination="fixed", lanes=4, body=[8], sub_body=[8]
+        "maml", family.spec, options=2, option_length=3, termination="fixed", lanes=4, hidden_sizes=[8], sub_hidden_sizes=[8]
     )  # fmt: skip
     usage = observe(agent, family, episodes=8, tasks=3)
     assert usage.steps == len(usage.moves.option) == 8 * 3 * 10
@@ -146,9 +157,12 @@ def test_the_ground_is_what_all_episodes_share():
 def test_an_agent_without_options_says_so():
     family = make_family("gridnavi")
     for agent in ("rl2", "random"):
-        with pytest.raises(Mistake, match=r"acts without options; train one that has some, such as rl2 with agent\.op"):
+        with pytest.raises(
+            MetaRLError,
+            match=r"acts without options; train one that has some, such as rl2 with agent\.op",
+        ):
             observe(make_agent(agent, family.spec), family, episodes=2)
-    with pytest.raises(Mistake, match="no split 'tset'"):
+    with pytest.raises(MetaRLError, match="no split 'tset'"):
         observe(Planned(family.spec), family, episodes=2, split="tset")
 
 
@@ -196,7 +210,9 @@ def test_steps_count_in_the_cell_where_they_begin():
     for option in range(3):
         cells = cells_of(moves, option, on)
         assert cells.steps.sum() == (options == option).sum()
-        for centre, steps, begun, move in zip(cells.centre, cells.steps, cells.begun, cells.move, strict=True):
+        for centre, steps, begun, move in zip(
+            cells.centre, cells.steps, cells.begun, cells.move, strict=True
+        ):
             inside = (options == option) & (np.abs(before - centre) <= 0.2).all(1)
             assert steps == inside.sum() > 0
             assert begun == (inside & begins).sum()
@@ -237,7 +253,9 @@ def test_a_panel_an_option_in_its_colour(drawn):
     usage = example()
     figure = drawn(usage)
     titles = [axes.get_title(loc="left") for axes in figure.axes]
-    assert titles[:2] == [f"option {o}: {100 * usage.shares[o]:.0f} % of steps, 2.5 at a time" for o in range(2)]
+    assert titles[:2] == [
+        f"option {o}: {100 * usage.shares[o]:.0f} % of steps, 2.5 at a time" for o in range(2)
+    ]
     assert titles[2] == "option 2: never ran"
     assert figure.get_suptitle() == usage.title
     assert len({(axes.get_xlim(), axes.get_ylim(), axes.get_aspect()) for axes in figure.axes}) == 1
@@ -247,7 +265,9 @@ def test_a_panel_an_option_in_its_colour(drawn):
         strength = shades / full
         np.testing.assert_allclose(strength, strength[:, :1] * np.ones(3), atol=1e-9)
         cells = cells_of(usage.moves, option, lattice(usage.moves))
-        assert (np.diff(strength[cells.steps.argsort(kind="stable"), 0]) >= 0).all(), "stronger where it acts more"
+        assert (np.diff(strength[cells.steps.argsort(kind="stable"), 0]) >= 0).all(), (
+            "stronger where it acts more"
+        )
         squares = np.array([path.vertices[:4] for path in part(axes, PolyCollection).get_paths()])
         np.testing.assert_allclose(squares.mean(1), cells.centre)
         np.testing.assert_allclose(np.ptp(squares, axis=1), 1.0)
@@ -260,7 +280,9 @@ def test_all_panels_have_one_measure(drawn):
     for option, axes in enumerate(drawn(usage).axes[:2]):
         shades = 1 - part(axes, PolyCollection).get_facecolors()[:, 0]
         cells = cells_of(usage.moves, option, lattice(usage.moves))
-        for steps, shade in zip(cells.steps.tolist(), shades / (1 - option_colors(np.array(option))[0]), strict=True):
+        for steps, shade in zip(
+            cells.steps.tolist(), shades / (1 - option_colors(np.array(option))[0]), strict=True
+        ):
             assert strength.setdefault(steps, shade) == pytest.approx(shade)
     assert strength[max(strength)] == pytest.approx(1)
     assert strength[2] < 0.6
@@ -277,16 +299,22 @@ def test_needles_are_mean_moves_of_three_steps_or_more(drawn):
         often = cells.steps >= 3
         np.testing.assert_allclose(needles.get_offsets(), cells.centre)
         lengths = np.linalg.norm(found[often], axis=1), np.linalg.norm(cells.move[often], axis=1)
-        np.testing.assert_allclose(found[often] * lengths[1][:, None], cells.move[often] * lengths[0][:, None])
+        np.testing.assert_allclose(
+            found[often] * lengths[1][:, None], cells.move[often] * lengths[0][:, None]
+        )
         longest = max(longest, *lengths[0], 0)
         widths = part(axes, EllipseCollection).get_widths()
         np.testing.assert_allclose(
-            (widths / option_map._RING) ** 2, np.where(often, cells.begun / cells.steps, 0), atol=1e-9
+            (widths / option_map._RING) ** 2,
+            np.where(often, cells.begun / cells.steps, 0),
+            atol=1e-9,
         )
     assert longest == pytest.approx(0.5), "half a cell"
     (text,) = (x.get_text() for x in figure.legends[0].get_texts() if "move" in x.get_text())
     moves = [cells_of(usage.moves, option, lattice(usage.moves)) for option in range(2)]
-    most = max(np.linalg.norm(cells.move[cells.steps >= 3], axis=1).max(initial=0) for cells in moves)
+    most = max(
+        np.linalg.norm(cells.move[cells.steps >= 3], axis=1).max(initial=0) for cells in moves
+    )
     assert text == f"mean move of a step, at most {most:.2g}"
 
 
@@ -325,16 +353,30 @@ def runs(tmp_path_factory):
     """A run with options, one without, and one with options on a family that cannot be seen from above."""
     folder = tmp_path_factory.mktemp("options")
     tiny = {"name": "rl2", "memory_width": 4, "trials": 4, "minibatches": 1}
-    for name, family, options in (("run", MAPPED, 3), ("flat", MAPPED, 0), ("unseen", "bernoulli-bandit", 3)):
+    for name, family, options in (
+        ("run", MAPPED, 3),
+        ("flat", MAPPED, 0),
+        ("unseen", "bernoulli-bandit", 3),
+    ):
         agent = tiny | {"options": options, "termination": "fixed", "option_length": 2}
-        train(parse({"agent": agent, "family": family, "mode": "greedy", **SMALL}), folder / name, quiet=True)
+        train(
+            parse({"agent": agent, "family": family, "mode": "greedy", **SMALL}),
+            folder / name,
+            quiet=True,
+        )
     return folder
 
 
 def test_a_table_and_a_picture(runs, tmp_path):
     code, out, err = metarl("options", runs / "run", "--tasks", 5, "--out", tmp_path / "x.png")
     assert code == 0, err
-    for word in ("then 2", "5 test tasks of errand", "usage entropy", "steps at a time", "% of steps"):
+    for word in (
+        "then 2",
+        "5 test tasks of errand",
+        "usage entropy",
+        "steps at a time",
+        "% of steps",
+    ):
         assert word in out
     rows = [line.split() for line in out.splitlines() if line.strip()[:2] in ("0 ", "1 ", "2 ")]
     assert [row[0] for row in rows] == ["0", "1", "2"]
@@ -364,7 +406,9 @@ def test_a_family_without_a_scene_has_a_table_and_no_picture(runs, tmp_path):
     assert code == 0
     assert "share of steps" in out
     (line,) = mistake("options", runs / "unseen", "--out", tmp_path / "x.png")
-    assert line.startswith("bernoulli-bandit offers no scene to draw options in: leave out --out, or give")
+    assert line.startswith(
+        "bernoulli-bandit offers no scene to draw options in: leave out --out, or give"
+    )
     assert not list(tmp_path.iterdir())
 
 

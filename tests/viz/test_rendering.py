@@ -19,9 +19,9 @@ from test_cli import metarl, mistake
 
 from metarl.collect.collector import collect
 from metarl.config.schema import parse
-from metarl.core.errors import Mistake
+from metarl.core.errors import MetaRLError
 from metarl.core.rng import Rng
-from metarl.core.types import View
+from metarl.core.types import TaskInfo
 from metarl.evaluation.episodes import film
 from metarl.evaluation.meta_test import evaluate
 from metarl.experiments.building import load, make_agent, make_family
@@ -48,7 +48,9 @@ def pictures_of(path):
         with TemporaryDirectory() as folder:
             command = [get_ffmpeg_exe(), "-loglevel", "info", "-i", path, f"{folder}/%04d.png"]
             told = subprocess.run(command, capture_output=True, text=True, check=True).stderr
-            shots = [np.asarray(Image.open(file)).astype(int) for file in sorted(Path(folder).iterdir())]
+            shots = [
+                np.asarray(Image.open(file)).astype(int) for file in sorted(Path(folder).iterdir())
+            ]
         return shots, float(re.findall(r"([\d.]+) fps", told)[0])
     with Image.open(path) as file:  # in which equal pictures are one that lasts
         shots, durations = [], []
@@ -57,21 +59,25 @@ def pictures_of(path):
             shots.append(np.asarray(file.convert("RGB")).astype(int))
             durations.append(file.info["duration"])
     beat = min(durations)
-    return [shot for shot, lasts in zip(shots, durations, strict=True) for _ in range(lasts // beat)], 1000 / beat
+    return [
+        shot for shot, lasts in zip(shots, durations, strict=True) for _ in range(lasts // beat)
+    ], 1000 / beat
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # What a film shows
 
 
-@pytest.mark.parametrize(("agent", "mode"), [("random", "sample"), ("rl2", "sample"), ("rl2", "greedy")])
+@pytest.mark.parametrize(
+    ("agent", "mode"), [("random", "sample"), ("rl2", "sample"), ("rl2", "greedy")]
+)
 @pytest.mark.parametrize("name", [ERRAND, MAPPED])
 def test_a_film_shows_what_evaluation_finds(name, agent, mode):
     family = make_family(name)
     choices = {"episodes": 3, "split": "ood", "seed": 7, "mode": mode}
     scores = evaluate(make_agent(agent, family.spec), family, tasks=4, **choices)
     for task in range(4):
-        shown = [episode.paid() for episode in filmed(name, agent, task=task, **choices)]
+        shown = [episode.return_after() for episode in filmed(name, agent, task=task, **choices)]
         np.testing.assert_allclose(shown, scores.returns[0, :, task], rtol=1e-6)
 
 
@@ -90,7 +96,9 @@ def test_a_path_reaches_the_place_where_the_episode_ended():
 def test_frames_show_what_was_the_case_before_each_step():
     """The camera stands in the same rollout as the map."""
     for lane in (0, 2):
-        for seen, mapped in zip(*(filmed(x, episodes=5, lane=lane) for x in (ERRAND, MAPPED)), strict=True):
+        for seen, mapped in zip(
+            *(filmed(x, episodes=5, lane=lane) for x in (ERRAND, MAPPED)), strict=True
+        ):
             place, line = mapped.scene.path[:-1].numpy().T
             assert [int(frame[0, :, 0].argmax()) for frame in seen.frames] == place.tolist()
             assert {int(frame.max()) for frame in seen.frames} == {round(255 * float(line[0]))}
@@ -102,10 +110,12 @@ def test_another_lane_is_that_of_collect():
     family, agent = make_family(MAPPED), Counting(make_family(MAPPED).spec)
     rng = Rng(3).child("evaluate")
     tasks = family.tasks("test", 3, rng.child("tasks"))[2:]
-    belief = agent.begin(View(1, 4, CPU), lanes=3)
+    belief = agent.begin(TaskInfo(1, 4, CPU), lanes=3)
     shots = list(film(agent, family, task=2, episodes=4, seed=3, lane=2).episodes)
     for k, shot in enumerate(shots):
-        rollout, belief = collect(agent, family.make(3), family.spec, belief, tasks, 1, rng.child("episode", k))
+        rollout, belief = collect(
+            agent, family.make(3), family.spec, belief, tasks, 1, rng.child("episode", k)
+        )
         assert shot.steps == rollout.valid[:, 0, 2].sum()
         assert torch.equal(shot.scene.path[1:], rollout.next_obs[: shot.steps, 0, 2])
 
@@ -126,9 +136,9 @@ def test_one_lane_is_shown_of_an_agent_that_has_several(lane, tmp_path, monkeypa
         assert rollout.extras["adapted"].eq(k).all()
         assert float(rollout.episode_returns().mean()) == pytest.approx(scores.returns[0, k, 2])
     assert len(shots) == len(agent.rollouts) == 2
-    with pytest.raises(Mistake, match="lane 3: Adapting has 3 lanes, and the first is lane 0"):
+    with pytest.raises(MetaRLError, match="lane 3: Adapting has 3 lanes, and the first is lane 0"):
         film(agent, family, lane=3, episodes=6)
-    with pytest.raises(Mistake, match="cannot be shared out among the 3 lanes"):
+    with pytest.raises(MetaRLError, match="cannot be shared out among the 3 lanes"):
         film(agent, family, episodes=4)
 
 
@@ -168,9 +178,9 @@ def test_the_tasks_of_a_fixed_training_set_can_be_filmed():
     agent.task_input = "onehot"
     shot = film(agent, family, task=2, split="train", train_set=fixed)
     assert next(shot.episodes).rewards[0] == -fixed.params[2]
-    with pytest.raises(Mistake, match="task 3: there are 3 training tasks"):
+    with pytest.raises(MetaRLError, match="task 3: there are 3 training tasks"):
         film(agent, family, task=3, split="train", train_set=fixed)
-    with pytest.raises(Mistake, match="no place in a one-hot"):
+    with pytest.raises(MetaRLError, match="no place in a one-hot"):
         film(agent, family, task=2, train_set=fixed)
 
 
@@ -188,7 +198,7 @@ def drawn(name, tmp_path, monkeypatch, **choices):
 
 def test_a_panel_an_episode_with_its_return(tmp_path, monkeypatch):
     figure = drawn(MAPPED, tmp_path, monkeypatch, episodes=3, task=1)
-    paid = [episode.paid() for episode in filmed(MAPPED, episodes=3, task=1)]
+    paid = [episode.return_after() for episode in filmed(MAPPED, episodes=3, task=1)]
     titles = [axes.get_title(loc="left") for axes in figure.axes]
     assert titles == [f"episode {k + 1}: return −{-paid[k]:.2f}" for k in range(3)]
     assert figure.get_suptitle() == "Random on test task 1 of errand"
@@ -213,7 +223,9 @@ def test_a_panel_holds_the_whole_path_the_goal_and_the_walls(tmp_path, monkeypat
     (episode,) = filmed(MAPPED)
     lines, dots = axes.collections
     np.testing.assert_array_equal(dots.get_offsets(), episode.scene.path)
-    assert [segment[1].tolist() for segment in lines.get_segments()] == episode.scene.path[1:].tolist()
+    assert [segment[1].tolist() for segment in lines.get_segments()] == episode.scene.path[
+        1:
+    ].tolist()
     luminance = lines.get_colors()[:, :3].sum(1)
     assert (np.diff(luminance) < 0).all(), "from light to dark"
     marks = [line.get_xydata().tolist() for line in axes.lines]
@@ -240,7 +252,10 @@ def test_limits_give_way_to_a_path_that_leaves_them(tmp_path, monkeypatch):
 
 SUFFIXES = [
     ".gif",
-    pytest.param(".mp4", marks=pytest.mark.skipif(find_spec("imageio_ffmpeg") is None, reason="no imageio-ffmpeg")),
+    pytest.param(
+        ".mp4",
+        marks=pytest.mark.skipif(find_spec("imageio_ffmpeg") is None, reason="no imageio-ffmpeg"),
+    ),
 ]
 
 
@@ -278,7 +293,10 @@ def test_a_video_has_every_moment_of_every_episode(name, suffix, tmp_path):
 def test_a_path_grows():
     family = make_family(MAPPED)
     shot = film(make_agent("random", family.spec), family)
-    blue = [int((picture[..., 2].astype(int) - picture[..., 0] > 40).sum()) for picture in curves.moving(shot, hold=0)]
+    blue = [
+        int((picture[..., 2].astype(int) - picture[..., 0] > 40).sum())
+        for picture in curves.moving(shot, hold=0)
+    ]
     assert blue[-1] > blue[0] + 500
     assert all(b >= a - 100 for a, b in pairwise(blue))
 
@@ -297,13 +315,15 @@ def test_a_film_that_breaks_off_leaves_the_old_file(suffix, tmp_path):
         def scene(self, params, obs):
             scenes.append(family.scene(params, obs))
             if len(scenes) == 3:
-                raise Mistake("in the third episode")
+                raise MetaRLError("in the third episode")
             return scenes[-1]
 
     out.write_text("old")
     shot = film(make_agent("random", family.spec), Breaking(), episodes=4)
-    with pytest.raises(Mistake, match="in the third episode"):
-        curves.storyboard(shot, out) if suffix == ".png" else video.write(out, curves.moving(shot, hold=1), fps=4)
+    with pytest.raises(MetaRLError, match="in the third episode"):
+        curves.storyboard(shot, out) if suffix == ".png" else video.write(
+            out, curves.moving(shot, hold=1), fps=4
+        )
     assert out.read_text() == "old"
     assert list(tmp_path.iterdir()) == [out]
 
@@ -316,21 +336,37 @@ def test_a_film_that_breaks_off_leaves_the_old_file(suffix, tmp_path):
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("render") / "run"
     agent = {"name": "rl2", "memory_width": 4, "trials": 8, "minibatches": 2}
-    config = {"agent": agent, "family": MAPPED, "episodes": 3, "iterations": 2, "mode": "greedy", "train_tasks": 6}
+    config = {
+        "agent": agent,
+        "family": MAPPED,
+        "episodes": 3,
+        "iterations": 2,
+        "mode": "greedy",
+        "train_tasks": 6,
+    }
     train(parse({**config, "validation_tasks": 10, "test_tasks": 10}), folder, quiet=True)
     return folder
 
 
 def test_a_run_shows_its_best_agent_on_its_family(run, tmp_path, monkeypatch):
     films = []
-    monkeypatch.setattr(curves, "storyboard", lambda shot, out: films.append((shot.title, list(shot.episodes))) or out)
+    monkeypatch.setattr(
+        curves,
+        "storyboard",
+        lambda shot, out: films.append((shot.title, list(shot.episodes))) or out,
+    )
     loaded = load(run)
     scores = score(loaded.config, loaded.family(), loaded.agent, "test", 10, seed=4)
     render(str(run), tmp_path / "x.png", task=5, seed=4)
     render(str(run), tmp_path / "x.png", task=5, seed=4, agent="random", episodes=8, mode="sample")
     (title, episodes), (other_title, others) = films
-    assert (title, other_title) == ("RL2 on test task 5 of errand", "Random on test task 5 of errand")
-    np.testing.assert_allclose([e.paid() for e in episodes], scores.returns[0, :, 5], rtol=1e-6)
+    assert (title, other_title) == (
+        "RL2 on test task 5 of errand",
+        "Random on test task 5 of errand",
+    )
+    np.testing.assert_allclose(
+        [e.return_after() for e in episodes], scores.returns[0, :, 5], rtol=1e-6
+    )
     assert len(others) == 8
     assert {e.steps for e in others} - {DOOR, 6}, "that was the run's own agent"
 
@@ -338,11 +374,15 @@ def test_a_run_shows_its_best_agent_on_its_family(run, tmp_path, monkeypatch):
 @pytest.mark.parametrize("split", ["train", "ood"])
 def test_a_run_meets_its_own_training_tasks(split, run, tmp_path, monkeypatch):
     films = []
-    monkeypatch.setattr(curves, "storyboard", lambda shot, out: films.append(list(shot.episodes)) or out)
+    monkeypatch.setattr(
+        curves, "storyboard", lambda shot, out: films.append(list(shot.episodes)) or out
+    )
     loaded = load(run)
     scores = score(loaded.config, loaded.family(), loaded.agent, split, 6)
     render(str(run), tmp_path / "x.png", task=5, split=split)
-    np.testing.assert_allclose([e.paid() for e in films[0]], scores.returns[0, :, 5], rtol=1e-6)
+    np.testing.assert_allclose(
+        [e.return_after() for e in films[0]], scores.returns[0, :, 5], rtol=1e-6
+    )
 
 
 def test_a_run_is_drawn_from_the_command_line(run, tmp_path):
@@ -353,7 +393,9 @@ def test_a_run_is_drawn_from_the_command_line(run, tmp_path):
 
 def test_options_reach_the_family_the_agent_and_the_film(tmp_path, monkeypatch):
     films = []
-    monkeypatch.setattr(curves, "storyboard", lambda shot, out: films.append(list(shot.episodes)) or out)
+    monkeypatch.setattr(
+        curves, "storyboard", lambda shot, out: films.append(list(shot.episodes)) or out
+    )
     options = ["family.horizon=7", "family.arrival=0", "agent.memory_width=3"]
     render("point", tmp_path / "x.png", options, agent="rl2")
     assert films[0][0].steps == 7
@@ -369,7 +411,10 @@ def test_options_reach_the_family_the_agent_and_the_film(tmp_path, monkeypatch):
     ("arguments", "says"),
     [
         (["nowhere"], "'nowhere' is neither a run folder nor a family"),
-        (["bernoulli-bandit"], "bernoulli-bandit offers neither scene nor frame: give the family scene(params, obs)"),
+        (
+            ["bernoulli-bandit"],
+            "bernoulli-bandit offers neither scene nor frame: give the family scene(params, obs)",
+        ),
         (["point", "horizon=3"], "write family.key=value"),
         (["point", "family.horizn=3"], "did you mean 'horizon'?"),
         (["point", "--out", "x.jpg"], "ends in .png, of a video in .gif or .mp4"),
@@ -400,8 +445,16 @@ def test_an_mp4_needs_ffmpeg(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("line", "instead", "says"),
     [
-        ("        return picture", "        return picture[..., 0]", r"frame is uint8 of shape \[2, 4\]"),
-        ("        return picture", "        return picture / 255", r"frame is float64 of shape \[2, 4, 3\]"),
+        (
+            "        return picture",
+            "        return picture[..., 0]",
+            r"frame is uint8 of shape \[2, 4\]",
+        ),
+        (
+            "        return picture",
+            "        return picture / 255",
+            r"frame is float64 of shape \[2, 4, 3\]",
+        ),
         ("        return picture", "        raise Mistake('no screen')", "^no screen$"),
     ],
 )
@@ -409,5 +462,5 @@ def test_a_camera_that_does_not_work_says_so(line, instead, says, tmp_path):
     source = "from metarl import Mistake\n" + Path(ERRAND.split(":")[0]).read_text()
     assert line in source
     (tmp_path / "mine.py").write_text(source.replace(line, instead))
-    with pytest.raises(Mistake, match=says):
+    with pytest.raises(MetaRLError, match=says):
         render(f"{tmp_path / 'mine.py'}:Errand", tmp_path / "x.png")

@@ -12,7 +12,7 @@ from test_rendering import ERRAND, MAPPED
 
 from metarl.collect.collector import collect
 from metarl.core.rng import Rng
-from metarl.core.types import View
+from metarl.core.types import TaskInfo
 from metarl.evaluation.episodes import film
 from metarl.experiments.building import make_agent, make_family
 from metarl.viz import curves
@@ -45,12 +45,14 @@ def test_a_film_knows_what_ran(lane):
     agent = make_agent("rl2", family.spec, **OPTIONS)
     rng = Rng(3).child("evaluate")
     tasks = family.tasks("test", 2, rng.child("tasks"))[1:]
-    belief = agent.begin(View(1, 4, torch.device("cpu")), lanes=lane + 1)
+    belief = agent.begin(TaskInfo(1, 4, torch.device("cpu")), lanes=lane + 1)
     shot = shot_of(MAPPED, 4, task=1, seed=3, lane=lane)
     ran = set()
     for k, episode in enumerate(shot.episodes):
-        rollout, belief = collect(agent, family.make(lane + 1), family.spec, belief, tasks, 1, rng.child("episode", k))
-        expected = rollout.inputs.option.option[rollout.valid[:, 0, lane], 0, lane]
+        rollout, belief = collect(
+            agent, family.make(lane + 1), family.spec, belief, tasks, 1, rng.child("episode", k)
+        )
+        expected = rollout.inputs.option.current[rollout.valid[:, 0, lane], 0, lane]
         assert episode.options.tolist() == expected.tolist()
         assert len(episode.options) == episode.steps
         ran |= set(expected.tolist())
@@ -84,11 +86,17 @@ def test_a_panel_shows_the_options_on_the_path_and_below(episodes, drawn):
         share = (1 - lines.get_colors()[: episode.steps, :3]) / (1 - color)
         np.testing.assert_allclose(share, share[:, :1] * np.ones(3), atol=1e-9)
         assert (np.diff(share[:, 0]) > 0).all(), "from faint to strong"
-    marks, options = sorted(([x.get_text() for x in legend.get_texts()] for legend in figure.legends), key=len)[::-1]
+    marks, options = sorted(
+        ([x.get_text() for x in legend.get_texts()] for legend in figure.legends), key=len
+    )[::-1]
     assert options == ["option 0", "option 1", "option 2"]
     assert marks == ["start", "path, darker with time", "end", "goal", "not the goal"]
-    patches = next(legend for legend in figure.legends if len(legend.get_texts()) == 3).get_patches()
-    np.testing.assert_array_equal([patch.get_facecolor()[:3] for patch in patches], option_colors(np.arange(3)))
+    patches = next(
+        legend for legend in figure.legends if len(legend.get_texts()) == 3
+    ).get_patches()
+    np.testing.assert_array_equal(
+        [patch.get_facecolor()[:3] for patch in patches], option_colors(np.arange(3))
+    )
 
 
 @pytest.mark.parametrize("episodes", [1, 3, 7])
@@ -100,7 +108,11 @@ def test_a_strip_is_as_wide_as_its_panel_and_below_it_and_meets_nothing(episodes
     for axes, panel in zip(figure.axes, panels, strict=True):
         strip = axes.child_axes[0].get_window_extent()
         assert (strip.x0, strip.x1) == pytest.approx((panel.x0, panel.x1))
-        labels = [x.get_window_extent() for x in axes.get_xticklabels() if x.get_visible() and x.get_text()]
+        labels = [
+            x.get_window_extent()
+            for x in axes.get_xticklabels()
+            if x.get_visible() and x.get_text()
+        ]
         assert strip.y1 < min([panel.y0, *(label.y0 for label in labels)])
         assert strip.height == pytest.approx(9 * figure.dpi / 72)
         whole = axes.child_axes[0].get_tightbbox()
@@ -120,7 +132,11 @@ def test_frames_have_a_strip_below(episodes, drawn):
         assert len(frames) == episode.steps
         figure.draw_without_rendering()
         assert strip.get_window_extent().y1 < min(axes.get_window_extent().y0 for axes in frames)
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["option 0", "option 1", "option 2"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
+        "option 0",
+        "option 1",
+        "option 2",
+    ]
 
 
 @pytest.mark.parametrize("name", [ERRAND, MAPPED])

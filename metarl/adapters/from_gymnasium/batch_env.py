@@ -12,7 +12,7 @@ from torch import Tensor
 
 from metarl.adapters.from_gymnasium.lanes import Lanes
 from metarl.adapters.from_gymnasium.spaces import Array, Layout
-from metarl.core.errors import Mistake
+from metarl.core.errors import FamilyError
 from metarl.core.rng import Rng
 from metarl.core.types import Step, Tasks
 
@@ -46,7 +46,9 @@ class LanesEnv:
         family = self._family
         self._lanes = family.lend_lanes()
         weakref.finalize(self, family.idle_lanes.append, self._lanes).atexit = False
-        self._age, self._episode = np.zeros((2, 0), np.int64)  # [L] steps and number of each lane's episode
+        self._age, self._episode = np.zeros(
+            (2, 0), np.int64
+        )  # [L] steps and number of each lane's episode
 
     def reset(self, tasks: Tasks, rng: Rng) -> Tensor:
         keys = tasks.streams(rng, self._width).keys
@@ -75,10 +77,12 @@ class LanesEnv:
         """[height, width, 3] uint8: a picture of what is the case now.
 
         Raises:
-            Mistake: the environments were built without pictures.
+            FamilyError: the environments were built without pictures.
         """
         if not self._family.env_layout.renders:
-            raise Mistake("no picture can be taken: let build() make the environment with render_mode='rgb_array'")
+            raise FamilyError(
+                "no picture can be taken: let build() make the environment with render_mode='rgb_array'"
+            )
         return self._lanes.frame(row * self._width + lane)
 
     def _begin(self, rows: Array, keys: Array) -> None:

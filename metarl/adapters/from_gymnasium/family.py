@@ -18,8 +18,8 @@ from numpy.typing import ArrayLike
 
 from metarl.adapters.from_gymnasium.lanes import Lanes
 from metarl.adapters.from_gymnasium.spaces import Actions, Array, Layout, Part, actions, parts
-from metarl.config.registry import Settings
-from metarl.core.errors import Mistake
+from metarl.config.registry import Settings as BaseSettings
+from metarl.core.errors import MetaRLError
 
 if TYPE_CHECKING:
     from metarl.core.family import BatchEnv
@@ -36,7 +36,7 @@ class AdaptedFamily(ABC):
     * ``rows(split) -> [S, P]``: all of them, where a split has only so many; they are drawn without repetition until
       all were there once.
 
-    Its options, if it has any, are fields of a nested class `Settings` (see `metarl.Settings`), found in `self.options`.
+    Its options, if it has any, are fields of a nested class `Settings` (see `metarl.Settings`), found in `self.config`.
     Observations are flattened to float32, each part of a Dict or Tuple under its name, such as ``camera.angle``;
     Discrete and MultiDiscrete parts become one-hots. An image of bytes is flattened as it is, from 0 to 255: resize and
     scale it with Gymnasium's wrappers. Actions may be Discrete, or a Box of floats with bounds, to which [−1, 1] is rescaled.
@@ -55,8 +55,15 @@ class AdaptedFamily(ABC):
     closed: bool = False
     """All splits hold the same tasks."""
 
-    def __init__(self, options: Settings | None = None) -> None:
-        self.options: Any = getattr(self, "Settings", Settings)() if options is None else options
+    Settings: type[BaseSettings] = BaseSettings
+
+    def __init__(self, config: BaseSettings | None = None) -> None:
+        self.config: Any = self.Settings() if config is None else config
+
+    @property
+    def options(self) -> Any:
+        """`config`, by its name up to version 0.5."""
+        return self.config
 
     @cached_property
     @abstractmethod
@@ -78,8 +85,11 @@ class AdaptedFamily(ABC):
         from metarl.core.types import Spec
 
         layout = self.env_layout
-        if self.achieved_goal is not None and layout.observation.get(self.achieved_goal) != self.goal_width:
-            raise Mistake(
+        if (
+            self.achieved_goal is not None
+            and layout.observation.get(self.achieved_goal) != self.goal_width
+        ):
+            raise MetaRLError(
                 f"{self._name}: achieved_goal {self.achieved_goal!r} must be a part of the observation "
                 f"{layout.observation} as wide as goal_width, {self.goal_width}"
             )
@@ -105,7 +115,9 @@ class AdaptedFamily(ABC):
         within = rng.child(split)
         if hasattr(self, "rows"):
             every = self._table(self.rows(split))
-            return Tasks(torch.from_numpy(every), torch.arange(len(every)), split).draw(count, within)
+            return Tasks(torch.from_numpy(every), torch.arange(len(every)), split).draw(
+                count, within
+            )
         drawn = self._table([self._row(split, within.child(i).key) for i in range(count)])
         return Tasks(torch.from_numpy(drawn), torch.arange(count), split)
 
@@ -116,16 +128,22 @@ class AdaptedFamily(ABC):
         return LanesEnv(self, lanes)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name not in ("idle_lanes", "spec")}
+        return {
+            name: value for name, value in vars(self).items() if name not in ("idle_lanes", "spec")
+        }
 
     @property
     def _name(self) -> str:
         """HalfCheetahVel → half-cheetah-vel."""
-        return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", type(self).__name__).lower()
+        return re.sub(
+            r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", type(self).__name__
+        ).lower()
 
     def _row(self, split: str, key: int) -> ArrayLike:
         if not hasattr(self, "row"):
-            raise Mistake(f"{self._name}: give it a method row(split, rng), one task row, or rows(split), all of them")
+            raise MetaRLError(
+                f"{self._name}: give it a method row(split, rng), one task row, or rows(split), all of them"
+            )
         row: ArrayLike = self.row(split, np.random.default_rng(key & (1 << 64) - 1))
         return np.ravel(row)
 
@@ -134,10 +152,14 @@ class AdaptedFamily(ABC):
         try:
             table: Array = np.array(rows, np.float32)
         except ValueError as error:
-            raise Mistake(f"{self._name}: task rows must be numbers, as many in each ({error})") from None
+            raise MetaRLError(
+                f"{self._name}: task rows must be numbers, as many in each ({error})"
+            ) from None
         table = table.reshape(len(table), -1)
         if not np.isfinite(table).all():
-            raise Mistake(f"{self._name}: a task row is not finite: {table[~np.isfinite(table).all(1)][0]}")
+            raise MetaRLError(
+                f"{self._name}: a task row is not finite: {table[~np.isfinite(table).all(1)][0]}"
+            )
         return table
 
     def _first_row(self) -> Array:
@@ -150,24 +172,28 @@ class AdaptedFamily(ABC):
     def _spaces(self, observation: Any, action: Any) -> tuple[tuple[Part, ...], Actions]:
         try:
             return parts(observation, self.hidden), actions(action)
-        except Mistake as error:
-            raise Mistake(f"{self._name}: {error}") from None
+        except MetaRLError as error:
+            raise MetaRLError(f"{self._name}: {error}") from None
 
     def _shortest(self, env: Any) -> int:
         """Longest episode: the least of all limits on it.
 
         Raises:
-            Mistake: there is none, or episodes do not even end when they should.
+            MetaRLError: there is none, or episodes do not even end when they should.
         """
         limits = [self.horizon, env.spec.max_episode_steps if env.spec else None]
         for wrapper in _wrappers(env):
             if isinstance(wrapper, Autoreset):
-                raise Mistake(f"{self._name}: leave off the wrapper Autoreset; metarl starts new episodes itself")
+                raise MetaRLError(
+                    f"{self._name}: leave off the wrapper Autoreset; metarl starts new episodes itself"
+                )
             if isinstance(wrapper, TimeLimit):
                 limits.append(wrapper._max_episode_steps)
         known = [limit for limit in limits if limit is not None]
         if not known:
-            raise Mistake(f"{self._name}: set horizon, the longest episode in steps; the environment does not tell it")
+            raise MetaRLError(
+                f"{self._name}: set horizon, the longest episode in steps; the environment does not tell it"
+            )
         return min(known)
 
 

@@ -18,7 +18,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
 from metarl.adapters.from_gymnasium.spaces import Array, Layout
 from metarl.config.registry import one_line
-from metarl.core.errors import Mistake
+from metarl.core.errors import FamilyError
 
 SUCCESS = ("success", "is_success")
 """Where environments tell of success in their info."""
@@ -57,15 +57,15 @@ def seed_of(key: int, episode: int) -> int:
     return int.from_bytes(digest, "little") >> 33
 
 
-def told(layout: Layout, info: dict[str, Any]) -> list[str]:
+def success_keys(layout: Layout, info: dict[str, Any]) -> list[str]:
     """The entries of `info` that tell of success.
 
     Raises:
-        Mistake: there is one, and in the very first step there was none.
+        FamilyError: there is one, and in the very first step there was none.
     """
     names = [name for name in SUCCESS if name in info]
     if names and not layout.tells_success:
-        raise Mistake(
+        raise FamilyError(
             f"info[{names[0]!r}] is told in some steps and was not in the first; "
             "put it into every info, or give the family a method success(info) -> bool"
         )
@@ -77,7 +77,7 @@ def told(layout: Layout, info: dict[str, Any]) -> list[str]:
 
 
 class Builder(Protocol):
-    """What `Separate` needs of a family."""
+    """What `EnvLanes` needs of a family."""
 
     apply_after_reset: bool
 
@@ -88,21 +88,25 @@ class Builder(Protocol):
     def step_succeeded(self, info: dict[str, Any]) -> bool: ...
 
 
-class Separate:
+class EnvLanes:
     """Plain environments, one a lane, stepped one after the other. They are built when first needed, and kept."""
 
     def __init__(self, family: Builder) -> None:
         self._family, self._layout = family, family.env_layout
         self._envs: list[gymnasium.Env[Any, Any]] = []
-        self._drawn = False
+        self._sample_latent = False
         weakref.finalize(self, _close, self._envs)
 
     def reset(self, rows: Array, keys: Array) -> Array:
         self._envs += [self._family.build() for _ in range(len(keys) - len(self._envs))]
         if len({id(env.unwrapped) for env in self._envs}) < len(self._envs):
-            raise Mistake("build() gave the same environment twice; let it make a new one every time")
+            raise FamilyError(
+                "build() gave the same environment twice; let it make a new one every time"
+            )
         self._rows, self._keys = rows, keys.tolist()
-        self._age, self._episode = np.zeros((2, len(keys)), np.int64)  # steps and number of the running episode
+        self._age, self._episode = np.zeros(
+            (2, len(keys)), np.int64
+        )  # steps and number of the running episode
         return np.concatenate([self._start(lane, 0) for lane in range(len(keys))])
 
     def restart(self, chosen: Array, episodes: Array) -> None:
@@ -125,12 +129,16 @@ class Separate:
             obs = next_obs.copy()
             for lane in np.flatnonzero(done).tolist():
                 obs[lane] = self._start(lane, int(self._episode[lane]) + 1)
-        return Stepped(obs, next_obs, reward, terminated, truncated, success if layout.tells_success else None)
+        return Stepped(
+            obs, next_obs, reward, terminated, truncated, success if layout.tells_success else None
+        )
 
     def frame(self, lane: int) -> Array:
-        if not self._drawn:
-            self._drawn = True
-            atexit.register(_close, self._envs)  # after OpenGL has registered its own end, and so before it
+        if not self._sample_latent:
+            self._sample_latent = True
+            atexit.register(
+                _close, self._envs
+            )  # after OpenGL has registered its own end, and so before it
         return np.asarray(_picture(self._envs[lane]), np.uint8)
 
     def _start(self, lane: int, episode: int) -> Array:
@@ -153,13 +161,13 @@ def _picture(env: gymnasium.Env[Any, Any] | gymnasium.vector.VectorEnv[Any, Any,
     """What `env` renders; MuJoCo's also without a screen, where Gymnasium would look for one.
 
     Raises:
-        Mistake: there is nothing to draw with.
+        FamilyError: there is nothing to draw with.
     """
     os.environ.setdefault("MUJOCO_GL", "glfw" if os.environ.get("DISPLAY") else "egl")
     try:
         return env.render()
     except Exception as error:  # missing libraries show as errors of many kinds
-        raise Mistake(
+        raise FamilyError(
             f"{env} cannot be drawn: {one_line(error)}; install what it asks for (for MuJoCo on Debian libegl1 and libgl1)"
         ) from error
 
@@ -169,7 +177,7 @@ def _picture(env: gymnasium.Env[Any, Any] | gymnasium.vector.VectorEnv[Any, Any,
 
 
 class VectorBuilder(Protocol):
-    """What `Together` needs of a family."""
+    """What `VectorEnvLanes` needs of a family."""
 
     @property
     def env_layout(self) -> Layout: ...
@@ -177,7 +185,7 @@ class VectorBuilder(Protocol):
     def apply(self, env: gymnasium.vector.VectorEnv[Any, Any, Any], rows: Array) -> None: ...
 
 
-class Together:
+class VectorEnvLanes:
     """A vector environment, rebuilt when the number of lanes changes.
 
     Its lanes are reset one by one, by a mask and each with its own seed, where that is possible: in `SyncVectorEnv` and
@@ -209,7 +217,7 @@ class Together:
 
     def restart(self, chosen: Array, episodes: Array) -> None:
         if not self._seeded:
-            raise Mistake(
+            raise FamilyError(
                 f"{self._env} cannot be copied in mid-episode, for one seed is for all its lanes; "
                 "SyncVectorEnv and AsyncVectorEnv can"
             )
@@ -217,7 +225,9 @@ class Together:
 
     def step(self, action: Array) -> Stepped:
         assert self._env is not None
-        seen, reward, terminated, truncated, infos = self._env.step(self._layout.actions.given(action))
+        seen, reward, terminated, truncated, infos = self._env.step(
+            self._layout.actions.given(action)
+        )
         obs = next_obs = self._layout.flat(seen, len(self._keys))
         ended: Array = np.logical_or(terminated, truncated)  # by the environment itself
         self._age += 1
@@ -229,7 +239,9 @@ class Together:
         if done.any():
             obs = self._next_episode(done, obs)
         success = self._success(infos, ended)
-        return Stepped(obs, next_obs, np.array(reward, np.float32), terminated, done & ~terminated, success)
+        return Stepped(
+            obs, next_obs, np.array(reward, np.float32), terminated, done & ~terminated, success
+        )
 
     def frame(self, lane: int) -> Array:
         assert self._env is not None
@@ -246,7 +258,7 @@ class Together:
         if self._mode == AutoresetMode.SAME_STEP:
             return obs
         if not done.all():
-            raise Mistake(
+            raise FamilyError(
                 f"{self._env} resets a lane in the step after its episode (AutoresetMode.NEXT_STEP), in which the others "
                 "would have to be stepped blindly; build it with another mode, such as gymnasium.make_vec(…, "
                 "vectorization_mode='sync', vector_kwargs={'autoreset_mode': 'Disabled'})"
@@ -263,7 +275,10 @@ class Together:
         return self._layout.flat(seen, len(self._keys))
 
     def _seeds(self) -> list[int]:
-        return [seed_of(key, int(episode)) for key, episode in zip(self._keys, self._episode, strict=True)]
+        return [
+            seed_of(key, int(episode))
+            for key, episode in zip(self._keys, self._episode, strict=True)
+        ]
 
     def _final(self, final: Any, ended: Array) -> Array:
         """[ended, O] of the observations that SAME_STEP environments put aside: an object a lane, or a batch."""
@@ -275,7 +290,7 @@ class Together:
         """[L] bool, which SAME_STEP environments put aside where an episode ended."""
         success = np.zeros(len(ended), bool)
         for source, lanes in ((infos, ~ended), (infos.get("final_info", infos), ended)):
-            for name in told(self._layout, source):
+            for name in success_keys(self._layout, source):
                 success |= np.array(source[name], bool) & lanes
         return success if self._layout.tells_success else None
 
@@ -284,16 +299,20 @@ def autoreset_mode(env: gymnasium.vector.VectorEnv[Any, Any, Any]) -> AutoresetM
     """How `env` starts new episodes.
 
     Raises:
-        Mistake: it does not say, or its resets leave something behind.
+        FamilyError: it does not say, or its resets leave something behind.
     """
     mode = env.metadata.get("autoreset_mode")
     if not isinstance(mode, AutoresetMode):
-        raise Mistake(
+        raise FamilyError(
             f"{env}: metadata['autoreset_mode'] is {mode}; set it to the gymnasium.vector.AutoresetMode it has"
         )
     inner = env.unwrapped
-    if isinstance(inner, AsyncVectorEnv) and mode == AutoresetMode.NEXT_STEP and not inner.shared_memory:
-        raise Mistake(
+    if (
+        isinstance(inner, AsyncVectorEnv)
+        and mode == AutoresetMode.NEXT_STEP
+        and not inner.shared_memory
+    ):
+        raise FamilyError(
             f"{env}: without shared memory its resets do not stop the one that NEXT_STEP makes a step later; "
             "build it with autoreset_mode='Disabled'"
         )

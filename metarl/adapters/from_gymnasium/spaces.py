@@ -12,7 +12,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from metarl.core.errors import Mistake, nearest
+from metarl.core.errors import FamilyError, suggest
 
 Array = NDArray[Any]
 
@@ -38,13 +38,15 @@ class Part:
         """[count, width] float32 of one observation (count 1) or of a batch.
 
         Raises:
-            Mistake: the observation is not what its space says.
+            FamilyError: the observation is not what its space says.
         """
         for key in self.path:
             observation = observation[key]
         values = np.asarray(observation).reshape(count, -1)
         if values.shape[1] != self.entries:
-            raise Mistake(f"observation {self.name}: {values.shape[1]} numbers; its space says {self.entries}")
+            raise FamilyError(
+                f"observation {self.name}: {values.shape[1]} numbers; its space says {self.entries}"
+            )
         if self.ones is None:
             return values.astype(np.float32)
         hot = np.zeros((count, self.width), np.float32)
@@ -56,15 +58,17 @@ def parts(space: gymnasium.Space[Any], hidden: Sequence[str] = ()) -> tuple[Part
     """The leaves of an observation space in its own order, without those that are `hidden`.
 
     Raises:
-        Mistake: a space that has no flat form, or nothing to hide of that name.
+        FamilyError: a space that has no flat form, or nothing to hide of that name.
     """
     found = tuple(_leaves(space, ()))
     for name in hidden:
         if not any(_is_in(part, name) for part in found):
-            raise Mistake(f"hidden: there is no observation {name!r}; {nearest(name, (part.name for part in found))}")
+            raise FamilyError(
+                f"hidden: there is no observation {name!r}; {suggest(name, (part.name for part in found))}"
+            )
     kept = tuple(part for part in found if not any(_is_in(part, name) for name in hidden))
     if not kept:
-        raise Mistake(f"hidden: nothing is left of the observation {space}")
+        raise FamilyError(f"hidden: nothing is left of the observation {space}")
     return kept
 
 
@@ -85,9 +89,11 @@ def _leaves(space: gymnasium.Space[Any], path: tuple[str | int, ...]) -> Iterato
     elif isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
         sizes = np.ravel(space.n if isinstance(space, spaces.Discrete) else space.nvec)
         before = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-        yield Part(path, len(sizes), int(sizes.sum()), tuple((before - np.ravel(space.start)).tolist()))
+        yield Part(
+            path, len(sizes), int(sizes.sum()), tuple((before - np.ravel(space.start)).tolist())
+        )
     else:
-        raise Mistake(
+        raise FamilyError(
             f"observation space {space} has no flat form; turn it into a Box with gymnasium.wrappers.TransformObservation"
         )
 
@@ -119,24 +125,28 @@ class Actions:
 
     def some(self, count: int) -> Array:
         """`count` valid actions [count] or [count, A]: the first choice, or the middle of the bounds."""
-        return np.zeros(count, np.int64) if self.discrete else np.zeros((count, self.width), np.float32)
+        return (
+            np.zeros(count, np.int64)
+            if self.discrete
+            else np.zeros((count, self.width), np.float32)
+        )
 
 
 def actions(space: gymnasium.Space[Any]) -> Actions:
     """The form of an action space.
 
     Raises:
-        Mistake: neither Discrete nor a bounded Box of floats.
+        FamilyError: neither Discrete nor a bounded Box of floats.
     """
     if isinstance(space, spaces.Discrete):
         return Actions(int(space.n), True, np.dtype(np.int64), start=int(space.start))
     if not isinstance(space, spaces.Box) or not np.issubdtype(space.dtype, np.floating):
-        raise Mistake(
+        raise FamilyError(
             f"action space {space}: Discrete and Box of floats are supported; "
             "offer one of them with a gymnasium.ActionWrapper"
         )
     if not space.is_bounded():
-        raise Mistake(
+        raise FamilyError(
             f"action space {space} has no bounds to rescale [−1, 1] to; "
             "set some with gymnasium.wrappers.TransformAction(env, lambda action: action, a bounded Box)"
         )

@@ -22,10 +22,10 @@ from typing import Any
 import cloudpickle  # type: ignore[import-untyped]
 import numpy as np
 
-from metarl.adapters.from_gymnasium.lanes import Builder, Separate, Stepped
+from metarl.adapters.from_gymnasium.lanes import Builder, EnvLanes, Stepped
 from metarl.adapters.from_gymnasium.spaces import Array
 from metarl.config.registry import one_line
-from metarl.core.errors import Mistake
+from metarl.core.errors import FamilyError
 
 _GRACE = 2.0  # seconds that a worker may take to close its environments
 _ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS")}
@@ -35,7 +35,7 @@ class Workers:
     """L lanes, shared out evenly among processes; one message to each of them and one answer a step.
 
     Raises:
-        Mistake: whatever an environment raised in a worker, in one line with the user's own, or that a worker died.
+        FamilyError: whatever an environment raised in a worker, in one line with the user's own, or that a worker died.
     """
 
     def __init__(self, family: Builder, count: int) -> None:
@@ -44,8 +44,14 @@ class Workers:
         try:
             pickled = cloudpickle.dumps(family)
         except Exception as error:  # whatever an attribute raises
-            raise Mistake(f"workers: {cls.__name__} cannot be sent to another process: {one_line(error)}") from error
-        self._opening = (cls.__module__, getattr(sys.modules.get(cls.__module__), "__file__", None), pickled)
+            raise FamilyError(
+                f"workers: {cls.__name__} cannot be sent to another process: {one_line(error)}"
+            ) from error
+        self._opening = (
+            cls.__module__,
+            getattr(sys.modules.get(cls.__module__), "__file__", None),
+            pickled,
+        )
         self._count = count
         self._open()
 
@@ -61,11 +67,15 @@ class Workers:
 
     def step(self, action: Array) -> Stepped:
         columns = zip(*self._share("step", action), strict=True)
-        joined: list[Any] = [None if column[0] is None else np.concatenate(column) for column in columns]
+        joined: list[Any] = [
+            None if column[0] is None else np.concatenate(column) for column in columns
+        ]
         return Stepped(*joined)
 
     def frame(self, lane: int) -> Array:
-        owner, share = next((w, share) for w, share in enumerate(self._shares) if share.start <= lane < share.stop)
+        owner, share = next(
+            (w, share) for w, share in enumerate(self._shares) if share.start <= lane < share.stop
+        )
         frame: Array = self._ask("frame", [(lane - share.start,)], first=owner)[0]
         return frame
 
@@ -75,7 +85,9 @@ class Workers:
         self._ask("open", [self._opening] * self._count)
 
     def _share(self, method: str, *arrays: Array) -> list[Any]:
-        return self._ask(method, [tuple(array[share] for array in arrays) for share in self._shares])
+        return self._ask(
+            method, [tuple(array[share] for array in arrays) for share in self._shares]
+        )
 
     def _ask(self, method: str, arguments: Sequence[tuple[Any, ...]], first: int = 0) -> list[Any]:
         """The answer of each of the workers from the `first`, one for each of `arguments`."""
@@ -85,22 +97,29 @@ class Workers:
                 with suppress(OSError):  # a worker that died says so when it should answer
                     connection.send((method, given))
             answers = [self._answer(process, connection) for process, connection in asked]
-        except BaseException:  # interrupted: what is still on its way would be taken for the next answer
+        except (
+            BaseException
+        ):  # interrupted: what is still on its way would be taken for the next answer
             self._ending()
             raise
         for line, answer in answers:
             if line is not None:
-                raise Mistake(line) from (None if answer is None else RuntimeError(answer))
+                raise FamilyError(line) from (None if answer is None else RuntimeError(answer))
         return [answer for _, answer in answers]
 
-    def _answer(self, process: subprocess.Popen[bytes], connection: Connection) -> tuple[str | None, Any]:
+    def _answer(
+        self, process: subprocess.Popen[bytes], connection: Connection
+    ) -> tuple[str | None, Any]:
         """(None, the answer), or (what went wrong, the traceback)."""
         try:
             answer: tuple[str | None, Any] = connection.recv()
         except (EOFError, OSError):
             code = process.wait(_GRACE)
             self._ending()  # of all of them; the next reset starts others
-            return f"a worker process died (exit code {code}; negative: by a signal, −9 for want of memory)", None
+            return (
+                f"a worker process died (exit code {code}; negative: by a signal, −9 for want of memory)",
+                None,
+            )
         return answer
 
 
@@ -140,18 +159,24 @@ def serve(handle: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
     connection = Connection(handle)
-    lanes: Separate | None = None
+    lanes: EnvLanes | None = None
     with suppress(EOFError, OSError):
         while True:
             method, arguments = connection.recv()
             reply: tuple[str | None, Any]
             try:
                 if method == "open":
-                    lanes, reply = Separate(_family(*arguments)), (None, None)
+                    lanes, reply = EnvLanes(_family(*arguments)), (None, None)
                 else:
                     reply = (None, getattr(lanes, method)(*arguments))
-            except Exception as error:  # whatever the user's environment raises is told to the parent
-                line = str(error) if isinstance(error, Mistake) else f"in a worker process: {one_line(error)}"
+            except (
+                Exception
+            ) as error:  # whatever the user's environment raises is told to the parent
+                line = (
+                    str(error)
+                    if isinstance(error, FamilyError)
+                    else f"in a worker process: {one_line(error)}"
+                )
                 reply = (line, traceback.format_exc())
             connection.send(reply)
 

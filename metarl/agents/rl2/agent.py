@@ -14,25 +14,37 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metarl.agents.rl2 import config as settings
-from metarl.algorithms.losses import ppo_loss, standardised
+from metarl.agents.rl2.config import RL2Config
+from metarl.algorithms.losses import ppo_loss, standardize
 from metarl.algorithms.returns import gae
-from metarl.config.schema import at
+from metarl.config.schema import schedule_value
 from metarl.core.agent import Mode, World
 from metarl.core.rng import Rng, Streams
 from metarl.core.rollout import Rollout
-from metarl.core.types import Acted, Belief, Inputs, Params, Spec, View, first_cue, replace, tree, tree_map, where
-from metarl.nn.normalizer import Moments
+from metarl.core.types import (
+    Acted,
+    Belief,
+    Inputs,
+    Params,
+    Spec,
+    TaskInfo,
+    first_cue,
+    replace,
+    tree,
+    tree_map,
+    where,
+)
+from metarl.nn.normalizer import Normalizer
 from metarl.nn.policy import Policy, check_shapes
-from metarl.options.option_policy import layered, skills_of
-from metarl.options.pretrained import Skills
+from metarl.options.option_policy import options_from_policy, with_options
+from metarl.options.pretrained import PretrainedOptions
 
 _TARGET_WINDOW = 10.0  # the moments of the value targets remember about so many iterations
 
 
 @tree
 class _Level:
-    """What PPO needs of one decision process: a flat policy acts in one, options are another (see `Policy.views`)."""
+    """What PPO needs of one decision process: a flat policy acts in one, options are another (see `Policy.decision_processes`)."""
 
     action: Tensor  # [T, N, M] or [T, N, M, A]
     log_prob: Tensor  # [T, N, M]
@@ -59,50 +71,63 @@ class RL2:
     lanes = 1
 
     def __init__(
-        self, options: settings.RL2, spec: Spec, rng: Rng, device: torch.device, skills: Skills | None = None
+        self,
+        config: RL2Config,
+        spec: Spec,
+        rng: Rng,
+        device: torch.device,
+        skills: PretrainedOptions | None = None,
     ) -> None:
-        self.options = options
-        self.task_input = options.task_input
+        self.config = config
+        self.task_input = config.task_input
         self.spec = spec
         self.device = device
         flat = Policy(
-            input_width=Policy.width(spec, cue=self._remembers, task=spec.shown_width(options.task_input)),
+            input_width=Policy.width(
+                spec, cue=self._remembers, task=spec.shown_width(config.task_input)
+            ),
             action_width=spec.action_width,
             discrete=spec.discrete,
-            memory=options.memory,
-            memory_width=options.memory_width,
-            encoder=options.encoder,
-            body=options.body,
-            activation=options.activation,
-            initial_std=options.initial_std,
+            memory=config.memory,
+            memory_width=config.memory_width,
+            encoder_sizes=config.encoder_sizes,
+            hidden_sizes=config.hidden_sizes,
+            activation=config.activation,
+            initial_std=config.initial_std,
             obs_width=spec.obs_width,
-            pair_input=options.pair_input,
-            readout=options.readout,
+            pair_input=config.pair_input,
+            readout=config.readout,
         )
-        self.policy = layered(flat, options, skills)
+        self.policy = with_options(flat, config, skills)
         self.params: Params = {}
-        self._optimise(self.policy.init(rng.child("weights").generator()))
-        self.obs_moments = Moments.unknown(spec.obs_width, device)
-        self.reward_moments = Moments.unknown(1, device)
-        self.target_moments = Moments.unknown(0, device)
+        self._set_params(self.policy.init(rng.child("weights").generator()))
+        self.obs_normalizer = Normalizer.initial(spec.obs_width, device)
+        self.reward_normalizer = Normalizer.initial(1, device)
+        self.value_normalizer = Normalizer.initial(0, device)
         """With a memory, one column a step of the trial: what is to come shrinks with it."""
 
     # -- meeting a task
 
-    def begin(self, view: View, lanes: int) -> Belief:
+    def begin(self, info: TaskInfo, lanes: int) -> Belief:
         """An empty memory."""
         return Belief(
-            cue=first_cue(self.spec, view.rows, lanes, view.device),
-            row=() if view.shown is None else (view.shown,),
-            lane=self.policy.start(view.rows, lanes, view.device),
+            cue=first_cue(self.spec, info.rows, lanes, info.device),
+            row=() if info.shown is None else (info.shown,),
+            lane=self.policy.start(info.rows, lanes, info.device),
         )
 
-    def act(self, belief: Belief, obs: Tensor, noise: Streams, counter: int, mode: Mode) -> tuple[Acted, Belief]:
+    def act(
+        self, belief: Belief, obs: Tensor, noise: Streams, counter: int, mode: Mode
+    ) -> tuple[Acted, Belief]:
         """Feed the last step's outcome and the new observation to the memory, and decide."""
         inputs = self._seen(belief, obs)
         begins = belief.cue[..., -1] == 1
-        acted, memory = self.policy.act(self.params, self._scaled(inputs), belief.lane, begins, noise, counter, mode)
-        return replace(acted, inputs=replace(inputs, option=acted.inputs.option)), replace(belief, lane=memory)
+        acted, memory = self.policy.act(
+            self.params, self._normalize_inputs(inputs), belief.lane, begins, noise, counter, mode
+        )
+        return replace(acted, inputs=replace(inputs, option=acted.inputs.option)), replace(
+            belief, lane=memory
+        )
 
     def adapt(self, belief: Belief, rollout: Rollout) -> Belief:
         """Nothing to do: the memory has seen every step already, and the cue holds the last."""
@@ -111,50 +136,66 @@ class RL2:
     @torch.no_grad()
     def replay(self, belief: Belief, rollout: Rollout) -> Belief:
         """Feed the recorded steps to the memory as if they were one's own; where a lane waits, so does the memory."""
-        lived = rollout.in_lanes(belief.cue.shape[1])
-        for obs, valid, cue in zip(lived.inputs.obs, lived.valid, lived.cues(self.spec), strict=True):
-            _, memory = self.policy.attend(self.params, self._scaled(self._seen(belief, obs)), belief.lane)
-            belief = replace(belief, lane=where(valid, memory, belief.lane), cue=where(valid, cue, belief.cue))
+        lived = rollout.reshape_lanes(belief.cue.shape[1])
+        for obs, valid, cue in zip(
+            lived.inputs.obs, lived.valid, lived.cues(self.spec), strict=True
+        ):
+            _, memory = self.policy.attend(
+                self.params, self._normalize_inputs(self._seen(belief, obs)), belief.lane
+            )
+            belief = replace(
+                belief, lane=where(valid, memory, belief.lane), cue=where(valid, cue, belief.cue)
+            )
         return belief
 
     def _seen(self, belief: Belief, obs: Tensor) -> Inputs:
         """All that the policy sees when it acts on obs [N, M, O]."""
         shown = [row.unsqueeze(1).expand(*obs.shape[:2], -1) for row in belief.row]
-        return Inputs(obs=obs, cue=belief.cue if self._remembers else None, task=shown[0] if shown else None)
+        return Inputs(
+            obs=obs, cue=belief.cue if self._remembers else None, task=shown[0] if shown else None
+        )
 
     @property
     def _remembers(self) -> bool:
         """Whether there is a memory, which cues are for."""
-        return self.options.memory != "none"
+        return self.config.memory != "none"
 
-    def skills(self) -> Skills | None:
+    def skills(self) -> PretrainedOptions | None:
         """What it does, as options for other agents."""
-        return skills_of(self.policy, self.params, self._scaled)
+        return options_from_policy(self.policy, self.params, self._normalize_inputs)
 
     # -- meta-training
 
     def iterate(self, world: World, rng: Rng) -> dict[str, float]:
         """Collect `trials` trials and improve the policy on them by PPO."""
-        tasks = world.tasks(self.options.trials, rng)
-        belief = self.begin(world.view(self, tasks), lanes=1)
+        tasks = world.tasks(self.config.trials, rng)
+        belief = self.begin(world.task_info(self, tasks), lanes=1)
         trial, _ = world.collect(self, belief, tasks, world.episodes, rng)
-        batch = self._learnable(trial, trace=at(self.options.trace, world.progress))
-        for group in self._optimiser.param_groups:
-            group["lr"] = at(self.options.learning_rate, world.progress)
+        batch = self._prepare_batch(
+            trial, gae_lambda=schedule_value(self.config.gae_lambda, world.progress)
+        )
+        for group in self._optimizer.param_groups:
+            group["lr"] = schedule_value(self.config.learning_rate, world.progress)
 
         metrics: list[dict[str, Tensor]] = []
         generator = rng.child("minibatches").generator()
-        entropy_weight = {
-            "action": at(self.options.entropy_weight, world.progress),
-            "option": at(self.options.option_entropy_weight, world.progress),
+        entropy_coef = {
+            "action": schedule_value(self.config.entropy_coef, world.progress),
+            "option": schedule_value(self.config.option_entropy_coef, world.progress),
         }
-        minibatches = min(self.options.minibatches, len(tasks))
-        for _ in range(self.options.epochs):
-            for rows in torch.randperm(len(tasks), generator=generator).to(self.device).tensor_split(minibatches):
-                metrics.append(self._update(batch.rows(rows), entropy_weight))
+        minibatches = min(self.config.minibatches, len(tasks))
+        for _ in range(self.config.epochs):
+            for rows in (
+                torch.randperm(len(tasks), generator=generator)
+                .to(self.device)
+                .tensor_split(minibatches)
+            ):
+                metrics.append(self._update(batch.rows(rows), entropy_coef))
 
-        self._watch(trial)
-        logged = {name: float(torch.stack([m[name] for m in metrics]).mean()) for name in metrics[0]}
+        self._update_normalizers(trial)
+        logged = {
+            name: float(torch.stack([m[name] for m in metrics]).mean()) for name in metrics[0]
+        }
         returns = trial.episode_returns().mean((1, 2))
         return {
             "return": float(returns.sum()),
@@ -164,36 +205,48 @@ class RL2:
             **self.policy.usage(trial),
         }
 
-    def _learnable(self, trial: Rollout, trace: float) -> _Trials:
+    def _prepare_batch(self, trial: Rollout, gae_lambda: float) -> _Trials:
         """Advantages over whole trials: credit flows across the ends of episodes and stops at the end of the trial."""
-        width = len(trial.valid) if self._remembers else 1  # without memory, nothing tells how much is to come
-        moments = self.target_moments.columns(width)
-        end = ~torch.cat([trial.valid[1:], torch.zeros_like(trial.valid[:1])])  # of the trial, not of an episode
+        width = (
+            len(trial.valid) if self._remembers else 1
+        )  # without memory, nothing tells how much is to come
+        moments = self.value_normalizer.columns(width)
+        end = ~torch.cat(
+            [trial.valid[1:], torch.zeros_like(trial.valid[:1])]
+        )  # of the trial, not of an episode
         reward = trial.reward * trial.valid
         levels, targets = {}, []
-        for name, view in self.policy.views(trial).items():
-            value = _by_step(moments.restore, view.extras["value"]) * trial.valid
+        for name, process in self.policy.decision_processes(trial).items():
+            value = _by_step(moments.denormalize, process.extras["value"]) * trial.valid
             next_value = torch.cat([value[1:], torch.zeros_like(value[:1])])
-            advantage = gae(reward, value, next_value, end, self.options.discount, trace) * trial.valid
+            advantage = (
+                gae(reward, value, next_value, end, self.config.gamma, gae_lambda) * trial.valid
+            )
             targets.append(advantage + value)
-            advantage = standardised(advantage, view.valid)
-            levels[name] = _Level(view.action, view.log_prob, advantage, targets[-1], view.valid)
+            advantage = standardize(advantage, process.valid)
+            levels[name] = _Level(
+                process.action, process.log_prob, advantage, targets[-1], process.valid
+            )
         seen, valid = torch.stack(targets), trial.valid.expand(len(targets), *trial.valid.shape)
         seen, valid = (x.movedim(1, -1).reshape(-1, width) for x in (seen, valid))
         moments = moments.update(seen, valid, _TARGET_WINDOW)
-        self.target_moments = tree_map(lambda new, old: torch.cat([new, old[width:]]), moments, self.target_moments)
+        self.value_normalizer = tree_map(
+            lambda new, old: torch.cat([new, old[width:]]), moments, self.value_normalizer
+        )
         return _Trials(
-            inputs=self._scaled(trial.inputs),
+            inputs=self._normalize_inputs(trial.inputs),
             levels={
-                name: replace(level, value_target=_by_step(moments.standardise, level.value_target))
+                name: replace(level, value_target=_by_step(moments.normalize, level.value_target))
                 for name, level in levels.items()
             },
         )
 
-    def _update(self, batch: _Trials, entropy_weight: dict[str, float]) -> dict[str, Tensor]:
+    def _update(self, batch: _Trials, entropy_coef: dict[str, float]) -> dict[str, Tensor]:
         """One gradient step on some whole trials, their memory recomputed from the start."""
         rows, lanes = batch.inputs.obs.shape[1:3]
-        decision = self.policy.unroll(self.params, batch.inputs, self.policy.start(rows, lanes, self.device))
+        decision = self.policy.unroll(
+            self.params, batch.inputs, self.policy.start(rows, lanes, self.device)
+        )
         total, metrics = torch.zeros((), device=self.device), dict[str, Tensor]()
         for name, level in batch.levels.items():
             loss, found = ppo_loss(
@@ -203,69 +256,84 @@ class RL2:
                 level.advantage,
                 level.value_target,
                 level.valid,
-                clip=self.options.clip,
-                value_weight=self.options.value_weight,
-                entropy_weight=entropy_weight[name],
+                clip_range=self.config.clip_range,
+                value_coef=self.config.value_coef,
+                entropy_coef=entropy_coef[name],
             )
             total = total + loss
-            metrics |= {key if name == "action" else f"{name}_{key}": value for key, value in found.items()}
-        self._optimiser.zero_grad()
+            metrics |= {
+                key if name == "action" else f"{name}_{key}": value for key, value in found.items()
+            }
+        self._optimizer.zero_grad()
         total.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.params.values(), self.options.max_grad_norm)
-        self._optimiser.step()
+        norm = torch.nn.utils.clip_grad_norm_(self.params.values(), self.config.max_grad_norm)
+        self._optimizer.step()
         return metrics | {"grad_norm": norm}
 
     # -- scales
 
-    def _scaled(self, inputs: Inputs) -> Inputs:
+    def _normalize_inputs(self, inputs: Inputs) -> Inputs:
         """Inputs as the policy takes them; the moments change between iterations only."""
-        if self.options.normalise_obs:
-            inputs = replace(inputs, obs=self.obs_moments.standardise(inputs.obs))
-        if self.options.normalise_reward and inputs.cue is not None:
+        if self.config.normalize_obs:
+            inputs = replace(inputs, obs=self.obs_normalizer.normalize(inputs.obs))
+        if self.config.normalize_reward and inputs.cue is not None:
             action, reward, done = inputs.cue.split([self.spec.action_width, 1, 1], dim=-1)
-            inputs = replace(inputs, cue=torch.cat([action, reward / self.reward_moments.scale, done], dim=-1))
+            inputs = replace(
+                inputs, cue=torch.cat([action, reward / self.reward_normalizer.scale, done], dim=-1)
+            )
         return inputs
 
-    def _watch(self, trial: Rollout) -> None:
-        if self.options.normalise_obs:
-            self.obs_moments = self.obs_moments.update(trial.inputs.obs, trial.valid.unsqueeze(-1))
-        if self.options.normalise_reward:
-            self.reward_moments = self.reward_moments.update(trial.reward.unsqueeze(-1), trial.valid.unsqueeze(-1))
+    def _update_normalizers(self, trial: Rollout) -> None:
+        if self.config.normalize_obs:
+            self.obs_normalizer = self.obs_normalizer.update(
+                trial.inputs.obs, trial.valid.unsqueeze(-1)
+            )
+        if self.config.normalize_reward:
+            self.reward_normalizer = self.reward_normalizer.update(
+                trial.reward.unsqueeze(-1), trial.valid.unsqueeze(-1)
+            )
 
     # -- keeping
 
-    def _optimise(self, params: Params) -> None:
+    def _set_params(self, params: Params) -> None:
         """Adopt parameters, with a fresh optimiser."""
-        self.params = {name: value.to(self.device).requires_grad_() for name, value in params.items()}
-        self._optimiser = torch.optim.Adam(self.params.values(), lr=1.0, eps=1e-5)
+        self.params = {
+            name: value.to(self.device).requires_grad_() for name, value in params.items()
+        }
+        self._optimizer = torch.optim.Adam(self.params.values(), lr=1.0, eps=1e-5)
 
     def state_dict(self) -> dict[str, Any]:
         """Parameters, optimiser and moments."""
         return {
             "params": {name: value.detach().clone() for name, value in self.params.items()},
-            "optimiser": copy.deepcopy(self._optimiser.state_dict()),
+            "optimiser": copy.deepcopy(self._optimizer.state_dict()),
             "moments": {
-                "obs": self.obs_moments.state_dict(),
-                "reward": self.reward_moments.state_dict(),
-                "target": self.target_moments.state_dict(),
+                "obs": self.obs_normalizer.state_dict(),
+                "reward": self.reward_normalizer.state_dict(),
+                "target": self.value_normalizer.state_dict(),
             },
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where `state_dict` was taken."""
         self.warm_start(state)
-        self._optimiser.load_state_dict(copy.deepcopy(state["optimiser"]))  # torch would share its tensors
+        self._optimizer.load_state_dict(
+            copy.deepcopy(state["optimiser"])
+        )  # torch would share its tensors
 
     def warm_start(self, state: dict[str, Any]) -> None:
         """Parameters and moments of another run; a fresh optimiser.
 
         Raises:
-            Mistake: parameters of another architecture.
+            ConfigError: parameters of another architecture.
         """
         check_shapes(self.params, state.get("params", {}))
-        self._optimise({name: value.clone() for name, value in state["params"].items()})
-        moments = {name: Moments.from_state_dict(value, self.device) for name, value in state["moments"].items()}
-        self.obs_moments, self.reward_moments, self.target_moments = (
+        self._set_params({name: value.clone() for name, value in state["params"].items()})
+        moments = {
+            name: Normalizer.from_state_dict(value, self.device)
+            for name, value in state["moments"].items()
+        }
+        self.obs_normalizer, self.reward_normalizer, self.value_normalizer = (
             moments["obs"],
             moments["reward"],
             moments["target"],

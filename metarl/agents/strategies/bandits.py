@@ -13,17 +13,38 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from metarl.agents.strategies import config as settings
-from metarl.agents.strategies.strategy import Strategy, dirichlet
+from metarl.agents.strategies.config import (
+    BanditConfig,
+    EpsilonGreedyConfig,
+    GittinsConfig,
+    GreedyConfig,
+    ThompsonConfig,
+    UCB1Config,
+)
+from metarl.agents.strategies.strategy import Strategy, sample_dirichlet
 from metarl.config.registry import Settings
 from metarl.core.agent import Mode
-from metarl.core.errors import Mistake
+from metarl.core.errors import MetaRLError
 from metarl.core.rng import Rng, Streams
 from metarl.core.rollout import Rollout
-from metarl.core.types import Acted, Belief, Inputs, Spec, View, first_cue, one_hot, replace, static, tree, tree_map
+from metarl.core.types import (
+    Acted,
+    Belief,
+    Inputs,
+    Spec,
+    TaskInfo,
+    first_cue,
+    one_hot,
+    replace,
+    static,
+    tree,
+    tree_map,
+)
 
 _FEW_PULLS = 1e-6  # stands for none, where a formula divides by their number: the posterior is flat to six digits
-_FAR = 6.0  # standard deviations: an average that lies farther outside [0, 1] counts as lying so far
+_FAR = (
+    6.0  # standard deviations: an average that lies farther outside [0, 1] counts as lying so far
+)
 _GRID = 500  # known arms to compare with; twice as many change the value of 100 pulls of two arms by 1e-6
 
 
@@ -49,10 +70,12 @@ class Arms:
         if self.rewards == "bernoulli":
             beta = torch.stack([self.paid + 1, self.pulls - self.paid + 1], dim=-1)  # [N, 1, k, 2]
             beta = beta.expand(*noise.keys.shape, -1, -1)
-            return dirichlet(beta, noise.split(0, beta.shape[-2]))[..., 0]
+            return sample_dirichlet(beta, noise.split(0, beta.shape[-2]))[..., 0]
         average, deviation, low, high = self._normal()
         below, above = torch.special.ndtr(low), torch.special.ndtr(high)
-        drawn: Tensor = torch.special.ndtri(below + noise.uniform(0, low.shape[-1]) * (above - below))
+        drawn: Tensor = torch.special.ndtri(
+            below + noise.uniform(0, low.shape[-1]) * (above - below)
+        )
         return average + deviation * drawn
 
     def _normal(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -64,35 +87,35 @@ class Arms:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Rules: (options, arms [N, 1, k], one stream a lane [N, M]) → index of each arm, [N, 1, k] or [N, M, k]
+# Rules: (config, arms [N, 1, k], one stream a lane [N, M]) → index of each arm, [N, 1, k] or [N, M, k]
 
 
-def greedy(options: settings.Greedy, arms: Arms, noise: Streams) -> Tensor:
+def greedy(config: GreedyConfig, arms: Arms, noise: Streams) -> Tensor:
     """The posterior mean."""
     return arms.mean()
 
 
-def epsilon_greedy(options: settings.EpsilonGreedy, arms: Arms, noise: Streams) -> Tensor:
+def epsilon_greedy(config: EpsilonGreedyConfig, arms: Arms, noise: Streams) -> Tensor:
     """The posterior mean; with probability ε something random."""
     whether, anything = noise.uniform(0, 1 + arms.pulls.shape[-1]).tensor_split([1], dim=-1)
-    return anything.where(whether < options.epsilon, arms.mean())
+    return anything.where(whether < config.epsilon, arms.mean())
 
 
-def thompson(options: settings.Thompson, arms: Arms, noise: Streams) -> Tensor:
+def thompson(config: ThompsonConfig, arms: Arms, noise: Streams) -> Tensor:
     """A draw from the posterior."""
     return arms.sample(noise)
 
 
-def ucb1(options: settings.UCB1, arms: Arms, noise: Streams) -> Tensor:
+def ucb1(config: UCB1Config, arms: Arms, noise: Streams) -> Tensor:
     """mean + c √(2 ln t / (n + 2)) after t pulls, n of them of the arm (Auer et al. 2002, figure 1).
 
     The posterior mean and n + 2, as if every arm had been pulled twice, are those of Duan et al.'s published code.
     """
     pulled = arms.pulls.sum(-1, keepdim=True).clamp_min(1)
-    return arms.mean() + options.bonus * (2 * pulled.log() / (arms.pulls + 2)).sqrt()
+    return arms.mean() + config.bonus * (2 * pulled.log() / (arms.pulls + 2)).sqrt()
 
 
-def gittins(options: settings.Gittins, arms: Arms, noise: Streams) -> Tensor:
+def gittins(config: GittinsConfig, arms: Arms, noise: Streams) -> Tensor:
     """The index of the pulls that are left; past the horizon the posterior mean, as at the last pull."""
     pulls, left = arms.pulls.long(), arms.horizon - arms.pulls.sum(-1, keepdim=True).long()
     index = gittins_indices(arms.horizon).to(pulls.device)
@@ -101,11 +124,11 @@ def gittins(options: settings.Gittins, arms: Arms, noise: Streams) -> Tensor:
 
 
 _RULES: dict[type[Settings], Callable[[Any, Arms, Streams], Tensor]] = {
-    settings.Greedy: greedy,
-    settings.EpsilonGreedy: epsilon_greedy,
-    settings.Thompson: thompson,
-    settings.UCB1: ucb1,
-    settings.Gittins: gittins,
+    GreedyConfig: greedy,
+    EpsilonGreedyConfig: epsilon_greedy,
+    ThompsonConfig: thompson,
+    UCB1Config: ucb1,
+    GittinsConfig: gittins,
 }
 
 
@@ -116,27 +139,29 @@ _RULES: dict[type[Settings], Callable[[Any, Arms, Streams], Tensor]] = {
 class Bandit(Strategy):
     """Pulls the arm of the highest index; its belief's row is what the arms have paid."""
 
-    def __init__(self, options: settings.BanditSettings, spec: Spec, rng: Rng, device: torch.device) -> None:
+    def __init__(self, config: BanditConfig, spec: Spec, rng: Rng, device: torch.device) -> None:
         if not spec.discrete or spec.horizon != 1:
-            raise Mistake(
-                f"{type(options).__name__} plays bandits, discrete actions and episodes of one step; "
+            raise MetaRLError(
+                f"{type(config).__name__.removesuffix('Config')} plays bandits, discrete actions and episodes of one step; "
                 f"{spec.name} is none: choose another agent"
             )
         self.task_input = "none"
-        self.options = options
-        self.rule = _RULES[type(options)]
+        self.config = config
+        self.rule = _RULES[type(config)]
         self.spec = spec
 
-    def begin(self, view: View, lanes: int) -> Belief:
+    def begin(self, info: TaskInfo, lanes: int) -> Belief:
         """No arm was pulled yet."""
-        nothing = torch.zeros(view.rows, self.spec.action_width, device=view.device)
-        arms = Arms(nothing, nothing, self.options.rewards, horizon=view.episodes * lanes)
-        return Belief(cue=first_cue(self.spec, view.rows, lanes, view.device), row=arms)
+        nothing = torch.zeros(info.rows, self.spec.action_width, device=info.device)
+        arms = Arms(nothing, nothing, self.config.rewards, horizon=info.episodes * lanes)
+        return Belief(cue=first_cue(self.spec, info.rows, lanes, info.device), row=arms)
 
-    def act(self, belief: Belief, obs: Tensor, noise: Streams, counter: int, mode: Mode) -> tuple[Acted, Belief]:
+    def act(
+        self, belief: Belief, obs: Tensor, noise: Streams, counter: int, mode: Mode
+    ) -> tuple[Acted, Belief]:
         """The arm of the highest index, the first of several: so a greedy rule stays with an arm as long as it can."""
         arms = tree_map(lambda x: x.unsqueeze(1), belief.row)
-        index = self.rule(self.options, arms, noise.split(counter))
+        index = self.rule(self.config, arms, noise.split(counter))
         action = index.argmax(-1).expand(obs.shape[:2])
         return Acted(Inputs(obs=obs, cue=belief.cue), action, torch.zeros_like(obs[..., 0])), belief
 
@@ -144,14 +169,19 @@ class Bandit(Strategy):
         """Count every pull of every lane and add what it paid.
 
         Raises:
-            Mistake: a reward that an arm of this kind cannot pay.
+            MetaRLError: a reward that an arm of this kind cannot pay.
         """
         reward = rollout.reward.where(rollout.valid, 0.0)
-        if self.options.rewards == "bernoulli" and not ((reward == 0) | (reward == 1)).all():
-            raise Mistake(f"{self.spec.name} pays other rewards than 0 and 1; set agent.rewards to gaussian")
+        if self.config.rewards == "bernoulli" and not ((reward == 0) | (reward == 1)).all():
+            raise MetaRLError(
+                f"{self.spec.name} pays other rewards than 0 and 1; set agent.rewards to gaussian"
+            )
         pulled = one_hot(rollout.action, self.spec.action_width) * rollout.valid.unsqueeze(-1)
         arms: Arms = belief.row
-        pulls, paid = arms.pulls + pulled.sum((0, 2)), arms.paid + (pulled * reward.unsqueeze(-1)).sum((0, 2))
+        pulls, paid = (
+            arms.pulls + pulled.sum((0, 2)),
+            arms.paid + (pulled * reward.unsqueeze(-1)).sum((0, 2)),
+        )
         return replace(belief, row=replace(arms, pulls=pulls, paid=paid))
 
 
@@ -184,7 +214,9 @@ def gittins_indices(horizon: int) -> Tensor:
             right = torch.searchsorted(regret, zero[: pulls + 1]).clamp_(1, _GRID)
             below, above = regret.gather(1, right - 1), regret.gather(1, right)
             first = _place(reach, pulls, 0)
-            index[first : first + pulls + 1] = ((right - below / (above - below) - 1) / _GRID).squeeze(1)
+            index[first : first + pulls + 1] = (
+                (right - below / (above - below) - 1) / _GRID
+            ).squeeze(1)
             loss = regret.clamp_(max=0)
     return index
 

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metarl.agents.strategies import config as settings
+from metarl.agents.strategies.config import RandomConfig
 from metarl.core.agent import Agent, Mode, World
-from metarl.core.errors import Mistake
+from metarl.core.errors import MetaRLError
 from metarl.core.rng import Rng, Streams
 from metarl.core.rollout import Rollout
-from metarl.core.types import Acted, Belief, Inputs, Spec, View, first_cue, replace
+from metarl.core.types import Acted, Belief, Inputs, Spec, TaskInfo, first_cue, replace
 
 
 class Strategy(Agent):
@@ -28,12 +28,12 @@ class Strategy(Agent):
 
     def replay(self, belief: Belief, rollout: Rollout) -> Belief:
         """Adapt to it; and the cue says how it ended."""
-        lived = rollout.in_lanes(belief.cue.shape[1])
+        lived = rollout.reshape_lanes(belief.cue.shape[1])
         return replace(self.adapt(belief, lived), cue=lived.last_cue(self.spec))
 
     def iterate(self, world: World, rng: Rng) -> dict[str, float]:
-        """Raises a Mistake: there is nothing to train."""
-        raise Mistake(
+        """Raises a MetaRLError: there is nothing to train."""
+        raise MetaRLError(
             "this agent is a fixed rule and learns nothing; see it beside a run: metarl evaluate RUN --beside NAME"
         )
 
@@ -51,19 +51,21 @@ class Strategy(Agent):
 class Random(Strategy):
     """Uniform over the discrete actions, or over the cube [−1, 1]ᴬ."""
 
-    def __init__(self, options: settings.Random, spec: Spec, rng: Rng, device: torch.device) -> None:
+    def __init__(self, config: RandomConfig, spec: Spec, rng: Rng, device: torch.device) -> None:
         self.task_input = "none"
         self.spec = spec
 
-    def begin(self, view: View, lanes: int) -> Belief:
+    def begin(self, info: TaskInfo, lanes: int) -> Belief:
         """No belief."""
-        return Belief(cue=first_cue(self.spec, view.rows, lanes, view.device))
+        return Belief(cue=first_cue(self.spec, info.rows, lanes, info.device))
 
-    def act(self, belief: Belief, obs: Tensor, noise: Streams, counter: int, mode: Mode) -> tuple[Acted, Belief]:
+    def act(
+        self, belief: Belief, obs: Tensor, noise: Streams, counter: int, mode: Mode
+    ) -> tuple[Acted, Belief]:
         """Any action."""
         width = self.spec.action_width
         if self.spec.discrete:
-            action = choose(obs.new_zeros(width), noise, counter)
+            action = random_argmax(obs.new_zeros(width), noise, counter)
             density = 1 / width
         else:
             action = 2 * noise.uniform(counter, width) - 1
@@ -80,22 +82,22 @@ class Random(Strategy):
 # Chance
 
 
-def choose(score: Tensor, noise: Streams, counter: int) -> Tensor:
+def random_argmax(score: Tensor, noise: Streams, counter: int) -> Tensor:
     """[N, M] int64: the best of `score` [N, M, A] (or broadcast to it), ties broken at random."""
     best = score == score.amax(-1, keepdim=True)
     return (best * noise.uniform(counter, score.shape[-1])).argmax(-1)
 
 
-def dirichlet(concentration: Tensor, noise: Streams) -> Tensor:
+def sample_dirichlet(concentration: Tensor, noise: Streams) -> Tensor:
     """Draws of Dirichlet(`concentration` [..., S]), entries ≥ 1, one stream of `noise` [...] a draw → [..., S].
 
     Normalised gamma variables; so the first entry of two is Beta(concentration[0], concentration[1]).
     """
-    weight = gamma(concentration, noise.split(0, concentration.shape[-1]))
+    weight = sample_gamma(concentration, noise.split(0, concentration.shape[-1]))
     return weight / weight.sum(-1, keepdim=True)
 
 
-def gamma(shape: Tensor, noise: Streams) -> Tensor:
+def sample_gamma(shape: Tensor, noise: Streams) -> Tensor:
     """Draws of Gamma(`shape`, 1), entries ≥ 1, one stream of `noise` an entry → like `shape`.
 
     Marsaglia & Tsang 2000 (ACM TOMS 26): with d = shape − ⅓, propose d (1 + x / √(9 d))³ for a normal x. At least
@@ -110,7 +112,9 @@ def gamma(shape: Tensor, noise: Streams) -> Tensor:
         x = stream.normal(2 * attempt, 1).squeeze(-1)
         u = stream.uniform(2 * attempt + 1, 1).squeeze(-1)
         v = (1 + x / (9 * d_left).sqrt()) ** 3
-        accepted = u.log() < x.square() / 2 + d_left * (1 - v + v.log())  # never where v < 0: its logarithm is NaN
+        accepted = u.log() < x.square() / 2 + d_left * (
+            1 - v + v.log()
+        )  # never where v < 0: its logarithm is NaN
         value[waiting[accepted]] = (d_left * v)[accepted]
         waiting = waiting[~accepted]
         if not len(waiting):

@@ -1,0 +1,59 @@
+"""Configuration files: those that come with metarl and a user's own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+
+from metarl.config.options_text import describe
+from metarl.config.overrides import override
+from metarl.config.schema import Config, parse, to_dict
+from metarl.config.yaml_text import one_line_yaml, read_yaml
+from metarl.core.errors import ConfigError, suggest
+
+SHIPPED = Path(str(files("metarl_configs")))
+
+
+def shipped() -> list[str]:
+    """Names of the configurations that come with metarl, such as ``rl2/bernoulli-bandit``."""
+    names = [str(path.relative_to(SHIPPED).with_suffix("")) for path in SHIPPED.rglob("*.yaml")]
+    return sorted(names)
+
+
+def load_config(name: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """The configuration at a path or with a shipped name, with ``key=value`` overrides.
+
+    Raises:
+        ConfigError: all mistakes at once, a line each.
+    """
+    path = Path(name)
+    if path.suffix not in (".yaml", ".yml"):
+        path = SHIPPED / f"{name}.yaml"
+        if not path.is_file():
+            hint = suggest(str(name), shipped())
+            raise ConfigError(
+                f"configuration {str(name)!r} is unknown: {hint} (or give a .yaml file)"
+            )
+    try:
+        text = path.read_text()
+    except OSError as error:
+        raise ConfigError(f"configuration {path}: {error.strerror}") from None
+    tree = read_yaml(text, str(path))
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: a configuration is a mapping of keys to values")
+    return parse(override(tree, overrides), where=str(name))
+
+
+def to_yaml(config: Config) -> str:
+    """The complete configuration, every key with its meaning, type and default as a comment."""
+    lines: list[str] = []
+    values = to_dict(config)
+    for kind, choice in (("agent", config.agent), ("family", config.family)):
+        lines += [f"{kind}:", f"  name: {one_line_yaml(choice.name)}"]
+        for key, info in type(choice.settings).model_fields.items():
+            lines += [f"  # {describe(info)}", f"  {key}: {one_line_yaml(values[kind][key])}"]
+    for key, info in Config.model_fields.items():
+        if key not in ("agent", "family"):
+            lines += [f"# {describe(info)}", f"{key}: {one_line_yaml(values[key])}"]
+    return "\n".join(lines) + "\n"
