@@ -27,10 +27,24 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="[KEY=VALUE]...", help="such as agent.memory_width=128"),
 ]
+FamilyOptions = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="of the family, such as horizon=20"),
+]
+Split = Annotated[str, typer.Option(help="train, validation, test or ood")]
+Episodes = Annotated[
+    int | None, typer.Option(min=1, help="episodes of a trial (default: the run's)")
+]
+Mode = Annotated[
+    Literal["sample", "greedy"] | None,
+    typer.Option(help="how actions are chosen (default: the run's)"),
+]
+Seed = Annotated[int, typer.Option(help="of the tasks and of all other randomness")]
+AsJson = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
 
 
 def main() -> None:
-    """Entry point: mistakes that the user can mend end in one clear line each and exit code 2."""
+    """Entry point: what the user can fix ends in one clear line each and exit code 2."""
     try:
         app()
     except MetaRLError as error:
@@ -62,7 +76,9 @@ def train(
     """Train an agent as a configuration says."""
     from metarl.config.files import load_config
 
-    chosen = [*(overrides or []), *([f"device={device}"] if device else [])]
+    chosen = list(overrides or [])
+    if device:
+        chosen.append(f"device={device}")
     loaded = load_config(config, chosen)
     name = Path(config).with_suffix("").as_posix().replace("/", "-").lstrip(".-")
     if seeds is not None:
@@ -79,56 +95,49 @@ def train(
     result = train_run(loaded, folder, resume=resume, quiet=quiet)
     for split, score in result["scores"].items():
         total = score["summary"]["total"]["mean"]
-        print(
-            f"{split}: {total['value']:.2f} [{total['low']:.2f}, {total['high']:.2f}] over the trial"
-        )
+        interval = f"{total['value']:.2f} [{total['low']:.2f}, {total['high']:.2f}]"
+        print(f"{split}: {interval} over the trial")
     print(f"run: {folder}")
 
 
 @app.command()
 def evaluate(
     run: Annotated[Path, typer.Argument(help="run folder, or a folder of several seeds")],
-    split: Annotated[str, typer.Option(help="train, validation, test or ood")] = "test",
+    split: Split = "test",
     tasks: Annotated[
         int | None, typer.Option(min=2, help="how many tasks (default: the run's test_tasks)")
     ] = None,
-    episodes: Annotated[
-        int | None, typer.Option(min=1, help="episodes of a trial (default: the run's)")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="of the tasks and of chance")] = 0,
-    mode: Annotated[
-        Literal["sample", "greedy"] | None,
-        typer.Option(help="how actions are chosen (default: the run's)"),
-    ] = None,
-    beside: Annotated[
-        str, typer.Option(help="others on the same tasks: agents by name, runs by path")
+    episodes: Episodes = None,
+    seed: Seed = 0,
+    mode: Mode = None,
+    against: Annotated[
+        str,
+        typer.Option(
+            "--against", "--beside", help="others on the same tasks: agents by name, runs by path"
+        ),
     ] = "",
-    as_json: Annotated[
-        bool, typer.Option("--json", help="print everything as JSON instead of a table")
-    ] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Evaluate a run on unseen tasks, alone or beside other agents; the folder keeps a summary, evaluation.json."""
+    """Evaluate a run on unseen tasks, alone or against others; the folder keeps evaluation.json."""
     from metarl.evaluation.meta_test import ARRAYS
     from metarl.experiments.checkpoints import write_atomically
     from metarl.experiments.comparison import compare
     from metarl.experiments.tables import print_scores
     from metarl.viz.curves import EVALUATION
 
-    names = [name for name in beside.split(",") if name]
-    scores = compare(
-        run, beside=names, split=split, tasks=tasks, episodes=episodes, mode=mode, seed=seed
-    )  # fmt: skip
+    others = [name for name in against.split(",") if name]
+    scores = compare(run, others, split=split, tasks=tasks, episodes=episodes, mode=mode, seed=seed)
     content = {name: score.to_dict() for name, score in scores.items()}
-    if run.is_dir():
-        brief = {
-            name: {key: score[key] for key in score if key not in ARRAYS}
-            for name, score in content.items()
-        }
-        write_atomically(run / EVALUATION, json.dumps({"run": str(run), "scores": brief}).encode())
     if as_json:
         print(json.dumps({"run": str(run), "scores": content}))
     else:
         print_scores(content)
+    if run.is_dir():
+        for score in content.values():
+            for array in ARRAYS:
+                del score[array]
+        kept = {"run": str(run), "scores": content}
+        write_atomically(run / EVALUATION, json.dumps(kept).encode())
 
 
 @app.command()
@@ -146,10 +155,7 @@ def agents(name: Annotated[str | None, typer.Argument(help="agent to describe")]
 @app.command()
 def check(
     family: Annotated[str, typer.Argument(help="name of a family, or my_file.py:MyFamily")],
-    options: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="of the family, such as horizon=20"),
-    ] = None,
+    options: FamilyOptions = None,
 ) -> None:
     """Look at every promise that a family makes; exit code 1 if one is broken."""
     from metarl.config.overrides import read_options
@@ -177,10 +183,10 @@ def config(
     """Print a complete configuration, every key explained."""
     from metarl.config.files import load_config, shipped, to_yaml
 
-    print(
-        "\n".join(shipped()) if name is None else to_yaml(load_config(name, overrides or [])),
-        end="\n" if name is None else "",
-    )
+    if name is None:
+        print("\n".join(shipped()))
+    else:
+        print(to_yaml(load_config(name, overrides or [])), end="")
 
 
 @app.command()
@@ -192,12 +198,15 @@ def plot(
 ) -> None:
     """Draw learning curves and the adaptation curve as pictures."""
     from metarl.experiments.comparison import runs as runs_in
-    from metarl.viz import curves as draw
+    from metarl.viz.curves import adaptation_curve, learning_curve, read_scores
 
-    folder, found = out or runs[0], [child for run in runs for child in runs_in(run)]
+    found: list[Path] = []
+    for run in runs:
+        found += runs_in(run)
+    folder = out or runs[0]
     folder.mkdir(parents=True, exist_ok=True)
-    print(draw.learning_curve(found, folder / "learning.png"))
-    print(draw.adaptation_curve(draw.read_scores(runs[0]), folder / "adaptation.png"))
+    print(learning_curve(found, folder / "learning.png"))
+    print(adaptation_curve(read_scores(runs[0]), folder / "adaptation.png"))
 
 
 @app.command()
@@ -208,34 +217,22 @@ def infer(
     out: Annotated[
         Path | None, typer.Option(help="folder for the picture (default: the run's)")
     ] = None,
-    split: Annotated[str, typer.Option(help="train, validation, test or ood")] = "test",
+    split: Split = "test",
     tasks: Annotated[int, typer.Option(min=2, help="how many tasks")] = 100,
-    episodes: Annotated[
-        int | None, typer.Option(min=1, help="episodes of a trial (default: the run's)")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="of the tasks and of chance, as in evaluate")] = 0,
-    mode: Annotated[
-        Literal["sample", "greedy"] | None,
-        typer.Option(help="how actions are chosen (default: the run's)"),
-    ] = None,
+    episodes: Episodes = None,
+    seed: Seed = 0,
+    mode: Mode = None,
 ) -> None:
     """Draw what a run's agent inferred of tasks, episode by episode, beside what they are."""
     from metarl.evaluation.posteriors import infer as ask
     from metarl.experiments.building import load
-    from metarl.experiments.runs import as_configured
     from metarl.viz.latent import inference_picture
 
     loaded = load(run)
-    inference = as_configured(
-        ask,
-        loaded.config,
-        loaded.family(),
+    inference = ask(
         loaded.agent,
-        split=split,
-        tasks=tasks,
-        episodes=episodes,
-        mode=mode,
-        seed=seed,
+        loaded.family(),
+        **loaded.protocol(split=split, tasks=tasks, episodes=episodes, mode=mode, seed=seed),
     )
     folder = out or (run if run.is_dir() else run.parent)
     folder.mkdir(parents=True, exist_ok=True)
@@ -248,22 +245,16 @@ def options(
     out: Annotated[
         Path | None, typer.Option(help="also draw where each acts and goes: a picture, .png")
     ] = None,
-    split: Annotated[str, typer.Option(help="train, validation, test or ood")] = "test",
+    split: Split = "test",
     tasks: Annotated[int, typer.Option(min=1, help="how many tasks")] = 50,
-    episodes: Annotated[
-        int | None, typer.Option(min=1, help="episodes of a trial (default: the run's)")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="of the tasks and of chance, as in evaluate")] = 0,
-    mode: Annotated[
-        Literal["sample", "greedy"] | None,
-        typer.Option(help="how actions are chosen (default: the run's)"),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="print JSON instead of a table")] = False,
+    episodes: Episodes = None,
+    seed: Seed = 0,
+    mode: Mode = None,
+    as_json: AsJson = False,
 ) -> None:
     """Say what the options of a run's agent do: how often, how long, what follows, and where."""
-    from metarl.evaluation.option_usage import observe
+    from metarl.evaluation.option_usage import measure_option_usage
     from metarl.experiments.building import load
-    from metarl.experiments.runs import as_configured
     from metarl.experiments.tables import print_usage
 
     loaded = load(run)
@@ -272,16 +263,10 @@ def options(
         from metarl.viz.option_map import check_drawable, option_picture
 
         check_drawable(family, out)
-    usage = as_configured(
-        observe,
-        loaded.config,
-        family,
+    usage = measure_option_usage(
         loaded.agent,
-        split=split,
-        tasks=tasks,
-        episodes=episodes,
-        mode=mode,
-        seed=seed,
+        family,
+        **loaded.protocol(split=split, tasks=tasks, episodes=episodes, mode=mode, seed=seed),
     )
     content = {"run": str(run), **usage.to_dict()}
     if out is not None:
@@ -297,26 +282,20 @@ def render(
     source: Annotated[
         str, typer.Argument(metavar="FAMILY|RUN", help="family, or a run folder, whose agent acts")
     ],
-    options: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="of a family, such as family.horizon=20"),
-    ] = None,
+    options: FamilyOptions = None,
     out: Annotated[Path, typer.Option(help="a picture, .png, or a video, .gif or .mp4")] = Path(
         "rollout.png"
     ),
     task: Annotated[int, typer.Option(min=0, help="which row of the split")] = 0,
-    split: Annotated[str, typer.Option(help="train, validation, test or ood")] = "test",
+    split: Split = "test",
     episodes: Annotated[
         int | None, typer.Option(min=1, help="episodes (default: the run's, or one a lane)")
     ] = None,
     agent: Annotated[
         str | None, typer.Option(help="who acts (default: the run's agent, or random)")
     ] = None,
-    mode: Annotated[
-        Literal["sample", "greedy"] | None,
-        typer.Option(help="how actions are chosen (default: the run's, or sample)"),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="of the task and of chance, as in evaluate")] = 0,
+    mode: Mode = None,
+    seed: Seed = 0,
     lane: Annotated[
         int, typer.Option(min=0, help="which of the task's parallel episodes, from 0")
     ] = 0,

@@ -1,4 +1,4 @@
-"""Other names of our keys: those of version 0.5, which keep loading, and those of other libraries, which are answered."""
+"""Other names of our keys: those of version 0.5 keep loading, other libraries' are answered."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ FOREIGN = {
     "value_loss_coef": "value_coef",
     "vf_coef": "value_coef",
 }
-"""Key of garage, CleanRL, Stable-Baselines3, learn2learn, ProMP and others → ours of the same meaning."""
+"""Key of garage, CleanRL, Stable-Baselines3, learn2learn or ProMP → ours of the same meaning."""
 
 
 def current(key: str) -> str:
@@ -85,7 +85,10 @@ def current(key: str) -> str:
 def translate(
     given: Mapping[str, Any], known: Collection[str], place: str
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """`given` with the keys of today, of which there are `known` → (that, today's key → the key as it was written).
+    """`given` with the keys of today, of which there are `known`.
+
+    Returns:
+        The translated mapping, and each of its keys as it was written.
 
     Raises:
         ConfigError: two keys at `place` mean the same.

@@ -9,14 +9,24 @@ from metarl.config.registry import Found, Kind, find, names
 
 
 def listing(kind: Kind) -> str:
-    """A line for each registered family or agent: its name, its variants, what it is; imports none of them."""
-    found = [find(kind, name) for name in names(kind)]
-    width = max(len(each.name) for each in found)
-    return "\n".join(f"{each.name:{width}}  {each.summary}{_variants(each)}" for each in found)
+    """A line for each registered family or agent: its name, what it is, its variants or presets.
+
+    Imports none of them.
+    """
+    known = names(kind)
+    width = max(map(len, known))
+    lines = []
+    for name in known:
+        found = find(kind, name)
+        line = f"{name:{width}}  {found.summary}"
+        if found.settings.variants:
+            line += f" [{', '.join(found.settings.variants)}]"
+        lines.append(line)
+    return "\n".join(lines)
 
 
 def description(kind: Kind, name: str) -> str:
-    """One of them with all its options; a family also with its shape, its splits and what each variant changes.
+    """One of them with all its options and what each variant or preset changes; a family's shape.
 
     Raises:
         ConfigError: unknown, or a family that cannot be built with its defaults.
@@ -25,23 +35,18 @@ def description(kind: Kind, name: str) -> str:
     lines = [f"{name}: {found.summary}"]
     if kind == "family":
         lines += _shape(found)
-    for variant, changes in found.settings.variants.items():
-        told = ", ".join(f"{key}={value}" for key, value in changes.items()) or "the defaults below"
-        lines.append(f"  variant {variant}: {told}")
+    for choice, defaults in found.settings.variants.items():
+        changes = [f"{key}={value}" for key, value in defaults.items()]
+        text = ", ".join(changes) or "the defaults below"
+        lines.append(f"  {found.settings.selector()} {choice}: {text}")
     for key, info in found.settings.model_fields.items():
         lines.append(f"  {kind}.{key}\n      {describe(info)}")
     return "\n".join(lines)
 
 
-def _variants(found: Found) -> str:
-    return f" [{', '.join(found.settings.variants)}]" if found.settings.variants else ""
-
-
 def _shape(found: Found) -> Iterator[str]:
-    """The spec of the family as it is without options."""
-    spec = found.build(
-        found.settings()
-    ).spec  # imports torch, which mistakes and listings do without
+    """The spec of the family with default options; imports torch."""
+    spec = found.build(found.settings()).spec
     parts = ", ".join(f"{part} [{width}]" for part, width in spec.observation.items())
     kind = "choices" if spec.discrete else "entries in [−1, 1]"
     goal = f", the first {spec.goal_width} its goal" if spec.goal_width else ""

@@ -1,6 +1,7 @@
 """Options from the command line, ``key=value`` each.
 
-``agent.memory_width=128`` sets one option; ``family=NAME`` chooses another family with its defaults.
+``agent.memory_width=128`` sets one option; ``family=NAME`` chooses another family with its
+defaults.
 """
 
 from __future__ import annotations

@@ -1,20 +1,21 @@
-"""Finding families and agents by name, by module or by file, without importing what is not asked for.
+"""Finding families and agents by name, by module or by file, importing only what is asked for.
 
-A name is an entry point of the group ``metarl.families`` or ``metarl.agents``. The entry point names a `Settings` class,
-which imports no torch, and the settings name the class that they configure; so every mistake in a configuration is
-reported at once. A class of one's own needs no entry point: ``my_file.py:MyFamily`` and ``package.module:MyFamily`` are
-names too, and its options are the nested class `Settings`, if it has one.
+A name is an entry point of the group ``metarl.families`` or ``metarl.agents``. The entry point
+names a `Settings` class, which imports no torch, and the settings name the class that they
+configure; so every mistake in a configuration is reported at once. A class of one's own needs no
+entry point: ``my_file.py:MyFamily`` and ``package.module:MyFamily`` are names too, and its options
+are the nested class `Settings`, if it has one.
 """
 
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import sys
 import sysconfig
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.machinery import SourceFileLoader
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
@@ -27,35 +28,38 @@ from metarl.config.messages import error_lines
 from metarl.core.errors import ConfigError, suggest
 
 Kind = Literal["family", "agent", "option"]
-_NOT_THEIRS = (
-    "<frozen",
-    f"{Path(__file__).parent}/",
-    *(sysconfig.get_paths()[name] for name in ("stdlib", "purelib", "platlib")),
-)
-"""Where files begin that no user wrote."""
+_OURS = str(Path(__file__).parents[1])
+_INSTALLED = sysconfig.get_paths()
+_NOT_THEIRS = ("<frozen", _OURS, _INSTALLED["stdlib"], _INSTALLED["purelib"], _INSTALLED["platlib"])
+"""Where the paths of files begin that no user wrote."""
 GROUP = {"family": "metarl.families", "agent": "metarl.agents"}
 
 
 class Settings(BaseModel):
-    """The options of one family or agent: typed, frozen, every field with its meaning; unknown keys are refused."""
+    """The options of one family or agent: typed, frozen, every field with its meaning."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
     configures: ClassVar[str] = ""
-    """``module:Class`` of what these are the settings of; empty where the class itself was found."""
+    """``module:Class`` that these are the settings of; empty where the class itself is found."""
 
     needs_train_tasks: ClassVar[bool] = False
     """Whether the agent learns from a fixed set of training tasks alone."""
 
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-    """Named sets of defaults; the option `preset` of an agent, or `variant` of a family, chooses one."""
+    """Named sets of defaults: an agent's option `preset`, or a family's `variant`, chooses one."""
+
+    @classmethod
+    def selector(cls) -> str:
+        """The option that chooses among `variants`."""
+        return "preset" if "preset" in cls.model_fields else "variant"
 
     @model_validator(mode="before")
     @classmethod
     def _fill_in_defaults(cls, given: Any) -> Any:
         if not cls.variants or not isinstance(given, dict):
             return given
-        selector = "preset" if "preset" in cls.model_fields else "variant"
+        selector = cls.selector()
         chosen = given.get(selector, cls.model_fields[selector].default)
         if not isinstance(chosen, str):
             return given
@@ -64,7 +68,7 @@ class Settings(BaseModel):
 
 @dataclass(frozen=True)
 class Found:
-    """A family or an agent that was found, its class not yet imported where its settings stand apart."""
+    """A family or an agent that was found; its class may not be imported yet."""
 
     kind: Kind
     name: str
@@ -105,7 +109,7 @@ class Found:
 
 def names(kind: Kind) -> list[str]:
     """The registered names, sorted."""
-    return sorted({point.name for point in entry_points(group=GROUP[kind])})
+    return sorted(entry_points(group=GROUP[kind]).names)
 
 
 def find(kind: Kind, name: str) -> Found:
@@ -116,12 +120,10 @@ def find(kind: Kind, name: str) -> Found:
     """
     if ":" in name:
         return _found(kind, name, own(kind, name))
-    points = [point for point in entry_points(group=GROUP[kind]) if point.name == name]
-    if not points:
-        raise ConfigError(
-            f"{kind} {name!r} is unknown: {suggest(name, names(kind))} (or give path/to/file.py:Class)"
-        )
-    return _found(kind, name, _from_module(kind, points[0].value))
+    for point in entry_points(group=GROUP[kind], name=name):
+        return _found(kind, name, _from_module(kind, point.value))
+    hint = suggest(name, names(kind))
+    raise ConfigError(f"{kind} {name!r} is unknown: {hint} (or give path/to/file.py:Class)")
 
 
 def own(kind: Kind, name: str) -> Any:
@@ -152,12 +154,9 @@ def _from_module(kind: Kind, name: str) -> Any:
     module, _, attribute = name.partition(":")
     try:
         loaded = importlib.import_module(module)
-    except (
-        Exception
-    ) as error:  # whatever a stranger's module raises is the user's to see, in one line
-        raise ConfigError(
-            f"{kind} {name!r}: module {module} does not import: {one_line(error)}"
-        ) from error
+    except Exception as error:  # a stranger's module may raise anything
+        line = one_line(error)
+        raise ConfigError(f"{kind} {name!r}: module {module} does not import: {line}") from error
     return _attribute(kind, name, loaded, attribute)
 
 
@@ -168,34 +167,34 @@ def _from_file(kind: Kind, name: str) -> Any:
         raise ConfigError(f"{kind} {name!r}: there is no file {path}")
     module_name = f"metarl_file_{path.stem}_{abs(hash(str(path))):x}"
     if module_name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(module_name, path)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
+        loader = SourceFileLoader(module_name, str(path))
+        module = ModuleType(module_name)
+        module.__file__ = str(path)
         sys.modules[module_name] = module
         try:
-            spec.loader.exec_module(module)
+            loader.exec_module(module)
         except Exception as error:
             del sys.modules[module_name]
-            raise ConfigError(
-                f"{kind} {name!r}: {path} does not import: {one_line(error)}"
-            ) from error
+            line = one_line(error)
+            raise ConfigError(f"{kind} {name!r}: {path} does not import: {line}") from error
     return _attribute(kind, name, sys.modules[module_name], attribute)
 
 
 def _attribute(kind: Kind, name: str, module: ModuleType, attribute: str) -> Any:
-    if not hasattr(module, attribute):
-        classes = [key for key, value in vars(module).items() if isinstance(value, type)]
-        place = getattr(module, "__file__", None) or module.__name__
-        raise ConfigError(
-            f"{kind} {name!r}: {place} has no {attribute!r}: {suggest(attribute, classes)}"
-        )
-    return getattr(module, attribute)
+    content = vars(module)
+    if attribute in content:
+        return content[attribute]
+    classes = [key for key, value in content.items() if isinstance(value, type)]
+    place = content.get("__file__") or module.__name__
+    raise ConfigError(
+        f"{kind} {name!r}: {place} has no {attribute!r}: {suggest(attribute, classes)}"
+    )
 
 
 def one_line(error: Exception) -> str:
     """The error with the innermost line of the user's own code."""
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if not frame.filename.startswith(_NOT_THEIRS)]
-    place = f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
+    place = ""
+    for frame in traceback.extract_tb(error.__traceback__):
+        if not frame.filename.startswith(_NOT_THEIRS):
+            place = f" ({Path(frame.filename).name}, line {frame.lineno})"
     return f"{type(error).__name__}: {' '.join(str(error).split())}{place}"

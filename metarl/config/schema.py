@@ -21,7 +21,7 @@ from metarl.config.registry import Settings, find
 from metarl.core.errors import ConfigError, MetaRLError
 
 Schedule = float | tuple[float, float] | tuple[float, float, Annotated[float, Field(gt=0, le=1)]]
-"""A constant; ``[first, last]``, a straight line over the run; or ``[first, last, share]``, over that share of the run."""
+"""A constant; ``[first, last]``, linear over the run; ``[first, last, share]``, over that share."""
 
 
 def schedule_value(schedule: Schedule, progress: float) -> float:
@@ -70,12 +70,12 @@ class Config(BaseModel):
     )
     mode: Literal["sample", "greedy"] = Field(
         "sample",
-        description="how actions are chosen in evaluation: drawn from the policy, or its most likely one",
+        description="how actions are chosen in evaluation: sampled from the policy, or its mode",
     )
     score: Literal["total", "last"] = Field(
         "total",
-        description="what the best checkpoint is chosen by: the return of the whole trial, or of its last episode in the "
-        "mean of the lanes",
+        description="what the best checkpoint is chosen by: the return of the whole trial, or of "
+        "its last episode (the mean of the lanes)",
     )
     validate_every: int = Field(
         20, ge=1, description="iterations between evaluations on validation tasks"

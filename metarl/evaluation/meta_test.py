@@ -9,11 +9,18 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from metarl.collect.collector import collect, rounds, task_info
+from metarl.collect.collector import adaptation_rounds, collect, task_info
 from metarl.core.agent import Agent, Mode
 from metarl.core.errors import MetaRLError, suggest
-from metarl.core.family import BatchEnv, Family
+from metarl.core.family import (
+    BatchEnv,
+    Family,
+    HasMeanOptimum,
+    KnowsExpectedReward,
+    KnowsOptimum,
+)
 from metarl.core.rng import Rng
 from metarl.core.rollout import Rollout
 from metarl.core.types import Belief, Spec, Tasks
@@ -27,32 +34,33 @@ _CHUNK = 2048  # task rows × lanes evaluated side by side
 
 @dataclass(frozen=True)
 class Scores:
-    """What R runs of one agent did on the same N tasks: K rounds of M episodes side by side, each before an adaptation.
+    """What R runs of one agent reached on the same N tasks.
 
-    Where the family knows the mean of its rewards, `returns` are sums of these means (pseudo-returns): the same
-    expectation as the rewards that fell, with far less noise.
+    A trial has K rounds of M episodes side by side, each before an adaptation. Where the family
+    knows the means of its rewards, `returns` are sums of these (pseudo-returns): the same
+    expectation with far less noise.
     """
 
-    returns: stats.Array  # [R, K, N] return of an episode of the k-th round, mean of the lanes
-    success: (
-        stats.Array | None
-    )  # [R, K, N] share of lanes that succeeded at any step, where that has a meaning
-    optimum: (
-        stats.Array | None
-    )  # [N] best expected return of an episode for who knows the task, where it is known
-    mean_optimum: float | None  # its exact mean over all tasks of the split, where it is known
-    lanes: int  # episodes side by side in a round, M
+    returns: stats.Array
+    """[R, K, N] return of an episode of the k-th round, the mean of the lanes."""
+    success: stats.Array | None
+    """[R, K, N] share of lanes that succeeded at any step, where the family has a notion of it."""
+    optimum: stats.Array | None
+    """[N] best expected return of an episode if the task is known, where the family knows it."""
+    mean_optimum: float | None
+    """The exact mean of that over all tasks of the split, where the family knows it."""
+    lanes: int
+    """M, episodes side by side in a round."""
     split: str
-    closed: (
-        bool  # whether these are the tasks that agents were trained on, the family having no others
-    )
+    closed: bool
+    """Whether the family has no other tasks than those of the training."""
     mode: str
     seed: int
     task_hash: str
 
     @property
     def episodes_consumed(self) -> range:
-        """[K] how many episodes of a task were lived through at the end of each round: the x-axis of adaptation."""
+        """[K] episodes of a task by the end of each round: the x-axis of adaptation."""
         return range(self.lanes, self.episodes + 1, self.lanes)
 
     @property
@@ -64,7 +72,8 @@ class Scores:
     def totals(self) -> stats.Array:
         """[R, N]: return of the whole trial, all its K·M episodes.
 
-        Where the optimum's exact mean is known, the luck of the drawn tasks is taken out: K·M · mean optimum − regret.
+        Task-sampling noise is removed with the known optimum as a control variate, where its exact
+        mean is known: K·M · mean optimum − regret.
         """
         if self.optimum is None or self.mean_optimum is None:
             return np.asarray(self.lanes * self.returns.sum(1))
@@ -88,41 +97,33 @@ class Scores:
         return self.totals if which == "total" else np.asarray(self.returns[:, -1])
 
     def summary(self) -> dict[str, Any]:
-        """Mean and interquartile mean with 95 % intervals, the curve over rounds, regret and success if known."""
-
-        def both(scores: stats.Array) -> dict[str, Any]:
-            return {"mean": vars(stats.mean(scores)), "iqm": vars(stats.iqm(scores))}
-
-        curve = dict(
-            zip(
-                ("mean", "low", "high"),
-                (x.tolist() for x in stats.mean_curve(self.returns)),
-                strict=True,
-            )
-        )
+        """Mean and interquartile mean with 95 % intervals, curve over rounds, regret, success."""
+        curve = stats.mean_curve(self.returns)
         summary: dict[str, Any] = {
-            "total": both(self.totals),
-            "last": both(self.returns[:, -1]),
-            "curve": curve,
+            "total": _estimates(self.totals),
+            "last": _estimates(self.returns[:, -1]),
+            "curve": dict(zip(("mean", "low", "high"), np.stack(curve).tolist(), strict=True)),
         }
         if self.optimum is not None:
-            summary["regret"] = both(self.regrets)
+            summary["regret"] = _estimates(self.regrets)
             summary["optimum"] = float(self.optimum.mean())
         if self.success is not None:
-            summary["success"] = both(self.success[:, -1])
+            summary["success"] = _estimates(self.success[:, -1])
         return summary
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, as plain values with six decimals."""
-        arrays = {
-            name: None if getattr(self, name) is None else np.round(getattr(self, name), 6).tolist()
-            for name in ARRAYS
-        }
-        return (
-            vars(self)
-            | arrays
-            | {"episodes_consumed": list(self.episodes_consumed), "summary": self.summary()}
-        )
+        plain = dict(vars(self))
+        for name in ARRAYS:
+            if plain[name] is not None:
+                plain[name] = np.round(plain[name], 6).tolist()
+        plain["episodes_consumed"] = list(self.episodes_consumed)
+        plain["summary"] = self.summary()
+        return plain
+
+
+def _estimates(scores: stats.Array) -> dict[str, Any]:
+    return {"mean": vars(stats.mean(scores)), "iqm": vars(stats.iqm(scores))}
 
 
 def evaluate(
@@ -137,30 +138,33 @@ def evaluate(
     train_set: Tasks | None = None,
     device: str | torch.device = "cpu",
 ) -> Scores:
-    """Let `agent` meet `tasks` rows of `split` and live through `episodes` episodes of each: begin, act, adapt.
+    """Let `agent` adapt to `tasks` task rows of `split`: begin, then act and adapt in rounds.
 
-    These are all that it may use: an agent of M lanes has `episodes` / M rounds, and adapts to M episodes after each.
-    Tasks and chance come from `seed` alone, so that all agents meet the same ones. A result has R = 1; `combine` joins
-    several training runs. Where an agent was trained on a fixed `train_set`, that is the split train.
+    `episodes` are all that it may use on a task: an agent of M lanes has `episodes` / M rounds, and
+    adapts to M episodes after each. Tasks and randomness depend on `seed` alone, so that all agents
+    meet the same ones. The result has R = 1; `combine` joins several runs. For an agent that was
+    trained on a fixed `train_set`, that is the split train.
 
     Raises:
-        MetaRLError: a split that the family does not have, episodes that cannot be shared out among the agent's lanes, or
-            an agent that needs to be shown what these tasks cannot show.
+        MetaRLError: a split that the family does not have, episodes that the agent's lanes cannot
+            share evenly, or an agent that must be shown what these tasks cannot show.
     """
     rng = evaluation_rng(seed)
     rows = sample_tasks(family, split, tasks, rng, train_set).to(torch.device(device))
     chunk = max(1, _CHUNK // agent.lanes)
-    parts = [
-        _evaluate_rows(agent, family, rows[first : first + chunk], episodes, mode, rng, train_set)
-        for first in range(0, len(rows), chunk)
-    ]
+    parts = []
+    for first in range(0, len(rows), chunk):
+        part = rows[first : first + chunk]
+        parts.append(_evaluate_rows(agent, family, part, episodes, mode, rng, train_set))
     returns, successes = zip(*parts, strict=True)
-    optimum = getattr(family, "optimum", None)
+    mean_optimum = None
+    if isinstance(family, HasMeanOptimum) and split != "ood":
+        mean_optimum = family.mean_optimum
     return Scores(
         returns=np.concatenate(returns, axis=1)[None],
         success=None if successes[0] is None else np.concatenate(successes, axis=1)[None],
-        optimum=None if optimum is None else optimum(rows).double().cpu().numpy(),
-        mean_optimum=None if split == "ood" else getattr(family, "mean_optimum", None),
+        optimum=_numbers(family.optimum(rows)) if isinstance(family, KnowsOptimum) else None,
+        mean_optimum=mean_optimum,
         lanes=agent.lanes,
         split=split,
         closed=family.spec.closed,
@@ -174,23 +178,27 @@ def combine(scores: Sequence[Scores]) -> Scores:
     """The runs of several `Scores` on the same tasks as one.
 
     Raises:
-        MetaRLError: they were not made on the same tasks in the same way.
+        MetaRLError: they are not of the same tasks and the same protocol.
     """
     first = scores[0]
-    ways = [(s.task_hash, s.mode, s.episodes_consumed) for s in scores]
-    if any(way != ways[0] for way in ways):
-        raise MetaRLError(
-            "scores of different tasks, episodes, lanes or modes cannot be combined; evaluate all with the same options"
-        )
-    success = (
-        None
-        if first.success is None
-        else np.concatenate([s.success for s in scores if s.success is not None])
-    )
-    return replace(first, returns=np.concatenate([s.returns for s in scores]), success=success)
+    for other in scores:
+        if (other.task_hash, other.mode, other.episodes_consumed) != (
+            first.task_hash,
+            first.mode,
+            first.episodes_consumed,
+        ):
+            raise MetaRLError(
+                "scores of different tasks, episodes, lanes or modes cannot be combined; "
+                "evaluate all with the same options"
+            )
+    returns = np.concatenate([s.returns for s in scores])
+    if first.success is None:
+        return replace(first, returns=returns)
+    success = np.concatenate([s.success for s in scores if s.success is not None])
+    return replace(first, returns=returns, success=success)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # Meeting tasks
 
 
@@ -202,7 +210,7 @@ def evaluation_rng(seed: int) -> Rng:
 def sample_tasks(
     family: Family, split: str, count: int, rng: Rng, train_set: Tasks | None
 ) -> Tasks:
-    """The first `count` rows of `split`; of the fixed `train_set`, if there is one, where the split is train.
+    """The first `count` rows of `split`; for train those of the `train_set`, if there is one.
 
     Raises:
         MetaRLError: a split that the family does not have.
@@ -230,24 +238,23 @@ def trial(
 ) -> Iterator[tuple[Rollout, Belief]]:
     """Begin, then act and adapt in rounds until all `episodes` are used.
 
-    Each round gives what was lived through, and what is believed after adapting to it.
-    `lanes` stand in the environment: the agent's own, or more, to see what might have happened as well.
+    Each round yields its rollout, and the belief after adapting to it. `env` has so many `lanes`:
+    the agent's own, or more, to see other randomness as well.
 
     Raises:
-        MetaRLError: the episodes cannot be shared out among the agent's lanes.
+        MetaRLError: the agent's lanes cannot share the episodes evenly.
     """
-    count = rounds(agent, episodes)
-    begun = agent.begin(task_info(agent, spec, tasks, count, train_set), lanes=lanes)
+    rounds = adaptation_rounds(agent, episodes)
+    prior = agent.begin(task_info(agent, spec, tasks, rounds, train_set), lanes=lanes)
 
-    def live(belief: Belief) -> Iterator[tuple[Rollout, Belief]]:
-        for k in range(count):
-            rollout, belief = collect(
-                agent, env, spec, belief, tasks, 1, rng.child("episode", k), mode
-            )
+    def adapt_in_rounds(belief: Belief) -> Iterator[tuple[Rollout, Belief]]:
+        for k in range(rounds):
+            randomness = rng.child("episode", k)
+            rollout, belief = collect(agent, env, spec, belief, tasks, 1, randomness, mode)
             belief = agent.adapt(belief, rollout)
             yield rollout, belief
 
-    return live(begun)
+    return adapt_in_rounds(prior)
 
 
 def _evaluate_rows(
@@ -259,29 +266,32 @@ def _evaluate_rows(
     rng: Rng,
     train_set: Tasks | None,
 ) -> tuple[stats.Array, stats.Array | None]:
-    """Returns and successes, each [K, N]."""
-    returns, successes, env, lanes = [], [], family.make(agent.lanes), agent.lanes
-    for rollout, _ in trial(
+    """Returns and success, [K, N] each."""
+    returns, success = [], []
+    env, lanes = family.make(agent.lanes), agent.lanes
+    rounds = trial(
         agent, env, family.spec, tasks, episodes, mode, rng, lanes=lanes, train_set=train_set
-    ):
+    )
+    for rollout, _ in rounds:
         returns.append(_returns(family, tasks, rollout))
         if rollout.success is not None:
-            successes.append(
-                (rollout.success & rollout.valid).any(0).double().mean(-1).cpu().numpy()
-            )
-    return np.stack(returns), np.stack(successes) if successes else None
+            success.append(_numbers((rollout.success & rollout.valid).any(0).double().mean(-1)))
+    return np.stack(returns), np.stack(success) if success else None
 
 
 def _returns(family: Family, tasks: Tasks, rollout: Rollout) -> stats.Array:
-    """[N]: return of an episode, one in every lane, of mean rewards where the family knows them."""
-    expected = getattr(family, "expected_reward", None)
-    reward = rollout.reward if expected is None else expected(tasks, rollout)
-    per_lane: stats.Array = rollout.episode_returns(reward)[0].mean(-1).double().cpu().numpy()
-    return per_lane
+    """[N]: return of the one episode of every lane, of mean rewards where the family knows them."""
+    reward = rollout.reward
+    if isinstance(family, KnowsExpectedReward):
+        reward = family.expected_reward(tasks, rollout)
+    return _numbers(rollout.episode_returns(reward)[0].mean(-1))
+
+
+def _numbers(tensor: Tensor) -> stats.Array:
+    return tensor.double().cpu().numpy()
 
 
 def _hash(tasks: Tasks) -> str:
     """Which tasks these are, to compare results by."""
-    return hashlib.sha256(tasks.split.encode() + tasks.params.cpu().numpy().tobytes()).hexdigest()[
-        :16
-    ]
+    content = tasks.split.encode() + tasks.params.cpu().numpy().tobytes()
+    return hashlib.sha256(content).hexdigest()[:16]

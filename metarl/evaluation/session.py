@@ -18,7 +18,7 @@ from metarl.data.recording import Recording, recorded
 
 
 class Session:
-    """Meets one new task step by step, and adapts after every episode, or after as many as the agent has lanes::
+    """Meets one new task step by step, and adapts after every M episodes, M being its lanes::
 
     session = Session(agent, family.spec)
     action = session.act(obs)
@@ -35,47 +35,48 @@ class Session:
         seed: int = 0,
         task: ArrayLike | None = None,
     ) -> None:
-        """`episodes` to come in all, for agents that plan ahead; `task` [P], for agents that are shown it."""
+        """`episodes` to come in all, for agents that plan ahead; `task` [P], where it is shown."""
         self.agent, self.spec, self.mode = agent, spec, mode
         shown = None if task is None else torch.as_tensor(np.asarray(task, np.float32)).view(1, -1)
         if (shown is None) != (agent.task_input == "none"):
             raise MetaRLError(
-                f"task: this agent's task_input is {agent.task_input}; give its task just if it is shown one"
+                f"task: this agent's task_input is {agent.task_input}; give a task just if it is "
+                "shown one"
             )
-        self._tasks = Tasks(
-            torch.zeros(1, 0) if shown is None else shown,
-            torch.zeros(1, dtype=torch.long),
-            "session",
-        )
-        self._rng, self._episode = Rng(seed).child("session"), 0
+        params = torch.zeros(1, 0) if shown is None else shown
+        self._tasks = Tasks(params, torch.zeros(1, dtype=torch.long), "session")
+        self._rng = Rng(seed).child("session")
+        self._episode = 0
         rounds = -(-episodes // agent.lanes)
         self.belief = agent.begin(TaskInfo(1, rounds, torch.device("cpu"), shown), lanes=1)
         self._acted: Any = None
-        self._round: list[Rollout] = []  # what was lived through since the last adaptation
+        self._round: list[Rollout] = []  # since the last adaptation
         self._start_episode()
 
     def act(self, obs: ArrayLike) -> Any:
-        """The action on obs [O]: an int if discrete, else an array [A] in [−1, 1] (clip what falls outside).
+        """The action on obs [O]: an int if discrete, else an array [A] (clip it to [−1, 1]).
 
         Raises:
-            MetaRLError: an observation of the wrong width, or the outcome of the last action was not reported.
+            MetaRLError: an observation of the wrong width, or no outcome of the last action.
         """
         if self._acted is not None:
-            raise MetaRLError("act: tell the outcome of the last action first, with observe")
-        seen = self._row("obs", obs)
+            raise MetaRLError("act: report the outcome of the last action first, with observe")
+        lane_obs = self._row("obs", obs)
         noise, counter = self._noise, self._recorder.length
         with torch.no_grad():
-            self._acted, self.belief = self.agent.act(self.belief, seen, noise, counter, self.mode)
+            self._acted, self.belief = self.agent.act(
+                self.belief, lane_obs, noise, counter, self.mode
+            )
         action = self._acted.action[0, 0]
         return int(action) if self.spec.discrete else action.numpy()
 
     def observe(
         self, reward: float, next_obs: ArrayLike, terminated: bool, truncated: bool
     ) -> None:
-        """The outcome of the last action; next_obs [O] is the true successor, also where the episode ended.
+        """The outcome of the last action; next_obs [O] is the true successor, also at an end.
 
         Raises:
-            MetaRLError: no action was taken, or what was observed has the wrong width or is not finite.
+            MetaRLError: no action was taken, or an array has the wrong width or is not finite.
         """
         if self._acted is None:
             raise MetaRLError("observe: nothing was done yet; call act first")
@@ -95,23 +96,19 @@ class Session:
                 self._round = []
         elif self._recorder.length == self._recorder.capacity:
             raise MetaRLError(
-                f"the episode is longer than the {self.spec.horizon} steps that {self.spec.name} was trained with"
+                f"the episode is longer than the horizon of {self.spec.horizon} steps; "
+                "report its end with terminated or truncated"
             )
 
     def replay(self, episodes: Sequence[Recording]) -> None:
-        """Learn from episodes that somebody recorded elsewhere, in their order, as if they had been lived through here.
+        """Learn from recorded episodes, in their order, as if they had happened here.
 
         Raises:
-            MetaRLError: episodes that cannot be of this family or not as many as the agent adapts to, or one's own are not
-                over.
+            MetaRLError: episodes that cannot be of this family, or not as many as the agent adapts
+                to, or an episode of this session is not over.
         """
         if self._acted is not None or self._recorder.length or self._round:
-            first = (
-                "the episode"
-                if self.agent.lanes == 1
-                else f"all {self.agent.lanes} episodes of the round"
-            )
-            raise MetaRLError(f"replay: finish {first} first")
+            raise MetaRLError(f"replay: finish the round of {self.agent.lanes} episodes first")
         for rollout in recorded(self.spec, episodes, self.agent.lanes).rounds():
             self.belief = self.agent.replay(self.belief, rollout)
 

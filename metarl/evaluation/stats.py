@@ -1,8 +1,9 @@
 """Statistics of scores: means that outliers cannot carry away, and honest intervals.
 
-Scores are arrays [R, N] of R training runs on the same N tasks. The bootstrap resamples whole runs and whole tasks (the
-crossed design of Owen 2007, "The pigeonhole bootstrap"), because every run has met every task: resampling single scores,
-as if each were independent, would make intervals far too narrow. With one run, the interval speaks of tasks alone.
+Scores are arrays [R, N] of R training runs on the same N tasks. The bootstrap resamples whole runs
+and whole tasks (the crossed design of Owen 2007, "The pigeonhole bootstrap"), because every run has
+met every task: resampling single scores, as if each were independent, would make intervals far too
+narrow. With one run, the interval is about tasks alone.
 """
 
 from __future__ import annotations
@@ -39,7 +40,10 @@ def mean(scores: Array, resamples: int = 2000, seed: int = 0) -> Estimate:
 
 
 def iqm(scores: Array, resamples: int = 2000, seed: int = 0) -> Estimate:
-    """Interquartile mean: the mean of the middle half of scores [R, N] (Agarwal et al. 2021, arXiv:2108.13264)."""
+    """Interquartile mean: the mean of the middle half of scores [R, N].
+
+    Agarwal et al. 2021, arXiv:2108.13264.
+    """
     flat = scores.ravel()
     order = flat.argsort()
 
@@ -49,11 +53,9 @@ def iqm(scores: Array, resamples: int = 2000, seed: int = 0) -> Estimate:
         inside = np.clip(np.minimum(upper, 0.75) - np.maximum(upper - weight, 0.25), 0.0, None)
         return float(inside @ flat[order] / inside.sum())
 
-    even = (
-        np.full(scores.shape[0], 1 / scores.shape[0]),
-        np.full(scores.shape[1], 1 / scores.shape[1]),
-    )
-    return _estimate(scores, middle(*even), middle, resamples, seed)
+    runs, tasks = scores.shape
+    value = middle(np.full(runs, 1 / runs), np.full(tasks, 1 / tasks))
+    return _estimate(scores, value, middle, resamples, seed)
 
 
 def mean_curve(curves: Array, resamples: int = 2000, seed: int = 0) -> tuple[Array, Array, Array]:
@@ -77,13 +79,10 @@ def _estimate(
     return Estimate(float(value), float(low), float(high))
 
 
-@functools.lru_cache(
-    maxsize=4
-)  # many figures of the same runs and tasks are estimated one after the other
+@functools.lru_cache(maxsize=4)  # many figures of the same runs and tasks are estimated in turn
 def _weights(runs: int, tasks: int, resamples: int, seed: int) -> tuple[Array, Array]:
     """How often each run and each task is drawn, as shares: [B, R] and [B, N]."""
     rng = np.random.default_rng(seed)
-    return (
-        rng.multinomial(runs, np.full(runs, 1 / runs), size=resamples) / runs,
-        rng.multinomial(tasks, np.full(tasks, 1 / tasks), size=resamples) / tasks,
-    )
+    run_counts = rng.multinomial(runs, np.full(runs, 1 / runs), size=resamples)
+    task_counts = rng.multinomial(tasks, np.full(tasks, 1 / tasks), size=resamples)
+    return run_counts / runs, task_counts / tasks

@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
-from metarl.collect.collector import rounds
+from metarl.collect.collector import adaptation_rounds
 from metarl.config.registry import Found, Settings, find
 from metarl.config.schema import Config
-from metarl.core.agent import Agent
+from metarl.core.agent import Agent, Mode
 from metarl.core.errors import MetaRLError
 from metarl.core.family import Family
 from metarl.core.rng import Rng
@@ -21,7 +21,7 @@ from metarl.experiments.counters import Counters
 from metarl.experiments.loading import read_run
 from metarl.options.pretrained import ConcatenatedOptions, PretrainedOptions, custom_option
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # By name
 
 
@@ -51,16 +51,16 @@ def make_agent(
 def build_agent(
     found: Found, chosen: Settings, spec: Spec, seed: int, device: torch.device
 ) -> Agent:
-    """The agent itself; options that are ready are loaded here and handed to it."""
-    ready: dict[str, Any] = {}
+    """The agent itself; pretrained options are loaded here and handed to it."""
+    pretrained: dict[str, Any] = {}
     names: Sequence[str] = getattr(chosen, "pretrained_options", ())
     if names:
-        ready["skills"] = load_pretrained_options(names, spec, device)
-    agent: Agent = found.build(chosen, spec, Rng(seed).child("agent"), device, **ready)
+        pretrained["pretrained"] = load_pretrained_options(names, spec, device)
+    agent: Agent = found.build(chosen, spec, Rng(seed).child("agent"), device, **pretrained)
     return agent
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # From a configuration
 
 
@@ -68,19 +68,20 @@ def build(config: Config) -> tuple[Family, Agent]:
     """The family and the untrained agent of a configuration.
 
     Raises:
-        MetaRLError: an agent that cannot act in this family or live through so many episodes, a warm start that does not
-            fit, a device that is not there.
+        MetaRLError: an agent that cannot act in this family or share so many episodes among its
+            lanes, a warm start that does not fit, a device that is not there.
     """
     if config.device == "cuda" and not torch.cuda.is_available():
         raise MetaRLError("device: cuda is not available here; use device=cpu")
     if config.train_tasks is None and config.agent.settings.needs_train_tasks:
         raise MetaRLError(
-            f"{config.agent.name} keeps what it lived through of each training task: set train_tasks, such as 100"
+            f"{config.agent.name} keeps a replay buffer for each training task: "
+            "set train_tasks, such as 100"
         )
     torch.set_num_threads(config.threads)
     family = family_of(config)
     agent = agent_of(config, spec_for_agent(config, family.spec))
-    rounds(agent, config.episodes)
+    adaptation_rounds(agent, config.episodes)
     if config.warm_start is not None:
         agent.warm_start(read_run(config.warm_start).state)
     return family, agent
@@ -99,15 +100,37 @@ def agent_of(config: Config, spec: Spec) -> Agent:
 
 
 def train_set(config: Config, family: Family) -> Tasks | None:
-    """The fixed training tasks of a configuration, if it has any; a task's index is its place among them."""
+    """The fixed training tasks of a configuration, if any; a task's index is its place in them."""
     if config.train_tasks is None:
         return None
     tasks = family.tasks("train", config.train_tasks, Rng(config.seed).child("train_set"))
     return replace(tasks, index=torch.arange(len(tasks)), copy=None)
 
 
+def evaluation_protocol(
+    config: Config,
+    family: Family,
+    *,
+    split: str,
+    tasks: int | None = None,
+    episodes: int | None = None,
+    mode: Mode | None = None,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """The keyword arguments of `evaluate`; what is None is as the configuration says."""
+    return {
+        "episodes": episodes or config.episodes,
+        "tasks": tasks or config.test_tasks,
+        "split": split,
+        "mode": mode or config.mode,
+        "seed": seed,
+        "train_set": train_set(config, family),
+        "device": config.device,
+    }
+
+
 def spec_for_agent(config: Config, spec: Spec) -> Spec:
-    """The spec as the agent meets it: a one-hot of the task is as wide as the fixed training set."""
+    """The spec as the agent meets it: a one-hot of the task is as wide as the training set."""
     if getattr(config.agent.settings, "task_input", "none") != "onehot":
         return spec
     if config.train_tasks is None:
@@ -115,7 +138,7 @@ def spec_for_agent(config: Config, spec: Spec) -> Spec:
     return replace(spec, task_width=config.train_tasks)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # From a run
 
 
@@ -132,9 +155,15 @@ class Loaded:
         """The family that it was trained on."""
         return family_of(self.config)
 
+    def protocol(self, **given: Any) -> dict[str, Any]:
+        """How to evaluate it: see `evaluation_protocol`."""
+        return evaluation_protocol(self.config, self.family(), **given)
+
 
 def load(path: str | Path, device: torch.device | None = None) -> Loaded:
-    """The agent of a run folder (its best checkpoint) or of a checkpoint file, on `device` or where it was trained.
+    """The agent of a run folder (its best checkpoint) or of a checkpoint file.
+
+    It is put on `device`, or where it was trained.
 
     Raises:
         MetaRLError: nothing there that can be loaded.
@@ -151,37 +180,46 @@ def load(path: str | Path, device: torch.device | None = None) -> Loaded:
 def load_pretrained_options(
     names: Sequence[str], spec: Spec, device: torch.device
 ) -> PretrainedOptions:
-    """The options called `names`, one after another: those of runs, and ``path/to/file.py:Class`` of one's own.
+    """The options called `names`, one after another: of runs, and ``path/to/file.py:Class``.
 
-    A run of an agent with options gives them all; that of a flat one that sees the observation alone is one option.
+    A run of an agent with options gives them all; a run of a flat one that sees the observation
+    alone is one option.
 
     Raises:
         MetaRLError: nothing of that name, or nothing that can act in such a family as an option.
     """
-    parts = [
-        custom_option(name, spec) if ":" in name else _skills_of_run(name, spec, device)
-        for name in names
-    ]
+    parts: list[PretrainedOptions] = []
+    for name in names:
+        if ":" in name:
+            parts.append(custom_option(name, spec))
+        else:
+            parts.append(_options_of_run(name, spec, device))
     return parts[0] if len(parts) == 1 else ConcatenatedOptions(parts)
 
 
-def _skills_of_run(path: str, spec: Spec, device: torch.device) -> PretrainedOptions:
+def _options_of_run(path: str, spec: Spec, device: torch.device) -> PretrainedOptions:
     if not Path(path).exists():
         raise MetaRLError(
-            f"pretrained_options: there is no run {path}; name a run folder, or path/to/file.py:Class of your own"
+            f"pretrained_options: there is no run {path}; "
+            "name a run folder, or path/to/file.py:Class of your own"
         )
     loaded = load(path, device)
-    there, here = ((s.obs_width, s.action_width, s.discrete) for s in (loaded.spec, spec))
-    if there != here:
+    if _shape(loaded.spec) != _shape(spec):
         raise MetaRLError(
-            f"pretrained_options: {path} was trained on {loaded.spec.name}, whose observations or actions are others than those of "
-            f"{spec.name}; name a run on a family of the same shape"
+            f"pretrained_options: {path} was trained on {loaded.spec.name}, whose observations or "
+            f"actions are others than those of {spec.name}; name a run on a family of that shape"
         )
     offered = getattr(loaded.agent, "skills", None)
     found: PretrainedOptions | None = None if offered is None else offered()
     if found is None:
         raise MetaRLError(
-            f"pretrained_options: what {path} does depends on more than the observation; name a run with options whose sub_hidden_sizes is "
-            "given, or one of an agent without memory that is shown no task"
+            f"pretrained_options: what {path} does depends on more than the observation; name a "
+            "run with options whose sub_hidden_sizes is given, or one of an agent without memory that "
+            "is shown no task"
         )
     return found
+
+
+def _shape(spec: Spec) -> tuple[int, int, bool]:
+    """What an option must share with the family that it acts in."""
+    return spec.obs_width, spec.action_width, spec.discrete

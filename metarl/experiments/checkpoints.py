@@ -17,12 +17,25 @@ import torch
 
 from metarl.core.errors import DISTRIBUTION, CheckpointError
 
+_UNREADABLE = (
+    OSError,
+    RuntimeError,
+    EOFError,
+    pickle.UnpicklingError,
+    ValueError,
+    KeyError,
+    zipfile.BadZipFile,
+)
+"""What reading a file that is no checkpoint may raise."""
+
 FORMAT = 1
 """Raised when a checkpoint of before cannot be read any more."""
 
 
 def save(path: Path, content: dict[str, Any]) -> None:
-    """Write `content` (tensors, numbers, strings, lists, dicts) to `path`; until it is complete, the old file stays.
+    """Write `content` (tensors, numbers, strings, lists, dicts) to `path`.
+
+    Until it is complete, the old file stays.
 
     Raises:
         CheckpointError: the disk is full or the folder cannot be written.
@@ -44,31 +57,27 @@ def load(path: Path) -> dict[str, Any]:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise CheckpointError(f"checkpoint {path}: there is no such file") from None
-    except (
-        OSError,
-        RuntimeError,
-        EOFError,
-        pickle.UnpicklingError,
-        ValueError,
-        KeyError,
-        zipfile.BadZipFile,
-    ) as error:
+    except _UNREADABLE as error:
         raise CheckpointError(
-            f"checkpoint {path} is truncated, damaged or no checkpoint ({type(error).__name__}); "
-            "use another, such as previous.pt"
+            f"checkpoint {path} is truncated, damaged or no checkpoint "
+            f"({type(error).__name__}); use another, such as previous.pt"
         ) from None
     if not isinstance(content, dict) or "format" not in content:
         raise CheckpointError(f"checkpoint {path} was not written by metarl")
     if content["format"] != FORMAT:
         raise CheckpointError(
-            f"checkpoint {path} has format {content['format']}, written by metarl {content.get('metarl')}; "
-            f"this is metarl {version(DISTRIBUTION)} with format {FORMAT}: use that version, or train again"
+            f"checkpoint {path} has format {content['format']}, written by metarl "
+            f"{content.get('metarl')}; this is metarl {version(DISTRIBUTION)} with format {FORMAT}: "
+            "use that version, or train again"
         )
     return content
 
 
 def _check_whole(path: Path) -> None:
-    """Raises BadZipFile where a byte is not what was written: every record has a checksum, which torch does not read."""
+    """Raises BadZipFile where a byte is not what was written.
+
+    Every record has a checksum, which torch does not read.
+    """
     with zipfile.ZipFile(path) as archive:
         damaged = archive.testzip()
     if damaged is not None:
@@ -103,6 +112,7 @@ def disk_error(path: Path, error: OSError) -> CheckpointError:
     """What to tell a user whose disk refuses."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return CheckpointError(
-            f"the disk is full: {path} could not be written; free some space, then continue with --resume"
+            f"the disk is full: {path} could not be written; "
+            "free some space, then continue with --resume"
         )
     return CheckpointError(f"{path} could not be written: {error.strerror}")

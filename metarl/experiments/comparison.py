@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from metarl.config.registry import names
 from metarl.config.schema import Config
-from metarl.core.agent import Agent, Mode
+from metarl.core.agent import Agent
 from metarl.core.errors import MetaRLError
-from metarl.evaluation.meta_test import Scores, combine
-from metarl.experiments.building import Loaded, load, make_agent
-from metarl.experiments.runs import score
+from metarl.evaluation.meta_test import Scores, combine, evaluate
+from metarl.experiments.building import Loaded, evaluation_protocol, load, make_agent
 
 
 def runs(path: str | Path) -> list[Path]:
-    """The run folders at `path`: itself, or those right below it (several seeds of one configuration).
+    """The run folders at `path`: itself, or those right below it (several seeds of one run).
 
     Raises:
         MetaRLError: there are none.
@@ -29,50 +29,41 @@ def runs(path: str | Path) -> list[Path]:
     return found
 
 
-def compare(
-    path: str | Path,
-    *,
-    beside: Sequence[str] = (),
-    split: str = "test",
-    tasks: int | None = None,
-    episodes: int | None = None,
-    mode: Mode | None = None,
-    seed: int = 0,
-) -> dict[str, Scores]:
-    """Scores by name of the run at `path` (all its seeds as one) and of those `beside` it, all on the tasks of `path`.
+def compare(path: str | Path, against: Sequence[str] = (), **protocol: Any) -> dict[str, Scores]:
+    """Scores by name of the run at `path` (all its seeds as one) and of others on the same tasks.
 
-    Beside it may stand agents by name, made with their defaults, and other runs by path (a folder that is called as an
-    agent is: ``./random``). What is None is taken from the configuration of the run at `path`.
+    Args:
+        against: agents by name, made with their defaults, and other runs by path (a folder that is
+            called like an agent is: ``./random``).
+        protocol: split, tasks, episodes, mode and seed; None or absent: as the run at `path` says.
 
     Raises:
-        MetaRLError: no run there, a run of another family, or an agent that cannot play this one.
+        MetaRLError: no run there, a run of another family, or an agent that cannot act in this one.
     """
     loaded = [load(run) for run in runs(path)]
-    first, family = loaded[0].config, loaded[0].family()
+    first, family = loaded[0], loaded[0].family()
+    budget = {
+        name: protocol.get(name) or getattr(first.config, name) for name in ("episodes", "mode")
+    }
+    protocol |= budget | {"tasks": protocol.get("tasks") or first.config.test_tasks}
 
-    def scored(agent: Agent, config: Config) -> Scores:
-        budget = {"episodes": episodes or first.episodes, "mode": mode or first.mode}
-        return score(
-            config.model_copy(update=budget),
-            family,
-            agent,
-            split,
-            tasks or first.test_tasks,
-            seed=seed,
-        )
+    def score(agent: Agent, config: Config) -> Scores:
+        return evaluate(agent, family, **evaluation_protocol(config, family, **protocol))
 
-    def together(ones: Sequence[Loaded]) -> Scores:
-        return combine([scored(one.agent, one.config) for one in ones])
+    def score_runs(seeds: Sequence[Loaded]) -> Scores:
+        return combine([score(seed.agent, seed.config) for seed in seeds])
 
-    scores = {first.agent.name: together(loaded)}
-    for name in beside:
-        if name not in names("agent") and Path(name).exists():
-            others = [load(run) for run in runs(name)]
-            if others[0].spec != loaded[0].spec:
-                raise MetaRLError(
-                    f"{name} was trained on {others[0].config.family.name} of another shape than {path}"
-                )
-            scores[Path(name).name if Path(name).name not in scores else name] = together(others)
-        else:
-            scores[name] = scored(make_agent(name, family.spec, device=first.device), first)
+    scores = {first.config.agent.name: score_runs(loaded)}
+    for name in against:
+        if name in names("agent") or not Path(name).exists():
+            agent = make_agent(name, family.spec, device=first.config.device)
+            scores[name] = score(agent, first.config)
+            continue
+        others = [load(run) for run in runs(name)]
+        if others[0].spec != first.spec:
+            raise MetaRLError(
+                f"{name} was trained on {others[0].config.family.name} of another shape than {path}"
+            )
+        label = Path(name).name
+        scores[name if label in scores else label] = score_runs(others)
     return scores

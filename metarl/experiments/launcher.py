@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from metarl.core.errors import MetaRLError
+from metarl.core.errors import ConfigError, MetaRLError
 
 
 def read_seeds(text: str) -> list[int]:
     """Those of a list such as 0,1,2.
 
     Raises:
-        MetaRLError: no such list.
+        ConfigError: no such list.
     """
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:
-        raise MetaRLError(
+        raise ConfigError(
             f"--seeds {text!r}: write whole numbers with commas, such as 0,1,2"
         ) from None
 
@@ -32,36 +33,28 @@ def train_seeds(
     resume: bool,
     quiet: bool,
 ) -> None:
-    """One process a seed, `jobs` of them at a time.
+    """One process a seed, `jobs` of them at a time; the next begins when any has ended.
 
     Raises:
         MetaRLError: some ended with an error.
     """
-    waiting, running, failed = list(seeds), dict[int, "subprocess.Popen[bytes]"](), list[int]()
+    flags = ["--resume"] * resume + ["--quiet"] * quiet
+    processes: list[subprocess.Popen[bytes]] = []
+
+    def train_seed(seed: int) -> int:
+        folder = str(out / f"seed-{seed}")
+        command = [sys.executable, "-m", "metarl", "train", config, *overrides]
+        process = subprocess.Popen([*command, f"seed={seed}", "--out", folder, *flags])  # noqa: S603  (our own program)
+        processes.append(process)
+        return process.wait()
+
+    pool = ThreadPoolExecutor(jobs)
     try:
-        while waiting or running:
-            while waiting and len(running) < jobs:
-                seed = waiting.pop(0)
-                folder = out / f"seed-{seed}"
-                flags = ["--resume"] * resume + ["--quiet"] * quiet
-                command = [
-                    sys.executable,
-                    "-m",
-                    "metarl",
-                    "train",
-                    config,
-                    *overrides,
-                    f"seed={seed}",
-                    "--out",
-                    str(folder),
-                ]
-                running[seed] = subprocess.Popen([*command, *flags])  # noqa: S603  (our own program)
-            seed, process = next(iter(running.items()))
-            if process.wait() != 0:
-                failed.append(seed)
-            del running[seed]
+        codes = list(pool.map(train_seed, seeds))
     finally:
-        for process in running.values():
-            process.terminate()
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in processes:
+            process.terminate()  # nothing to those that have ended
+    failed = [str(seed) for seed, code in zip(seeds, codes, strict=True) if code]
     if failed:
-        raise MetaRLError(f"seeds {', '.join(map(str, failed))} ended with an error; see above")
+        raise MetaRLError(f"seeds {', '.join(failed)} ended with an error; see above")

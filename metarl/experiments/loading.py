@@ -38,7 +38,7 @@ def read_run(path: str | Path) -> SavedRun:
 
 
 def checkpoint_path(path: Path) -> Path:
-    """A checkpoint file itself, or that of a run folder: the best one, or the latest before there is a best."""
+    """A checkpoint file itself, or that of a run folder: the best one, else the latest."""
     if not path.is_dir():
         return path
     for name in ("best", "latest", "previous"):

@@ -1,4 +1,4 @@
-"""What a run writes while it learns: `metrics.jsonl`, TensorBoard events, and a live line on the screen."""
+"""What a run writes while it learns: `metrics.jsonl`, TensorBoard events, its progress."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,16 +19,21 @@ class MetricsLog:
     """One JSON object an iteration, and the same numbers for TensorBoard."""
 
     def __init__(self, folder: Path, resume_at: int) -> None:
-        """Open the logs of a run that has finished `resume_at` iterations; later records are of work to be done again."""
+        """Open the logs of a run that has finished `resume_at` iterations.
+
+        Later records are of work that will be done again: they are dropped.
+        """
         from torch.utils.tensorboard import SummaryWriter
 
         self._path = folder / METRICS
-        kept = [record for record in read_metrics(folder) if record["iteration"] <= resume_at]
-        write_atomically(self._path, "".join(json.dumps(record) + "\n" for record in kept).encode())
+        kept = ""
+        for record in read_metrics(folder):
+            if record["iteration"] <= resume_at:
+                kept += json.dumps(record) + "\n"
+        write_atomically(self._path, kept.encode())
         self._file: IO[str] = self._path.open("a")
-        self._events = SummaryWriter(
-            str(folder / "tensorboard"), purge_step=resume_at + 1 if resume_at else None
-        )
+        purge_step = resume_at + 1 if resume_at else None
+        self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=purge_step)
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Append one iteration's record.
@@ -44,7 +50,10 @@ class MetricsLog:
         except OSError as error:
             raise disk_error(self._path, error) from None
 
-    def close(self) -> None:
+    def __enter__(self) -> MetricsLog:
+        return self
+
+    def __exit__(self, *error: object) -> None:
         self._file.close()
         self._events.close()
 
@@ -62,47 +71,48 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 
 
 class Display:
-    """Progress on the screen: a live line in a terminal, a line every ten seconds elsewhere."""
+    """Progress on the screen: a live bar in a terminal, a line every ten seconds elsewhere."""
 
     def __init__(self, quiet: bool = False) -> None:
         from rich.console import Console
-        from rich.live import Live
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
-        self._console = Console(stderr=True, highlight=False)
-        self._live = Live(console=self._console, refresh_per_second=4, transient=False)
         self._quiet = quiet
-        self._is_live = not quiet and self._console.is_terminal
-        self._last = -float("inf")
+        self._console = Console(stderr=True, highlight=False, quiet=quiet)
+        self._bar = Progress(
+            BarColumn(20),
+            TaskProgressColumn(),
+            TextColumn("{task.description}"),
+            console=self._console,
+            disable=quiet or not self._console.is_terminal,
+        )
+        self._task = self._bar.add_task("", total=1.0)
+        self._last_line = -float("inf")
         self._validation = ""
-        if self._is_live:
-            self._live.start()
+
+    def __enter__(self) -> Display:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.stop()
 
     def show(self, record: Mapping[str, Any], progress: float, left: float) -> None:
         """The state after an iteration; `progress` from 0 to 1, `left` seconds still to come."""
-        line = (
-            f"{progress:4.0%}  iteration {record['iteration']}  env steps {record['env_steps']:,}  "
-            f"{record['env_steps_per_second']:,.0f} steps/s  return {record['return']:.2f}  left {_clock(left)}"
-        )
         if "validation" in record:
             self._validation = f"  validation {record['validation']:.2f}"
-        line += self._validation
-        if self._is_live:
-            self._live.update(line)
-        elif not self._quiet and time.monotonic() - self._last >= 10:
-            self._last = time.monotonic()
-            print(line, file=sys.stderr, flush=True)
+        text = (
+            f"iteration {record['iteration']}  env steps {record['env_steps']:,}  "
+            f"{record['env_steps_per_second']:,.0f} steps/s  return {record['return']:.2f}"
+            f"  left {timedelta(seconds=int(left))}{self._validation}"
+        )
+        self._bar.update(self._task, completed=progress, description=text)
+        if self._quiet or self._console.is_terminal:
+            return
+        if time.monotonic() - self._last_line >= 10:
+            self._last_line = time.monotonic()
+            print(f"{progress:4.0%}  {text}", file=sys.stderr, flush=True)
 
     def note(self, text: str) -> None:
         """A line that stays."""
-        if not self._quiet:
-            self._console.print(text)
-
-    def close(self) -> None:
-        if self._is_live:
-            self._live.stop()
-
-
-def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+        self._console.print(text)

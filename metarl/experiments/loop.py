@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from metarl.collect.world import TrainingWorld
@@ -21,6 +21,11 @@ class Update:
     metrics: dict[str, Any]
     agent: Agent
 
+    def record(self) -> dict[str, Any]:
+        """What the log says of it."""
+        counters = asdict(self.counters)
+        return {"iteration": counters.pop("iterations"), **counters, **self.metrics}
+
 
 def learn(
     agent: Agent,
@@ -32,7 +37,10 @@ def learn(
     minutes: float | None = None,
     start: Counters = BEGINNING,
 ) -> Iterator[Update]:
-    """Iterate until the first limit is reached; each iteration's chance is addressed by its number alone."""
+    """Iterate until the first limit is reached.
+
+    The randomness of an iteration depends on its number alone.
+    """
     counters = start
     world.env_steps = start.env_steps
     while (progress := counters.progress(env_steps, iterations, minutes)) < 1:

@@ -107,10 +107,10 @@ def test_what_is_replayed_must_be_whole():
             session.replay(episodes)
     for step in range(2):
         session.act(np.zeros(4))
-        with pytest.raises(MetaRLError, match="finish all 2 episodes of the round first"):
+        with pytest.raises(MetaRLError, match="finish the round of 2 episodes first"):
             session.replay([good, good])
         session.observe(1.0, np.zeros(4), terminated=step == 1, truncated=False)
-        with pytest.raises(MetaRLError, match="finish all 2 episodes of the round first"):
+        with pytest.raises(MetaRLError, match="finish the round of 2 episodes first"):
             session.replay([good, good])
     assert not agent.rollouts
     live_through(session, 1)
@@ -118,7 +118,7 @@ def test_what_is_replayed_must_be_whole():
     assert len(agent.rollouts) == 2
     alone = Session(Adapting(Ragged().spec), Ragged().spec)
     alone.act(np.zeros(4))
-    with pytest.raises(MetaRLError, match="finish the episode first"):
+    with pytest.raises(MetaRLError, match="finish the round of 1 episodes first"):
         alone.replay([good])
 
 
@@ -177,7 +177,7 @@ def test_misuse_is_told_in_one_line():
         session.act([1.0])
     with pytest.raises(MetaRLError, match="is not finite"):
         session.observe(float("nan"), [1.0], True, False)
-    with pytest.raises(MetaRLError, match="longer than the 1 steps"):
+    with pytest.raises(MetaRLError, match="longer than the horizon of 1 steps"):
         session.observe(1.0, [1.0], False, False)
     with pytest.raises(MetaRLError, match="task_input is none"):
         Session(agent, family.spec, task=[0.1] * 5)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import signal
@@ -13,11 +12,12 @@ import time
 
 import pytest
 import torch
+from filelock import FileLock
 from helpers import same
 
 from metarl.config.files import load_config
 from metarl.config.schema import parse, to_dict
-from metarl.core.errors import MetaRLError
+from metarl.core.errors import CheckpointError, FamilyError, MetaRLError
 from metarl.evaluation.meta_test import evaluate
 from metarl.experiments import checkpoints, logs
 from metarl.experiments.building import build, load
@@ -146,11 +146,31 @@ def test_a_finished_run_can_be_extended_and_else_stays_as_it_is(tmp_path):
     assert trained(tmp_path)["counters"]["iterations"] == 3
 
 
+def test_a_run_that_was_refused_in_its_first_iteration_is_no_run(tmp_path):
+    """Nothing was learned, so nothing can be lost: the same folder takes the corrected one."""
+    file = tmp_path / "broken.py"
+    file.write_text(
+        "import torch\nfrom metarl import Spec, Tasks\n\n\nclass Broken:\n"
+        "    spec = Spec('broken', {'x': 1}, 2, True, 3, 1)\n\n"
+        "    def tasks(self, split, count, rng):\n"
+        "        return Tasks(torch.zeros(count, 1), torch.arange(count), split)\n\n"
+        "    def make(self, lanes):\n        return self\n\n"
+        "    def reset(self, tasks, rng):\n        return torch.zeros(len(tasks), 1, 7)\n"
+    )
+    folder = tmp_path / "run"
+    for resume in (False, False, True):
+        with pytest.raises(FamilyError, match="obs at step 0"):
+            train(config(family=f"{file}:Broken"), folder, resume=resume, quiet=True)
+    train(config(iterations=1), folder, quiet=True)
+    assert trained(folder)["counters"]["iterations"] == 1
+    with pytest.raises(CheckpointError, match="holds a run already"):
+        train(config(iterations=1), folder, quiet=True)
+
+
 def test_a_folder_in_use_is_refused(tmp_path):
-    with (tmp_path / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(MetaRLError, match="is in use"):
-            train(config(), tmp_path, quiet=True)
+    with FileLock(tmp_path / ".lock"), pytest.raises(CheckpointError, match="is in use"):
+        train(config(), tmp_path, quiet=True)
+    train(config(iterations=1), tmp_path, quiet=True)
 
 
 def test_the_best_checkpoint_is_the_best_on_validation_tasks(tmp_path):
@@ -238,7 +258,8 @@ def test_metrics_of_work_that_will_be_done_again_are_dropped(tmp_path):
     (tmp_path / logs.METRICS).write_text(
         '{"iteration": 1}\n{"iteration": 2}\n{"iteration": 3}\n{"itera'
     )
-    logs.MetricsLog(tmp_path, resume_at=2).close()
+    with logs.MetricsLog(tmp_path, resume_at=2):
+        pass
     assert read_metrics(tmp_path) == [{"iteration": 1}, {"iteration": 2}]
 
 
