@@ -19,7 +19,7 @@ $(BIN)/.installed: setup.cfg pyproject.toml $(FOLDERS)
 
 demo: install
 	$(BIN)/metarl train rl2/bernoulli-bandit --out $(OUT) --resume
-	$(BIN)/metarl evaluate $(OUT) --tasks 10000 --beside random,greedy,thompson,ucb1,gittins
+	$(BIN)/metarl evaluate $(OUT) --tasks 10000 --against random,greedy,thompson,ucb1,gittins
 	$(BIN)/metarl plot $(OUT)
 
 test: lint

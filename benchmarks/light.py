@@ -1,4 +1,4 @@
-"""Environment steps a second through `collect` with random actions, for the families that are tensors only.
+"""Environment steps a second through `collect`, random actions, families in tensors only.
 
 python benchmarks/light.py [--threads 2] [--rounds 7] [--rows 1000 10000]
 """
@@ -53,6 +53,5 @@ if __name__ == "__main__":
     for name in FAMILIES:
         for rows in chosen.rows:
             found = speeds(name, rows, chosen.rounds)
-            print(
-                f"{name:18} {rows:6} rows: {statistics.median(found) / 1e6:6.2f} M steps/s (best {max(found) / 1e6:.2f})"
-            )
+            median, best = statistics.median(found) / 1e6, max(found) / 1e6
+            print(f"{name:18} {rows:6} rows: {median:6.2f} M steps/s (best {best:.2f})")

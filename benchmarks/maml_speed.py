@@ -1,30 +1,36 @@
-"""Speed of MAML-TRPO beside pytorch-maml-rl and learn2learn: one meta-iteration on 2-D navigation.
+"""Speed of MAML-TRPO beside pytorch-maml-rl and learn2learn: a meta-iteration on 2-D navigation.
 
-20 tasks × 20 episodes × 100 steps before and after one inner step, a 2×64 tanh policy, 10 iterations of conjugate gradient
-with damping 1e-5. Every contender is a process of its own with a policy of its own; they take turns, and what counts is the
-ratio within a round. Sampling is what each spends on living through episodes (pytorch-maml-rl's workers also fit the
-baseline and take the inner step there); learning is the rest of the iteration. The number of tries of the line search
-differs from round to round, so it is printed beside the seconds, as is the number of Fisher-vector products.
+20 tasks × 20 episodes × 100 steps before and after one inner step, a 2×64 tanh policy, 10
+iterations of conjugate gradient with damping 1e-5. Every contender is a process with a policy of
+its own; they take turns, and the score is the ratio within a round. Sampling is the time of the
+rollouts (pytorch-maml-rl's workers also fit the baseline and take the inner step there); learning
+is the rest of the iteration. The number of line-search steps differs from round to round, so it is
+printed beside the seconds, as is the number of Fisher-vector products.
 
     python benchmarks/maml_speed.py [--rounds 5] [--threads 1 2] [--peer-python PYTHON]
                                     [--pytorch-maml-rl PATH] [--learn2learn PATH]
 
-The peers are the user's own copies, in an environment of their own if need be (`--peer-python`), for they want an old gym:
+The peers are the user's own copies, in an environment of their own if need be (`--peer-python`),
+since they require an old gym:
 
-* pytorch-maml-rl: a checkout of tristandeleu/pytorch-maml-rl, with torch, `numpy<2`, `gym==0.17.3`, cloudpickle and scipy. It
-  calls torch.lstsq, which torch 2 no longer has; that function is supplied here. Its best setting is a worker a core and one
-  torch thread each. In its own script sampling overlaps with the first pass of learning; here it comes first, to be timed.
-* learn2learn: a checkout, or the unpacked sdist 0.2.0, with `cython<3` and ``python setup.py build_ext --inplace`` (delete
-  learn2learn/data/*.c first), cherry-rl 0.2, tqdm and the same gym. Its example is run as it is, but with the policy above
-  (its own is 2×100 relu) and on 2 tasks instead of 20, whose seconds are multiplied by 10. Its image data sets are not
-  imported, for they need torchvision.
+* pytorch-maml-rl: a checkout of tristandeleu/pytorch-maml-rl, with torch, `numpy<2`, `gym==0.17.3`,
+  cloudpickle and scipy. It calls torch.lstsq, which torch 2 no longer has; that function is
+  supplied here. Its best setting is a worker a core and one torch thread each. In its own script
+  sampling overlaps with the first pass of learning; here sampling comes first, to be timed.
+* learn2learn: a checkout, or the unpacked sdist 0.2.0, with `cython<3` and
+  ``python setup.py build_ext --inplace`` (delete learn2learn/data/*.c first), cherry-rl 0.2, tqdm
+  and the same gym. Its example is run unchanged, except for the policy above (its own is 2×100
+  relu) and 2 tasks instead of 20, whose seconds are multiplied by 10. Its image data sets are not
+  imported, because they need torchvision.
 
-No contender's episodes end at the goal (`arrival=0`; in the peers' environments `done` is put out): all last 100 steps.
+No contender's episodes end at the goal (`arrival=0`; the peers' environments are patched to return
+done = False): all last 100 steps.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import platform
@@ -41,11 +47,14 @@ from turns import Contender, Turns
 TASKS, EPISODES, SOME_TASKS = 20, 20, 2
 DISCOUNT, STEP_SIZE, MAX_KL, DAMPING, ITERATIONS = 0.99, 0.1, 0.01, 1e-5, 10
 
-# Each process imports what its contender needs, for one environment seldom has all of it.
+Figures = dict[str, list[dict[str, float]]]
+"""Contender → the figures of each round."""
+
+# Each process imports what its contender needs: one environment seldom has all of it.
 
 
 class TimedTurns:
-    """A contender's turns, with what is sampled in them timed and the calls that matter counted."""
+    """A contender's turns, with the time of sampling and the number of calls that matter."""
 
     def __init__(self) -> None:
         self._turns = Turns()
@@ -58,18 +67,18 @@ class TimedTurns:
         self.calls = dict.fromkeys(self.calls, 0)
         self.sampling, self._began = 0.0, time.perf_counter()
 
-    def tell(self, length: float, times: int = 1) -> None:
-        """`length`: mean length of the episodes; `times`: how many times as much a whole iteration is."""
+    def report(self, length: float, times: int = 1) -> None:
+        """`length`: mean length of the episodes; `times`: a whole iteration over what was run."""
         total = time.perf_counter() - self._began
-        told = {
+        figures = {
             "sampling": times * self.sampling,
             "learning": times * (total - self.sampling),
             "total": times * total,
         }
-        self._turns.tell(told | self.calls | {"length": length})
+        self._turns.report(figures | self.calls | {"length": length})
 
     def timed(self, function: Callable) -> Callable:
-        """`function`, its seconds being counted as sampling."""
+        """`function`, with its seconds counted as sampling."""
 
         def call(*args, **kwargs):
             began = time.perf_counter()
@@ -80,7 +89,7 @@ class TimedTurns:
         return call
 
     def counted(self, name: str, function: Callable) -> Callable:
-        """`function`, its calls being counted."""
+        """`function`, with its calls counted."""
 
         def call(*args, **kwargs):
             self.calls[name] += 1
@@ -117,7 +126,7 @@ def metarl(turns: TimedTurns, threads: int) -> None:
         hidden_sizes=(64, 64),
         activation="tanh",
         tasks=TASKS,
-        lanes=EPISODES,
+        episodes_per_task=EPISODES,
         inner_steps=1,
         step_sizes=(STEP_SIZE,),
         gamma=DISCOUNT,
@@ -126,21 +135,20 @@ def metarl(turns: TimedTurns, threads: int) -> None:
         cg_iterations=ITERATIONS,
     )
     step = maml.trust_region_step
-    maml.trust_region_step = lambda start, loss, gradient, product, evaluate, **options: step(
-        start,
-        loss,
-        gradient,
-        turns.counted("products", product),
-        turns.counted("tries", evaluate),
-        **options,
-    )
+
+    def counted_step(start, loss, gradient, product, evaluate, **options):
+        product = turns.counted("products", product)
+        evaluate = turns.counted("tries", evaluate)
+        return step(start, loss, gradient, product, evaluate, **options)
+
+    maml.trust_region_step = counted_step
     world = TrainingWorld(family, 2 * EPISODES, None, torch.device("cpu"))
     world.collect = turns.timed(world.collect)
     for number in range(10**9):
         turns.wait()
         steps = world.env_steps
         agent.iterate(world, Rng(0).child("iteration", number))
-        turns.tell(length=(world.env_steps - steps) / (2 * TASKS * EPISODES))
+        turns.report(length=(world.env_steps - steps) / (2 * TASKS * EPISODES))
 
 
 def pytorch_maml_rl(turns: TimedTurns, path: str, workers: int) -> None:
@@ -201,13 +209,12 @@ def pytorch_maml_rl(turns: TimedTurns, path: str, workers: int) -> None:
             ls_backtrack_ratio=0.8,
         )
         turns.calls["tries"] -= 1  # the first is the loss to be beaten
-        turns.tell(
-            length=statistics.mean(n for batch in (*before[0], *after) for n in batch.lengths)
-        )
+        lengths = [batch.lengths for batch in (*before[0], *after)]
+        turns.report(length=statistics.mean(itertools.chain.from_iterable(lengths)))
 
 
 def learn2learn(turns: TimedTurns, path: str, workers: int) -> None:
-    """The example, which asks for its tasks at the beginning of every iteration."""
+    """The example, which samples its tasks at the beginning of every iteration."""
     sys.path += [path, f"{path}/examples/rl"]
     sys.modules["learn2learn.vision"] = types.ModuleType("learn2learn.vision")
     import maml_trpo
@@ -217,18 +224,18 @@ def learn2learn(turns: TimedTurns, path: str, workers: int) -> None:
     torch.set_num_threads(1)
     endless(Particles2DEnv)
     lengths: list[float] = []
-    envs, runner, trpo = maml_trpo.l2l.gym.AsyncVectorEnv, maml_trpo.ch.envs.Runner, maml_trpo.trpo
-    tasks_of, run, products = (
-        envs.sample_tasks,
-        turns.timed(runner.run),
-        trpo.hessian_vector_product,
-    )
+    envs = maml_trpo.l2l.gym.AsyncVectorEnv
+    runner = maml_trpo.ch.envs.Runner
+    trpo = maml_trpo.trpo
+    tasks_of = envs.sample_tasks
+    run = turns.timed(runner.run)
+    products = trpo.hessian_vector_product
 
     def sample_tasks(env, count):
         if count == SOME_TASKS:
             if lengths:
                 turns.calls["tries"] -= 1
-                turns.tell(statistics.mean(lengths), times=TASKS // SOME_TASKS)
+                turns.report(statistics.mean(lengths), times=TASKS // SOME_TASKS)
             lengths.clear()
             turns.wait()
         return tasks_of(env, count)
@@ -298,42 +305,35 @@ def main() -> None:
             sys.executable, __file__, "metarl", {"threads": threads}
         )
     contenders = peers | ours
-    told: dict[str, list[dict[str, float]]] = {name: [] for name in contenders}
+    figures: Figures = {name: [] for name in contenders}
     for round_ in range(args.rounds + 1):  # the first warms up
         for name, contender in contenders.items():
-            found = contender.hvp()
+            found = contender.turn()
             if round_:
-                told[name].append(found)
+                figures[name].append(found)
     for contender in contenders.values():
         contender.end()
-    report(told, list(peers), list(ours))
+    print_report(figures, list(peers), list(ours))
 
 
-def report(told: dict[str, list[dict[str, float]]], peers: list[str], ours: list[str]) -> None:
+def print_report(figures: Figures, peers: list[str], ours: list[str]) -> None:
     """Medians over rounds of seconds, and of ratios within a round."""
-    print(
-        f"{platform.machine()}, {os.cpu_count()} cores, {TASKS} tasks × {EPISODES} episodes, before and after a step"
-    )
+    print(f"{platform.machine()}, {os.cpu_count()} cores")
+    print(f"{TASKS} tasks × {EPISODES} episodes, before and after a step")
     print(f"{'':28} sampling s  learning s  total s  products  tries  episode length")
-    for name, rounds in told.items():
+    for name, rounds in figures.items():
         of = {key: statistics.median(one[key] for one in rounds) for key in rounds[0]}
         print(
-            f"{name:28} {of['sampling']:10.3f}  {of['learning']:10.2f}  {of['total']:7.2f}  {of['products']:8.0f}"
-            f"  {of['tries']:5.0f}  {of['length']:14.1f}"
+            f"{name:28} {of['sampling']:10.3f}  {of['learning']:10.2f}  {of['total']:7.2f}"
+            f"  {of['products']:8.0f}  {of['tries']:5.0f}  {of['length']:14.1f}"
         )
-    for peer in peers:
-        for own in ours:
-            ratios = {
-                key: statistics.median(
-                    theirs[key] / mine[key]
-                    for theirs, mine in zip(told[peer], told[own], strict=True)
-                )
-                for key in ("sampling", "learning", "total")
-            }
-            print(
-                f"{own}, times as fast as {peer}: "
-                + ", ".join(f"{key} {ratio:.1f}" for key, ratio in ratios.items())
-            )
+    for peer, own in itertools.product(peers, ours):
+        rounds = list(zip(figures[peer], figures[own], strict=True))
+        found = []
+        for key in ("sampling", "learning", "total"):
+            ratio = statistics.median(theirs[key] / mine[key] for theirs, mine in rounds)
+            found.append(f"{key} {ratio:.1f}")
+        print(f"{own}, times as fast as {peer}: {', '.join(found)}")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
-"""What acting through options costs: time of a step of `collect`, beside that of the same agent without options.
+"""The cost of options: time of a step of `collect` with options over that without.
 
-Agents are RL²'s with a body of 64 × 64, without memory (plain PPO) and with a GRU of 64; those with options have 4, with
-sub-policies of 64 × 64. Each agent is a process, and they take turns at every workload, in another order every round; what
-counts is the ratio within a round, as its median with its quartiles. Processor time is told beside elapsed time: on a
-machine that does other things as well, it is the steadier one.
+Agents are RL² with hidden layers of 64 × 64, without memory (plain PPO) and with a GRU of 64; those
+with options have 4, with sub-policies of 64 × 64. Each agent is a process of its own. They take
+turns at every workload, in another order every round; the score is the ratio within a round, its
+median with its quartiles. Processor time is printed beside elapsed time: it varies less on a
+machine that runs other programs too.
 
-    python benchmarks/options_cost.py [--rounds 15] [--threads 1] [--families taxi point …] [--memories none gru]
+    python benchmarks/options_cost.py [--rounds 15] [--threads 1] [--families taxi point …]
+                                      [--memories none gru]
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ FAMILIES = {
     "movement-bandits": ({}, (200, 1000), 2.5),
     "point": ({}, (200, 1000), 2.5),
 }
-"""Options, rows, and the ratio that is aimed at."""
+"""Options of the family, rows, and the target ratio."""
 LAYERS = {
     "flat": {},
     "fixed": {"options": 4, "sub_hidden_sizes": (64, 64), "termination": "fixed"},
@@ -46,7 +48,7 @@ def workloads(families: list[str]) -> list[tuple[str, int]]:
 
 
 def serve(layer: str, memory: str, families: list[str], threads: int) -> None:
-    """A contender: at every turn microseconds a step of the next workload, of all rows together."""
+    """A contender: at every turn, microseconds a step of the next workload, all rows together."""
     turns, kept = Turns(), {}
     torch.set_num_threads(threads)
     for number, (name, rows) in enumerate(itertools.cycle(workloads(families))):
@@ -67,11 +69,11 @@ def serve(layer: str, memory: str, families: list[str], threads: int) -> None:
             kept[name, rows] = world, agent, family.tasks("train", rows, Rng(0))
         world, agent, tasks = kept[name, rows]
         belief = agent.begin(world.task_info(agent, tasks), lanes=1)
-        began = time.perf_counter(), time.process_time()
+        start, busy_start = time.perf_counter(), time.process_time()
         rollout, _ = world.collect(agent, belief, tasks, world.episodes, Rng(number))
-        elapsed, busy = time.perf_counter() - began[0], time.process_time() - began[1]
+        elapsed, busy = time.perf_counter() - start, time.process_time() - busy_start
         steps = len(rollout.valid)
-        turns.tell({"elapsed": 1e6 * elapsed / steps, "busy": 1e6 * busy / steps})
+        turns.report({"elapsed": 1e6 * elapsed / steps, "busy": 1e6 * busy / steps})
 
 
 def spread(values: list[float]) -> str:
@@ -85,33 +87,34 @@ def compare(memory: str, families: list[str], rounds: int, threads: int) -> None
     contenders = [
         Contender(sys.executable, __file__, layer, {"layer": layer, **options}) for layer in LAYERS
     ]
-    told: dict[tuple, list[dict[str, float]]] = defaultdict(list)
+    times: dict[tuple, list[dict[str, float]]] = defaultdict(list)
     for number in range(rounds + 1):  # the first warms up
         for workload in workloads(families):
             for place in range(len(contenders)):
                 contender = contenders[(number + place) % len(contenders)]
                 found = contender.turn()
                 if number:
-                    told[*workload, contender.name].append(found)
+                    times[*workload, contender.name].append(found)
     for contender in contenders:
         contender.end()
 
     print(f"\nmemory {memory}; {rounds} rounds, threads: {threads}\n")
     print(
-        "| family | rows | target | flat, µs a step | options | µs a step | ratio elapsed | ratio processor time |"
+        "| family | rows | target | flat, µs a step | options | µs a step "
+        "| ratio elapsed | ratio processor time |"
     )
     print("|---|---|---|---|---|---|---|---|")
     for name, rows in workloads(families):
-        flat = told[name, rows, "flat"]
+        flat = times[name, rows, "flat"]
+        flat_busy = statistics.median(one["busy"] for one in flat)
         for layer in list(LAYERS)[1:]:
-            mine = told[name, rows, layer]
-            ratios = {
-                key: [a[key] / b[key] for a, b in zip(mine, flat, strict=True)] for key in flat[0]
-            }
-            times = [statistics.median(one["busy"] for one in each) for each in (flat, mine)]
+            mine = times[name, rows, layer]
+            mine_busy = statistics.median(one["busy"] for one in mine)
+            elapsed = [a["elapsed"] / b["elapsed"] for a, b in zip(mine, flat, strict=True)]
+            busy = [a["busy"] / b["busy"] for a, b in zip(mine, flat, strict=True)]
             print(
-                f"| {name} | {rows} | {FAMILIES[name][2]} | {times[0]:.0f} | {layer} | {times[1]:.0f} "
-                f"| {spread(ratios['elapsed'])} | {spread(ratios['busy'])} |"
+                f"| {name} | {rows} | {FAMILIES[name][2]} | {flat_busy:.0f} | {layer} "
+                f"| {mine_busy:.0f} | {spread(elapsed)} | {spread(busy)} |"
             )
 
 

@@ -1,4 +1,4 @@
-"""The contenders of pearl_speed.py: a gradient step of each, with networks of the same widths and as much random data."""
+"""The contenders of pearl_speed.py: a gradient step of each, same widths, as much random data."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from importlib.util import find_spec
 
 import torch
 
-# Each process imports what its contender needs, for one environment seldom has all of it.
+# Each process imports what its contender needs: one environment seldom has all of it.
 
 TASKS, STEPS = 100, 1000  # tasks that have a buffer, and transitions in each
 
@@ -40,13 +40,21 @@ def metarl_agent(work: Workload, **options):
     from metarl.experiments.building import make_agent
 
     spec = Spec("random", {"obs": work.obs}, work.action, discrete=False, horizon=200, task_width=1)
-    widths = {"latent_width": work.latent, "encoder": work.encoder, "hidden_sizes": work.body}
-    sizes = {"meta_batch_size": work.tasks, "batch_size": work.batch, "context_size": work.context}
-    return make_agent("pearl", spec, **widths, **sizes, **options)
+    return make_agent(
+        "pearl",
+        spec,
+        latent_width=work.latent,
+        encoder_sizes=work.encoder,
+        hidden_sizes=work.body,
+        meta_batch_size=work.tasks,
+        batch_size=work.batch,
+        context_size=work.context,
+        **options,
+    )
 
 
 def rollout(work: Workload, steps: int):
-    """`steps` of every task as they might have been lived through."""
+    """A random rollout of `steps` of every task."""
     from metarl.core.rollout import Rollout
     from metarl.core.types import Inputs
 
@@ -66,7 +74,7 @@ def rollout(work: Workload, steps: int):
 
 
 def metarl(work: Workload) -> Callable[[], object]:
-    """Ours, as `iterate` has it."""
+    """Ours, as in `iterate`."""
     agent, generator = metarl_agent(work), torch.Generator().manual_seed(0)
     agent.buffer.begin_context(torch.arange(TASKS))
     agent.buffer.add(rollout(work, STEPS), context=True)
@@ -77,7 +85,7 @@ def metarl(work: Workload) -> Callable[[], object]:
 
 
 def oyster(work: Workload, path: str) -> Callable[[], object]:
-    """Theirs, built as its launch_experiment.py does, with the settings of its configs/default.py."""
+    """Theirs, built as in its launch_experiment.py, with the settings of its configs/default.py."""
     import numpy as np
 
     sys.path.insert(0, path)

@@ -1,25 +1,28 @@
-"""Speed of PEARL's gradient step beside oyster, the original; and the memory that its replay takes.
+"""Speed of PEARL's gradient step beside oyster, the original; and the memory of its replay.
 
-A step draws a batch and context of some tasks from their buffers and moves every network once: metarl's `_sample_batches` and
-`_update`, oyster's `_do_training`. Contenders are processes with networks of the same widths and as much random data; they
-take turns, in another order every round, and what counts is the ratio within a round. The two do not compute the same:
-metarl has targets of both critics where oyster has a value network and its target. So time is compared per FLOP as well,
-counting those of matrix products. The limit, timed in the same process at the same turn, is the step's own matrix products
-alone, with operands and results that are there already.
+A step draws a batch and context of some tasks from their buffers and updates every network once:
+metarl's `_sample_batches` and `_update`, oyster's `_do_training`. Contenders are processes with
+networks of the same widths and as much random data; they take turns, in another order every round,
+and the score is the ratio within a round. The two do not compute the same: metarl has targets of
+both critics where oyster has a value network and its target. So time is compared per FLOP as well,
+counting those of matrix products. The limit, timed in the same process at the same turn, is the
+step's own matrix products alone, with operands and results that exist already.
 
-    python benchmarks/pearl_speed.py [--rounds 5] [--threads 1 2] [--workloads half-cheetah-vel small]
-                                     [--oyster PATH] [--peer-python PYTHON]
+    python benchmarks/pearl_speed.py [--rounds 5] [--threads 1 2] [--oyster PATH]
+                                     [--workloads half-cheetah-vel small] [--peer-python PYTHON]
     python benchmarks/pearl_speed.py --memory [--capacity 10000] [--threads 2]
 
-PATH is the user's own checkout of katerakelly/oyster, with `rlkit` in it. The step runs on today's Python, NumPy and torch
-(2.1 or later, for FLOPs are counted); gymnasium stands in for gym, and an empty module for gtimer, where they are missing.
-Its logger wants python-dateutil and joblib. torch.distributions check no arguments, which was the default in oyster's day
-(torch 1.0) and is faster. Contenders inherit the caller's environment, such as MALLOC_ settings, which are printed.
+PATH is the user's own checkout of katerakelly/oyster, with `rlkit` in it. The step runs on today's
+Python, NumPy and torch (2.1 or later, which counts FLOPs); where they are missing, gymnasium
+replaces gym and an empty module gtimer. Its logger needs python-dateutil and joblib.
+torch.distributions check no arguments, as was the default in oyster's day (torch 1.0), which is
+faster. Contenders inherit the caller's environment, such as MALLOC_ settings, which are printed.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import re
@@ -49,11 +52,9 @@ def serve(name: str, workload: str, threads: int, **options: str) -> None:
     flops, bare = products(step)
     while True:
         turns.wait()
-        told = {
-            key: milliseconds(function, work.steps)
-            for key, function in (("step", step), ("bare", bare))
-        }
-        turns.tell(told | {"gflop": flops / 1e9})
+        step_ms = milliseconds(step, work.steps)
+        bare_ms = milliseconds(bare, work.steps)
+        turns.report({"step": step_ms, "bare": bare_ms, "gflop": flops / 1e9})
 
 
 def milliseconds(function: Callable[[], object], times: int) -> float:
@@ -64,7 +65,7 @@ def milliseconds(function: Callable[[], object], times: int) -> float:
     return 1e3 * (time.perf_counter() - began) / times
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # Memory
 
 
@@ -74,19 +75,18 @@ def resident() -> float:
 
 
 def peak(function: Callable[[], object], times: int = 1) -> tuple[float, str]:
-    """Milliseconds of a call, and by how much the process was at most larger in so many of them than before."""
+    """Milliseconds of a call, and the growth of the process: its peak meanwhile, and what stays."""
     before = resident()
-    Path("/proc/self/clear_refs").write_text("5")  # the peak is from here on
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     taken = milliseconds(function, times)
-    most = int(re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
-    return (
-        taken,
-        f"at most {most - before:+.1f} MiB meanwhile, {resident() - before:+.1f} MiB after",
-    )
+    status = Path("/proc/self/status").read_text()
+    most = int(re.search(r"VmHWM:\s*(\d+) kB", status)[1]) / 1024
+    stays = resident() - before
+    return taken, f"at most {most - before:+.1f} MiB meanwhile, {stays:+.1f} MiB after"
 
 
 def memory(capacity: int, threads: int) -> None:
-    """100 tasks × 10,000 transitions, added 1,000 steps at a time; then batches, steps and a checkpoint."""
+    """100 tasks × 10,000 transitions, added 1,000 steps at a time; batches, steps, a checkpoint."""
     from metarl.experiments import checkpoints
 
     torch.set_num_threads(threads)
@@ -97,22 +97,20 @@ def memory(capacity: int, threads: int) -> None:
     for _ in range(10):
         agent.buffer.begin_context(torch.arange(TASKS))
         agent.buffer.add(rollout(work, STEPS), context=True)
-    kept, full = (
-        agent.buffer.state_dict()["rows"],
-        TASKS * capacity * (2 * work.obs + work.action + 4) * 4,
-    )
-    print(
-        f"replay: {TASKS} tasks × {int(agent.buffer.count[0])} transitions, capacity {capacity}, {threads} threads"
-    )
-    print(
-        f"  rows {tuple(kept.shape)}: {kept.untyped_storage().nbytes() / MIB:.1f} MiB; formula: {full / MIB:.1f} MiB"
-    )
+    kept = agent.buffer.state_dict()["rows"]
+    stored = kept.untyped_storage().nbytes() / MIB
+    formula = TASKS * capacity * (2 * work.obs + work.action + 4) * 4 / MIB
+    print(f"replay: {TASKS} tasks × {int(agent.buffer.count[0])} transitions")
+    print(f"  capacity {capacity}, {threads} threads")
+    print(f"  rows {tuple(kept.shape)}: {stored:.1f} MiB; formula: {formula:.1f} MiB")
     print(f"  process: {before:.1f} MiB before, {resident():.1f} MiB after")
 
     def draw() -> tuple:
         return agent._sample_batches(None, None, generator)
 
-    size = sum(x.nbytes for part in draw() for x in vars(part).values() if x is not None) / MIB
+    size = 0.0
+    for part in draw():
+        size += sum(x.nbytes for x in vars(part).values() if x is not None) / MIB
     taken, found = peak(draw, 50)
     print(f"  a batch and context of {size:.1f} MiB: {taken:.2f} ms; 50: {found}")
     milliseconds(lambda: agent._update(*draw(), generator), 1)
@@ -121,12 +119,11 @@ def memory(capacity: int, threads: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "latest.pt")
         taken, found = peak(lambda: checkpoints.save(path, {"agent": agent.state_dict()}))
-        print(
-            f"  checkpoint of the agent: {path.stat().st_size / MIB:.1f} MiB in {taken / 1e3:.2f} s; {found}"
-        )
+        size = path.stat().st_size / MIB
+        print(f"  checkpoint of the agent: {size:.1f} MiB in {taken / 1e3:.2f} s; {found}")
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # Speed
 
 
@@ -135,12 +132,12 @@ def speed(workload: str, threads: int, rounds: int, peer: str | None, peer_pytho
     contenders = [Contender(sys.executable, __file__, "metarl", options)]
     if peer:
         contenders.append(Contender(peer_python, __file__, "oyster", options | {"path": peer}))
-    told: dict[str, list[dict[str, float]]] = {each.name: [] for each in contenders}
+    figures: dict[str, list[dict[str, float]]] = {each.name: [] for each in contenders}
     for round_ in range(rounds + 1):  # the first warms up
         for contender in contenders[:: 1 if round_ % 2 else -1]:
             found = contender.turn()
             if round_:
-                told[contender.name].append(found)
+                figures[contender.name].append(found)
     for contender in contenders:
         contender.end()
 
@@ -148,25 +145,22 @@ def speed(workload: str, threads: int, rounds: int, peer: str | None, peer_pytho
     print(
         f"{'':8} ms a step: least  median   GFLOP  GFLOP/s  bare products' GFLOP/s  share of these"
     )
-    for name, turns in told.items():
-        steps, flops = [one["step"] for one in turns], turns[0]["gflop"]
-        rate, bare = (
-            statistics.median(1e3 * flops / one[key] for one in turns) for key in ("step", "bare")
-        )
+    for name, turns in figures.items():
+        steps = [one["step"] for one in turns]
+        gflop = turns[0]["gflop"]
+        rate = statistics.median(1e3 * gflop / one["step"] for one in turns)
+        bare = statistics.median(1e3 * gflop / one["bare"] for one in turns)
         share = statistics.median(one["bare"] / one["step"] for one in turns)
         print(
-            f"{name:8} {min(steps):16.3f}  {statistics.median(steps):6.3f}  {flops:6.3f}  {rate:7.1f}  {bare:22.1f}"
-            f"  {share:14.2f}"
+            f"{name:8} {min(steps):16.3f}  {statistics.median(steps):6.3f}  {gflop:6.3f}  "
+            f"{rate:7.1f}  {bare:22.1f}  {share:14.2f}"
         )
     if peer:
-        ratios = [
-            theirs["step"] / ours["step"]
-            for ours, theirs in zip(told["metarl"], told["oyster"], strict=True)
-        ]
-        work = told["metarl"][0]["gflop"] / told["oyster"][0]["gflop"]
-        print(
-            f"metarl, times as fast as oyster: a step {spread(ratios)}; a FLOP {spread([work * x for x in ratios])}"
-        )
+        ours, theirs = figures["metarl"], figures["oyster"]
+        ratios = [b["step"] / a["step"] for a, b in zip(ours, theirs, strict=True)]
+        work = ours[0]["gflop"] / theirs[0]["gflop"]
+        print(f"metarl, times as fast as oyster: a step {spread(ratios)}")
+        print(f"  per FLOP {spread([work * ratio for ratio in ratios])}")
 
 
 def spread(values: list[float]) -> str:
@@ -174,13 +168,14 @@ def spread(values: list[float]) -> str:
 
 
 def machine() -> str:
-    """What this runs on and with."""
+    """Processor, torch and the settings of the environment that matter."""
     model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
-    chosen = ("MALLOC_", "GLIBC_", "LD_PRELOAD", "OMP_", "MKL_")
-    found = [
-        f"{name}={value}" for name, value in sorted(os.environ.items()) if name.startswith(chosen)
-    ]
-    return f"{model[1] if model else 'unknown CPU'}, {os.cpu_count()} cores, torch {torch.__version__} {' '.join(found)}"
+    processor = model[1] if model else "unknown CPU"
+    words = [f"{processor}, {os.cpu_count()} cores, torch {torch.__version__}"]
+    for name, value in sorted(os.environ.items()):
+        if name.startswith(("MALLOC_", "GLIBC_", "LD_PRELOAD", "OMP_", "MKL_")):
+            words.append(f"{name}={value}")
+    return " ".join(words)
 
 
 def main() -> None:
@@ -209,15 +204,9 @@ def main() -> None:
     if args.memory:
         memory(args.capacity, args.threads[-1])
         return
-    for workload in args.workloads:
-        for threads in args.threads:
-            speed(
-                workload,
-                threads,
-                args.rounds,
-                args.oyster and str(args.oyster.resolve()),
-                args.peer_python,
-            )
+    peer = args.oyster and str(args.oyster.resolve())
+    for workload, threads in itertools.product(args.workloads, args.threads):
+        speed(workload, threads, args.rounds, peer, args.peer_python)
 
 
 if __name__ == "__main__":

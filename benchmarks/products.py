@@ -1,7 +1,8 @@
-"""The limit of what is made of matrix products: those products alone, of the same shapes and layouts."""
+"""The limit of a step made of matrix products: those products alone, same shapes and layouts."""
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Callable
 
@@ -11,44 +12,42 @@ from torch.utils.flop_counter import FlopCounterMode
 
 
 class Operands(TorchDispatchMode):
-    """Notes shape and strides of both operands of every matrix product."""
+    """Records shape and strides of both operands of every matrix product."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.noted: list[list[tuple[torch.Size, tuple[int, ...]]]] = []
+        self.pairs: list[list[tuple[torch.Size, tuple[int, ...]]]] = []
 
     def __torch_dispatch__(self, function, _, args=(), kwargs=None):
         if str(function.overloadpacket) in ("aten.mm", "aten.addmm", "aten.bmm", "aten.baddbmm"):
-            self.noted.append(
-                [(x.shape, x.stride()) for x in args if isinstance(x, torch.Tensor)][-2:]
-            )
+            shapes = [(x.shape, x.stride()) for x in args if isinstance(x, torch.Tensor)]
+            self.pairs.append(shapes[-2:])
         return function(*args, **kwargs or {})
 
 
 def products(step: Callable[[], object]) -> tuple[int, Callable[[], None]]:
-    """FLOPs of the matrix products of a step, and a function that computes such products and nothing else."""
+    """FLOPs of the matrix products of a step, and a function that computes those products alone."""
     with FlopCounterMode(display=False) as counter:
         step()
     with Operands() as operands:
         step()
     made = {}
-    for shape, strides in (operand for pair in operands.noted for operand in pair):
+    for shape, strides in itertools.chain.from_iterable(operands.pairs):
         extent = 1 + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
         made[shape, strides] = torch.randn(extent).as_strided(shape, strides)
-    pairs = [(made[a], made[b]) for a, b in operands.noted]
-    results = {
-        (*a.shape[:-1], b.shape[-1]): torch.empty(*a.shape[:-1], b.shape[-1]) for a, b in pairs
-    }
+    pairs = [(made[a], made[b]) for a, b in operands.pairs]
+    results = {}
+    for a, b in pairs:
+        shape = (*a.shape[:-1], b.shape[-1])
+        results[shape] = torch.empty(shape)
     flops = sum(2 * a.numel() * b.shape[-1] for a, b in pairs)
-    if flops != counter.get_total_flops():
-        sys.exit(
-            f"{flops} FLOP in the products that were noted, {counter.get_total_flops()} were counted"
-        )
+    counted = counter.get_total_flops()
+    if flops != counted:
+        sys.exit(f"{flops} FLOP in the products that were recorded, {counted} were counted")
 
     def bare() -> None:
         for a, b in pairs:
-            (torch.mm if a.dim() == 2 else torch.bmm)(
-                a, b, out=results[(*a.shape[:-1], b.shape[-1])]
-            )
+            multiply = torch.mm if a.dim() == 2 else torch.bmm
+            multiply(a, b, out=results[(*a.shape[:-1], b.shape[-1])])
 
     return flops, bare

@@ -1,9 +1,9 @@
 """Speed of RL² beside sb3-contrib's RecurrentPPO, on the 10-armed bandit with 100 pulls.
 
-Both collect the same number of whole trials and learn from them in the same number of passes and minibatches, with one
-recurrent layer of the same width, linear heads, and the same number of torch threads. The peer's environment is a
-batched NumPy bandit, so that its time is spent in its own sampling and learning. Rounds are interleaved; what counts is
-the ratio within a round.
+Both collect the same number of whole trials and learn from them in the same number of passes and
+minibatches, with one recurrent layer of the same width, linear heads, and the same number of torch
+threads. The peer's environment is a batched NumPy bandit, so that its time is spent in its own
+sampling and learning. Rounds are interleaved; the score is the ratio within a round.
 
     pip install sb3-contrib
     python benchmarks/rl2_speed.py [--trials 1000] [--width 256] [--threads 2] [--rounds 3]
@@ -28,10 +28,11 @@ from metarl.core.rng import Rng
 from metarl.experiments.building import make_agent, make_family
 
 ARMS, PULLS, EPOCHS, MINIBATCHES = 10, 100, 4, 4
+PACKAGES = ("metarl-torch", "torch", "sb3-contrib", "stable-baselines3")
 
 
 class BanditVecEnv(VecEnv):
-    """Trials of PULLS pulls as episodes of the peer; the observation is the cue (previous action, reward, done)."""
+    """Trials of PULLS pulls as the peer's episodes; observation: previous action, reward, done."""
 
     def __init__(self, trials: int) -> None:
         width = ARMS + 2
@@ -50,9 +51,8 @@ class BanditVecEnv(VecEnv):
         self.actions = actions
 
     def step_wait(self):
-        reward = (self.rng.random(self.num_envs) < self.means[self.rows, self.actions]).astype(
-            np.float32
-        )
+        mean = self.means[self.rows, self.actions]
+        reward = (self.rng.random(self.num_envs) < mean).astype(np.float32)
         self.pulls += 1
         done = self.pulls == PULLS
         obs = np.zeros((self.num_envs, ARMS + 2), np.float32)
@@ -129,14 +129,9 @@ def main() -> None:
         "metarl RL² (LSTM)": ours("lstm", args.trials, args.width),
         "metarl RL² (GRU)": ours("gru", args.trials, args.width),
     }
-    print(
-        f"{platform.machine()}, {args.threads} threads, {args.trials} trials × {PULLS} pulls, width {args.width}"
-    )
-    print(
-        ", ".join(
-            f"{p} {version(p)}" for p in ("metarl", "torch", "sb3-contrib", "stable-baselines3")
-        )
-    )
+    print(f"{platform.machine()}, {args.threads} threads")
+    print(f"{args.trials} trials × {PULLS} pulls, width {args.width}")
+    print(", ".join(f"{package} {version(package)}" for package in PACKAGES))
     speeds: dict[str, list[float]] = {name: [] for name in contenders}
     for round_ in range(args.rounds + 1):  # the first warms up
         for name, iterate in contenders.items():
@@ -147,9 +142,8 @@ def main() -> None:
     base = next(iter(speeds.values()))
     for name, found in speeds.items():
         ratios = [a / b for a, b in zip(found, base, strict=True)]
-        print(
-            f"{name:34} {statistics.median(found):9,.0f} env steps/s   ratio {statistics.median(ratios):5.2f}"
-        )
+        speed, ratio = statistics.median(found), statistics.median(ratios)
+        print(f"{name:34} {speed:9,.0f} env steps/s   ratio {ratio:5.2f}")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Speed of stepping MuJoCo robots: beside the limit, beside other vectorised environments, and with a model a task.
+"""Speed of stepping MuJoCo robots: beside the limit, beside other libraries, with a model a task.
 
-The limit is ONE native call of ``mujoco.rollout`` that replays the same models, states and controls in open loop, on the
-same number of threads; beside it stands what native calls alone reach, one a step. Contenders take turns within a
-round, in another order every time; a ratio is the median over rounds of ratios within a round. Episodes do not end
-within a round, so that all step the same kind of state; peers get robots without contact forces, as Gymnasium's Ant-v5
-is asked to do without them.
+The limit is ONE native call of ``mujoco.rollout`` that replays the same models, states and controls
+in open loop, on the same number of threads; beside it stands the speed of native calls alone, one a
+step. Contenders take turns within a round, in another order every time; a ratio is the median over
+rounds of ratios within a round. Episodes do not end within a round, so that all step the same kind
+of state; peers step robots without contact forces, and so does Gymnasium's Ant-v5.
 
     pip install envpool
     python benchmarks/stepping.py limit|peers|models [--rounds 9] [--rows 40 160 400]
@@ -17,7 +17,9 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
 
 import gymnasium
 import mujoco
@@ -34,7 +36,7 @@ SECONDS = 0.5  # about so much time for each contender in a round
 ROBOTS = {
     "half-cheetah": (
         "half-cheetah-vel",
-        {"preset": "promp", "horizon": 10_000},
+        {"variant": "promp", "horizon": 10_000},
         "HalfCheetah-v5",
         {},
     ),
@@ -65,6 +67,12 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
+def step_all(env: Any, actions: Iterable[Any]) -> None:
+    """One step with each of `actions`."""
+    for action in actions:
+        env.step(action)
+
+
 def rounds_of(contenders: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
     """Seconds of each contender in each round, after one that does not count."""
     names, taken = list(contenders), {name: [] for name in contenders}
@@ -77,19 +85,19 @@ def rounds_of(contenders: dict[str, Callable[[], object]], rounds: int) -> dict[
     return taken
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # The limit
 
 
 def limit(robot: str, rows: int, rounds: int) -> None:
-    """Closed loop with the family's observation and reward, beside one open-loop call from where it began."""
+    """Closed loop with the family's observation and reward, beside one open-loop call."""
     env = closed_loop(robot, rows)
     family = env._family
     pool = mujoco.rollout.Rollout(nthread=THREADS)
     steps = max(5, round(SECONDS * rate(env, rows) / rows))
     action = 2 * torch.rand(steps, rows, 1, family.spec.action_width) - 1
-    control = (action.numpy().astype(np.float64) * env._reach + env._middle)[:, :, 0].swapaxes(0, 1)
-    control = control.repeat(family.frame_skip, axis=1)
+    control = action.numpy().astype(np.float64) * env._reach + env._middle
+    control = control[:, :, 0].swapaxes(0, 1).repeat(family.frame_skip, axis=1)
     states = np.zeros((rows, control.shape[1], env._state.shape[1]))
     sensors = np.zeros((rows, control.shape[1], env._sensors.shape[2]))
     begun = np.zeros_like(env._state)
@@ -110,8 +118,7 @@ def limit(robot: str, rows: int, rounds: int) -> None:
         )
 
     def closed() -> None:
-        for one in action:
-            env.step(one)
+        step_all(env, action)
 
     def stepwise() -> None:
         now = begun.copy()
@@ -136,9 +143,10 @@ def limit(robot: str, rows: int, rounds: int) -> None:
     ours, bare, whole = zip(*taken, strict=True)
     share = [b / a for a, b in zip(ours, whole, strict=True)]
     ceiling = statistics.median(b / a for a, b in zip(bare, whole, strict=True))
+    speed = rows * steps / statistics.median(ours)
     print(
-        f"{robot:24} {rows:5} rows: {rows * steps / statistics.median(ours):9,.0f} steps/s, {statistics.median(share):.2f} "
-        f"of the limit (rounds {min(share):.2f} to {max(share):.2f}); native calls alone, one a step: {ceiling:.2f}"
+        f"{robot:24} {rows:5} rows: {speed:9,.0f} steps/s, {statistics.median(share):.2f} of the "
+        f"limit (rounds {min(share):.2f} to {max(share):.2f}); native calls alone: {ceiling:.2f}"
     )
 
 
@@ -148,7 +156,7 @@ def rate(env: MujocoEnv, rows: int) -> float:
     return 5 * rows / seconds(lambda: [env.step(action) for _ in range(5)])
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # Peers
 
 
@@ -171,9 +179,8 @@ def peers(robot: str, rows: int, rounds: int) -> None:
     sync = gymnasium.vector.SyncVectorEnv([make] * rows)
     parallel = gymnasium.vector.AsyncVectorEnv([make] * PROCESSES)
     processes = SubprocVecEnv([make] * PROCESSES, start_method="fork")
-    pooled_options = {
-        name: value for name, value in options.items() if name != "include_cfrc_ext_in_observation"
-    }
+    pooled_options = dict(options)
+    pooled_options.pop("include_cfrc_ext_in_observation", None)
     if theirs.startswith("Ant"):
         pooled_options["use_contact_force"] = False
     pooled = envpool.make_gymnasium(
@@ -182,30 +189,28 @@ def peers(robot: str, rows: int, rounds: int) -> None:
     for each in (sync, parallel, processes, pooled):
         each.reset()
 
-    few = max(1, steps * rows // PROCESSES // 8)  # the slow ones take fewer steps
+    # The slow ones take fewer steps.
+    some = max(1, steps // 4)
+    few = max(1, steps * rows // PROCESSES // 8)
+    repeated = [arrays[0, :PROCESSES]] * few
+
+    def step_envpool() -> None:
+        for each in arrays:
+            pooled.step(each.astype(np.float64))
+
     contenders = {
-        "metarl": (lambda: [env.step(each) for each in action], steps * rows),
-        "envpool": (
-            lambda: [pooled.step(each.astype(np.float64)) for each in arrays],
-            steps * rows,
-        ),
-        "gymnasium sync": (
-            lambda: [sync.step(each) for each in arrays[: max(1, steps // 4)]],
-            max(1, steps // 4) * rows,
-        ),
-        "gymnasium async": (
-            lambda: [parallel.step(arrays[0, :PROCESSES]) for _ in range(few)],
-            few * PROCESSES,
-        ),
-        "sb3 subproc": (
-            lambda: [processes.step(arrays[0, :PROCESSES]) for _ in range(few)],
-            few * PROCESSES,
-        ),
+        "metarl": partial(step_all, env, action),
+        "envpool": step_envpool,
+        "gymnasium sync": partial(step_all, sync, arrays[:some]),
+        "gymnasium async": partial(step_all, parallel, repeated),
+        "sb3 subproc": partial(step_all, processes, repeated),
     }
-    taken = rounds_of({name: work for name, (work, _) in contenders.items()}, rounds)
-    speeds = {
-        name: [count / spent for spent in taken[name]] for name, (_, count) in contenders.items()
-    }
+    counts = {"gymnasium sync": some * rows}
+    counts |= dict.fromkeys(("gymnasium async", "sb3 subproc"), few * PROCESSES)
+    taken = rounds_of(contenders, rounds)
+    speeds = {}
+    for name, spent in taken.items():
+        speeds[name] = [counts.get(name, steps * rows) / one for one in spent]
     for name, speed in speeds.items():
         ratios = [ours / other for ours, other in zip(speeds["metarl"], speed, strict=True)]
         print(
@@ -216,16 +221,14 @@ def peers(robot: str, rows: int, rounds: int) -> None:
         each.close()
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # A model a task
 
 
 def models(rounds: int) -> None:
-    """40 tasks × 20 lanes of the walker: every task its own model, beside all tasks the shared one."""
-    family, shared = (
-        make_family("walker-params", horizon=10_000),
-        make_family("walker-params", horizon=10_000),
-    )
+    """40 tasks × 20 lanes of the walker: a model for every task, beside one shared model."""
+    family = make_family("walker-params", horizon=10_000)
+    shared = make_family("walker-params", horizon=10_000)
     shared.task_model = lambda model, row: model
     tasks, envs = family.tasks("train", 40, Rng(0)), {}
     action = 2 * torch.rand(40, 40, 20, 6) - 1
@@ -235,16 +238,16 @@ def models(rounds: int) -> None:
 
     def play(env: MujocoEnv) -> None:
         env.reset(tasks, Rng(0))
-        for each in action:
-            env.step(each)
+        step_all(env, action)
 
     making = seconds(lambda: envs["a model a task"].reset(tasks, Rng(0)))
-    taken = rounds_of({name: lambda env=env: play(env) for name, env in envs.items()}, rounds)
+    taken = rounds_of({name: partial(play, env) for name, env in envs.items()}, rounds)
     ratios = [own / one for own, one in zip(*taken.values(), strict=True)]
     print(
         f"walker-params, 40 × 20: a model a task costs {statistics.median(ratios):.2f} × one model "
-        f"(rounds {min(ratios):.2f} to {max(ratios):.2f}), resets included; a reset takes {making:.2f} s"
+        f"(rounds {min(ratios):.2f} to {max(ratios):.2f}), resets included"
     )
+    print(f"a reset takes {making:.2f} s")
 
 
 if __name__ == "__main__":
@@ -254,9 +257,8 @@ if __name__ == "__main__":
     parser.add_argument("--rows", type=int, nargs="+", default=[40, 160, 400])
     chosen = parser.parse_args()
     torch.set_num_threads(1)
-    print(
-        f"{platform.processor() or platform.machine()}, {THREADS} threads, mujoco {mujoco.__version__}"
-    )
+    processor = platform.processor() or platform.machine()
+    print(f"{processor}, {THREADS} threads, mujoco {mujoco.__version__}")
     if chosen.what == "models":
         models(chosen.rounds)
     else:

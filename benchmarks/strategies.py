@@ -1,4 +1,4 @@
-"""Scores of the classical strategies on common unseen tasks, to be held beside published and computed values.
+"""Scores of the classical strategies on common unseen tasks, beside published and computed values.
 
 python benchmarks/strategies.py [--tasks 2000]
 """
@@ -39,14 +39,14 @@ def main() -> None:
         print(f"\n{name} {options or ''} {episodes} episodes, {args.tasks} tasks")
         for agent in agents:
             began = time.perf_counter()
-            scores = evaluate(
-                make_agent(agent, family.spec), family, episodes=episodes, tasks=args.tasks
-            )
+            strategy = make_agent(agent, family.spec)
+            scores = evaluate(strategy, family, episodes=episodes, tasks=args.tasks)
             total, regret = scores.totals[0], scores.regrets[0]
-            error = math.sqrt(args.tasks)
+            root = math.sqrt(args.tasks)
             print(
-                f"{agent:22} {total.mean():8.3f} ± {total.std() / error:.3f}   regret {regret.mean():8.3f} ± "
-                f"{regret.std() / error:.3f}   {time.perf_counter() - began:5.1f} s"
+                f"{agent:22} {total.mean():8.3f} ± {total.std() / root:.3f}   "
+                f"regret {regret.mean():8.3f} ± {regret.std() / root:.3f}   "
+                f"{time.perf_counter() - began:5.1f} s"
             )
 
 

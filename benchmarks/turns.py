@@ -1,4 +1,4 @@
-"""Contenders that take turns: each a process of its own, which works when it is asked to and tells what came of it."""
+"""Contenders that take turns: each is a process that works when asked and reports its figures."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ class Turns:
         if not sys.stdin.readline():
             sys.exit()
 
-    def tell(self, told: dict[str, float]) -> None:
-        print(json.dumps(told), file=self._out, flush=True)
+    def report(self, figures: dict[str, float]) -> None:
+        print(json.dumps(figures), file=self._out, flush=True)
 
 
 class Contender:
     """The other end: a process that has a turn whenever it is asked to.
 
-    It is `script`, called with ``--serve`` and the `name` of the contender and its `options` in JSON.
+    It is `script`, called with ``--serve``, the contender's `name` and its `options` in JSON.
     """
 
     def __init__(self, python: str, script: str, name: str, options: dict) -> None:
@@ -47,10 +47,10 @@ class Contender:
     def turn(self) -> dict[str, float]:
         self._process.stdin.write("\n")
         self._process.stdin.flush()
-        told = self._process.stdout.readline()
-        if not told:
-            sys.exit(f"{self.name} ended; its last words stand above")
-        return json.loads(told)
+        line = self._process.stdout.readline()
+        if not line:
+            sys.exit(f"{self.name} ended; its last message stands above")
+        return json.loads(line)
 
     def end(self) -> None:
         self._process.stdin.close()

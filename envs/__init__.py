@@ -1,1 +1,1 @@
-"""The families that come with metarl, registered through the entry points that anybody's package can use."""
+"""The families that come with metarl, registered through entry points as any package can do."""

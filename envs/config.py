@@ -1,34 +1,34 @@
-"""The options of the families that come with metarl; imports no torch, so that mistakes are reported at once."""
+"""The options of the families that come with metarl; imports no torch, to report errors at once."""
 
-from __future__ import annotations
-
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from metarl.config.registry import Settings
 
 
-class BernoulliBanditConfig(Settings):
-    """Arms that pay 1 with unknown probabilities; an episode is one pull (Duan et al. 2016, section 3.1)."""
-
-    configures: ClassVar[str] = "metarl_envs.bandit:BernoulliBandit"
+class BanditConfig(Settings):
+    """What both bandits share."""
 
     arms: int = Field(5, ge=2, description="number of arms, k")
 
 
-class GaussianBanditConfig(Settings):
-    """Arms that pay normal rewards of variance 1 with unknown means; an episode is one pull."""
+class BernoulliBanditConfig(BanditConfig):
+    """Bandits with rewards 0 or 1; an episode is one pull (Duan et al. 2016, section 3.1)."""
 
-    configures: ClassVar[str] = "metarl_envs.bandit:GaussianBandit"
+    configures = "metarl_envs.bandit:BernoulliBandit"
 
-    arms: int = Field(5, ge=2, description="number of arms, k")
+
+class GaussianBanditConfig(BanditConfig):
+    """Bandits with normal rewards of variance 1; an episode is one pull."""
+
+    configures = "metarl_envs.bandit:GaussianBandit"
 
 
 class TabularMDPConfig(Settings):
-    """Random finite Markov decision processes (Osband et al. 2013; Duan et al. 2016, section 3.2)."""
+    """Random finite MDPs (Osband et al. 2013; Duan et al. 2016, section 3.2)."""
 
-    configures: ClassVar[str] = "metarl_envs.mdp:TabularMDP"
+    configures = "metarl_envs.mdp:TabularMDP"
 
     states: int = Field(10, ge=2, description="number of states, S")
     actions: int = Field(5, ge=2, description="number of actions, A")
@@ -36,10 +36,10 @@ class TabularMDPConfig(Settings):
 
 
 class PointConfig(Settings):
-    """A point in the plane that must go to an unseen goal (Finn et al. 2017, section 5.2)."""
+    """A point in the plane that must go to a hidden goal (Finn et al. 2017, section 5.2)."""
 
-    configures: ClassVar[str] = "metarl_envs.point:Point"
-    variants: ClassVar[dict[str, dict[str, Any]]] = {
+    configures = "metarl_envs.point:Point"
+    variants: ClassVar = {
         "maml": {},
         "pearl": {"start_range": 1.0, "goal_range": 1.0, "arrival": 0.0, "horizon": 20},
     }
@@ -55,21 +55,16 @@ class PointConfig(Settings):
     )
     step_size: float = Field(0.1, gt=0, description="farthest move along an axis in one step")
     arrival: float = Field(
-        0.01,
-        ge=0,
-        description="the episode ends closer to the goal than this along both axes; 0: it does not",
+        0.01, ge=0, description="episodes end this close to the goal along both axes; 0: never"
     )
     horizon: int = Field(100, ge=1, description="longest episode, in steps, H")
 
 
 class SparsePointConfig(Settings):
-    """A point that is paid only within a small circle around an unseen goal on a half circle (Rakelly et al. 2019)."""
+    """A point rewarded only near a hidden goal on a half circle (Rakelly et al. 2019)."""
 
-    configures: ClassVar[str] = "metarl_envs.sparse_point:SparsePoint"
-    variants: ClassVar[dict[str, dict[str, Any]]] = {
-        "pearl": {},
-        "varibad": {"goals": None, "dense": False, "horizon": 100},
-    }
+    configures = "metarl_envs.sparse_point:SparsePoint"
+    variants: ClassVar = {"pearl": {}, "varibad": {"goals": None, "dense": False, "horizon": 100}}
 
     variant: Literal["pearl", "varibad"] = Field(
         "pearl", description="whose defaults the other options take"
@@ -77,68 +72,63 @@ class SparsePointConfig(Settings):
     goals: int | None = Field(
         100,
         ge=5,
-        description="goals, evenly spaced on the half circle, a fifth of them for test; none: anywhere on it",
+        description="evenly spaced goals on a half circle, a fifth for test; none: anywhere on it",
     )
     dense: bool = Field(
         True, description="agents may learn from the distance to the goal as a second reward"
     )
-    radius: float = Field(0.2, gt=0, description="the reward is paid this close to the goal")
+    radius: float = Field(0.2, gt=0, description="distance to the goal that is rewarded")
     step_size: float = Field(0.1, gt=0, description="farthest move along an axis in one step")
     horizon: int = Field(20, ge=1, description="steps of an episode, H")
 
 
 class GridNaviConfig(Settings):
-    """A 5 × 5 grid whose hidden goal must be found and then be remembered (Zintgraf et al. 2020, VariBAD)."""
+    """A 5 × 5 grid with a hidden goal to find and remember (Zintgraf et al. 2020, VariBAD)."""
 
-    configures: ClassVar[str] = "metarl_envs.gridnavi:GridNavi"
-    variants: ClassVar[dict[str, dict[str, Any]]] = {"all": {}, "held-out": {}}
+    configures = "metarl_envs.gridnavi:GridNavi"
+    variants: ClassVar = {"all": {}, "held-out": {}}
 
     variant: Literal["all", "held-out"] = Field(
-        "all",
-        description="which goals: all 21 in every split, or some kept for validation and test",
+        "all", description="all 21 goals in every split, or some held out for validation and test"
     )
     horizon: int = Field(15, ge=1, description="steps of an episode, H")
 
 
 class FourRoomsConfig(Settings):
-    """Four rooms joined by doorways, where moves slip; goals are held out in each (Bacon et al. 2017, option-critic)."""
+    """Four rooms with doorways, where moves slip; goals are held out (Bacon et al. 2017)."""
 
-    configures: ClassVar[str] = "metarl_envs.four_rooms:FourRooms"
-    variants: ClassVar[dict[str, dict[str, Any]]] = {
-        "held-out": {},
-        "option-critic": {},
-        "option-critic-moved": {},
-    }
+    configures = "metarl_envs.four_rooms:FourRooms"
+    variants: ClassVar = {"held-out": {}, "option-critic": {}, "option-critic-moved": {}}
 
     variant: Literal["held-out", "option-critic", "option-critic-moved"] = Field(
         "held-out",
-        description="which goals: some of every room kept for validation and test, or the one goal of option-critic "
-        "or those that it moves to, the same in every split",
+        description="goals: some of every room held out for validation and test; the one goal of "
+        "option-critic, or those that it moves to, in every split",
     )
     horizon: int = Field(1000, ge=1, description="longest episode, in steps, H")
 
 
 class MovementBanditsConfig(Settings):
-    """Two places in sight of which one pays, always the same; observations of named parts (Frans et al. 2018, MLSH)."""
+    """Two visible places of which one is rewarded (Frans et al. 2018, MLSH)."""
 
-    configures: ClassVar[str] = "metarl_envs.movement_bandits:MovementBandits"
+    configures = "metarl_envs.movement_bandits:MovementBandits"
 
     horizon: int = Field(50, ge=1, description="steps of an episode, H")
 
 
 class TaxiConfig(Settings):
-    """A taxi that is told neither where its passenger waits nor where to take it (Kuric & van Hoof 2023, FAMP)."""
+    """A taxi whose passenger and destination are hidden (Kuric & van Hoof 2023, FAMP)."""
 
-    configures: ClassVar[str] = "metarl_envs.taxi:Taxi"
+    configures = "metarl_envs.taxi:Taxi"
 
     horizon: int = Field(1500, ge=1, description="longest episode, in steps, H")
 
 
 class GoalMazeConfig(Settings):
-    """A point in a maze with a sparse reward at a goal that chance hardly ever finds, for hindsight."""
+    """A point in a maze with a sparse reward that is rarely found at random, for hindsight."""
 
-    configures: ClassVar[str] = "metarl_envs.goal_maze:GoalMaze"
-    variants: ClassVar[dict[str, dict[str, Any]]] = {"u": {}, "medium": {"horizon": 100}}
+    configures = "metarl_envs.goal_maze:GoalMaze"
+    variants: ClassVar = {"u": {}, "medium": {"horizon": 100}}
 
     variant: Literal["u", "medium"] = Field("u", description="the plan of the maze")
     step_size: float = Field(

@@ -1,6 +1,4 @@
-"""What the families share that need a package which metarl itself does not ask for."""
-
-from __future__ import annotations
+"""What families share that need an extra package."""
 
 import atexit
 import os
@@ -16,7 +14,7 @@ from metarl_envs.extra_config import ExtraConfig
 
 
 class ExtraFamily(GymnasiumFamily):
-    """A family of environments from another package, which is imported when it is needed and not before."""
+    """A family of environments from another package, which is imported as late as possible."""
 
     def __init__(self, config: ExtraConfig) -> None:
         self.config = config
@@ -24,7 +22,7 @@ class ExtraFamily(GymnasiumFamily):
 
 
 def package(name: str, extra: str) -> Any:
-    """The module called `name`, of a package that our extra `extra` brings.
+    """The module called `name`, of a package that our extra `extra` installs.
 
     Raises:
         MetaRLError: the package is not installed.
@@ -40,27 +38,28 @@ def package(name: str, extra: str) -> Any:
 
 
 class Pictures(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """Draws MuJoCo without a screen too, where Gymnasium would look for one, and lets go of OpenGL before it ends."""
+    """Renders MuJoCo without a screen too, and frees OpenGL before the process ends."""
 
-    _draws = False
+    _renders = False
 
     def render(self) -> Any:
         """A picture.
 
         Raises:
-            MetaRLError: there is nothing to draw with.
+            MetaRLError: there is no OpenGL to render with.
         """
-        os.environ.setdefault("MUJOCO_GL", "glfw" if os.environ.get("DISPLAY") else "egl")
+        default = "glfw" if os.environ.get("DISPLAY") else "egl"
+        backend = os.environ.setdefault("MUJOCO_GL", default)
         try:
             picture = self.env.render()
-        except Exception as error:  # missing libraries show as errors of many kinds, by back end
+        except Exception as error:  # missing libraries raise errors of many kinds
             raise MetaRLError(
-                f"no picture can be drawn with MUJOCO_GL={os.environ['MUJOCO_GL']} ({one_line(error)}): install an OpenGL "
-                "library (on Debian: apt install --no-install-recommends libegl1 libgl1), or choose another MUJOCO_GL"
+                f"MUJOCO_GL={backend} renders no picture ({one_line(error)}): install an OpenGL "
+                "library (Debian: apt install --no-install-recommends libegl1 libgl1), or set "
+                "another MUJOCO_GL"
             ) from error
-        if not self._draws:
-            self._draws = True
-            atexit.register(
-                self.env.close
-            )  # after EGL has registered its own end, and so before it
+        if not self._renders:
+            self._renders = True
+            # registered after EGL's own end, and so called before it
+            atexit.register(self.env.close)
         return picture

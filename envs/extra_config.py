@@ -1,8 +1,6 @@
-"""The options of the families that need a package of their own; imports neither torch nor gymnasium."""
+"""The options of the families that need an extra package; imports neither torch nor gymnasium."""
 
-from __future__ import annotations
-
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -19,7 +17,7 @@ class ExtraConfig(Settings):
     )
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # Meta-World
 
 
@@ -31,7 +29,7 @@ class MetaworldConfig(ExtraConfig):
     )
     reward_function_version: Literal["v2", "v1"] = Field(
         "v2",
-        description="the package's rewards: v2, between 0 and 10 in every step, or v1, as large as each class has them",
+        description="the package's rewards: v2, between 0 and 10 in every step; v1, of each class",
     )
     terminate_on_success: bool = Field(
         False, description="episodes end with success, as in the package's evaluation"
@@ -40,9 +38,9 @@ class MetaworldConfig(ExtraConfig):
 
 
 class ML1Config(MetaworldConfig):
-    """Meta-World ML1: one manipulation with unseen goals (Yu et al. 2020, arXiv:1910.10897)."""
+    """Meta-World ML1: one manipulation with hidden goals (Yu et al. 2020, arXiv:1910.10897)."""
 
-    configures: ClassVar[str] = "metarl_envs.metaworld:ML1"
+    configures = "metarl_envs.metaworld:ML1"
 
     env: str = Field("reach-v3", description="which manipulation, such as push-v3 or pick-place-v3")
 
@@ -50,13 +48,13 @@ class ML1Config(MetaworldConfig):
 class ML10Config(MetaworldConfig):
     """Meta-World ML10: ten manipulations to learn from, five others for test (Yu et al. 2020)."""
 
-    configures: ClassVar[str] = "metarl_envs.metaworld:ML10"
+    configures = "metarl_envs.metaworld:ML10"
 
 
 class ML45Config(MetaworldConfig):
     """Meta-World ML45: 45 manipulations to learn from, five others for test (Yu et al. 2020)."""
 
-    configures: ClassVar[str] = "metarl_envs.metaworld:ML45"
+    configures = "metarl_envs.metaworld:ML45"
 
 
 class MultiTaskConfig(MetaworldConfig):
@@ -68,83 +66,77 @@ class MultiTaskConfig(MetaworldConfig):
 
 
 class MT10Config(MultiTaskConfig):
-    """Meta-World MT10: ten manipulations, goals in sight (Yu et al. 2020); closed."""
+    """Meta-World MT10: ten manipulations, goals visible (Yu et al. 2020); closed."""
 
-    configures: ClassVar[str] = "metarl_envs.metaworld:MT10"
+    configures = "metarl_envs.metaworld:MT10"
 
 
 class MT50Config(MultiTaskConfig):
-    """Meta-World MT50: fifty manipulations, goals in sight (Yu et al. 2020); closed."""
+    """Meta-World MT50: fifty manipulations, goals visible (Yu et al. 2020); closed."""
 
-    configures: ClassVar[str] = "metarl_envs.metaworld:MT50"
+    configures = "metarl_envs.metaworld:MT50"
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # Gymnasium-Robotics
 
 
 class RoboticsConfig(ExtraConfig):
-    """What goals share."""
+    """What goal-conditioned environments share."""
 
     reward: Literal["sparse", "dense"] = Field(
-        "sparse", description="paid for being at the goal, or for being near it"
+        "sparse", description="at the goal only, or larger the nearer it is"
     )
 
 
 class FetchReachConfig(RoboticsConfig):
-    """An arm whose gripper must go to an unseen place (Plappert et al. 2018, arXiv:1802.09464)."""
+    """An arm whose gripper must go to a hidden place (Plappert et al. 2018, arXiv:1802.09464)."""
 
-    configures: ClassVar[str] = "metarl_envs.robotics:FetchReach"
+    configures = "metarl_envs.robotics:FetchReach"
 
     horizon: int = Field(50, ge=1, description=_STEPS)
 
 
 class FetchPushConfig(RoboticsConfig):
-    """An arm that must push a block to an unseen place on a table (Plappert et al. 2018, arXiv:1802.09464)."""
+    """An arm that must push a block to a hidden place on a table (Plappert et al. 2018)."""
 
-    configures: ClassVar[str] = "metarl_envs.robotics:FetchPush"
+    configures = "metarl_envs.robotics:FetchPush"
 
     horizon: int = Field(50, ge=1, description=_STEPS)
 
 
 class PointMazeConfig(RoboticsConfig):
-    """A ball that must be rolled to an unseen place in a maze (Fu et al. 2020, D4RL)."""
+    """A ball that must be rolled to a hidden place in a maze (Fu et al. 2020, D4RL)."""
 
-    configures: ClassVar[str] = "metarl_envs.robotics:PointMaze"
-    variants: ClassVar[dict[str, dict[str, Any]]] = {
-        "u": {},
-        "medium": {"horizon": 600},
-        "large": {"horizon": 800},
-    }
+    configures = "metarl_envs.robotics:PointMaze"
+    variants: ClassVar = {"u": {}, "medium": {"horizon": 600}, "large": {"horizon": 800}}
 
     variant: Literal["u", "medium", "large"] = Field("u", description="the plan of the maze")
     horizon: int = Field(300, ge=1, description=_STEPS)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # MiniGrid
 
 
 class MinigridConfig(ExtraConfig):
     """What all grids share."""
 
-    view: Literal[7, 5, 3] = Field(
-        7, description="cells along each side of the square that is seen"
-    )
+    view: Literal[7, 5, 3] = Field(7, description="cells along each side of the observed square")
 
 
 class MinigridFourRoomsConfig(MinigridConfig):
-    """MiniGrid's four rooms, whose goal must be found and then be remembered (Chevalier-Boisvert et al. 2023)."""
+    """MiniGrid's four rooms with a hidden goal to remember (Chevalier-Boisvert et al. 2023)."""
 
-    configures: ClassVar[str] = "metarl_envs.minigrid:MinigridFourRooms"
+    configures = "metarl_envs.minigrid:MinigridFourRooms"
 
     horizon: int = Field(100, ge=1, description=_STEPS)
 
 
 class MinigridFetchConfig(MinigridConfig):
-    """MiniGrid's room of things of which one kind pays, without being told (Chevalier-Boisvert et al. 2023)."""
+    """MiniGrid's room of things, one hidden kind of which pays (Chevalier-Boisvert et al. 2023)."""
 
-    configures: ClassVar[str] = "metarl_envs.minigrid:MinigridFetch"
+    configures = "metarl_envs.minigrid:MinigridFetch"
 
     size: int = Field(5, ge=5, description="cells along each side of the room, walls included")
     things: int = Field(2, ge=1, le=6, description="how many things lie in the room")

@@ -1,7 +1,5 @@
 """Four rooms joined by doorways, the classical grid for options."""
 
-from __future__ import annotations
-
 import functools
 
 import torch
@@ -9,9 +7,10 @@ from torch import Tensor
 from torch.nn.functional import embedding
 
 from metarl.core.rng import Rng
-from metarl.core.types import Scene, Spec, Step, Tasks
+from metarl.core.types import SPLITS, Scene, Spec, Tasks
 from metarl_envs.config import FourRoomsConfig
-from metarl_envs.grid import DOWN, LEFT, RIGHT, UP, Cell, successors
+from metarl_envs.episodes import TensorEnv, Transition
+from metarl_envs.grid import DOWN, LEFT, RIGHT, UP, Cell, cells, squares, successors
 
 _MAP = """\
 #############
@@ -27,40 +26,39 @@ _MAP = """\
 #           #
 #     #     #
 #############"""
-_PLACES = [
-    ((column, 12 - row), mark)
-    for row, line in enumerate(_MAP.splitlines())
-    for column, mark in enumerate(line)
-]
-CELLS: list[Cell] = [cell for cell, mark in _PLACES if mark == " "]
-WALLS: list[Cell] = [cell for cell, mark in _PLACES if mark == "#"]
-EAST_DOORWAY: Cell = (9, 5)
-DOORWAYS: list[Cell] = [(6, 9), (2, 6), EAST_DOORWAY, (6, 2)]
-LOWER_RIGHT: list[Cell] = [(column, row) for column, row in CELLS if column > 6 and row < 5]
+CELLS = cells(_MAP, " ", from_top=True)
+WALLS = cells(_MAP, "#", from_top=True)
+EAST_DOORWAY = (9, 5)
+DOORWAYS = [(6, 9), (2, 6), EAST_DOORWAY, (6, 2)]
+LOWER_RIGHT = [(column, row) for column, row in CELLS if column > 6 and row < 5]
 MOVES = (UP, DOWN, LEFT, RIGHT)
 
-_CHANCES = 36  # equally likely outcomes of a move: a third of them is a multiple of every number of neighbours
+_OUTCOMES = 36  # equally likely ones of a move; a third is a multiple of every number of neighbors
 
 
 class FourRooms:
-    """A walker searches for a goal cell, and one move in three leads it a cell too far.
+    """A walker searches for a goal cell, and one move in three slips to a cell further.
 
-    ============  =====================================================================================
+    ============  ==================================================================================
     observation   [104] the walker's cell as a one-hot
     action        up, down, left or right; a move into a wall stays
-    slip          after a move that left its cell, with probability ⅓, another one to a random free neighbour
+    slip          after a move that left its cell, with probability ⅓, another one to a random free
+                  neighbor
     reward        1 on the goal after the move and its slip, else 0
     episode       starts anywhere but on the goal, terminates on it, truncated after H steps
     task row      [2] goal cell, column and row of the 13 × 13 map from its lower left corner
-    variants      held-out: train has the doorways and 48 cells of three rooms; validation and test have 16 others
-                  each, one of five in every row; ood has the cells of the lower right room, where no goal was before;
-                  option-critic: every split has the east doorway alone; option-critic-moved: every split has the cells
-                  of the lower right room and its west doorway, to which the goal moves in the paper
-    ============  =====================================================================================
+    variants      held-out: train has the doorways and 48 cells of three rooms; validation and test
+                  have 16 others each, one of five in every row; ood has the cells of the lower
+                  right room, which has no goal of the other splits; option-critic: every split has
+                  the east doorway only; option-critic-moved: every split has the cells of the
+                  lower right room and its west doorway, to which the goal moves in the paper
+    ============  ==================================================================================
 
-    Sutton et al. 1999, section 2; Bacon et al. 2017 (option-critic, arXiv:1609.05140), section 5.1. In the authors'
-    code, as here, a slip follows a successful move; by the paper, it replaces it.
+    Sutton et al. 1999, section 2; Bacon et al. 2017 (option-critic, arXiv:1609.05140), section 5.1.
+    In the authors' code, as here, a slip follows a successful move; by the paper, it replaces it.
     """
+
+    Settings = FourRoomsConfig
 
     def __init__(self, config: FourRoomsConfig) -> None:
         self._goals = _goals(config.variant)
@@ -81,121 +79,102 @@ class FourRooms:
         goals = torch.tensor(self._goals[split], dtype=torch.float32)
         return Tasks(goals, torch.arange(len(goals)), split).draw(count, rng.child(split))
 
-    def make(self, lanes: int) -> _Rooms:
-        return _Rooms(self.spec.horizon, lanes)
+    def make(self, lanes: int) -> TensorEnv:
+        """N tasks × `lanes` lanes."""
+        return _Rooms(self, lanes)
 
     def optimum(self, tasks: Tasks) -> Tensor:
-        """[N]: the best chance to meet the goal within the horizon, over starts (backward induction)."""
-        goal, which = numbers(tasks.params).unique(return_inverse=True)
+        """[N]: the highest probability, over starts, to reach the goal within the horizon.
+
+        By backward induction: V(s) = 1 on the goal, else maxₐ Σ P(s′ | s, a) V(s′).
+        """
+        goal, task = cell_numbers(tasks.params).unique(return_inverse=True)
         outcomes = _outcomes()
-        chance = torch.full(outcomes.shape, 1 / _CHANCES, dtype=torch.float64)
-        transition = torch.zeros(len(outcomes), len(CELLS), dtype=torch.float64).scatter_add_(
-            1, outcomes, chance
-        )
+        probability = torch.full(outcomes.shape, 1 / _OUTCOMES, dtype=torch.float64)
+        transition = torch.zeros(len(outcomes), len(CELLS), dtype=torch.float64)
+        transition.scatter_add_(1, outcomes, probability)  # [S · A, S]
+
         on_goal = torch.eye(len(CELLS), dtype=torch.float64)[:, goal.cpu()]  # [S, G]
-        value, gain = on_goal, 1.0
+        value = on_goal
         for _ in range(self.spec.horizon):
-            if gain > 1e-9:
-                before = value
-                value = (
-                    (transition @ before).view(len(CELLS), len(MOVES), -1).amax(1).maximum(on_goal)
-                )
-                gain = float((value - before).max())
-        others = (value.sum(0) - 1) / (len(CELLS) - 1)
-        return others.float().to(which.device)[which]
+            before = value
+            q_values = (transition @ before).view(len(CELLS), len(MOVES), -1)
+            value = q_values.amax(1).maximum(on_goal)
+            if float((value - before).max()) <= 1e-9:
+                break
+
+        other_starts = (value.sum(0) - 1) / (len(CELLS) - 1)
+        return other_starts.float().to(task.device)[task]
 
     def scene(self, params: Tensor, obs: Tensor) -> Scene:
-        """The walker's way over the centres of the cells."""
-        path = torch.tensor(CELLS, dtype=torch.float32, device=obs.device)[obs.argmax(-1)]
-        walls = torch.tensor([[column - 0.5, row - 0.5, 1.0, 1.0] for column, row in WALLS])
+        """The walker's path over the centers of the cells."""
         return Scene(
-            path, (-0.5, 12.5, -0.5, 12.5), goal=params.unsqueeze(0), goal_radius=0.5, walls=walls
+            obs.new_tensor(CELLS)[obs.argmax(-1)],
+            limits=(-0.5, 12.5, -0.5, 12.5),
+            goal=params.unsqueeze(0),
+            goal_radius=0.5,
+            walls=squares(WALLS, -0.5),
         )
 
 
-class _Rooms:
-    """N goals × M lanes."""
+class _Rooms(TensorEnv):
+    """N goals × M lanes; the state is the number of the cell [N, M]."""
 
-    def __init__(self, horizon: int, lanes: int) -> None:
-        self._horizon = horizon
-        self._lanes = lanes
-
-    def reset(self, tasks: Tasks, rng: Rng) -> Tensor:
+    def load(self, tasks: Tasks, rng: Rng) -> None:
         device = tasks.params.device
-        self._goal = numbers(tasks.params).unsqueeze(1)  # [N, 1]
+        self._goal = cell_numbers(tasks.params).unsqueeze(1)  # [N, 1]
         self._outcomes = _outcomes().flatten().to(device)  # [S · A · 36]
-        self._looks = torch.eye(len(CELLS), device=device)
-        self._slips = tasks.streams(rng.child("slip"), self._lanes)
-        self._starts = tasks.streams(rng.child("start"), self._lanes)
-        self._time = 0
-        self._cell = self._start()
-        self._end = torch.full_like(self._cell, self._horizon)
-        return embedding(self._cell, self._looks)
+        self._one_hots = torch.eye(len(CELLS), device=device)
+        self._slips = tasks.streams(rng.child("slip"), self.lanes)
+        self._starts = tasks.streams(rng.child("start"), self.lanes)
 
-    def step(self, action: Tensor) -> Step:
-        chance = (_CHANCES * self._slips.uniform(self._time, 1).squeeze(-1)).long()
-        self._time += 1
-        self._cell = self._outcomes[_CHANCES * (len(MOVES) * self._cell + action) + chance]
-        next_obs = embedding(self._cell, self._looks)
-        arrived = self._cell == self._goal
-        truncated = (self._end == self._time) & ~arrived
-        done, obs = arrived | truncated, next_obs
-        if done.any():
-            self._cell = torch.where(done, self._start(), self._cell)
-            self._end = torch.where(done, self._time + self._horizon, self._end)
-            obs = embedding(self._cell, self._looks)
-        return Step(
-            obs, next_obs, arrived.float(), terminated=arrived, truncated=truncated, success=arrived
-        )
-
-    def _start(self) -> Tensor:
-        """[N, M]: where an episode starts that begins now."""
-        other = ((len(CELLS) - 1) * self._starts.uniform(self._time, 1).squeeze(-1)).long()
+    def start(self) -> Tensor:
+        other = ((len(CELLS) - 1) * self._starts.uniform(self.time, 1).squeeze(-1)).long()
         return other + (other >= self._goal)
 
+    def observe(self, state: Tensor) -> Tensor:
+        return embedding(state, self._one_hots)
 
-def numbers(cells: Tensor) -> Tensor:
-    """[N] int64: the places in `CELLS` of `cells` [N, 2]."""
+    def move(self, state: Tensor, action: Tensor) -> Transition:
+        outcome = (_OUTCOMES * self._slips.uniform(self.time, 1).squeeze(-1)).long()
+        cell = self._outcomes[_OUTCOMES * (len(MOVES) * state + action) + outcome]
+        arrived = cell == self._goal
+        return Transition(cell, reward=arrived.float(), terminated=arrived, success=arrived)
+
+
+def cell_numbers(coordinates: Tensor) -> Tensor:
+    """Columns and rows [N, 2] → [N] int64: their places in `CELLS`."""
     place = torch.zeros(13, 13, dtype=torch.long)
     place[tuple(torch.tensor(CELLS).T)] = torch.arange(len(CELLS))
-    column, row = cells.long().unbind(1)
-    return place.to(cells.device)[column, row]
+    column, row = coordinates.long().unbind(1)
+    return place.to(coordinates.device)[column, row]
 
 
 @functools.cache
 def _outcomes() -> Tensor:
     """[S · A, 36] int64: the equally likely cells that an action in a cell leads to."""
-    after = successors(CELLS, MOVES)
+    after = successors(CELLS, MOVES)  # [S, A]
     rows = []
-    for cell, successor in (
-        (cell, moved) for cell, row in enumerate(after.tolist()) for moved in row
-    ):
-        neighbours = [other for other in after[successor].tolist() if other != successor]
-        slips = [other for other in neighbours for _ in range(_CHANCES // 3 // len(neighbours))]
-        rows.append(
-            [successor] * _CHANCES
-            if successor == cell
-            else [successor] * (_CHANCES - len(slips)) + slips
-        )
-    return torch.tensor(rows)
+    for cell in range(len(CELLS)):
+        for moved in after[cell]:
+            outcomes = moved.repeat(_OUTCOMES)
+            if moved != cell:
+                neighbors = after[moved][after[moved] != moved]
+                slips = neighbors.repeat_interleave(_OUTCOMES // 3 // len(neighbors))
+                outcomes[-len(slips) :] = slips
+            rows.append(outcomes)
+    return torch.stack(rows)
 
 
 def _goals(variant: str) -> dict[str, list[Cell]]:
     """The goals of every split."""
     if variant != "held-out":
-        goals_of_all = {
-            "option-critic": [EAST_DOORWAY],
-            "option-critic-moved": [*LOWER_RIGHT, (6, 2)],
-        }[variant]
-        return dict.fromkeys(("train", "validation", "test"), goals_of_all)
-    goals: dict[str, list[Cell]] = {
-        "train": list(DOORWAYS),
-        "validation": [],
-        "test": [],
-        "ood": LOWER_RIGHT,
-    }
+        everywhere = [EAST_DOORWAY] if variant == "option-critic" else [*LOWER_RIGHT, (6, 2)]
+        return dict.fromkeys(SPLITS[:3], everywhere)
+    goals = {"train": list(DOORWAYS), "validation": [], "test": [], "ood": LOWER_RIGHT}
+    held_out = {0: "test", 2: "validation"}
     for column, row in CELLS:
         if (column, row) not in DOORWAYS + LOWER_RIGHT:
-            held_out = {0: "test", 2: "validation"}.get((column + 2 * row) % 5, "train")
-            goals[held_out].append((column, row))
+            split = held_out.get((column + 2 * row) % 5, "train")
+            goals[split].append((column, row))
     return goals

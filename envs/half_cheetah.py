@@ -1,60 +1,46 @@
-"""A planar robot with six joints that runs: at an unseen speed, or in an unseen direction."""
+"""A planar robot with six joints that runs: at a hidden speed, or in a hidden direction."""
 
-from __future__ import annotations
+from abc import abstractmethod
 
-from abc import ABC, abstractmethod
-
-import mujoco
 import numpy as np
-import torch
 
-from metarl.adapters.mujoco import Array, MujocoEnv, Physics, load_model
+from metarl.adapters.mujoco import Array, Physics
 from metarl.core.rng import Rng, Streams
-from metarl.core.types import Spec, Tasks
-from metarl_envs.locomotion import ASSETS, effort, noisy_start, speeds
+from metarl.core.types import SPLITS, Tasks
+from metarl_envs.locomotion import Robot, effort, listed, noisy_start, speeds
 from metarl_envs.robot_config import HalfCheetahConfig, HalfCheetahDirConfig, HalfCheetahVelConfig
 
-_SECONDS = 0.05  # of a control step: five physics steps of 0.01
-_TORSO_HEIGHT = 0.7  # metres: of the torso where its vertical slider is at 0
+_TORSO_HEIGHT = 0.7  # meters: of the torso where its vertical slider is at 0
 
 
-class HalfCheetah(ABC):
+class HalfCheetah(Robot):
     """What both families share.
 
-    ============  =====================================================================================
-    observation   [8] positions but for x, [9] velocities; in the variants `pearl` and `maml` also [3] the
-                  torso's place (x, y, z), so that x is seen
+    ============  ==================================================================================
+    observation   [8] positions but for x, [9] velocities; in the variants `pearl` and `maml` also
+                  [3] the torso's place (x, y, z)
     action        [6] torques of hind thigh, shin and foot, front thigh, shin and foot
+    reward        `task_reward` − 0.05 ‖a‖²
     episode       H steps of 0.05 s, then truncated; never terminates
     start         positions ± 0.1, velocities normal with deviation 0.1, as in Gymnasium
-    ============  =====================================================================================
+    ============  ==================================================================================
     """
 
-    frame_skip = 5
-    spec: Spec
+    config: HalfCheetahConfig
+    file = "half_cheetah.xml"
+    joints = 6
+    seconds = 0.05
+    task_width = 1
 
     def __init__(self, config: HalfCheetahConfig) -> None:
-        self.config = config
-        self.threads = config.threads
-        self.observation = {"position": 8, "velocity": 9} | (
-            {"torso": 3} if config.show_torso else {}
-        )
+        self.observation = {"position": 8, "velocity": 9}
+        if config.show_torso:
+            self.observation["torso"] = 3
+        super().__init__(config)
 
     @abstractmethod
-    def tasks(self, split: str, count: int, rng: Rng) -> Tasks:
-        """`count` rows of `split`."""
-
-    @abstractmethod
-    def pay(self, speed: Array, task: Array) -> Array:
-        """[N, M] for running at `speed` [N, M] in m/s, in tasks [N, 1]."""
-
-    def make(self, lanes: int) -> MujocoEnv:
-        """N tasks × `lanes` robots."""
-        return MujocoEnv(self, lanes)
-
-    def model(self) -> mujoco.MjModel:
-        """Gymnasium's model."""
-        return load_model(ASSETS / "half_cheetah.xml")
+    def task_reward(self, speed: Array, task: Array) -> Array:
+        """[N, M]: the reward for `speed` [N, M] in m/s, in tasks [N, 1]."""
 
     def start(self, noise: Streams, counter: int) -> tuple[Array, Array]:
         """Lying on its feet."""
@@ -69,56 +55,45 @@ class HalfCheetah(ABC):
         return np.concatenate(parts, axis=-1)
 
     def reward(self, before: Physics, after: Physics, control: Array, params: Array) -> Array:
-        """`pay` − 0.05 ‖a‖²."""
-        speed = (after.qpos[..., 0] - before.qpos[..., 0]) / _SECONDS
-        return self.pay(speed, params[..., 0]) - self.config.effort_cost * effort(control)
+        """[N, M]: see above."""
+        speed = self.velocity(before, after)[..., 0]
+        return self.task_reward(speed, params[..., 0]) - self.config.effort_cost * effort(control)
 
 
 class HalfCheetahVel(HalfCheetah):
-    """−|v − v*| − 0.05 ‖a‖²; task row [1] v*, uniform up to `fastest` m/s, in the split ood from there to 1.5 × as fast."""
+    """−|v − v*| − 0.05 ‖a‖².
 
-    def __init__(self, config: HalfCheetahVelConfig) -> None:
-        super().__init__(config)
-        self.fastest = config.fastest
-        self.spec = _spec("half-cheetah-vel", self.observation, config.horizon)
+    Task row [1] v*, uniform up to `fastest` m/s; in the split ood from there to 1.5 × as fast.
+    """
+
+    Settings = HalfCheetahVelConfig
+    config: HalfCheetahVelConfig
+    name = "half-cheetah-vel"
 
     def tasks(self, split: str, count: int, rng: Rng) -> Tasks:
         """`count` speeds."""
-        return speeds(split, count, rng, self.fastest)
+        return speeds(split, count, rng, self.config.fastest)
 
-    def pay(self, speed: Array, task: Array) -> Array:
+    def task_reward(self, speed: Array, task: Array) -> Array:
         """−|v − v*|."""
         return -np.abs(speed - task)
 
 
 class HalfCheetahDir(HalfCheetah):
-    """d · v − 0.05 ‖a‖²; task row [1] d, forward (+1) or backward (−1): closed, for there are no other tasks."""
+    """d · v − 0.05 ‖a‖².
 
-    def __init__(self, config: HalfCheetahDirConfig) -> None:
-        super().__init__(config)
-        self.spec = _spec("half-cheetah-dir", self.observation, config.horizon, closed=True)
+    Task row [1] d, forward (+1) or backward (−1): closed, for there are no other tasks.
+    """
+
+    Settings = HalfCheetahDirConfig
+    name = "half-cheetah-dir"
+    splits = SPLITS[:3]
+    closed = True
 
     def tasks(self, split: str, count: int, rng: Rng) -> Tasks:
-        """Both directions, as often as asked for."""
-        return Tasks(torch.tensor([[1.0], [-1.0]]), torch.arange(2), split).draw(
-            count, rng.child(split)
-        )
+        """`count` times one of both directions."""
+        return listed([[1.0], [-1.0]], split, count, rng)
 
-    def pay(self, speed: Array, task: Array) -> Array:
+    def task_reward(self, speed: Array, task: Array) -> Array:
         """d · v."""
         return task * speed
-
-
-def _spec(name: str, observation: dict[str, int], horizon: int, *, closed: bool = False) -> Spec:
-    splits = ("train", "validation", "test") if closed else ("train", "validation", "test", "ood")
-    return Spec(
-        name,
-        observation,
-        6,
-        False,
-        horizon,
-        task_width=1,
-        goal_width=1,
-        splits=splits,
-        closed=closed,
-    )

@@ -1,31 +1,80 @@
-"""What the families of walking robots share: Gymnasium's model files, rows and how episodes start."""
-
-from __future__ import annotations
+"""What the families of walking robots share: specs, task rows, starts and costs."""
 
 import math
 from importlib.resources import files
 from pathlib import Path
 
+import mujoco
 import numpy as np
 import torch
 from torch import Tensor
 
-from metarl.adapters.mujoco import Array
+from metarl.adapters.mujoco import Array, Flags, MujocoEnv, Physics, Simulated, load_model
 from metarl.core.rng import Rng, Streams
-from metarl.core.types import Tasks
+from metarl.core.types import SPLITS, Spec, Tasks
+from metarl_envs.robot_config import RobotConfig
 
-ASSETS = Path(str(files("gymnasium.envs.mujoco"))) / "assets"
-"""The model files that come with Gymnasium."""
+_ASSETS = Path(str(files("gymnasium.envs.mujoco"))) / "assets"
 
 
-def noisy_start(
-    noise: Streams, counter: int, position: Array, velocities: int, spread: float, *, normal: bool
-) -> tuple[Array, Array]:
-    """`position` [nq] ± `spread`, and velocities: normal with this deviation, or uniform within it → [N, M, nq and nv]."""
-    uniform = noise.uniform(counter, len(position) + velocities).double()
-    around, speed = 2 * uniform[..., : len(position)] - 1, uniform[..., len(position) :]
-    speed = torch.special.ndtri(speed) if normal else 2 * speed - 1
-    return position + spread * around.numpy(), spread * speed.numpy()
+class Robot(Simulated):
+    """A family of tasks for one of Gymnasium's robots; a subclass sets what describes it."""
+
+    file: str
+    """The model that comes with Gymnasium."""
+    joints: int
+    """Actuated ones: the width of an action."""
+    frame_skip = 5
+    seconds: float
+    """Of one control step, which is `frame_skip` physics steps."""
+
+    name: str
+    observation: dict[str, int]
+    task_width: int
+    has_goal = True
+    """The whole task row is its goal."""
+    splits: tuple[str, ...] = SPLITS
+    closed = False
+
+    def __init__(self, config: RobotConfig) -> None:
+        self.config = config
+        self.threads = config.threads
+        self.spec = Spec(
+            self.name,
+            self.observation,
+            action_width=self.joints,
+            discrete=False,
+            horizon=config.horizon,
+            task_width=self.task_width,
+            goal_width=self.task_width if self.has_goal else 0,
+            splits=self.splits,
+            closed=self.closed,
+        )
+
+    def model(self) -> mujoco.MjModel:
+        """Gymnasium's model with the sensors of this family."""
+        return load_model(_ASSETS / self.file, self.add_sensors)
+
+    def add_sensors(self, spec: mujoco.MjSpec) -> None:
+        """Add what `observe` and `reward` look up in `Physics.sensors`: here nothing."""
+
+    def make(self, lanes: int) -> MujocoEnv:
+        """N tasks × `lanes` robots."""
+        return MujocoEnv(self, lanes)
+
+    def velocity(self, before: Physics, after: Physics) -> Array:
+        """[N, M, 2] m/s: the mean over a control step along the first two axes, x and y (or z)."""
+        return (after.qpos[..., :2] - before.qpos[..., :2]) / self.seconds
+
+
+# -------------------------------------------------------------------------------------------------
+# Task rows
+
+
+def listed(rows: list[list[float]], split: str, count: int, rng: Rng) -> Tasks:
+    """`count` of these `rows`, which are the tasks of every split."""
+    params = torch.tensor(rows)
+    return Tasks(params, torch.arange(len(rows)), split).draw(count, rng.child(split))
 
 
 def direction(angle: Tensor) -> Tensor:
@@ -42,17 +91,34 @@ def directions(split: str, count: int, rng: Rng) -> Tasks:
 def speeds(split: str, count: int, rng: Rng, fastest: float) -> Tasks:
     """`count` speeds, uniform up to `fastest`; in the split ood from there to 1.5 × as fast."""
     uniform = rng.child(split).rows(count, 1)
-    return Tasks(
-        fastest * (1 + uniform / 2 if split == "ood" else uniform), torch.arange(count), split
-    )
+    if split == "ood":
+        uniform = 1 + uniform / 2
+    return Tasks(fastest * uniform, torch.arange(count), split)
+
+
+# -------------------------------------------------------------------------------------------------
+# Physics
+
+
+def noisy_start(
+    noise: Streams, counter: int, position: Array, velocities: int, spread: float, *, normal: bool
+) -> tuple[Array, Array]:
+    """`position` [nq] ± `spread`, and random velocities → [N, M, nq], [N, M, nv].
+
+    Velocities are normal with deviation `spread`, or uniform on ± `spread`.
+    """
+    uniform = noise.uniform(counter, len(position) + velocities).double()
+    shift = 2 * uniform[..., : len(position)] - 1
+    velocity = uniform[..., len(position) :]
+    velocity = torch.special.ndtri(velocity) if normal else 2 * velocity - 1
+    return position + spread * shift.numpy(), spread * velocity.numpy()
 
 
 def effort(control: Array) -> Array:
     """‖a‖², [N, M, nu] → [N, M]."""
-    return summed(np.square(control))
+    return np.square(control).sum(-1)
 
 
-def summed(parts: Array) -> Array:
-    """[..., X] → [...]."""
-    total: Array = parts.sum(-1)
-    return total
+def outside(height: Array, low: float, high: float) -> Flags:
+    """[N, M]: whether `height` [N, M] has left [`low`, `high`]."""
+    return (height < low) | (height > high)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import pickle
 from collections import defaultdict
 from functools import cache, cached_property
@@ -14,42 +15,46 @@ from gymnasium.wrappers import TimeLimit
 
 from metarl.adapters.from_gymnasium.spaces import Array
 from metarl.adapters.gymnasium import Env
-from metarl.core.errors import MetaRLError, suggest
+from metarl.core.errors import ConfigError, MetaRLError, suggest
 from metarl_envs.extra import ExtraFamily, Pictures, package
+from metarl_envs.extra_config import ML1Config, MultiTaskConfig
 
 _OBS_WIDTH, _ACTION_WIDTH = 39, 4
 _VECTOR_WIDTH = 6  # of the longest that any class draws
 
 
-class _Benchmark(ExtraFamily):
+class _Metaworld(ExtraFamily):
     """What all benchmarks share (Yu et al. 2020, arXiv:1910.10897; v3 of the package `metaworld`).
 
-    ============  =====================================================================================
-    observation   [39] hand (x, y, z), gap of the fingers, [14] places and orientations of up to two things; all of this
-                  once more as it was a step before; [3] goal: zeros in ML, in sight in MT
+    ============  ==================================================================================
+    observation   [39] hand (x, y, z), gap of the fingers, [14] places and orientations of up to two
+                  things; all of this once more as it was a step before; [3] goal: zeros in ML,
+                  visible in MT
     action        [4] shift of the hand, force of the fingers
-    reward        `reward_function_version` v2: between 0 and 10 in every step, what papers now report; v1: that of the
-                  first paper, of another size in every class
-    success       as each class has it, in every step; papers count an episode that succeeded in any step
+    reward        `reward_function_version` v2: between 0 and 10 in every step, what papers now
+                  report; v1: that of the first paper, of another scale in every class
+    success       as each class has it, in every step; papers count an episode that succeeded in any
+                  step
     episode       H steps, then truncated; terminates if `terminate_on_success` says so
-    chance        none: the task fixes where everything is
-    task row      ML1: [3 or 6] what the class draws at random, such as the places of a thing and of the goal; others:
-                  [7] number of the class, those of train first, then the same, filled up with zeros
-    ============  =====================================================================================
+    randomness    none: the task fixes where everything is
+    task row      ML1: [3 or 6] what the class draws at random, such as the places of a thing and of
+                  the goal; others: [7] number of the class, those of train first, then the same,
+                  filled up with zeros
+    ============  ==================================================================================
 
-    The tasks are those of the package's benchmark classes with `goals_seed`, 50 a class, to the last bit. A row is their
-    float32 form. A simulator takes 0.3 s and 25 MB; lanes that change their class hand it on.
+    The tasks are those of the package's benchmark classes with `goals_seed`, 50 a class, to the
+    last bit. A row is their float32 form. A simulator takes 0.3 s and 25 MB; lanes that change
+    their class hand it on.
     """
 
     def build(self) -> Env:
         """A lane, for tasks of any class."""
-        return TimeLimit(
-            _Lane(self._shelf, self._shown, self.config.terminate_on_success), self.config.horizon
-        )
+        lane = _Lane(self._shelf, self._shown, self.config.terminate_on_success)
+        return TimeLimit(lane, self.config.horizon)
 
     def rows(self, split: str) -> list[Array]:
         """All of them."""
-        return [self._numbers(task) for task in self._sample_latent.tasks[split]]
+        return [self._row_of(task) for task in self._benchmark.tasks[split]]
 
     def apply(self, env: Env, row: Array) -> None:
         """Set the package's task that `row` stands for.
@@ -60,73 +65,81 @@ class _Benchmark(ExtraFamily):
         task = self._task_of.get(row.astype(np.float32).tobytes())
         if task is None:
             raise MetaRLError(
-                f"{self._name}: {row.tolist()} is no task of the benchmark; take rows that tasks() gives"
+                f"{self._name}: {row.tolist()} is no task of the benchmark; take rows from tasks()"
             )
         lane: Any = env.unwrapped
         lane.take(task)
 
     @property
-    def _sample_latent(self) -> _Drawn:
-        return _draw(type(self).__name__, self.config.goals_seed, getattr(self.config, "env", ""))
+    def _benchmark(self) -> _Benchmark:
+        env = self.config.env if isinstance(self.config, ML1Config) else ""
+        return _load_benchmark(type(self).__name__, self.config.goals_seed, env)
 
     @cached_property
     def _shown(self) -> tuple[str, ...]:
-        """The classes that a one-hot in the observation tells apart."""
-        return self._sample_latent.classes if getattr(self.config, "show_class", False) else ()
+        """The classes of a one-hot in the observation."""
+        if isinstance(self.config, MultiTaskConfig) and self.config.show_class:
+            return self._benchmark.classes
+        return ()
 
     @cached_property
     def _task_of(self) -> dict[bytes, Any]:
         """The bytes of a row → the task of the package."""
-        return {
-            self._numbers(task).tobytes(): task
-            for tasks in self._sample_latent.tasks.values()
-            for task in tasks
-        }
+        tasks = itertools.chain(*self._benchmark.tasks.values())
+        return {self._row_of(task).tobytes(): task for task in tasks}
 
     @cached_property
     def _shelf(self) -> _Shelf:
         return _Shelf(self.config.reward_function_version)
 
-    def _numbers(self, task: Any) -> Array:
+    def _row_of(self, task: Any) -> Array:
         """[P] float32: the row that stands for a task of the package."""
-        vector: Array = pickle.loads(task.data)["rand_vec"]  # noqa: S301  (pickled by the package, in this process)
-        if len(self._sample_latent.classes) == 1:
+        # pickled by the package, in this process
+        vector = pickle.loads(task.data)["rand_vec"]  # noqa: S301
+        if len(self._benchmark.classes) == 1:
             return vector.astype(np.float32)
         row = np.zeros(1 + _VECTOR_WIDTH, np.float32)
-        row[0], row[1 : 1 + len(vector)] = self._sample_latent.classes.index(task.env_name), vector
+        row[0] = self._benchmark.classes.index(task.env_name)
+        row[1 : 1 + len(vector)] = vector
         return row
 
 
-class ML1(_Benchmark):
+class ML1(_Metaworld):
     """One class; train, validation and test differ in their goals."""
 
 
-class ML10(_Benchmark):
-    """Ten classes in train, other goals of theirs in validation, five other classes in test. Takes 15 s to draw."""
+class ML10(_Metaworld):
+    """Ten classes in train, other goals of theirs in validation, five other classes in test.
+
+    Loading takes 15 s.
+    """
 
 
-class ML45(_Benchmark):
-    """45 classes in train, other goals of theirs in validation, five other classes in test. Takes a minute to draw."""
+class ML45(_Metaworld):
+    """45 classes in train, other goals of theirs in validation, five other classes in test.
+
+    Loading takes a minute.
+    """
 
 
-class MT10(_Benchmark):
+class MT10(_Metaworld):
     """Ten classes, the same 500 tasks in every split."""
 
     closed = True
 
 
-class MT50(_Benchmark):
-    """All classes, the same 2,500 tasks in every split. Takes half a minute to draw."""
+class MT50(_Metaworld):
+    """All classes, the same 2,500 tasks in every split. Loading takes half a minute."""
 
     closed = True
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # Tasks
 
 
-class _Drawn(NamedTuple):
-    """A benchmark."""
+class _Benchmark(NamedTuple):
+    """The classes and tasks of a benchmark."""
 
     classes: tuple[str, ...]
     """Those of train, then those of test."""
@@ -135,24 +148,29 @@ class _Drawn(NamedTuple):
 
 
 @cache
-def _draw(benchmark: str, seed: int, env: str) -> _Drawn:
-    """The package draws the goals of train with `seed`, of test with seed (ML1: seed + 1); ours of validation: seed + 2.
+def _load_benchmark(name: str, seed: int, env: str) -> _Benchmark:
+    """The package's benchmark; seed of the goals: train `seed`, test `seed` (ML1: seed + 1).
 
-    Its environments `Meta-World/ML1-train` and `…-test` for Gymnasium are of no use, both have the goals of test.
+    Ours of validation are drawn with seed + 2. The package's environments `Meta-World/ML1-train`
+    and `…-test` for Gymnasium are of no use: both have the goals of test.
     """
     metaworld = package("metaworld", "metaworld")
-    if benchmark == "ML1" and env not in metaworld.ML1.ENV_NAMES:
-        raise MetaRLError(f"ml1: env {env!r} is unknown; {suggest(env, metaworld.ML1.ENV_NAMES)}")
-    made = getattr(metaworld, benchmark)(*filter(None, [env]), seed=seed)
+    if name != "ML1":
+        made = getattr(metaworld, name)(seed=seed)
+    elif env in metaworld.ML1.ENV_NAMES:
+        made = metaworld.ML1(env, seed=seed)
+    else:
+        raise ConfigError(f"ml1: env {env!r} is unknown; {suggest(env, metaworld.ML1.ENV_NAMES)}")
+
     train = tuple(made.train_classes)
-    if benchmark.startswith("MT"):
-        return _Drawn(train, dict.fromkeys(_Benchmark.splits, made.train_tasks))
+    if name.startswith("MT"):
+        return _Benchmark(train, dict.fromkeys(_Metaworld.splits, made.train_tasks))
     others = metaworld.CustomML(train, (), seed=seed + 2)
     tasks = {"train": made.train_tasks, "validation": others.train_tasks, "test": made.test_tasks}
-    return _Drawn(tuple(dict.fromkeys([*train, *made.test_classes])), tasks)
+    return _Benchmark(tuple(dict.fromkeys([*train, *made.test_classes])), tasks)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # Environments
 
 
@@ -170,14 +188,11 @@ class _Shelf:
         """One of them, or a new one."""
         if self._simulators[name]:
             return self._simulators[name].pop()
-        cls = package("metaworld.env_dict", "metaworld").ALL_V3_ENVIRONMENTS[name]
-        return Pictures(
-            cls(
-                reward_function_version=self._version,
-                render_mode="rgb_array",
-                camera_name="corner2",
-            )
+        build = package("metaworld.env_dict", "metaworld").ALL_V3_ENVIRONMENTS[name]
+        simulator = build(
+            reward_function_version=self._version, render_mode="rgb_array", camera_name="corner2"
         )
+        return Pictures(simulator)
 
     def put(self, name: str, simulator: Any) -> None:
         """Keep one for later."""
@@ -187,46 +202,42 @@ class _Shelf:
 class _Lane(gymnasium.Env[Any, Any]):
     """Simulates whichever class its task is of."""
 
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 80}  # noqa: RUF012  (as Gymnasium has it)
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 80}  # noqa: RUF012  (Gymnasium's way)
     render_mode = "rgb_array"
     action_space = spaces.Box(-1.0, 1.0, (_ACTION_WIDTH,), np.float32)
 
     def __init__(self, shelf: _Shelf, shown: tuple[str, ...], terminates: bool) -> None:
         numbers = spaces.Box(-np.inf, np.inf, (_OBS_WIDTH,), np.float64)
-        one_hot = (
-            spaces.Dict({"class": spaces.Discrete(len(shown)), "observation": numbers})
-            if shown
-            else None
-        )
-        self.observation_space = one_hot or numbers
-        self._shelf, self._shown, self._terminates = shelf, shown, terminates
+        self.observation_space: Any = numbers
+        if shown:
+            one_hot = spaces.Discrete(len(shown))
+            self.observation_space = spaces.Dict({"class": one_hot, "observation": numbers})
+        self._shelf = shelf
+        self._shown = shown
+        self._terminates = terminates
         self._name = ""
         self._simulator: Any = None
 
     def take(self, task: Any) -> None:
-        """Be given a task of the package, for the next reset."""
+        """Take a task of the package, for the next reset."""
         if self._name != task.env_name:
             self.close()
-            self._name, self._simulator = task.env_name, self._shelf.take(task.env_name)
+            self._name = task.env_name
+            self._simulator = self._shelf.take(self._name)
         self._simulator.unwrapped.set_task(task)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """The start of the task; there is no chance that a seed could address."""
-        seen, info = self._simulator.reset()
-        return self._see(seen), info
+        """The start of the task; there is no randomness for a seed."""
+        obs, info = self._simulator.reset()
+        return self._observe(obs), info
 
     def step(self, action: Array) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """One step of the simulator."""
-        seen, reward, _, truncated, info = self._simulator.step(action)
-        return (
-            self._see(seen),
-            float(reward),
-            self._terminates and info["success"] == 1,
-            truncated,
-            info,
-        )
+        obs, reward, _, truncated, info = self._simulator.step(action)
+        terminated = self._terminates and info["success"] == 1
+        return self._observe(obs), float(reward), terminated, truncated, info
 
     def render(self) -> Any:
         """A picture."""
@@ -238,7 +249,7 @@ class _Lane(gymnasium.Env[Any, Any]):
             self._shelf.put(self._name, self._simulator)
             self._name, self._simulator = "", None
 
-    def _see(self, seen: Array) -> Any:
-        return (
-            {"class": self._shown.index(self._name), "observation": seen} if self._shown else seen
-        )
+    def _observe(self, obs: Array) -> Any:
+        if not self._shown:
+            return obs
+        return {"class": self._shown.index(self._name), "observation": obs}

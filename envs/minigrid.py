@@ -1,6 +1,4 @@
-"""MiniGrid's rooms, seen a few cells at a time: a goal to find again, a kind of thing to fetch."""
-
-from __future__ import annotations
+"""MiniGrid's rooms, observed a few cells at a time: a goal to find, a kind of thing to fetch."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,50 +12,45 @@ from metarl.adapters.from_gymnasium.spaces import Array
 from metarl.adapters.gymnasium import Env
 from metarl_envs.extra import ExtraFamily, package
 
-_UNSEEN, _EMPTY, _WALL, _KEY, _BALL, _GOAL = (
-    0,
-    1,
-    2,
-    5,
-    6,
-    8,
-)  # MiniGrid's numbers of what may be in a cell
-_COLOURS = 6
+# MiniGrid's numbers of what may be in a cell
+_UNSEEN, _EMPTY, _WALL, _KEY, _BALL, _GOAL = 0, 1, 2, 5, 6, 8
+_COLORS = 6
 _ROOM = 9  # columns and rows of four rooms from one wall to the next
 
 
 class MinigridFourRooms(ExtraFamily):
-    """Four rooms of 8 × 8 cells, with a goal that is seen only from near (Chevalier-Boisvert et al. 2023, MiniGrid).
+    """Four rooms of 8 × 8 cells, with a goal that is visible only from near.
 
-    ============  =====================================================================================
-    observation   cells: for each of v × v cells in front of the agent, a one-hot of unseen, empty, wall, goal; direction:
-                  [4] where the agent looks, a one-hot
+    ============  ==================================================================================
+    observation   cells: for each of v × v cells in front of the agent, a one-hot of unseen, empty,
+                  wall, goal; direction: [4] where the agent looks, a one-hot
     action        one of 3: turn left, turn right, go ahead
     reward        1 − 0.9 t / H on reaching the goal after t steps, else 0
     start         agent and doorways anywhere, others in every episode
     episode       terminates at the goal, truncated after H steps
-    task row      [2] column and row of the goal: 192 cells of train, 32 of validation and 32 of test, in a fixed order
-    ============  =====================================================================================
+    task row      [2] column and row of the goal: 192 cells of train, 32 of validation and 32 of
+                  test, in a fixed order
+    ============  ==================================================================================
+
+    Chevalier-Boisvert et al. 2023 (MiniGrid).
     """
 
     goal_width = 2
 
     def build(self) -> Env:
         """The package's environment."""
-        rooms = package("minigrid.envs", "minigrid").FourRoomsEnv
-        env = rooms(
-            max_steps=self.config.horizon, agent_view_size=self.config.view, render_mode="rgb_array"
+        horizon = self.config.horizon
+        env = package("minigrid.envs", "minigrid").FourRoomsEnv(
+            max_steps=horizon, agent_view_size=self.config.view, render_mode="rgb_array"
         )
-        return TimeLimit(
-            _Room(env, _is_elsewhere, (_UNSEEN, _EMPTY, _WALL, _GOAL), actions=3),
-            self.config.horizon,
-        )
+        kinds = (_UNSEEN, _EMPTY, _WALL, _GOAL)
+        return TimeLimit(_Room(env, _is_elsewhere, kinds, actions=3), horizon)
 
     def rows(self, split: str) -> list[Any]:
         """All of them."""
         along = [place for place in range(1, 2 * _ROOM) if place != _ROOM]
         cells = np.random.default_rng(0).permutation([(x, y) for x in along for y in along])
-        return list(dict(zip(self.splits, np.split(cells, [192, 224]), strict=True))[split])
+        return list(np.split(cells, [192, 224])[self.splits.index(split)])
 
     def apply(self, env: Env, row: Array) -> None:
         """Set the goal, which the package leaves to those who make the environment."""
@@ -66,20 +59,24 @@ class MinigridFourRooms(ExtraFamily):
 
 
 class MinigridFetch(ExtraFamily):
-    """A room of things, keys and balls of six colours, one kind of which pays (Chevalier-Boisvert et al. 2023, MiniGrid).
+    """A room of things, keys and balls of six colors, one hidden kind of which pays.
 
-    ============  =====================================================================================
-    observation   cells: for each of v × v cells in front of the agent, a one-hot of unseen, empty, wall, key, ball, and
-                  colours: one of six colours; direction: [4] where the agent looks, a one-hot
+    ============  ==================================================================================
+    observation   cells: for each of v × v cells in front of the agent, a one-hot of unseen, empty,
+                  wall, key, ball, and colours: one of six colors; direction: [4] where the agent
+                  looks, a one-hot
     action        one of 4: turn left, turn right, go ahead, pick up
     reward        1 − 0.9 t / H on picking up the right thing after t steps, else 0
-    start         agent and things anywhere, others in every episode, one of the right kind among them
+    start         agent and things anywhere, others in every episode, one of the right kind among
+                  them
     episode       terminates when anything is picked up, truncated after H steps
-    task row      [2] colour and type (0 key, 1 ball) of what pays: six kinds of train, one of each colour; of the others
-                  two of validation and four of test
-    ============  =====================================================================================
+    task row      [2] color and type (0 key, 1 ball) of what pays: six kinds of train, one of each
+                  color; of the others two of validation and four of test
+    ============  ==================================================================================
 
-    What the package says in words, which thing to fetch, is hidden.
+    The package's mission, a text of what to fetch, is hidden.
+
+    Chevalier-Boisvert et al. 2023 (MiniGrid).
     """
 
     apply_after_reset = True
@@ -95,33 +92,32 @@ class MinigridFetch(ExtraFamily):
             render_mode="rgb_array",
         )
         kinds = (_UNSEEN, _EMPTY, _WALL, _KEY, _BALL)
-        return TimeLimit(_Room(env, _has_what_pays, kinds, actions=4, colours=True), config.horizon)
+        return TimeLimit(_Room(env, _has_what_pays, kinds, actions=4, colors=True), config.horizon)
 
     def rows(self, split: str) -> list[tuple[int, int]]:
         """All of them."""
-        known = [(colour, colour % 2) for colour in range(_COLOURS)]
-        others = [(colour, 1 - kind) for colour, kind in known]
+        known = [(color, color % 2) for color in range(_COLORS)]
+        others = [(color, 1 - kind) for color, kind in known]
         return {"train": known, "validation": others[:2], "test": others[2:]}[split]
 
     def apply(self, env: Env, row: Array) -> None:
         """Set what pays, which every reset draws anew."""
         constants = package("minigrid.core.constants", "minigrid")
+        color = constants.IDX_TO_COLOR[int(row[0])]
+        kind = constants.IDX_TO_OBJECT[(_KEY, _BALL)[int(row[1])]]
         room: Any = env.unwrapped
-        room.pays = (
-            constants.IDX_TO_COLOR[int(row[0])],
-            constants.IDX_TO_OBJECT[(_KEY, _BALL)[int(row[1])]],
-        )
+        room.pays = (color, kind)
         room.targetColor, room.targetType = room.pays
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # Environments
 
 
 class _Room(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """Observations as choices, the first few actions alone, success in the info, and starts that fit the task.
+    """Observations as choices, the first few actions only, success in the info, starts that fit.
 
-    Starts are drawn from the environment's own generator until one fits.
+    Starts are drawn from the environment's own generator until one fits the task.
     """
 
     def __init__(
@@ -130,41 +126,43 @@ class _Room(gymnasium.Wrapper[Any, Any, Any, Any]):
         fits: Callable[[Any], bool],
         kinds: Sequence[int],
         actions: int,
-        colours: bool = False,
+        colors: bool = False,
     ) -> None:
         """`kinds`: MiniGrid's numbers of all that may be in a cell of this environment."""
-        gymnasium.Wrapper.__init__(self, env)
-        self._fits, self._colours = fits, colours
+        super().__init__(env)
+        self._fits = fits
+        self._colors = colors
         self._choice = np.zeros(1 + max(kinds), np.int64)
         self._choice[list(kinds)] = np.arange(len(kinds))
         inner: Any = self.unwrapped
         view = (inner.agent_view_size, inner.agent_view_size)
-        seen: dict[str, gymnasium.Space[Any]] = {
-            "cells": spaces.MultiDiscrete(np.full(view, len(kinds)))
-        }
-        if colours:
-            seen["colours"] = spaces.MultiDiscrete(np.full(view, _COLOURS))
-        self.observation_space = spaces.Dict({**seen, "direction": spaces.Discrete(4)})
+        parts: dict[str, Any] = {"cells": spaces.MultiDiscrete(np.full(view, len(kinds)))}
+        if colors:
+            parts["colours"] = spaces.MultiDiscrete(np.full(view, _COLORS))
+        parts["direction"] = spaces.Discrete(4)
+        self.observation_space = spaces.Dict(parts)
         self.action_space = spaces.Discrete(actions)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
         """The first start that fits."""
-        seen, info = self.env.reset(seed=seed, options=options)
+        obs, info = self.env.reset(seed=seed, options=options)
         while not self._fits(self.unwrapped):
-            seen, info = self.env.reset(options=options)
-        return self._see(seen), info
+            obs, info = self.env.reset(options=options)
+        return self._observe(obs), info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """What pays is a success."""
-        seen, reward, terminated, truncated, info = self.env.step(action)
-        return self._see(seen), reward, terminated, truncated, {**info, "success": bool(reward)}
+        obs, reward, terminated, truncated, info = self.env.step(action)
+        return self._observe(obs), reward, terminated, truncated, {**info, "success": bool(reward)}
 
-    def _see(self, seen: dict[str, Any]) -> dict[str, Any]:
-        image = seen["image"]  # [v, v, 3] what is in a cell, of which colour, whether open
-        colours = {"colours": image[..., 1]} if self._colours else {}
-        return {"cells": self._choice[image[..., 0]], **colours, "direction": seen["direction"]}
+    def _observe(self, obs: dict[str, Any]) -> dict[str, Any]:
+        image = obs["image"]  # [v, v, 3] what is in a cell, of which color, whether open
+        parts = {"cells": self._choice[image[..., 0]], "direction": obs["direction"]}
+        if self._colors:
+            parts["colours"] = image[..., 1]
+        return parts
 
 
 def _is_elsewhere(rooms: Any) -> bool:
@@ -173,5 +171,5 @@ def _is_elsewhere(rooms: Any) -> bool:
 
 
 def _has_what_pays(room: Any) -> bool:
-    """A thing of the right colour and type lies there."""
+    """A thing of the right color and type lies there."""
     return room.pays in [(thing.color, thing.type) for thing in room.grid.grid if thing is not None]

@@ -1,63 +1,52 @@
-"""Planar robots of unknown build: every body's mass and inertia, every friction and damping is drawn for the task."""
-
-from __future__ import annotations
+"""Planar robots of hidden dynamics: the task is their masses, inertias, frictions and damping."""
 
 import copy
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 
 import mujoco
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from metarl.adapters.mujoco import Array, MujocoEnv, Physics, load_model
+from metarl.adapters.mujoco import Array, Flags, Physics
 from metarl.core.rng import Rng, Streams
-from metarl.core.types import Spec, Tasks
-from metarl_envs.locomotion import ASSETS, effort, noisy_start
+from metarl.core.types import Tasks
+from metarl_envs.locomotion import Robot, effort, noisy_start
 from metarl_envs.robot_config import HopperParamsConfig, RandomParamsConfig, WalkerParamsConfig
 
-_SECONDS = 0.008  # of a control step: four physics steps of 0.002
 _FASTEST = 10.0  # velocities are clipped to ± this where they are observed
-_BASES = {"body_mass": 1.5, "body_inertia": 1.5, "geom_friction": 1.5, "dof_damping": 1.3}
+_BASES = (1.5, 1.5, 1.5, 1.3)  # of mass, inertia, friction and damping
 
 
-class RandomParams(ABC):
+class RandomParams(Robot):
     """What walker and hopper share: v + 1 − 10⁻³ ‖a‖².
 
-    ============  =====================================================================================
+    ============  ==================================================================================
     observation   positions but for x; velocities, clipped to ± 10
     action        torques of the joints
     episode       terminates where the robot falls, truncated after H steps of 0.008 s
     start         standing; positions and velocities ± 0.005, as in Gymnasium
-    task row      u, an exponent for each number that is changed, uniform on ± `scale`: masses and inertias of all bodies
-                  and frictions of all geoms × 1.5ᵘ, dampings × 1.3ᵘ, one independent of the other; in the split ood
-                  ± between `scale` and 4/3 of it
-    ============  =====================================================================================
+    task row      u, an exponent for each number that is changed, uniform on ± `scale`: masses and
+                  inertias of all bodies and frictions of all geoms × 1.5ᵘ, dampings × 1.3ᵘ, one
+                  independent of the other; in the split ood ± between `scale` and 4/3 of it
+    ============  ==================================================================================
 
     Rakelly et al. 2019 (arXiv:1903.08254), appendix A, on Gymnasium's models.
     """
 
+    config: RandomParamsConfig
     frame_skip = 4
-    spec: Spec
+    seconds = 0.008
+    has_goal = False
 
-    def __init__(self, name: str, file: str, joints: int, config: RandomParamsConfig) -> None:
-        self.config = config
-        self.threads = config.threads
-        self._file = file
-        self._position = np.array([0.0, 1.25, *[0.0] * (joints + 1)])
-        self._velocities = joints + 3
-        self.spec = Spec(
-            name,
-            {"position": joints + 2, "velocity": joints + 3},
-            joints,
-            False,
-            config.horizon,
-            task_width=sum(np.size(part) for part in _changed(self.model())),
-        )
+    def __init__(self, config: RandomParamsConfig) -> None:
+        self.observation = {"position": self.joints + 2, "velocity": self.joints + 3}
+        self.task_width = sum(part.size for part in _changed(self.model()))
+        super().__init__(config)
 
     @abstractmethod
-    def terminated(self, after: Physics) -> NDArray[np.bool_]:
-        """[N, M] bool: fallen."""
+    def terminated(self, after: Physics) -> Flags:
+        """[N, M]: fallen."""
 
     def tasks(self, split: str, count: int, rng: Rng) -> Tasks:
         """`count` rows of exponents."""
@@ -66,63 +55,61 @@ class RandomParams(ABC):
             exponent = exponent.sign() + exponent / 3
         return Tasks(self.config.scale * exponent, torch.arange(count), split)
 
-    def make(self, lanes: int) -> MujocoEnv:
-        """N tasks × `lanes` robots, one model a task."""
-        return MujocoEnv(self, lanes)
-
-    def model(self) -> mujoco.MjModel:
-        """Gymnasium's model."""
-        return load_model(ASSETS / self._file)
-
     def task_model(self, model: mujoco.MjModel, row: NDArray[np.float32]) -> mujoco.MjModel:
         """The model with what `row` [P] changes, and what MuJoCo derives from that."""
-        own, first = copy.copy(model), 0
-        for part, base in zip(_changed(own), _BASES.values(), strict=True):
-            part *= base ** row[first : first + part.size].reshape(part.shape).astype(np.float64)
+        own = copy.copy(model)
+        first = 0
+        for part, base in zip(_changed(own), _BASES, strict=True):
+            exponent = row[first : first + part.size].reshape(part.shape).astype(np.float64)
+            part *= base**exponent
             first += part.size
         mujoco.mj_setConst(own, mujoco.MjData(own))
         return own
 
     def start(self, noise: Streams, counter: int) -> tuple[Array, Array]:
         """Standing."""
-        return noisy_start(noise, counter, self._position, self._velocities, 0.005, normal=False)
+        position = np.array([0.0, 1.25, *[0.0] * (self.joints + 1)])
+        return noisy_start(noise, counter, position, self.joints + 3, 0.005, normal=False)
 
     def observe(self, now: Physics) -> Array:
         """[N, M, O]."""
         return np.concatenate([now.qpos[..., 1:], now.qvel.clip(-_FASTEST, _FASTEST)], axis=-1)
 
     def reward(self, before: Physics, after: Physics, control: Array, params: Array) -> Array:
-        """[N, M]."""
-        speed = (after.qpos[..., 0] - before.qpos[..., 0]) / _SECONDS
-        return speed + 1 - 1e-3 * effort(control)
+        """[N, M]: v + 1 − 10⁻³ ‖a‖²."""
+        return self.velocity(before, after)[..., 0] + 1 - 1e-3 * effort(control)
 
 
 class WalkerParams(RandomParams):
-    """A walker, which has fallen where its height leaves (0.8, 2) m or its angle (−1, 1) radians."""
+    """A walker, which has fallen where its height leaves (0.8, 2) m or its angle (−1, 1) rad."""
 
-    def __init__(self, config: WalkerParamsConfig) -> None:
-        super().__init__("walker-params", "walker2d_v5.xml", 6, config)
+    Settings = WalkerParamsConfig
+    file = "walker2d_v5.xml"
+    name = "walker-params"
+    joints = 6
 
-    def terminated(self, after: Physics) -> NDArray[np.bool_]:
-        """[N, M] bool: fallen."""
+    def terminated(self, after: Physics) -> Flags:
+        """[N, M]: fallen."""
         height, angle = after.qpos[..., 1], after.qpos[..., 2]
         return (height <= 0.8) | (height >= 2) | (np.abs(angle) >= 1)
 
 
 class HopperParams(RandomParams):
-    """A hopper, which has fallen at a height of at most 0.7 m or an angle of at least 0.2 radians.
+    """A hopper, which has fallen at a height of at most 0.7 m or an angle of at least 0.2 rad.
 
     An episode also ends where anything but x and height reaches ± 100.
     """
 
-    def __init__(self, config: HopperParamsConfig) -> None:
-        super().__init__("hopper-params", "hopper.xml", 3, config)
+    Settings = HopperParamsConfig
+    file = "hopper.xml"
+    name = "hopper-params"
+    joints = 3
 
-    def terminated(self, after: Physics) -> NDArray[np.bool_]:
-        """[N, M] bool: fallen."""
+    def terminated(self, after: Physics) -> Flags:
+        """[N, M]: fallen."""
         height, angle = after.qpos[..., 1], after.qpos[..., 2]
         state = np.concatenate([after.qpos[..., 2:], after.qvel], axis=-1)
-        far: NDArray[np.bool_] = (np.abs(state) >= 100).any(-1)
+        far = (np.abs(state) >= 100).any(-1)
         return (height <= 0.7) | (np.abs(angle) >= 0.2) | far
 
 

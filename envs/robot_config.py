@@ -1,8 +1,6 @@
-"""The options of the MuJoCo families; imports neither torch nor mujoco, so that mistakes are reported at once."""
+"""The options of the MuJoCo families; imports neither torch nor mujoco."""
 
-from __future__ import annotations
-
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -16,22 +14,22 @@ class RobotConfig(Settings):
     threads: int = Field(0, ge=0, description="threads that step the robots; 0: one for every core")
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # Half-cheetah
 
 
 class HalfCheetahConfig(RobotConfig):
     """What speed and direction share."""
 
-    show_torso: bool = Field(True, description="also observe where the torso is, so that x is seen")
+    show_torso: bool = Field(True, description="also observe where the torso is, x included")
     effort_cost: float = Field(0.05, ge=0, description="cost of ‖a‖²")
 
 
 class HalfCheetahVelConfig(HalfCheetahConfig):
-    """A half-cheetah that must run at an unseen speed (Finn et al. 2017; Rakelly et al. 2019)."""
+    """A half-cheetah that must run at a hidden speed (Finn et al. 2017; Rakelly et al. 2019)."""
 
-    configures: ClassVar[str] = "metarl_envs.half_cheetah:HalfCheetahVel"
-    variants: ClassVar[dict[str, dict[str, Any]]] = {
+    configures = "metarl_envs.half_cheetah:HalfCheetahVel"
+    variants: ClassVar = {
         "pearl": {},
         "maml": {"fastest": 2.0},
         "promp": {"horizon": 100, "show_torso": False},
@@ -44,18 +42,15 @@ class HalfCheetahVelConfig(HalfCheetahConfig):
 
 
 class HalfCheetahDirConfig(HalfCheetahConfig):
-    """A half-cheetah that must run forward or backward, without being told (Finn et al. 2017); closed."""
+    """A half-cheetah that must run in a hidden direction, to and fro (Finn et al. 2017); closed."""
 
-    configures: ClassVar[str] = "metarl_envs.half_cheetah:HalfCheetahDir"
-    variants: ClassVar[dict[str, dict[str, Any]]] = {
-        "pearl": {},
-        "promp": {"horizon": 100, "show_torso": False},
-    }
+    configures = "metarl_envs.half_cheetah:HalfCheetahDir"
+    variants: ClassVar = {"pearl": {}, "promp": {"horizon": 100, "show_torso": False}}
 
     variant: Literal["pearl", "promp"] = Field("pearl", description="whose horizon and observation")
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # Ant
 
 
@@ -63,15 +58,15 @@ class AntConfig(RobotConfig):
     """What direction, goal and speed share."""
 
     contact_cost: float = Field(
-        5e-4, ge=0, description="cost of ‖contact forces, clipped to ±1‖²; 0 saves their sensors"
+        5e-4, ge=0, description="cost of ‖contact forces, clipped to ±1‖²; 0: not computed"
     )
 
 
 class AntDirConfig(AntConfig):
-    """An ant that must walk in an unseen direction (Finn et al. 2017; Rakelly et al. 2019)."""
+    """An ant that must walk in a hidden direction (Finn et al. 2017; Rakelly et al. 2019)."""
 
-    configures: ClassVar[str] = "metarl_envs.ant:AntDir"
-    variants: ClassVar[dict[str, dict[str, Any]]] = {
+    configures = "metarl_envs.ant:AntDir"
+    variants: ClassVar = {
         "forward-backward": {},
         "plane": {"directions": "plane"},
         "maml": {"effort_cost": 0.005, "survival": 0.05},
@@ -94,37 +89,37 @@ class AntDirConfig(AntConfig):
 
 
 class AntGoalConfig(AntConfig):
-    """An ant that must walk to an unseen place (Rakelly et al. 2019)."""
+    """An ant that must walk to a hidden place (Rakelly et al. 2019)."""
 
-    configures: ClassVar[str] = "metarl_envs.ant:AntGoal"
+    configures = "metarl_envs.ant:AntGoal"
 
     farthest: float = Field(
-        3.0, gt=0, description="goals are uniform on the disc of this radius, metres"
+        3.0, gt=0, description="goals are uniform on the disc of this radius, meters"
     )
     effort_cost: float = Field(0.1, ge=0, description="cost of ‖a‖²")
 
 
 class AntVelConfig(AntConfig):
-    """An ant that must walk at an unseen speed (Finn et al. 2017)."""
+    """An ant that must walk at a hidden speed (Finn et al. 2017)."""
 
-    configures: ClassVar[str] = "metarl_envs.ant:AntVel"
+    configures = "metarl_envs.ant:AntVel"
 
     fastest: float = Field(3.0, gt=0, description="speeds are uniform between 0 and this, m/s")
     effort_cost: float = Field(0.005, ge=0, description="cost of ‖a‖²")
     survival: float = Field(1.05, description="reward of every step")
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # Others
 
 
 class HumanoidDirConfig(RobotConfig):
-    """A humanoid that must walk in an unseen direction (Rakelly et al. 2019)."""
+    """A humanoid that must walk in a hidden direction (Rakelly et al. 2019)."""
 
-    configures: ClassVar[str] = "metarl_envs.humanoid:HumanoidDir"
+    configures = "metarl_envs.humanoid:HumanoidDir"
 
     contacts: bool = Field(
-        True, description="whether contact forces cost; without, their sensors are saved"
+        True, description="whether contact forces cost; without, they are not computed"
     )
 
 
@@ -135,12 +130,12 @@ class RandomParamsConfig(RobotConfig):
 
 
 class WalkerParamsConfig(RandomParamsConfig):
-    """A walker of unknown masses, inertias, frictions and damping (Rakelly et al. 2019)."""
+    """A walker of hidden masses, inertias, frictions and damping (Rakelly et al. 2019)."""
 
-    configures: ClassVar[str] = "metarl_envs.random_params:WalkerParams"
+    configures = "metarl_envs.random_params:WalkerParams"
 
 
 class HopperParamsConfig(RandomParamsConfig):
-    """A hopper of unknown masses, inertias, frictions and damping (Rakelly et al. 2019)."""
+    """A hopper of hidden masses, inertias, frictions and damping (Rakelly et al. 2019)."""
 
-    configures: ClassVar[str] = "metarl_envs.random_params:HopperParams"
+    configures = "metarl_envs.random_params:HopperParams"

@@ -1,4 +1,4 @@
-"""Goals of Gymnasium-Robotics: a gripper, a block or a ball must go where nobody says."""
+"""Goals of Gymnasium-Robotics: a gripper, a block or a ball must go to a hidden place."""
 
 from __future__ import annotations
 
@@ -21,19 +21,18 @@ _MAZES = {"u": "UMaze", "medium": "Medium", "large": "Large"}
 
 
 class _Goals(ExtraFamily):
-    """A goal that the package would draw and show is the task, and hidden."""
+    """The goal, which the package would draw and show, is the task, and hidden."""
 
     hidden = ("desired_goal",)
     achieved_goal = "achieved_goal"
 
     @abstractmethod
     def goal_reward(self, achieved: Tensor, desired: Tensor) -> Tensor:
-        """[...]: the reward for having achieved `achieved` [..., G] where `desired` [..., G] is the goal."""
+        """[...]: the reward at `achieved` [..., G] where `desired` [..., G] is the goal."""
 
     @property
     def _dense(self) -> bool:
-        dense: bool = self.config.reward == "dense"
-        return dense
+        return self.config.reward == "dense"
 
     def make_env(self, name: str) -> Env:
         """The package's environment of that name."""
@@ -48,23 +47,27 @@ class _Goals(ExtraFamily):
         return Pictures(env)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # Fetch
 
 
 class _Fetch(_Goals):
-    """What reaching and pushing share (Plappert et al. 2018, arXiv:1802.09464; v4 of the environments).
+    """What reaching and pushing share.
 
-    ============  =====================================================================================
-    observation   achieved_goal [3] place of the gripper (push: of the block); observation: [10] place of the gripper, its
-                  fingers, velocities; push: [25] also place, orientation and velocities of the block
+    ============  ==================================================================================
+    observation   achieved_goal [3] place of the gripper (push: of the block); observation: [10]
+                  place of the gripper, its fingers, velocities; push: [25] also place, orientation
+                  and velocities of the block
     action        [4] shift of the gripper, in 5 cm; the fingers, which are blocked
-    reward        sparse: 0 closer to the goal than 5 cm, else −1; dense: −distance, in metres
-    start         reach: always the same; push: the block lies somewhere else on the table in every episode
+    reward        sparse: 0 closer to the goal than 5 cm, else −1; dense: −distance, in meters
+    start         reach: always the same; push: the block lies somewhere else on the table in every
+                  episode
     episode       H steps, then truncated
-    task row      [3] goal, as the package draws it: uniform within 15 cm of the gripper's first place along each axis;
-                  push: on the table
-    ============  =====================================================================================
+    task row      [3] goal, as the package draws it: uniform within 15 cm of the gripper's first
+                  place along each axis; push: on the table
+    ============  ==================================================================================
+
+    Plappert et al. 2018 (arXiv:1802.09464), v4 of the environments.
     """
 
     goal_width = 3
@@ -78,7 +81,7 @@ class _Fetch(_Goals):
     def row(self, split: str, rng: np.random.Generator) -> Array:
         """A goal, drawn in the order in which the package draws."""
         first, spread, height = self._range
-        goal: Array = first + rng.uniform(-spread, spread, size=3)
+        goal = first + rng.uniform(-spread, spread, size=3)
         if height is not None:
             goal[2] = height
         return goal
@@ -90,19 +93,16 @@ class _Fetch(_Goals):
 
     def goal_reward(self, achieved: Tensor, desired: Tensor) -> Tensor:
         """[...]: see the table."""
-        distance: Tensor = (achieved - desired).norm(dim=-1)
+        distance = (achieved - desired).norm(dim=-1)
         return -distance if self._dense else -(distance > 0.05).to(distance.dtype)
 
     @cached_property
     def _range(self) -> tuple[Array, float, float | None]:
-        """The gripper's first place [3], the half-width of the goals around it, and the table's height for a block."""
+        """First place of the gripper [3], half-width of the goals around it, a block's height."""
         env = self.build()
         fetch: Any = env.unwrapped
-        found = (
-            fetch.initial_gripper_xpos.copy(),
-            fetch.target_range,
-            fetch.height_offset if fetch.has_object else None,
-        )
+        height = fetch.height_offset if fetch.has_object else None
+        found = (fetch.initial_gripper_xpos.copy(), fetch.target_range, height)
         env.close()
         return found
 
@@ -119,22 +119,23 @@ class FetchPush(_Fetch):
     name = "FetchPush-v4"
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # Point maze
 
 
 class PointMaze(_Goals):
     """A ball in a maze (Fu et al. 2020, arXiv:2004.07219; v3 of the environments).
 
-    ============  =====================================================================================
+    ============  ==================================================================================
     observation   achieved_goal [2] place of the ball; observation [4] place and velocity
     action        [2] force
-    reward        sparse: 1 closer to the goal than 45 cm, else 0; dense: exp(−distance), in metres
+    reward        sparse: 1 closer to the goal than 45 cm, else 0; dense: exp(−distance), in meters
     start         within 25 cm, along both axes, of the middle of a cell that is not the goal's
     episode       H steps, then truncated; being at the goal does not end it
-    task row      [2] goal, as the package draws it: uniform within 25 cm of the middle of a free cell
+    task row      [2] goal, as the package draws it: uniform within 25 cm of the middle of a free
+                  cell
     variants      u: 7 cells, H = 300; medium: 26, H = 600; large: 46, H = 800
-    ============  =====================================================================================
+    ============  ==================================================================================
     """
 
     goal_width = 2
@@ -149,10 +150,8 @@ class PointMaze(_Goals):
     def row(self, split: str, rng: np.random.Generator) -> Array:
         """A goal, drawn in the order in which the package draws."""
         cells, spread = self._cells
-        goal: Array = cells[rng.integers(low=0, high=len(cells))] + [
-            rng.uniform(-spread, spread) for _ in range(2)
-        ]
-        return goal
+        cell = cells[rng.integers(low=0, high=len(cells))]
+        return cell + [rng.uniform(-spread, spread) for _ in range(2)]
 
     def apply(self, env: Env, row: Array) -> None:
         """Set the goal for the next reset."""
@@ -161,7 +160,7 @@ class PointMaze(_Goals):
 
     def goal_reward(self, achieved: Tensor, desired: Tensor) -> Tensor:
         """[...]: see the table."""
-        distance: Tensor = (achieved - desired).norm(dim=-1)
+        distance = (achieved - desired).norm(dim=-1)
         return (-distance).exp() if self._dense else (distance <= 0.45).to(distance.dtype)
 
     @cached_property
@@ -175,18 +174,17 @@ class PointMaze(_Goals):
 
 
 class _Aimed(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """Starts episodes with the goal that it is given, the ball in another cell."""
+    """Starts episodes with a chosen goal, the ball in another cell."""
 
     goal: Array
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """The package's own start for a goal in this cell, and then exactly this goal."""
+        """The package's own start for a goal in this cell, then exactly this goal."""
         inner: Any = self.unwrapped
-        seen, info = self.env.reset(
-            seed=seed, options={"goal_cell": inner.maze.cell_xy_to_rowcol(self.goal)}
-        )
+        goal_cell = inner.maze.cell_xy_to_rowcol(self.goal)
+        obs, info = self.env.reset(seed=seed, options={"goal_cell": goal_cell})
         inner.goal = self.goal
         inner.update_target_site_pos()
-        return seen, info
+        return obs, info

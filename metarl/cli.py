@@ -198,15 +198,15 @@ def plot(
 ) -> None:
     """Draw learning curves and the adaptation curve as pictures."""
     from metarl.experiments.comparison import runs as runs_in
-    from metarl.viz.curves import adaptation_curve, learning_curve, read_scores
+    from metarl.viz.curves import draw_adaptation_curve, draw_learning_curve, read_scores
 
     found: list[Path] = []
     for run in runs:
         found += runs_in(run)
     folder = out or runs[0]
     folder.mkdir(parents=True, exist_ok=True)
-    print(learning_curve(found, folder / "learning.png"))
-    print(adaptation_curve(read_scores(runs[0]), folder / "adaptation.png"))
+    print(draw_learning_curve(found, folder / "learning.png"))
+    print(draw_adaptation_curve(read_scores(runs[0]), folder / "adaptation.png"))
 
 
 @app.command()
@@ -226,7 +226,7 @@ def infer(
     """Draw what a run's agent inferred of tasks, episode by episode, beside what they are."""
     from metarl.evaluation.posteriors import infer as ask
     from metarl.experiments.building import load
-    from metarl.viz.latent import inference_picture
+    from metarl.viz.latent import draw_posteriors
 
     loaded = load(run)
     inference = ask(
@@ -236,7 +236,7 @@ def infer(
     )
     folder = out or (run if run.is_dir() else run.parent)
     folder.mkdir(parents=True, exist_ok=True)
-    print(inference_picture(inference, folder / "inferred.png"))
+    print(draw_posteriors(inference, folder / "inferred.png"))
 
 
 @app.command()
@@ -260,7 +260,7 @@ def options(
     loaded = load(run)
     family = loaded.family()
     if out is not None:
-        from metarl.viz.option_map import check_drawable, option_picture
+        from metarl.viz.option_map import check_drawable, draw_option_map
 
         check_drawable(family, out)
     usage = measure_option_usage(
@@ -270,7 +270,7 @@ def options(
     )
     content = {"run": str(run), **usage.to_dict()}
     if out is not None:
-        content["picture"] = str(option_picture(usage, out))
+        content["picture"] = str(draw_option_map(usage, out))
     if as_json:
         print(json.dumps(content))
     else:

@@ -33,8 +33,9 @@ FAMILIES = [
 class Ragged:
     """Episodes whose course is known by heart: episode e of task i lasts `length(i, e)` steps.
 
-    Five steps are more than the horizon of four, so those episodes are truncated and all others terminate. Step s of
-    episode e pays 10 e + s + 1. The observation is (task, episode, step, a number from the row's own stream).
+    Five steps are more than the horizon of four, so those episodes are truncated and all others
+    terminate. Step s of episode e pays 10 e + s + 1. The observation is (task, episode, step, a
+    number from the row's own stream).
     """
 
     def __init__(self, discrete: bool = True) -> None:
@@ -118,7 +119,7 @@ class Counting:
 
 
 class Adapting(Counting):
-    """Believes as well in how often it adapted, and remembers what it was shown and what it adapted to."""
+    """Its belief also counts adaptations; it remembers what it was shown and what it adapted to."""
 
     def __init__(self, spec: Spec, lanes: int = 1) -> None:
         super().__init__(spec)

@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 from configparser import ConfigParser
 from pathlib import Path
+from pkgutil import resolve_name
 
 import pytest
+import typer
 
 from metarl import cli
-from metarl.evaluation.option_usage import observe
+from metarl.config.aliases import RENAMED
+from metarl.config.files import load_config
+from metarl.config.registry import find
+from metarl.evaluation.option_usage import measure_option_usage
 from metarl.experiments.building import load
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 GUIDE = (ROOT / "docs" / "plugging-in.md").read_text()
+MIGRATION = (ROOT / "docs" / "from-0.5.md").read_text()
+DOCUMENTS = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *(path for path in (ROOT / "docs").rglob("*.md") if path.name != "from-0.5.md"),
+]
+"""Those that speak of the code as it is now."""
+NAME = re.compile(r"`(metarl(?:_envs)?\.\w[\w.]*)")
 PYTHON = re.compile(r"```python\n(.*?)```", re.DOTALL)
 EXAMPLES = {"my_pendulum.py:Gravity": 20, "my_thermostat.py:Thermostat": 40, "my_arm.py:Arm": 40}
 """Name → lines that its file may have."""
@@ -48,21 +62,26 @@ def test_the_guide_to_maml_runs(tmp_path, monkeypatch):
     assert namespace["session"].belief.row.steps.item() == 1
 
 
+def test_the_guide_to_pearl_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (block,) = PYTHON.findall((ROOT / "docs" / "pearl.md").read_text())
+    namespace: dict[str, object] = {}
+    exec(block, namespace)
+    assert namespace["action"].shape == (2,)
+
+
 def test_the_guides_own_options_are_chosen_among(tmp_path, monkeypatch):
     (block,) = PYTHON.findall((ROOT / "docs" / "options.md").read_text())
     (tmp_path / "my_options.py").write_text(block)
     monkeypatch.chdir(tmp_path)
-    words = "train rl2/four-rooms agent.pretrained_options=[my_options.py:ToTheEast,my_options.py:ToTheWest] --out run --quiet"
-    assert (
-        run(monkeypatch, words + " iterations=1 agent.trials=4 validation_tasks=2 test_tasks=2")
-        == 0
-    )
-    moves = observe((loaded := load("run")).agent, loaded.family(), episodes=4).moves
-    east, west = (
-        (moves.after - moves.before)[moves.option == option, 0].mean() for option in (0, 1)
-    )
-    assert east > 0.2
-    assert west < -0.2
+    options = "agent.pretrained_options=[my_options.py:ToTheEast,my_options.py:ToTheWest]"
+    words = f"train rl2/four-rooms {options} iterations=1 agent.trials=4 --out run --quiet"
+    assert run(monkeypatch, words + " validation_tasks=2 test_tasks=2") == 0
+    loaded = load("run")
+    moves = measure_option_usage(loaded.agent, loaded.family(), episodes=4).moves
+    to_the_right = (moves.after - moves.before)[:, 0]
+    assert to_the_right[moves.option == 0].mean() > 0.2
+    assert to_the_right[moves.option == 1].mean() < -0.2
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
@@ -91,10 +110,70 @@ def test_the_guides_last_examples_run(tmp_path, monkeypatch):
                     namespace[env].close()
 
 
+def commands() -> list[str]:
+    """The lines of README and guides that call metarl, without comments."""
+    lines = [line for path in DOCUMENTS for line in path.read_text().splitlines()]
+    found = [re.match(r" *(metarl [a-z]+( .*)?)$", line.partition(" #")[0]) for line in lines]
+    return sorted({match[1].strip() for match in found if match})
+
+
+@pytest.mark.parametrize("line", commands())
+def test_every_command_is_understood(line: str):
+    _, name, *words = shlex.split(line)
+    command = typer.main.get_command(cli.app).commands[name]
+    parsed = command.make_context(name, words).params
+    if name == "train" and "my_" not in line:
+        load_config(parsed["config"], parsed["overrides"] or [])
+
+
+def table(heading: str) -> list[list[str]]:
+    """The cells of the table below `heading` in docs/from-0.5.md, row by row."""
+    section = MIGRATION.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    lines = [line for line in section.splitlines() if line.startswith("| `")]
+    return [line.strip("| ").split(" | ") for line in lines]
+
+
+def test_the_table_of_keys_is_that_of_the_loader():
+    listed = {old.strip("`"): new.strip("`") for old, new, _ in table("Configuration keys")}
+    assert listed == RENAMED
+
+
+@pytest.mark.parametrize("agent", ["rl2", "maml", "pearl"])
+def test_the_table_of_keys_says_which_agents_have_them(agent: str):
+    fields = find("agent", agent).settings.model_fields
+    for _, new, agents in table("Configuration keys"):
+        listed = agents.partition(";")[0].split(", ")
+        assert (agent in listed) == (new.strip("`") in fields), new
+
+
+@pytest.mark.parametrize("heading", ["Modules", "Names"])
+def test_the_new_names_of_the_tables_exist(heading: str):
+    rows = table(heading)
+    assert len(rows) > 20
+    for _, new in rows:
+        for name in NAME.findall(new):
+            resolve_name(name)
+
+
+def test_every_name_that_is_mentioned_exists():
+    for document in DOCUMENTS:
+        for name in NAME.findall(document.read_text()):
+            resolve_name(name)
+
+
+@pytest.mark.parametrize("guide", ["maml", "pearl", "options", "plugging-in", "extras"])
+def test_every_guide_begins_with_a_link_to_the_glossary(guide: str):
+    beginning = (ROOT / "docs" / f"{guide}.md").read_text().splitlines()[:8]
+    assert "](glossary.md)" in " ".join(beginning)
+
+
 def test_every_path_that_is_mentioned_exists():
     for document in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
         for path in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
             assert (document.parent / path).exists(), path
+    for document in [*DOCUMENTS, *(ROOT / "benchmarks" / "results").glob("*.md")]:
+        for path in re.findall(r"`((?:metarl|envs|tests)/[\w/.]+)`", document.read_text()):
+            assert (ROOT / path).exists(), path
 
 
 def test_every_package_is_installed():

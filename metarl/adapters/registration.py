@@ -6,12 +6,11 @@
     env = gymnasium.make("metarl/point-v0", split="test", task=3, task_input="row", goal_range=0.3)
     envs = gymnasium.make_vec("metarl/point-v0", num_envs=8, split="test")
 
-or in a string alone, ``"metarl.adapters.registration:metarl/point-v0"``. (Gymnasium has no entry points of its own since
-1.0.) Keyword arguments are those of `metarl.adapters.vector.make_env` and `draw`, and the family's own options. Imports
-no torch: a family is imported when it is made.
+or in a string alone, ``"metarl.adapters.registration:metarl/point-v0"``. (Gymnasium has no entry
+points of its own since 1.0.) Keyword arguments are those of `metarl.adapters.vector.make_env` and
+`draw`, and the family's own hyper-parameters. Imports no torch: a family is imported when it is
+made.
 """
-
-from __future__ import annotations
 
 import gymnasium
 

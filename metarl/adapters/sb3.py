@@ -1,43 +1,30 @@
 """Families for Stable-Baselines3."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 
-from metarl.adapters.task_observation import Array, TaskInput
-from metarl.adapters.vector import FamilyVectorEnv
+from metarl.adapters.task_observation import Array, Info, Observation, TaskInput
+from metarl.adapters.vector import FamilyVectorEnv, lane_info
 from metarl.core.family import Family
 from metarl.core.types import Tasks
 
 Indices = int | Iterable[int] | None
 
 
-def to_vec_env(
-    family: Family, tasks: Tasks, *, lanes: int = 1, task_input: TaskInput = "none"
-) -> FamilyVecEnv:
-    """An environment for each of `tasks` and each lane, for Stable-Baselines3's algorithms::
-
-        tasks = family.tasks("train", 8, metarl.Rng(0))
-        model = PPO("MlpPolicy", VecMonitor(to_vec_env(family, tasks)))
-
-    One policy meets all tasks and is told of them what `task_input` says. With "goal" and a family that says what is
-    achieved, observations are a Dict ("MultiInputPolicy") and `HerReplayBuffer` works. `VecMonitor` reports returns.
-    """
-    return FamilyVecEnv(FamilyVectorEnv(family, tasks, lanes=lanes, task_input=task_input))
-
-
 class FamilyVecEnv(VecEnv):
-    """A `FamilyVectorEnv` as a VecEnv, with ``terminal_observation`` and ``TimeLimit.truncated`` in its infos."""
+    """A `FamilyVectorEnv` as a VecEnv.
+
+    Its infos have ``terminal_observation`` and ``TimeLimit.truncated``.
+    """
 
     def __init__(self, envs: FamilyVectorEnv) -> None:
         self.envs = envs
         super().__init__(envs.num_envs, envs.single_observation_space, envs.single_action_space)
 
-    def reset(self) -> Any:
+    def reset(self) -> Observation:
         obs, _ = self.envs.reset(seed=self._seeds[0], options=self._options[0])
         self._reset_seeds()
         self._reset_options()
@@ -46,21 +33,15 @@ class FamilyVecEnv(VecEnv):
     def step_async(self, actions: Array) -> None:
         self._actions = actions
 
-    def step_wait(self) -> tuple[Any, Array, Array, list[dict[str, Any]]]:
-        obs, reward, terminated, truncated, told = self.envs.step(self._actions)
+    def step_wait(self) -> tuple[Observation, Array, Array, list[Info]]:
+        obs, reward, terminated, truncated, batch_infos = self.envs.step(self._actions)
         done = terminated | truncated
-        final = told.get("final_info", {})
-        infos: list[dict[str, Any]] = []
+        infos = []
         for lane in range(self.num_envs):
-            source = final if done[lane] else told
-            info = {
-                name: source[name][lane].item()
-                for name in ("is_success", "training_reward")
-                if name in source
-            }
+            info = lane_info(batch_infos, lane)
             info["TimeLimit.truncated"] = bool(truncated[lane])
             if done[lane]:
-                info["terminal_observation"] = told["final_obs"][lane]
+                info["terminal_observation"] = batch_infos["final_obs"][lane]
             infos.append(info)
         return obs, reward.astype(np.float32), done, infos
 
@@ -73,15 +54,30 @@ class FamilyVecEnv(VecEnv):
     def get_attr(self, attr_name: str, indices: Indices = None) -> list[Any]:
         return [getattr(self.envs, attr_name) for _ in self._get_indices(indices)]
 
-    def set_attr(self, attr_name: str, value: Any, indices: Indices = None) -> None:
+    def set_attr(self, attr_name: str, value: object, indices: Indices = None) -> None:
         setattr(self.envs, attr_name, value)
 
     def env_method(
         self, method_name: str, *method_args: Any, indices: Indices = None, **method_kwargs: Any
     ) -> list[Any]:
         """The method of the environments that are one, once for each index."""
-        method = getattr(self.envs, method_name)
-        return [method(*method_args, **method_kwargs) for _ in self._get_indices(indices)]
+        methods = self.get_attr(method_name, indices)
+        return [method(*method_args, **method_kwargs) for method in methods]
 
-    def env_is_wrapped(self, wrapper_class: Any, indices: Indices = None) -> list[bool]:
+    def env_is_wrapped(self, wrapper_class: object, indices: Indices = None) -> list[bool]:
         return [False for _ in self._get_indices(indices)]
+
+
+def to_vec_env(
+    family: Family, tasks: Tasks, *, lanes: int = 1, task_input: TaskInput = "none"
+) -> FamilyVecEnv:
+    """An environment for each of `tasks` and each lane, for Stable-Baselines3's algorithms::
+
+        tasks = family.tasks("train", 8, metarl.Rng(0))
+        model = PPO("MlpPolicy", VecMonitor(to_vec_env(family, tasks)))
+
+    One policy meets all tasks, and observes of them what `task_input` says. With "goal" and a
+    family that says what is achieved, observations are a Dict ("MultiInputPolicy") and
+    `HerReplayBuffer` works. `VecMonitor` reports returns.
+    """
+    return FamilyVecEnv(FamilyVectorEnv(family, tasks, lanes=lanes, task_input=task_input))

@@ -1,7 +1,5 @@
 """The tasks of a family, as Gymnasium's observations tell of them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
@@ -12,109 +10,112 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from metarl.core.errors import FamilyError, suggest
-from metarl.core.family import Family
-from metarl.core.types import Tasks, one_hot
+from metarl.core.family import Family, HasGoalReward
+from metarl.core.types import Tasks
 
 Array = NDArray[Any]
-Reward = Callable[[Array, Array, Any], Any]
+Observation = Array | dict[str, Array]
+Info = dict[str, Any]
+Reward = Callable[[Array, Array, object], Array | float]
 TaskInput = Literal["none", "row", "onehot", "goal"]
-"""What observations tell of the task: nothing, its row, a one-hot of its place among the tasks, or its goal."""
+"""What observations tell of the task: nothing, its row, a one-hot of its place among the tasks, or
+its goal."""
 
 
 class TaskObservation:
-    """The tasks of a family, as observations tell of them."""
+    """Observations of a family that also tell of the chosen `tasks` what `task_input` says."""
+
+    chosen: Tasks
 
     def __init__(self, family: Family, tasks: Tasks, task_input: TaskInput) -> None:
         spec = family.spec
         if task_input not in get_args(TaskInput):
-            raise FamilyError(
-                f"task_input {task_input!r}: {suggest(task_input, get_args(TaskInput))}"
-            )
-        spec.shown_width(task_input)  # a goal that there is not is its FamilyError
-        self.family, self.tasks = family, tasks
-        self.action_space: spaces.Space[Any] = (
-            spaces.Discrete(spec.action_width)
-            if spec.discrete
-            else spaces.Box(-1.0, 1.0, (spec.action_width,), np.float32)
-        )
-        self._goal = (
-            spec.part(spec.achieved_goal) if task_input == "goal" and spec.achieved_goal else None
-        )
-        self._row = {
-            "none": tasks.params[:, :0],
-            "row": tasks.params,
-            "goal": tasks.params[:, : spec.goal_width],
-            "onehot": one_hot(torch.arange(len(tasks)), len(tasks)),
-        }[task_input]  # [S, what is shown]
-        shown = self._row.shape[1]
-        self.observation_space: spaces.Space[Any] = (
-            _anything(spec.obs_width + shown)
-            if self._goal is None
-            else spaces.Dict(
-                observation=_anything(spec.obs_width),
-                achieved_goal=_anything(shown),
-                desired_goal=_anything(shown),
-            )
-        )
+            hint = suggest(task_input, get_args(TaskInput))
+            raise FamilyError(f"task_input {task_input!r}: {hint}")
+        self._family = family
+        self._tasks = tasks
+        self._shown = tasks.params[:, : spec.shown_width(task_input)]  # [S, what is shown]
+        if task_input == "onehot":
+            self._shown = torch.eye(len(tasks))
+        shown_width = self._shown.shape[1]
 
-    def choose(self, task: int | Sequence[int], count: int | None = None) -> Tensor:
-        """[N] places in the tasks.
+        self.observation_space: spaces.Space[Any] = _unbounded(spec.obs_width + shown_width)
+        self._achieved: slice | None = None
+        if task_input == "goal" and spec.achieved_goal:
+            self._achieved = spec.part(spec.achieved_goal)
+            self.observation_space = spaces.Dict(
+                observation=_unbounded(spec.obs_width),
+                achieved_goal=_unbounded(shown_width),
+                desired_goal=_unbounded(shown_width),
+            )
+        self.action_space: spaces.Space[Any] = spaces.Discrete(spec.action_width)
+        if not spec.discrete:
+            self.action_space = spaces.Box(-1.0, 1.0, (spec.action_width,), np.float32)
+
+    def choose(self, task: int | Sequence[int], count: int | None = None) -> None:
+        """Choose one or some of the tasks, by their places.
 
         Raises:
             FamilyError: there are not so many, not `count` of them, or one stands there twice.
         """
-        chosen = torch.as_tensor(np.atleast_1d(np.asarray(task, np.int64)))
-        if chosen.min() < 0 or chosen.max() >= len(self.tasks):
+        places = torch.as_tensor(np.atleast_1d(np.asarray(task, np.int64)))
+        if places.min() < 0 or places.max() >= len(self._tasks):
+            last = len(self._tasks) - 1
             raise FamilyError(
-                f"task {task}: there are the tasks 0 to {len(self.tasks) - 1}; draw more with tasks=…"
+                f"task {task}: there are the tasks 0 to {last}; draw more with tasks=…"
             )
-        if count not in (None, len(chosen)) or len(chosen.unique()) < len(chosen):
+        if count not in (None, len(places)) or len(places.unique()) < len(places):
             raise FamilyError(
-                f"task {task}: give {count or 'some'} different tasks; lanes are environments of the same task"
+                f"task {task}: give {count or 'some'} different tasks; "
+                "lanes are environments of the same task"
             )
-        return chosen
+        self._places = places
+        self.chosen = self._tasks[places]
 
-    def observation(self, obs: Tensor, chosen: Tensor) -> Any:
+    def observation(self, obs: Tensor) -> Observation:
         """obs [N, M, O] as new arrays [N · M, …]."""
-        shown = self._row[chosen].unsqueeze(1).expand(-1, obs.shape[1], -1)
-        if self._goal is None:
+        shown = self._shown[self._places].unsqueeze(1).expand(-1, obs.shape[1], -1)
+        if self._achieved is None:
             return flat(torch.cat([obs, shown], dim=-1))
-        parts = {"observation": obs, "achieved_goal": obs[..., self._goal], "desired_goal": shown}
-        return {name: flat(part) for name, part in parts.items()}
+        return {
+            "observation": flat(obs),
+            "achieved_goal": flat(obs[..., self._achieved]),
+            "desired_goal": flat(shown),
+        }
 
     def action(self, action: Array, shape: tuple[int, int]) -> Tensor:
         """Actions [N · M, …] as a tensor [N, M, …]."""
-        dtype = torch.int64 if self.family.spec.discrete else torch.float32
+        dtype = torch.int64 if self._family.spec.discrete else torch.float32
         return torch.tensor(action, dtype=dtype).view(*shape, *action.shape[1:])
 
     def compute_reward(self) -> Reward:
         """The family's reward for having achieved one goal where another was desired.
 
         Raises:
-            AttributeError: there is none, or no goals are shown; so libraries know whether hindsight is possible.
+            AttributeError: there is none, or no goals are shown; so libraries know whether
+                hindsight is possible.
         """
-        reward = getattr(self.family, "goal_reward", None)
-        if reward is None or self._goal is None:
+        if self._achieved is None or not isinstance(self._family, HasGoalReward):
             raise AttributeError(
                 "compute_reward: needs task_input goal and a family with goal_reward"
             )
+        goal_reward = self._family.goal_reward
 
-        def compute_reward(achieved_goal: Array, desired_goal: Array, info: Any) -> Any:
-            goals = (
-                torch.as_tensor(np.asarray(goal, np.float32))
-                for goal in (achieved_goal, desired_goal)
-            )
-            paid = reward(*goals).numpy()
-            return paid if paid.ndim else float(paid)
+        def compute_reward(
+            achieved_goal: Array, desired_goal: Array, info: object
+        ) -> Array | float:
+            achieved = torch.as_tensor(np.asarray(achieved_goal, np.float32))
+            desired = torch.as_tensor(np.asarray(desired_goal, np.float32))
+            reward: Array = goal_reward(achieved, desired).numpy()
+            return reward if reward.ndim else float(reward)
 
         return compute_reward
 
 
-def _anything(width: int) -> spaces.Box:
+def _unbounded(width: int) -> spaces.Box:
     return spaces.Box(-np.inf, np.inf, (width,), np.float32)
 
 
 def flat(x: Tensor) -> Array:
     """[N, M, …] → a new array [N · M, …]."""
-    array: Array = x.flatten(0, 1).numpy().copy()
-    return array
+    return x.flatten(0, 1).numpy().copy()

@@ -1,7 +1,5 @@
 """Families for Gymnasium's users: a task row as an `Env`, many of them as a `VectorEnv`."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,90 +7,34 @@ import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
-from torch import Tensor
+from numpy.typing import ArrayLike
 
-from metarl.adapters.task_observation import Array, Reward, TaskInput, TaskObservation, flat
+from metarl.adapters.task_observation import (
+    Array,
+    Info,
+    Observation,
+    Reward,
+    TaskInput,
+    TaskObservation,
+    flat,
+)
 from metarl.config.registry import find
 from metarl.core.errors import FamilyError, suggest
-from metarl.core.family import Family
+from metarl.core.family import Family, HasFrames
 from metarl.core.rng import Rng
 from metarl.core.types import Step, Tasks
 
 
-class FamilyEnv(gymnasium.Env[Any, Any]):
-    """One task of a family.
+class FamilyVectorEnv(VectorEnv[Observation, ArrayLike, Array]):
+    """Many tasks × `lanes` of a family, stepped as one.
 
-    The task stays until ``reset(options={"task": i})`` chooses another of `tasks`. After an episode's end ``reset()``
-    goes on to the next one of the same stream of chance; what a seed determines lasts until the next seed.
-
-    ==================  ===================================================================================
-    observation         [O] float32; with task_input row and onehot [O + what is shown]; with goal a Dict of
-                        observation [O], achieved_goal [G] and desired_goal [G], if the family says what is
-                        achieved, else [O + G]
-    action              Discrete, or a Box [A] on [−1, 1]
-    info                is_success and training_reward, where the family has them
-    ==================  ===================================================================================
-    """
-
-    def __init__(
-        self,
-        family: Family,
-        tasks: Tasks,
-        *,
-        task: int = 0,
-        task_input: TaskInput = "none",
-        render_mode: str | None = None,
-    ) -> None:
-        self._shown = TaskObservation(family, tasks, task_input)
-        self._env: Any = family.make(1)  # it may offer a frame
-        self._chosen = self._shown.choose(task, 1)
-        self._next: Tensor | None = (
-            None  # first observation of the next episode, where one has ended
-        )
-        self.observation_space, self.action_space = (
-            self._shown.observation_space,
-            self._shown.action_space,
-        )
-        self.metadata = _rendering(self._env, render_mode)
-        self.render_mode = render_mode
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Any, dict[str, Any]]:
-        super().reset(seed=seed)
-        task = (options or {}).get("task")
-        if task is not None:
-            self._chosen = self._shown.choose(task, 1)
-        if seed is not None or task is not None or self._next is None:
-            self._next = self._env.reset(self._shown.tasks[self._chosen], _chance(self.np_random))
-        obs, self._next = self._next, None
-        return _lane(self._shown.observation(obs, self._chosen), 0), {}
-
-    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        if self._next is not None:
-            raise gymnasium.error.ResetNeeded("the episode is over; call reset()")
-        step = self._env.step(self._shown.action(np.asarray(action)[None], (1, 1)))
-        self._next = step.obs if step.done.any() else None
-        obs = _lane(self._shown.observation(step.next_obs, self._chosen), 0)
-        info = {name: told[0].item() for name, told in _infos(step).items()}
-        return obs, float(step.reward), bool(step.terminated), bool(step.truncated), info
-
-    def render(self) -> Any:
-        return None if self.render_mode is None else self._env.frame(0, 0)
-
-    @property
-    def compute_reward(self) -> Reward:
-        """(achieved_goal, desired_goal, info) → reward, of goals [G] or [B, G]; there only beside a Dict of goals."""
-        return self._shown.compute_reward()
-
-
-class FamilyVectorEnv(VectorEnv[Any, Any, Array]):
-    """Many tasks × `lanes` of a family, stepped as one; environment n·lanes + m is lane m of the n-th task.
-
-    A lane that ends its episode starts the next one in the same step (AutoresetMode.SAME_STEP): the true successor is
-    ``infos["final_obs"]``. Lanes of one batch cannot be reset a step late, as NEXT_STEP would; who needs that makes
-    separate environments, ``gymnasium.make_vec(…, vectorization_mode="sync")``. The first lane of a task has the episodes
+    Environment n·lanes + m is lane m of the n-th task. The first lane of a task has the episodes
     that `FamilyEnv` has with the same seed. ``reset(options={"task": [...]})`` chooses other tasks.
+
+    A lane that ends its episode starts the next one in the same step (AutoresetMode.SAME_STEP): the
+    true successor is ``infos["final_obs"]``. Lanes of one batch cannot be reset a step late, as
+    NEXT_STEP would; who needs that makes separate environments,
+    ``gymnasium.make_vec(…, vectorization_mode="sync")``.
     """
 
     def __init__(
@@ -108,70 +50,147 @@ class FamilyVectorEnv(VectorEnv[Any, Any, Array]):
         """`task`: places in `tasks`; None: all of them."""
         self._shown = TaskObservation(family, tasks, task_input)
         self._env: Any = family.make(lanes)
-        self._chosen = self._shown.choose(range(len(tasks)) if task is None else task)
-        self._shape = (len(self._chosen), lanes)
-        self.num_envs = len(self._chosen) * lanes
+        self._shown.choose(range(len(tasks)) if task is None else task)
+        self._shape = (len(self._shown.chosen), lanes)
+        self.num_envs = len(self._shown.chosen) * lanes
         self.single_observation_space = self._shown.observation_space
         self.single_action_space = self._shown.action_space
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
+        modes = ["rgb_array"] if isinstance(self._env, HasFrames) else []
+        if render_mode not in (None, *modes):
+            raise FamilyError(f"render_mode {render_mode!r}: {suggest(str(render_mode), modes)}")
         self.metadata = {
             "autoreset_mode": AutoresetMode.SAME_STEP,
-            **_rendering(self._env, render_mode),
+            "render_modes": modes,
+            "render_fps": 30,
         }
         self.render_mode = render_mode
 
     def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Any, dict[str, Any]]:
+        self, *, seed: int | None = None, options: Info | None = None
+    ) -> tuple[Observation, Info]:
         super().reset(seed=seed)
         options = options or {}
+        task = options.get("task")
         if "reset_mask" in options:
-            raise FamilyError(
-                "reset_mask: lanes that end their episode start another by themselves; reset all or none"
-            )
-        if "task" in options:
-            self._chosen = self._shown.choose(options["task"], self._shape[0])
-        obs = self._env.reset(self._shown.tasks[self._chosen], _chance(self.np_random))
-        return self._shown.observation(obs, self._chosen), {}
+            raise FamilyError("reset_mask: lanes restart by themselves; reset all or none")
+        if task is not None:
+            self._shown.choose(task, self._shape[0])
+        rng = Rng(int(self.np_random.integers(1 << 63)))
+        obs = self._env.reset(self._shown.chosen, rng)
+        return self._shown.observation(obs), {}
 
-    def step(self, actions: Any) -> tuple[Any, Array, Array, Array, dict[str, Any]]:
+    def step(self, actions: ArrayLike) -> tuple[Observation, Array, Array, Array, Info]:
         step = self._env.step(self._shown.action(np.asarray(actions), self._shape))
-        reward, terminated, truncated = (
-            flat(x) for x in (step.reward, step.terminated, step.truncated)
-        )
-        done, told = terminated | truncated, _infos(step)
-        infos = _masked(told, ~done)
-        if done.any():
-            final = self._shown.observation(step.next_obs, self._chosen)
-            apart = np.full(self.num_envs, None, dtype=object)
-            for lane in np.flatnonzero(done).tolist():
-                apart[lane] = _lane(final, lane)
-            infos |= {"final_obs": apart, "_final_obs": done.copy()}
-            infos |= {"final_info": _masked(told, done), "_final_info": done.copy()}
-        obs = self._shown.observation(step.obs, self._chosen)
-        return obs, reward.astype(np.float64), terminated, truncated, infos
+        obs = self._shown.observation(step.obs)
+        terminated = flat(step.terminated)
+        truncated = flat(step.truncated)
+        done = terminated | truncated
 
-    def render(self) -> tuple[Any, ...] | None:
+        infos = _infos(step, ~done)
+        if done.any():
+            next_obs = self._shown.observation(step.next_obs)
+            final_obs = np.full(self.num_envs, None, dtype=object)
+            for lane in np.flatnonzero(done).tolist():
+                final_obs[lane] = lane_obs(next_obs, lane)
+            infos |= {"final_obs": final_obs, "final_info": _infos(step, done)}
+            infos |= {"_final_obs": done.copy(), "_final_info": done.copy()}
+        return obs, flat(step.reward).astype(np.float64), terminated, truncated, infos
+
+    def render(self) -> tuple[Array, ...] | None:
         if self.render_mode is None:
             return None
-        lanes = np.ndindex(*self._shape)
-        return tuple(self._env.frame(row, lane) for row, lane in lanes)
+        return tuple(self._env.frame(row, lane) for row, lane in np.ndindex(*self._shape))
 
     @property
     def compute_reward(self) -> Reward:
-        """(achieved_goal, desired_goal, info) → reward, of goals [G] or [B, G]; there only beside a Dict of goals."""
+        """(achieved_goal, desired_goal, info) → reward, of goals [G] or [B, G].
+
+        There only beside a Dict of goals.
+        """
         return self._shown.compute_reward()
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+class FamilyEnv(gymnasium.Env[Observation, ArrayLike]):
+    """One task of a family.
+
+    The task stays until ``reset(options={"task": i})`` chooses another of `tasks`. After an
+    episode's end ``reset()`` goes on to the next one of the same random stream; what a seed
+    determines lasts until the next seed.
+
+    ===========  ==================================================================================
+    observation  [O] float32; with task_input row and onehot [O + what is shown]; with goal a Dict
+                 of observation [O], achieved_goal [G] and desired_goal [G], if the family says what
+                 is achieved, else [O + G]
+    action       Discrete, or a Box [A] on [−1, 1]
+    info         is_success and training_reward, where the family has them
+    ===========  ==================================================================================
+    """
+
+    def __init__(
+        self,
+        family: Family,
+        tasks: Tasks,
+        *,
+        task: int = 0,
+        task_input: TaskInput = "none",
+        render_mode: str | None = None,
+    ) -> None:
+        self._envs = FamilyVectorEnv(
+            family, tasks, task=task, task_input=task_input, render_mode=render_mode
+        )
+        self._next: Observation | None = None
+        """Where an episode ended, the first observation of the next one."""
+        self.observation_space = self._envs.single_observation_space
+        self.action_space = self._envs.single_action_space
+        self.metadata = self._envs.metadata.copy()
+        self.render_mode = render_mode
+
+    def reset(
+        self, *, seed: int | None = None, options: Info | None = None
+    ) -> tuple[Observation, Info]:
+        super().reset(seed=seed)
+        task = (options or {}).get("task")
+        obs = self._next
+        if seed is not None or task is not None or obs is None:
+            first_obs, _ = self._envs.reset(seed=seed, options=options)
+            obs = lane_obs(first_obs, 0)
+        self._next = None
+        return obs, {}
+
+    def step(self, action: ArrayLike) -> tuple[Observation, float, bool, bool, Info]:
+        if self._next is not None:
+            raise gymnasium.error.ResetNeeded("the episode is over; call reset()")
+        obs, reward, terminated, truncated, infos = self._envs.step(np.asarray(action)[None])
+        next_obs = lane_obs(obs, 0)
+        if terminated or truncated:
+            self._next = next_obs
+            next_obs = infos["final_obs"][0]
+        info = lane_info(infos, 0)
+        return next_obs, float(reward[0]), bool(terminated), bool(truncated), info
+
+    def render(self) -> Array | None:
+        pictures = self._envs.render()
+        return None if pictures is None else pictures[0]
+
+    @property
+    def compute_reward(self) -> Reward:
+        """As that of `FamilyVectorEnv`."""
+        return self._envs.compute_reward
+
+
+# -------------------------------------------------------------------------------------------------
 # By name
 
 
 def make_env(
     family: str, *, task: int = 0, render_mode: str | None = None, **choices: Any
 ) -> FamilyEnv:
-    """Task number `task` of a split of the family called `family`; `choices` as in `draw`, or options of the family."""
+    """Task number `task` of a split of the family called `family`.
+
+    `choices` are as in `draw`, or hyper-parameters of the family.
+    """
     made, tasks, task_input = draw(family, task + 1, **choices)
     return FamilyEnv(made, tasks, task=task, task_input=task_input, render_mode=render_mode)
 
@@ -185,7 +204,9 @@ def make_vector_env(
     render_mode: str | None = None,
     **choices: Any,
 ) -> FamilyVectorEnv:
-    """The first ``num_envs / lanes`` tasks of a split with `lanes` environments each, or all environments on one `task`.
+    """The first ``num_envs / lanes`` tasks of a split with `lanes` environments each.
+
+    With `task`, all environments have this one.
 
     Raises:
         FamilyError: `num_envs` is no multiple of `lanes`.
@@ -194,12 +215,15 @@ def make_vector_env(
         raise FamilyError(
             f"num_envs {num_envs} is no multiple of lanes {lanes}, the environments of each task"
         )
-    rows = num_envs // lanes
-    made, tasks, task_input = draw(family, rows if task is None else task + 1, **choices)
-    chosen = range(rows) if task is None else task
-    width = lanes if task is None else num_envs
+    count = num_envs // lanes
+    chosen: int | Sequence[int] = range(count)
+    if task is not None:
+        count = task + 1
+        chosen = task
+        lanes = num_envs
+    made, tasks, task_input = draw(family, count, **choices)
     return FamilyVectorEnv(
-        made, tasks, task=chosen, lanes=width, task_input=task_input, render_mode=render_mode
+        made, tasks, task=chosen, lanes=lanes, task_input=task_input, render_mode=render_mode
     )
 
 
@@ -218,59 +242,44 @@ def draw(
     They are the tasks that `metarl evaluate` draws from this seed.
 
     Raises:
-        FamilyError: unknown family, options or split.
+        FamilyError: unknown split.
+        ConfigError: unknown family or options.
     """
     found = find("family", family)
-    made = found.build(found.configure(options))
+    made: Family = found.build(found.configure(options))
     if split not in made.spec.splits:
-        raise FamilyError(
-            f"{made.spec.name} has no split {split!r}: {suggest(split, made.spec.splits)}"
-        )
-    return (
-        made,
-        made.tasks(split, max(least, tasks), Rng(task_seed).child("evaluate", "tasks")),
-        task_input,
-    )
+        hint = suggest(split, made.spec.splits)
+        raise FamilyError(f"{made.spec.name} has no split {split!r}: {hint}")
+    rng = Rng(task_seed).child("evaluate", "tasks")
+    return made, made.tasks(split, max(least, tasks), rng), task_input
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # Steps
 
 
-def _chance(generator: np.random.Generator) -> Rng:
-    return Rng(int(generator.integers(1 << 63)))
-
-
-def _lane(observation: Any, lane: int) -> Any:
+def lane_obs(obs: Observation, lane: int) -> Observation:
     """One lane's observation as an array of its own."""
-    if isinstance(observation, dict):
-        return {name: part[lane].copy() for name, part in observation.items()}
-    return observation[lane].copy()
+    if isinstance(obs, dict):
+        return {name: part[lane].copy() for name, part in obs.items()}
+    return obs[lane].copy()
 
 
-def _infos(step: Step) -> dict[str, Array]:
-    """[N · M] of everything that a step may tell."""
-    reward = None if step.training_reward is None else step.training_reward.double()
-    told = {"is_success": step.success, "training_reward": reward}
-    return {name: flat(x) for name, x in told.items() if x is not None}
+def lane_info(infos: Info, lane: int) -> Info:
+    """What the infos of a step report of one lane."""
+    if "final_info" in infos and infos["_final_info"][lane]:
+        infos = infos["final_info"]
+    names = infos.keys() & {"is_success", "training_reward"}
+    return {name: infos[name][lane].item() for name in names}
 
 
-def _masked(told: dict[str, Array], lanes: Array) -> dict[str, Any]:
-    """Gymnasium's form of infos: what is told of some lanes, and a mask that says of which."""
-    if not lanes.any():
-        return {}
-    return {name: array * lanes for name, array in told.items()} | {
-        f"_{name}": lanes.copy() for name in told
-    }
-
-
-def _rendering(env: Any, wanted: str | None) -> dict[str, Any]:
-    """What an environment's metadata say of pictures.
-
-    Raises:
-        FamilyError: it has not what is wanted.
-    """
-    modes = ["rgb_array"] if hasattr(env, "frame") else []
-    if wanted not in (None, *modes):
-        raise FamilyError(f"render_mode {wanted!r}: {suggest(str(wanted), modes)}")
-    return {"render_modes": modes, "render_fps": 30}
+def _infos(step: Step, lanes: Array) -> Info:
+    """What a step reports of some `lanes`, in Gymnasium's form: arrays [N · M], and their masks."""
+    infos: Info = {}
+    reported = {"is_success": step.success, "training_reward": step.training_reward}
+    for name, values in reported.items():
+        if values is not None and lanes.any():
+            wide = values.double() if values.is_floating_point() else values
+            infos[name] = flat(wide) * lanes
+            infos[f"_{name}"] = lanes.copy()
+    return infos

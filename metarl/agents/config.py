@@ -1,8 +1,12 @@
 """What the options of several agents share; imports no torch."""
 
-from __future__ import annotations
+from typing import Annotated, Literal
 
-from typing import Literal
+from pydantic import Field
 
-TaskInput = Literal["none", "row", "goal", "onehot"]
-TASK_INPUT = "what the agent is shown of the task: nothing, its row (an oracle), its goal, or a one-hot of train_tasks"
+TaskInput = Annotated[
+    Literal["none", "row", "goal", "onehot"],
+    Field(description="what the agent sees of the task: nothing, its row, its goal, or a one-hot"),
+]
+Fraction = Annotated[float, Field(gt=0, le=1)]
+UnitInterval = Annotated[float, Field(ge=0, le=1)]

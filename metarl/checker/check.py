@@ -1,4 +1,4 @@
-"""Is this a family? The contract as a report: what was seen of each promise, why it matters, how to mend it."""
+"""Does a family keep its contract? A report: what was observed, why it matters, how to fix it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from metarl.checker import determinism_rules, task_rules
 from metarl.checker.optional_rules import offers
 from metarl.checker.probe import Probe
-from metarl.checker.rules import CheckFailed, Rule
+from metarl.checker.rules import Rule
 from metarl.config.registry import Found, Settings, one_line
 from metarl.core.errors import MetaRLError
 from metarl.core.family import Family
@@ -38,23 +38,29 @@ RULES = (
 
 @dataclass(frozen=True)
 class Finding:
-    """What was seen of one promise."""
+    """What was observed of one promise."""
 
     rule: str
     passed: bool
-    seen: str
+    observed: str
     why: str
     fix: str
 
     def __str__(self) -> str:
         if self.passed:
-            return f"ok    {self.rule:12} {self.seen}"
-        return f"FAIL  {self.rule}\n        seen: {self.seen}\n        why:  {self.why}\n        mend: {self.fix}"
+            return f"ok    {self.rule:12} {self.observed}"
+        lines = [
+            f"FAIL  {self.rule}",
+            f"observed: {self.observed}",
+            f"why: {self.why}",
+            f"fix: {self.fix}",
+        ]
+        return "\n        ".join(lines)
 
 
 @dataclass(frozen=True)
 class Report:
-    """What was found of a family, in the order in which it is looked for; what nothing can be built on ends it."""
+    """The findings on a family, in the order of `RULES`, up to a broken promise that is a gate."""
 
     family: str
     findings: tuple[Finding, ...]
@@ -65,35 +71,35 @@ class Report:
         return all(finding.passed for finding in self.findings)
 
     def __str__(self) -> str:
-        broken = sum(not finding.passed for finding in self.findings)
-        told = (
-            f"{broken} of its promises broken"
-            if broken
-            else f"keeps all {len(self.findings)} promises"
-        )
-        lines = [f"{self.family}: {told}", *map(str, self.findings)]
+        summary = f"keeps all {len(self.findings)} promises"
+        if not self.ok:
+            broken = sum(not finding.passed for finding in self.findings)
+            summary = f"{broken} of its promises broken"
+        lines = [f"{self.family}: {summary}", *map(str, self.findings)]
         if len(self.findings) < len(RULES):
-            lines.append("nothing more can be looked at before this is mended")
+            lines.append("nothing more can be checked before this is fixed")
         return "\n".join(lines)
 
 
 @torch.no_grad()
 def check_family(family: Family) -> Report:
-    """Look at every promise of a family; whatever its code raises becomes a finding."""
-    probe, findings = Probe(family), list[Finding]()
+    """Check every promise of a family; whatever its code raises becomes a finding."""
+    probe = Probe(family)
+    findings = []
     for rule in RULES:
-        findings.append(_look(rule, probe))
-        if rule.gate and not findings[-1].passed:
+        finding = _check(rule, probe)
+        findings.append(finding)
+        if rule.gate and not finding.passed:
             break
     name = probe.spec.name if findings[0].passed else type(family).__name__
     return Report(name, tuple(findings))
 
 
 def check_found(found: Found, chosen: Settings) -> Report:
-    """The same for a family that has yet to be built with these options; where that fails, it is the only finding.
+    """Build a family with these options and check it; if that fails, it is the only finding.
 
     Raises:
-        MetaRLError: its module does not import, or it refuses the options by a MetaRLError of its own.
+        MetaRLError: its module does not import, or it refuses the options by a MetaRLError.
     """
     found.load()
     try:
@@ -101,19 +107,19 @@ def check_found(found: Found, chosen: Settings) -> Report:
     except MetaRLError:
         raise
     except Exception as error:  # a constructor may raise anything
-        why, fix = (
-            "without the family there is nothing to look at",
-            "mend the constructor, or give other options",
-        )
+        why = "without the family there is nothing to check"
+        fix = "fix the constructor, or give other options"
         return Report(found.name, (Finding("builds", False, one_line(error), why, fix),))
     return check_family(family)
 
 
-def _look(rule: Rule, probe: Probe) -> Finding:
+def _check(rule: Rule, probe: Probe) -> Finding:
+    passed = False
     try:
-        return Finding(rule.name, True, rule.look(probe), rule.why, rule.fix)
-    except (CheckFailed, MetaRLError) as error:
-        seen = str(error)
+        observed = rule.check(probe)
+        passed = True
+    except MetaRLError as error:  # CheckFailed, or one of the family
+        observed = str(error)
     except Exception as error:  # so may any method
-        seen = one_line(error)
-    return Finding(rule.name, False, seen, rule.why, rule.fix)
+        observed = one_line(error)
+    return Finding(rule.name, passed, observed, rule.why, rule.fix)

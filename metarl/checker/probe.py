@@ -1,240 +1,197 @@
-"""Trying a family out: what a few rows and lanes live through with random actions, recorded for many questions."""
+"""Probing a family: a few rows and lanes under random actions, recorded for all rules."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cached_property
+from operator import itemgetter
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from metarl.collect.collector import check_array, check_step
 from metarl.core.family import BatchEnv, Family
 from metarl.core.rng import Rng, Streams
-from metarl.core.types import Spec, Step, Tasks, replace, tree_map
+from metarl.core.types import Spec, Step, Tasks, replace, static, tree, tree_map
 
-LONGEST = 4000  # steps of a trace: episodes that are longer are not seen to their end
-_HANDED_OUT = ("obs", "next_obs", "reward", "terminated", "truncated")
+LONGEST = 4000  # steps of a trace: longer episodes are not run to their end
 
 Choose = Callable[[int, Tensor, Tensor], Tensor]
-"""(time, episode [N, M], age [N, M]) → action; the age is the number of steps since the episode began."""
+"""(time, episode [N, M], age [N, M]) → action; the age is the number of steps since the episode
+began."""
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# What was lived through
+# -------------------------------------------------------------------------------------------------
+# Traces
 
 
-@dataclass(frozen=True)
+@tree
 class Trace:
     """T steps of N rows × M lanes."""
 
-    first: Tensor  # [N, M, O] what was acted on first
+    obs: Tensor  # [T, N, M, O] observations that were acted on
     action: Tensor  # [T, N, M] or [T, N, M, A]
-    step: Step  # [T, N, M, …] what came of it
-    changed: str = ""  # what was handed out and then changed in place
-
-    @cached_property
-    def obs(self) -> Tensor:
-        """[T, N, M, O]: what was acted on."""
-        return torch.cat([self.first.unsqueeze(0), self.step.obs[:-1]])
-
-    @cached_property
-    def age(self) -> Tensor:
-        """[T, N, M] int64: how many steps of its episode were before."""
-        age, ages = torch.zeros_like(self.step.done[0], dtype=torch.long), []
-        for done in self.step.done:
-            ages.append(age)
-            age = (age + 1).masked_fill(done, 0)
-        return torch.stack(ages)
-
-    @cached_property
-    def episode(self) -> Tensor:
-        """[T, N, M] int64: which episode of its lane a step belongs to, from 0."""
-        done = self.step.done.long()
-        return done.cumsum(0) - done
+    step: Step  # [T, N, M, …] the results
+    episode: Tensor  # [T, N, M] int64: which episode of its lane a step belongs to, from 0
+    age: Tensor  # [T, N, M] int64: number of steps since the episode began
+    changed: str | None = static(default=None)  # a returned array that was changed in place later
 
     def part(
         self, steps: slice = slice(None), rows: Any = slice(None), lanes: slice = slice(None)
     ) -> Trace:
         """Some steps of some rows and lanes."""
-        return Trace(
-            self.obs[steps][0][rows][:, lanes],
-            self.action[steps][:, rows][:, :, lanes],
-            tree_map(lambda x: x[steps][:, rows][:, :, lanes], self.step),
-        )
+        return tree_map(lambda x: x[steps][:, rows][:, :, lanes], self)
 
 
 def difference(one: Trace, other: Trace, *, rounding: bool = False) -> str | None:
-    """Where two traces of equal shape first part, in words, or None; `rounding` lets numbers differ a little."""
+    """The first difference of two traces of equal shape, or None; `rounding` ignores small ones."""
     tolerance = (1e-4, 1e-5) if rounding else (0.0, 0.0)
-    pairs = [("first observation", one.first.unsqueeze(0), other.first.unsqueeze(0))]
-    pairs += [(name, getattr(one.step, name), getattr(other.step, name)) for name in _HANDED_OUT]
-    found: list[tuple[int, str]] = []
-    for name, a, b in pairs:
-        apart = ~torch.isclose(a, b, *tolerance) if a.is_floating_point() else a != b
-        places = apart.flatten(3).any(-1).nonzero() if apart.dim() > 3 else apart.nonzero()
-        if len(places):
-            time, row, lane = places[0].tolist()
-            when = "after the reset" if name == "first observation" else f"of step {time}"
-            values = " and ".join(_short(x[time, row, lane]) for x in (a, b))
-            found.append(
-                (
-                    -1 if when == "after the reset" else time,
-                    f"{name} {when}, row {row}, lane {lane}: {values}",
-                )
-            )
-    return min(found, key=lambda place: place[0])[1] if found else None
+    found = []
+    for name, a, b in (
+        ("obs", one.obs, other.obs),
+        ("next_obs", one.step.next_obs, other.step.next_obs),
+        ("reward", one.step.reward, other.step.reward),
+        ("terminated", one.step.terminated, other.step.terminated),
+        ("truncated", one.step.truncated, other.step.truncated),
+        ("returned obs", one.step.obs, other.step.obs),
+    ):
+        differs = ~torch.isclose(a.float(), b.float(), *tolerance, equal_nan=True)
+        differs = differs.reshape(*a.shape[:3], -1).any(-1)  # [T, N, M]
+        for time, row, lane in differs.nonzero()[:1].tolist():
+            values = f"{_short(a[time, row, lane])} and {_short(b[time, row, lane])}"
+            found.append((time, f"{name} at step {time}, row {row}, lane {lane}: {values}"))
+    if found:
+        return min(found, key=itemgetter(0))[1]
+    return None
 
 
 def _short(x: Tensor) -> str:
-    """A number, or the first few of a vector."""
-    numbers = [f"{value:.6g}" for value in x.flatten().tolist()]
-    return (
-        numbers[0]
-        if x.dim() == 0
-        else f"[{', '.join(numbers[:4])}{', …' if len(numbers) > 4 else ''}]"
-    )
+    """A number, or the first and last of a vector."""
+    return np.array2string(x.numpy(), precision=6, threshold=4, edgeitems=2)
 
 
-def live(
-    env: BatchEnv, spec: Spec, tasks: Tasks, lanes: int, rng: Any, choose: Choose, steps: int
-) -> Trace:
-    """Reset `env` and go on for `steps` steps.
-
-    Raises:
-        MetaRLError: an array of the wrong shape or type.
-    """
-    obs = env.reset(tasks, rng)
-    check_array(
-        "the first observation", obs, (len(tasks), lanes, spec.obs_width), torch.float32, spec, 0
-    )
-    return go_on(env, spec, obs, choose, range(steps), rng)
-
-
-def go_on(
+def run_from(
     env: BatchEnv, spec: Spec, obs: Tensor, choose: Choose, times: range, rng: Any = None
 ) -> Trace:
-    """Step a running environment, of which `obs` [N, M, O] was seen last."""
-    handed_out, actions = [("first observation", obs, obs.clone())], []
+    """Step an environment whose present observation is `obs` [N, M, O]."""
     rows, lanes = obs.shape[:2]
     age = torch.zeros(rows, lanes, dtype=torch.long)
     episode = torch.zeros_like(age)
+    returned = []
+    copies = []
     for time in times:
         action = choose(time, episode, age)
-        actions.append(action)
         if isinstance(rng, Still):
-            rng.tick()
+            rng.time += 1
+        before = obs.clone()
         step = env.step(action.clone())
         check_step(step, spec, (rows, lanes), time)
-        now = [(name, getattr(step, name)) for name in _HANDED_OUT]
-        handed_out += [(f"{name} of step {time}", x, x.clone()) for name, x in now]
-        episode, age = episode + step.done.long(), (age + 1).masked_fill(step.done, 0)
-    changed = next(
-        (name for name, x, was in handed_out if not ((x == was) | was.isnan()).all()), ""
-    )
-    clones = [clone for _, _, clone in handed_out]
-    arrays = [
-        torch.stack(clones[1 + place :: len(_HANDED_OUT)]) for place in range(len(_HANDED_OUT))
-    ]
-    return Trace(clones[0], torch.stack(actions), Step(*arrays), changed)
+
+        step = replace(step, success=None, training_reward=None)
+        returned.append(Trace(obs, action, step, episode, age))
+        copies.append(Trace(before, action, tree_map(torch.clone, step), episode, age))
+        obs = step.obs
+        episode = episode + step.done.long()
+        age = (age + 1).masked_fill(step.done, 0)
+
+    trace = tree_map(_stack, *copies)
+    return replace(trace, changed=difference(trace, tree_map(_stack, *returned)))
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+def _stack(*arrays: Tensor) -> Tensor:
+    return torch.stack(arrays)
+
+
+# -------------------------------------------------------------------------------------------------
 # Actions
 
 
-def recorded(action: Tensor) -> Choose:
-    """What was done [T, N, M, …] is done again."""
+def replay(action: Tensor) -> Choose:
+    """The recorded actions [T, N, M, …]."""
     return lambda time, episode, age: action[time]
 
 
 def random(spec: Spec, rows: int, lanes: int, *, alike: bool = False) -> Choose:
-    """Random actions; some lanes hold theirs for 4, 16 or 64 steps, and so get far.
+    """Random actions; some lanes repeat theirs for 4, 16 or 64 steps, to get far.
 
-    `alike`: every episode of a lane does what its first one did.
+    `alike`: every episode of a lane has the actions of its first one.
     """
     noise = Rng(0).child("action").streams(torch.arange(rows), lanes)
-    table = torch.stack(
-        [noise.uniform(t, 1 if spec.discrete else spec.action_width) for t in range(509)]
-    )
-    table = (
-        (table.squeeze(-1) * spec.action_width).long() if spec.discrete else 2 * table - 1
-    )  # [509, N, M, …]
-    row, lane = torch.arange(rows).unsqueeze(1), torch.arange(lanes)
+    width = 1 if spec.discrete else spec.action_width
+    table = torch.stack([noise.uniform(t, width) for t in range(509)])  # [509, N, M, A]
+    if spec.discrete:
+        table = (table.squeeze(-1) * spec.action_width).long()
+    else:
+        table = 2 * table - 1
+    row = torch.arange(rows).unsqueeze(1)
+    lane = torch.arange(lanes)
     hold = 4 ** ((row + lane) % 4)
+    shift = 0 if alike else 7  # entries of the table, from one episode to the next
 
     def choose(time: int, episode: Tensor, age: Tensor) -> Tensor:
-        place = age // hold + (0 if alike else 7 * episode)
+        place = age // hold + shift * episode
         return table[place % len(table), row, lane]
 
     return choose
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Chance that stands still
+# -------------------------------------------------------------------------------------------------
+# Randomness that stands still
 
 
 _REJECTING = 100  # draws from one stream within one step
 
 
-class _Watch:
-    """Counts steps, and notes whether luck was made of keys, which no stand-in can hold still."""
-
-    time = 0
-    escaped = False
-
-
 class Still:
     """Stands in for an `Rng`: each of its streams gives the same numbers at every counter.
 
-    So every episode begins with the same luck and has it throughout; with the same actions it is the same episode.
+    So every episode has the same randomness; with the same actions it is the same episode.
     """
 
-    def __init__(self, rng: Rng, watch: _Watch | None = None) -> None:
+    def __init__(self, rng: Rng, root: Still | None = None) -> None:
         self._rng = rng
-        self._watch = watch or _Watch()
-
-    @property
-    def escaped(self) -> bool:
-        """Whether seeds were made of it; what they bring about goes on changing."""
-        return self._watch.escaped
-
-    def tick(self) -> None:
-        """The environment is about to make a step."""
-        self._watch.time += 1
+        self._root = root or self
+        self.time = 0
+        """Steps of the environment; of the root alone."""
+        self.escaped = False
+        """Whether seeds were made, which generate other numbers all the time; of the root alone."""
 
     @property
     def key(self) -> int:
-        self._watch.escaped = True
+        self._root.escaped = True
         return self._rng.key
 
     def generator(self, device: torch.device | str = "cpu") -> torch.Generator:
-        self._watch.escaped = True
+        self._root.escaped = True
         return self._rng.generator(device)
 
     def child(self, *names: str | int) -> Still:
-        return Still(self._rng.child(*names), self._watch)
+        return Still(self._rng.child(*names), self._root)
 
     def rows(self, count: int, width: int) -> Tensor:
         return self._rng.rows(count, width)
 
     def streams(self, index: Tensor, lanes: int = 1) -> _StillStreams:
-        return _StillStreams(self._rng.streams(index, lanes), self._watch)
+        return _StillStreams(self._rng.streams(index, lanes), self._root)
 
 
 class _StillStreams:
-    """Who draws very often within a step is rejecting what is drawn, and gets other numbers from then on."""
+    """The same numbers at every counter, except after very many draws within a step.
 
-    def __init__(self, streams: Streams, watch: _Watch) -> None:
+    Those are rejection sampling, which would never end.
+    """
+
+    def __init__(self, streams: Streams, root: Still) -> None:
         self._streams = Streams(streams.keys, ahead=1)
-        self._watch = watch
-        self._step, self._draws = -1, 0
+        self._root = root
+        self._time = -1
+        self._draws = 0
 
     @property
     def keys(self) -> Tensor:
-        self._watch.escaped = True
+        self._root.escaped = True
         return self._streams.keys
 
     def uniform(self, counter: int, width: int) -> Tensor:
@@ -244,21 +201,22 @@ class _StillStreams:
         return self._streams.normal(self._place(), width)
 
     def split(self, counter: int, *shape: int) -> _StillStreams:
-        return _StillStreams(self._streams.split(self._place(), *shape), self._watch)
+        return _StillStreams(self._streams.split(self._place(), *shape), self._root)
 
     def _place(self) -> int:
-        if self._step != self._watch.time:
-            self._step, self._draws = self._watch.time, 0
+        if self._time != self._root.time:
+            self._time = self._root.time
+            self._draws = 0
         self._draws += 1
         return max(0, self._draws - _REJECTING)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # One family
 
 
 class Probe:
-    """A family under examination, with N rows × M lanes: few where episodes are long, since a step may be slow."""
+    """A family under examination, with N rows × M lanes: few if episodes are long, to save time."""
 
     def __init__(self, family: Family, size: tuple[int, int] | None = None) -> None:
         self.family = family
@@ -266,7 +224,7 @@ class Probe:
         self._size = size
 
     def wide(self) -> Probe:
-        """The same with many rows and lanes, to meet what is rarely met."""
+        """The same with many rows and lanes, to observe rare events."""
         return Probe(self.family, (8, 8))
 
     @property
@@ -280,7 +238,7 @@ class Probe:
 
     @property
     def steps(self) -> int:
-        """T: two episodes and more, if they are not long, but always the beginning of a second one."""
+        """T: two episodes and more, or at least the beginning of a second one if they are long."""
         horizon = self.spec.horizon
         return min(max(64, 2 * horizon + 2), max(256, horizon + 16), LONGEST)
 
@@ -288,62 +246,64 @@ class Probe:
     def tasks(self) -> Tasks:
         return self.family.tasks("train", self.size[0], self.rng)
 
-    @cached_property
-    def trace(self) -> Trace:
-        """What everything else is compared with."""
-        env, (rows, lanes) = self.family.make(self.size[1]), self.size
-        return live(
-            env, self.spec, self.tasks, lanes, self.rng, random(self.spec, rows, lanes), self.steps
-        )
-
-    @cached_property
-    def other(self) -> Trace:
-        """`trace` with the tasks exchanged, all luck and actions being equal."""
-        return self.again(tasks=self.exchanged, steps=self.steps)
-
-    @cached_property
-    def effect(self) -> dict[str, Tensor]:
-        """What depends on the task → where [T, N, M]."""
-        one, other = self.trace, self.other
-        return {
-            "reward": ~torch.isclose(one.step.reward, other.step.reward),
-            "dynamics": ~torch.isclose(
-                one.step.next_obs - one.obs, other.step.next_obs - other.obs, atol=1e-5
-            ).all(-1),
-            "end": one.step.done != other.step.done,
-        }
-
     @property
     def exchanged(self) -> Tasks:
         """The same rows, each with the task of the one before."""
         return replace(self.tasks, params=self.tasks.params.roll(1, 0))
 
     @cached_property
-    def brief(self) -> int:
-        """So many steps, a few of them after the first end of an episode."""
-        ended = self.trace.step.done.flatten(1).any(1)
-        first = int(ended.long().argmax()) if ended.any() else self.steps
-        return min(max(first + 9, 24), self.steps)
+    def trace(self) -> Trace:
+        """What everything else is compared with."""
+        return self.run(random(self.spec, *self.size), steps=self.steps)
 
-    def again(
+    @cached_property
+    def other(self) -> Trace:
+        """`trace` with the tasks exchanged, but the same randomness and actions."""
+        return self.run(tasks=self.exchanged, steps=self.steps)
+
+    @cached_property
+    def effect(self) -> dict[str, Tensor]:
+        """What depends on the task → where [T, N, M]."""
+        one = self.trace.step
+        other = self.other.step
+        moved = one.next_obs - self.trace.obs
+        other_moved = other.next_obs - self.other.obs
+        return {
+            "reward": ~torch.isclose(one.reward, other.reward),
+            "dynamics": ~torch.isclose(moved, other_moved, atol=1e-5).all(-1),
+            "end": one.done != other.done,
+        }
+
+    @cached_property
+    def brief(self) -> int:
+        """Number of steps of a short trace, a few of them after the first end of an episode."""
+        ended = self.trace.step.done.flatten(1).any(1)
+        if not ended.any():
+            return self.steps
+        return min(max(int(ended.long().argmax()) + 9, 24), self.steps)
+
+    def run(
         self,
-        action: Tensor | None = None,
-        tasks: Tasks | None = None,
+        choose: Choose | None = None,
         *,
+        tasks: Tasks | None = None,
+        lanes: int | None = None,
         env: BatchEnv | None = None,
-        rng: Rng | None = None,
+        rng: Any = None,
         steps: int | None = None,
     ) -> Trace:
-        """What `trace` did, done again: other actions, tasks, environment, chance or number of steps where given."""
-        action = self.trace.action if action is None else action
-        lanes = action.shape[2]
+        """Reset an environment and step it; by default a short trace of the actions of `trace`.
+
+        Raises:
+            FamilyError: an array of the wrong shape or type.
+        """
+        choose = choose or replay(self.trace.action)
+        tasks = tasks or self.tasks
+        lanes = lanes or self.size[1]
         env = env or self.family.make(lanes)
-        return live(
-            env,
-            self.spec,
-            tasks or self.tasks,
-            lanes,
-            rng or self.rng,
-            recorded(action),
-            steps or self.brief,
-        )
+        rng = rng or self.rng
+
+        obs = env.reset(tasks, rng)
+        shape = (len(tasks), lanes, self.spec.obs_width)
+        check_array("the first observation", obs, shape, torch.float32, self.spec, time=0)
+        return run_from(env, self.spec, obs, choose, range(steps or self.brief), rng)

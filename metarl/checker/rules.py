@@ -1,4 +1,4 @@
-"""A promise that can be looked at: what `metarl check` is made of."""
+"""A promise of a family that can be checked: what `metarl check` is made of."""
 
 from __future__ import annotations
 
@@ -6,12 +6,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-Look = Callable[[Any], str]
-"""Says what was seen of a `Probe`; raises CheckFailed, or lets the family's own error pass, where the promise is not kept."""
+import torch
+from torch import Tensor
+
+from metarl.checker.probe import Probe
+from metarl.core.errors import MetaRLError
+
+Check = Callable[[Probe], str]
+"""Says what was observed; raises CheckFailed, or an error of the family, if a promise is broken."""
 
 
-class CheckFailed(Exception):
-    """What was seen of a promise that is not kept."""
+class CheckFailed(MetaRLError):
+    """What was observed of a broken promise."""
 
 
 @dataclass(frozen=True)
@@ -19,18 +25,30 @@ class Rule:
     """One promise."""
 
     name: str
-    look: Look
+    check: Check
     why: str
     fix: str
-    gate: bool  # where it is broken, nothing that follows can be looked at
+    gate: bool  # if it is broken, no later rule can be checked
 
 
-def rule(*, why: str, fix: str, gate: bool = False) -> Callable[[Look], Rule]:
+def rule(*, why: str, fix: str, gate: bool = False) -> Callable[[Check], Rule]:
     """Make a function a rule of its own name."""
-    return lambda look: Rule(look.__name__, look, why, fix, gate)
+    return lambda check: Rule(check.__name__, check, why, fix, gate)
 
 
-def require(kept: bool, seen: str) -> None:
+def require(kept: object, observed: str) -> None:
     """Raises CheckFailed unless `kept`."""
     if not kept:
-        raise CheckFailed(seen)
+        raise CheckFailed(observed)
+
+
+def require_array(
+    name: str, x: Any, shape: tuple[int, ...], dtype: torch.dtype | None = None
+) -> None:
+    """Raises CheckFailed unless `x` is a finite tensor of this shape and type (default: real)."""
+    require(isinstance(x, Tensor), f"{name} is {type(x).__name__}, no tensor")
+    fits = x.dtype == dtype if dtype else x.is_floating_point()
+    wanted = f"{dtype or 'real numbers'} of shape {list(shape)}"
+    actual = f"{x.dtype} of shape {list(x.shape)}"
+    require(fits and x.shape == shape, f"{name} is {actual}, not {wanted}")
+    require(x.isfinite().all(), f"{name} is not finite")

@@ -1,25 +1,25 @@
-"""What an agent meets while it is trained."""
+"""What an agent is trained on."""
 
 from __future__ import annotations
 
 import torch
 
-from metarl.collect.collector import collect, rounds, task_info
+from metarl.collect.collector import adaptation_rounds, collect, task_info
 from metarl.core.agent import Agent, Mode
-from metarl.core.errors import MetaRLError
-from metarl.core.family import BatchEnv, Family
+from metarl.core.errors import FamilyError
+from metarl.core.family import BatchEnv, Family, HasGoalReward
 from metarl.core.rng import Rng
 from metarl.core.rollout import Rollout
 from metarl.core.types import Belief, GoalReward, TaskInfo, Tasks
 
 
 class TrainingWorld:
-    """The training tasks of one family and `collect` on them, with the count of what was consumed."""
+    """The training tasks of one family, `collect` on them, and a counter of environment steps."""
 
     def __init__(
         self, family: Family, episodes: int, train_set: Tasks | None, device: torch.device
     ) -> None:
-        """`train_set`: the fixed tasks to train on, a task's index being its place; None: fresh ones whenever asked for."""
+        """`train_set`: the fixed training tasks, each at the place of its index, or None."""
         self.family = family
         self.episodes = episodes
         self.progress = 0.0
@@ -30,29 +30,25 @@ class TrainingWorld:
 
     @property
     def goal_reward(self) -> GoalReward:
-        """What achieved goals pay, by the family.
+        """The family's reward for achieved goals.
 
         Raises:
-            MetaRLError: it has none.
+            FamilyError: it has none.
         """
-        reward: GoalReward | None = getattr(self.family, "goal_reward", None)
-        if reward is None:
-            raise MetaRLError(
-                f"hindsight: {self.family.spec.name} does not know what goals pay; give it a method goal_reward"
-            )
-        return reward
+        if not isinstance(self.family, HasGoalReward):
+            raise FamilyError(f"hindsight: {self.family.spec.name} needs a method goal_reward")
+        return self.family.goal_reward
 
     def tasks(self, count: int, rng: Rng) -> Tasks:
-        """`count` training tasks: fresh ones, or rows of the fixed set, which is walked through before a row returns."""
+        """`count` training tasks: fresh ones, or rows of the fixed set, all before any returns."""
         if self.train_set is None:
             return self.family.tasks("train", count, rng.child("tasks")).to(self.device)
         return self.train_set.draw(count, rng.child("tasks")).to(self.device)
 
     def task_info(self, agent: Agent, tasks: Tasks) -> TaskInfo:
         """What `agent` may know of `tasks`."""
-        return task_info(
-            agent, self.family.spec, tasks, rounds(agent, self.episodes), self.train_set
-        )
+        rounds = adaptation_rounds(agent, self.episodes)
+        return task_info(agent, self.family.spec, tasks, rounds, self.train_set)
 
     def collect(
         self,
@@ -67,8 +63,8 @@ class TrainingWorld:
         lanes = belief.cue.shape[1]
         if lanes not in self._envs:
             self._envs[lanes] = self.family.make(lanes)
-        rollout, belief = collect(
-            agent, self._envs[lanes], self.family.spec, belief, tasks, episodes, rng, mode
-        )
+        env = self._envs[lanes]
+        spec = self.family.spec
+        rollout, belief = collect(agent, env, spec, belief, tasks, episodes, rng, mode)
         self.env_steps += rollout.env_steps
         return rollout, belief

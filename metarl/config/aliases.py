@@ -1,7 +1,5 @@
 """Other names of our keys: those of version 0.5 keep loading, other libraries' are answered."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping
 from typing import Any
 

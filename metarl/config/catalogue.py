@@ -1,7 +1,5 @@
 """What there is to choose from: families and agents, in words."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from metarl.config.options_text import describe

@@ -1,7 +1,5 @@
 """Configuration files: those that come with metarl and a user's own."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path

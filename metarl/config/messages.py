@@ -1,7 +1,5 @@
 """What pydantic finds wrong with a configuration, in words."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping
 from typing import Any
 

@@ -1,12 +1,11 @@
 """An option in words: its meaning, type and default."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 
 from pydantic.fields import FieldInfo
 
+from metarl.config.schema import Schedule
 from metarl.config.yaml_text import one_line_yaml
 
 _BOUNDS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
@@ -20,8 +19,10 @@ def describe(info: FieldInfo) -> str:
 
 def _type_name(info: FieldInfo) -> str:
     annotation: Any = info.annotation
+    if annotation == Schedule:
+        return "number, [first, last] or [first, last, share]"
     name = annotation.__name__ if isinstance(annotation, type) else str(annotation)
-    name = re.sub(r"typing\.|annotated_types\.|pathlib\._local\.|pathlib\.", "", name)
+    name = re.sub(r"typing\.|pathlib\._local\.|pathlib\.", "", name)
     name = re.sub(r"Literal\[(.*?)\]", _choices, name)
     name = name.replace("NoneType", "none").replace("None", "none")
     for constraint in info.metadata:

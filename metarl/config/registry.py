@@ -7,8 +7,6 @@ entry point: ``my_file.py:MyFamily`` and ``package.module:MyFamily`` are names t
 are the nested class `Settings`, if it has one.
 """
 
-from __future__ import annotations
-
 import importlib
 import sys
 import sysconfig

@@ -8,8 +8,6 @@ It is one flat mapping, complete::
     env_steps: 20_000_000
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal

@@ -1,7 +1,5 @@
 """YAML 1.2 as text: 1e-3 is a number, `on` and `yes` are words, and a key stands once."""
 
-from __future__ import annotations
-
 from io import StringIO
 from typing import Any
 

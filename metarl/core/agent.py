@@ -11,22 +11,22 @@ from metarl.core.rollout import Rollout
 from metarl.core.types import Acted, Belief, GoalReward, TaskInfo, Tasks
 
 Mode = Literal["sample", "greedy"]
-"""Draw actions from the policy, or take its most likely one."""
+"""Sample actions from the policy, or take its most likely one."""
 
 
 class World(Protocol):
-    """What an agent meets while it is trained."""
+    """What an agent is trained on."""
 
     episodes: int
     """Episodes of a trial, in all lanes together, K·M."""
     progress: float
-    """How much of the training is over, from 0 to 1: what schedules run on."""
+    """The share of training that is over, from 0 to 1: schedules depend on it."""
     train_set: Tasks | None
-    """The fixed tasks that are trained on; None: there are fresh ones in every iteration."""
+    """The fixed training tasks; None: fresh ones in every iteration."""
 
     @property
     def goal_reward(self) -> GoalReward:
-        """What achieved goals pay, by the family."""
+        """The family's reward for achieved goals."""
 
     def tasks(self, count: int, rng: Rng) -> Tasks:
         """`count` training tasks."""
@@ -43,57 +43,58 @@ class World(Protocol):
         rng: Rng,
         mode: Mode = "sample",
     ) -> tuple[Rollout, Belief]:
-        """Let every lane live through `episodes` whole episodes."""
+        """Roll out `episodes` whole episodes in every lane."""
 
 
 class Agent(Protocol):
     """A belief about task rows, a rule to adapt it, and an outer update.
 
-    ``begin → act → adapt`` is the whole of meeting a new task, in training, in evaluation and in use.
+    ``begin → act → adapt`` is the whole trial on a new task, in training, evaluation and use.
     The constructor takes ``(settings, spec, rng, device)``.
     """
 
     task_input: Literal["none", "row", "goal", "onehot"]
-    """How it is shown the task: not at all (meta-RL), as its row (an oracle), as the row's goal (goal-conditioned RL), or
-    as a one-hot of its index (multi-task RL)."""
+    """How it is shown the task: not at all (meta-RL), as its row (an oracle), as the row's goal
+    (goal-conditioned RL), or as a one-hot of its index (multi-task RL)."""
     lanes: int
-    """Episodes that it lives through side by side, in every row, between two adaptations, M."""
+    """Parallel episodes of every row between two adaptations, M."""
 
     def begin(self, info: TaskInfo, lanes: int) -> Belief:
-        """The belief about rows that nothing is known of yet."""
+        """The prior belief about rows that nothing is known of yet."""
 
     def act(
         self, belief: Belief, obs: Tensor, noise: Streams, counter: int, mode: Mode
     ) -> tuple[Acted, Belief]:
-        """Decide for every lane on obs [N, M, O]; all chance comes from `noise` at place `counter`.
+        """Choose an action in every lane from obs [N, M, O].
 
-        Changes the belief's lane and nothing else.
+        All randomness comes from `noise` at place `counter`. Changes only the belief's lane.
         """
 
     def adapt(self, belief: Belief, rollout: Rollout) -> Belief:
-        """Learn from what was just lived through; changes the belief's row and nothing else.
+        """Learn from the last rollout; changes only the belief's row.
 
-        The lanes of the rollout need not be those of the belief: a deployed agent lives through them one by one.
+        The lanes of the rollout need not be those of the belief: a deployed agent runs its episodes
+        one after another.
         """
 
     def replay(self, belief: Belief, rollout: Rollout) -> Belief:
-        """Learn from a rollout that somebody recorded elsewhere: what acting and adapting would have left behind.
+        """Learn from a rollout recorded elsewhere: the belief that acting and adapting would leave.
 
-        Changes row, lane and cue. What only the agent that acted could know is not in the rollout (see `recorded`): of
-        its inputs there are obs and cue, whatever this agent's policy sees.
+        Changes row, lane and cue. The rollout (see `recorded`) has no log-probabilities, and of the
+        inputs only obs and cue, whatever this agent's policy sees.
         """
 
     def iterate(self, world: World, rng: Rng) -> dict[str, float]:
-        """One iteration of meta-training → what to log."""
+        """One iteration of meta-training → metrics to log."""
 
     def state_dict(self) -> dict[str, Any]:
         """All that training changes, as tensors, numbers, strings, lists and dicts.
 
-        What stands under "replay" is needed to go on with training alone: best.pt is written without it, and
-        `load_state_dict` does without it.
+        Only further training needs the entry "replay": best.pt is written without it, and
+        `load_state_dict` does not require it.
         """
 
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
     def warm_start(self, state: dict[str, Any]) -> None:
-        """Begin from the parameters of another run's `state_dict`, with a fresh optimiser."""
+        """Begin from the parameters of another run's `state_dict`, with a fresh optimizer."""

@@ -1,20 +1,18 @@
-"""What a user can put right: one clear line, never a traceback of ours."""
-
-from __future__ import annotations
+"""Errors that a user can fix: one clear line, never a traceback."""
 
 import difflib
 from collections.abc import Iterable
 
 DISTRIBUTION = "metarl-torch"
-"""What to install; the name `metarl` on the package index is a stranger's."""
+"""The package to install; `metarl` on the package index is another project."""
 
 
 class MetaRLError(Exception):
-    """Something the user can fix; the message names the culprit and the next step. Several faults, several lines."""
+    """Something the user can fix; the message names the culprit and the next step in one line."""
 
 
 class ConfigError(MetaRLError):
-    """A configuration, a name or an option that cannot be."""
+    """An invalid configuration, name or option."""
 
 
 class FamilyError(MetaRLError):
@@ -35,7 +33,7 @@ def install_command(extra: str) -> str:
 
 
 def suggest(word: str, known: Iterable[str]) -> str:
-    """« did you mean …» for a misspelt word, or the list of what there is."""
+    """«did you mean …» for a misspelled word, or the list of known ones."""
     known = sorted(known)
     close = difflib.get_close_matches(word, known, n=1)
     if close:

@@ -1,54 +1,110 @@
-"""What a family of tasks and its environments must offer: the two protocols that a third party writes."""
+"""The two protocols that a third party writes, `Family` and `BatchEnv`, and their optional parts.
+
+``isinstance(family, KnowsOptimum)`` asks whether a family has one of these optional parts.
+"""
 
 from __future__ import annotations
 
 from typing import Protocol, runtime_checkable
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from metarl.core.rng import Rng
-from metarl.core.types import Spec, Step, Tasks
+from metarl.core.rollout import Rollout
+from metarl.core.types import Scene, Spec, Step, Tasks
 
 
 @runtime_checkable
 class BatchEnv(Protocol):
-    """N task rows × M lanes that step together, on the device of the tasks."""
+    """N task rows × M lanes that step together, on the device of the tasks.
+
+    It may also be a `HasFrames`.
+    """
 
     def reset(self, tasks: Tasks, rng: Rng) -> Tensor:
         """Put every lane at the start of an episode of its row of `tasks` → obs [N, M, O].
 
-        The same object serves any number of rows. All randomness comes from `tasks.streams(rng, lanes)`, so that what
-        a row meets does not depend on its neighbours.
+        The same object serves any number of rows. All randomness comes from
+        `tasks.streams(rng, lanes)`, so that no row depends on its neighbors.
         """
 
     def step(self, action: Tensor) -> Step:
-        """Step every lane with `action` [N, M] int64 or [N, M, A] float32; lanes whose episode ends start another."""
+        """Step every lane with `action` [N, M] int64 or [N, M, A] float32.
+
+        Lanes whose episode ends start another.
+        """
 
 
 @runtime_checkable
 class Family(Protocol):
     """A distribution over tasks.
 
-    A family may also offer, each found by name:
-
-    * ``optimum(tasks) -> Tensor [N]``: the best expected return of an episode for an agent that knows the task;
-    * ``mean_optimum: float``: its exact mean over the test tasks, which takes the luck of the draw out of a score;
-    * ``expected_reward(tasks, rollout) -> Tensor [T, N, M]``: the reward's mean, given what was done, for scores with
-      less noise than the rewards that fell;
-    * ``goal_reward(achieved [..., G], desired [..., G]) -> Tensor [...]``: the reward for having achieved one goal where
-      another was desired, for hindsight;
-    * ``scene(params [P], obs [T, O]) -> Scene``: what to draw of an episode, seen from above.
-
-    Its environments may offer ``frame(row, lane) -> ndarray [height, width, 3] uint8``, a picture of what is the case now.
+    A family may also be a `KnowsOptimum`, `HasMeanOptimum`, `KnowsExpectedReward`,
+    `HasGoalReward` or `Drawable`: each is recognized by the one attribute that it names.
     """
 
     spec: Spec
 
     def tasks(self, split: str, count: int, rng: Rng) -> Tasks:
-        """`count` rows of `split`, one of `spec.splits`; no row may be found in two, unless the spec says `closed`.
+        """`count` rows of `split`, one of `spec.splits`.
 
-        Asking for more rows keeps the first ones. A family of few tasks repeats them: ``Tasks.draw``.
+        No row may be in two splits, unless the spec says `closed`. Asking for more rows keeps
+        the first ones. A family of few tasks repeats them: ``Tasks.draw``.
         """
 
     def make(self, lanes: int) -> BatchEnv:
         """An environment with `lanes` lanes a row, to be reset onto tasks."""
+
+
+# -------------------------------------------------------------------------------------------------
+# What a family and its environments may offer
+
+
+@runtime_checkable
+class KnowsOptimum(Protocol):
+    """A family that knows how well an agent can do that is shown the task."""
+
+    def optimum(self, tasks: Tasks) -> Tensor:
+        """[N]: the best expected return of an episode, for an agent that knows the task."""
+
+
+@runtime_checkable
+class HasMeanOptimum(Protocol):
+    """A family that knows the exact mean of its optimum."""
+
+    mean_optimum: float
+    """Mean of `optimum` over all test tasks: removes task-sampling noise as a control variate."""
+
+
+@runtime_checkable
+class KnowsExpectedReward(Protocol):
+    """A family whose rewards are noisy, with known means."""
+
+    def expected_reward(self, tasks: Tasks, rollout: Rollout) -> Tensor:
+        """[T, N, M]: the mean of every reward of `rollout`, for scores with less noise."""
+
+
+@runtime_checkable
+class HasGoalReward(Protocol):
+    """A family whose reward depends on an achieved and a desired goal, for hindsight."""
+
+    def goal_reward(self, achieved: Tensor, desired: Tensor) -> Tensor:
+        """[...]: the reward of having `achieved` [..., G] where `desired` [..., G] was the goal."""
+
+
+@runtime_checkable
+class Drawable(Protocol):
+    """A family whose episodes can be drawn from above."""
+
+    def scene(self, params: Tensor, obs: Tensor) -> Scene:
+        """What to draw of one episode, by its task row [P] and observations [T, O]."""
+
+
+@runtime_checkable
+class HasFrames(Protocol):
+    """An environment that renders pictures."""
+
+    def frame(self, row: int, lane: int) -> NDArray[np.uint8]:
+        """[height, width, 3]: a picture of the present state of one lane of one row."""

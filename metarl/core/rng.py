@@ -1,12 +1,13 @@
 """One seed, named streams of random numbers, and no state.
 
-An `Rng` is a value, a 64-bit key. `child` derives further keys by name, so every consumer of randomness is addressed
-(`rng.child("iteration", 7, "env")`) rather than advanced. A run therefore resumes from its seed and its counters alone,
-and nobody can disturb anybody else's numbers by drawing more of their own.
+An `Rng` is a value, a 64-bit key. `child` derives further keys by name, so every consumer of
+randomness is addressed (`rng.child("iteration", 7, "env")`) rather than advanced. A run therefore
+resumes from its seed and its counters alone, and drawing more numbers in one place changes none
+elsewhere.
 
-`Streams` are counter-based generators (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"): the number at
-place `counter` of the stream of task row i and lane j is a hash of (key, i, j, counter). What a row meets does not depend
-on which other rows stand beside it.
+`Streams` are counter-based generators (Salmon et al. 2011, "Parallel random numbers: as easy as 1,
+2, 3"): the number at place `counter` of the stream of task row i and lane j is a hash of
+(key, i, j, counter). It does not depend on which other rows are in the batch.
 """
 
 from __future__ import annotations
@@ -19,24 +20,24 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-_GOLDEN = 0x9E3779B97F4A7C15 - (
-    1 << 64
-)  # 2⁶⁴ / golden ratio as a signed integer: the increment of SplitMix64
-_MIX_1 = 0xBF58476D1CE4E5B9 - (1 << 64)
-_MIX_2 = 0x94D049BB133111EB - (1 << 64)
-_WIDEST_DRAW = 1 << 20
-_BLOCK_ELEMENTS = 1 << 17
+# The constants of SplitMix64, as signed integers; the first, its increment, is 2⁶⁴ / golden ratio.
+_GOLDEN = 0x9E3779B97F4A7C15 - 2**64
+_MIX_1 = 0xBF58476D1CE4E5B9 - 2**64
+_MIX_2 = 0x94D049BB133111EB - 2**64
+
+_WIDEST_DRAW = 2**20
+_BLOCK_ELEMENTS = 2**17
 
 
 @dataclass(frozen=True)
 class Rng:
-    """A named place in the tree of random numbers that grows from one seed."""
+    """A named node in the tree of random numbers that grows from one seed."""
 
     key: int
     """A signed 64-bit number; a user's seed is one too."""
 
     def child(self, *names: str | int) -> Rng:
-        """The place `names` below this one; ``child(a, b)`` is ``child(a).child(b)``."""
+        """The node `names` below this one; ``child(a, b)`` is ``child(a).child(b)``."""
         key = self.key
         for name in names:
             digest = hashlib.blake2b(f"{key}/{name!r}".encode(), digest_size=8).digest()
@@ -44,11 +45,11 @@ class Rng:
         return Rng(key)
 
     def generator(self, device: torch.device | str = "cpu") -> torch.Generator:
-        """A fresh torch generator, for draws that belong to no task row (initial weights, minibatches)."""
+        """A fresh torch generator, for draws of no task row (initial weights, minibatches)."""
         return torch.Generator(device).manual_seed(self.key & 0x7FFF_FFFF_FFFF_FFFF)
 
     def rows(self, count: int, width: int) -> Tensor:
-        """[count, width] uniform on (0, 1), for task rows: row i is the same however many are asked for."""
+        """[count, width] uniform on (0, 1), for task rows: row i is the same for every count."""
         return self.streams(torch.arange(count)).uniform(0, width).squeeze(1)
 
     def streams(self, index: Tensor, lanes: int = 1) -> Streams:
@@ -65,58 +66,55 @@ class Streams:
 
     def __init__(self, keys: Tensor, ahead: int = 64) -> None:
         self.keys = keys  # [N, M] int64
-        self._ahead = ahead  # counters that may be drawn at once
-        self._block = (
-            0,
-            0,
-            torch.empty(0),
-        )  # width, first counter, [block, N, M, width]: drawn ahead, more every time
+        self._ahead = ahead  # most counters that are drawn at once
+
+        self._block = torch.empty(0)  # [block, N, M, width]: drawn ahead, more every time
+        self._first = 0  # the counter that the block begins at
+        self._width = 0
 
     def uniform(self, counter: int, width: int) -> Tensor:
-        """[N, M, width] float32, uniform on the open interval (0, 1) in steps of 2⁻²³; not to be changed in place."""
-        drawn_for, first, block = self._block
-        if drawn_for != width or not 0 <= counter - first < len(block):
-            size = min(
-                2 * len(block), self._ahead, _BLOCK_ELEMENTS // max(1, self.keys.numel() * width)
-            )
-            first, block = counter, self._draw(counter, max(1, size), width)
-            self._block = (width, first, block)
-        return block[counter - first]
+        """[N, M, width] float32, uniform on the open interval (0, 1) in steps of 2⁻²³.
+
+        Not to be changed in place.
+        """
+        if width != self._width or not 0 <= counter - self._first < len(self._block):
+            most = _BLOCK_ELEMENTS // max(1, self.keys.numel() * width)
+            size = min(2 * len(self._block), self._ahead, most)
+            bits = self._bits(counter, max(1, size), width)
+            self._block = ((bits >> 41) & 0x7FFFFF).to(torch.float32).mul_(2.0**-23).add_(2.0**-24)
+            self._first = counter
+            self._width = width
+        return self._block[counter - self._first]
 
     def normal(self, counter: int, width: int) -> Tensor:
-        """[N, M, width] float32, standard normal (inverse distribution function of `uniform`, so within ±5.3)."""
+        """[N, M, width] float32, standard normal: the quantile of `uniform`, so within ±5.3."""
         return math.sqrt(2.0) * torch.erfinv(2.0 * self.uniform(counter, width) - 1.0)
 
     @cached_property
     def substream(self) -> Streams:
-        """Streams for a second purpose beside this one: other numbers at the same places."""
+        """Streams for a second purpose: independent numbers at the same places."""
         return Streams(_hash(self.keys ^ _GOLDEN), self._ahead)
 
     def split(self, counter: int, *shape: int) -> Streams:
-        """[N, M, *shape] streams of their own, grown from what lies at place `counter`.
+        """[N, M, *shape] further streams, one for every place `counter` of this one.
 
-        For draws whose number nobody knows beforehand (rejection), and for wide ones that are rarely needed.
+        For draws whose number is not known beforehand (rejection sampling), and for wide draws that
+        are rarely needed.
         """
         bits = self._bits(counter, 1, math.prod(shape))
         return Streams(bits.view(*self.keys.shape, *shape), ahead=1)
 
-    def _draw(self, first: int, size: int, width: int) -> Tensor:
-        """[size, N, M, width]: the draws at counters first … first + size − 1."""
-        bits = self._bits(first, size, width)
-        return ((bits >> 41) & 0x7FFFFF).to(torch.float32).mul_(2.0**-23).add_(2.0**-24)
-
     def _bits(self, first: int, size: int, width: int) -> Tensor:
-        """[size, N, M, width] int64."""
+        """[size, N, M, width] int64: the hashes at counters first … first + size − 1."""
         device = self.keys.device
-        counters = torch.arange(first, first + size, device=device).view(
-            -1, *(1 for _ in self.keys.shape), 1
-        )
+        counters = torch.arange(first, first + size, device=device)
+        counters = counters.view(-1, *[1] * self.keys.dim(), 1)
         place = counters * _WIDEST_DRAW + torch.arange(1, width + 1, device=device)
         return _hash(self.keys.unsqueeze(-1) + place * _GOLDEN)
 
 
 def _hash(x: Tensor) -> Tensor:
-    """The output function of SplitMix64 (Steele et al. 2014), a bijection of 64-bit integers; int64 wraps around."""
+    """The output function of SplitMix64 (Steele et al. 2014), a bijection of wrapping int64."""
     x = (x ^ _shift_right(x, 30)) * _MIX_1
     x = (x ^ _shift_right(x, 27)) * _MIX_2
     return x ^ _shift_right(x, 31)
@@ -124,4 +122,4 @@ def _hash(x: Tensor) -> Tensor:
 
 def _shift_right(x: Tensor, bits: int) -> Tensor:
     """Logical shift: torch's own repeats the sign bit."""
-    return (x >> bits) & ((1 << (64 - bits)) - 1)
+    return (x >> bits) & (2 ** (64 - bits) - 1)

@@ -13,17 +13,28 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils._pytree import tree_leaves
 
 from metarl.core.errors import MetaRLError
-from metarl.core.types import Acted, Inputs, Spec, Step, Tasks, next_cue, replace, tree, tree_map
+from metarl.core.types import (
+    Acted,
+    Inputs,
+    Spec,
+    Step,
+    Tasks,
+    append_axes,
+    next_cue,
+    replace,
+    tree,
+    tree_map,
+)
 
 
 @tree
 class Rollout:
-    """T steps of N rows × M lanes, each row from the start of an episode to the end of its last one.
+    """T steps of N rows × M lanes, each from the start of an episode to the end of its last one.
 
-    Rows that finish early wait, `valid` False, until the last is done; what stands there means nothing.
+    Lanes that finish early wait, `valid` False, until the last is done; their entries are padding.
     """
 
-    inputs: Inputs  # [T, N, M, …] what the policy saw
+    inputs: Inputs  # [T, N, M, …] inputs of the policy
     action: Tensor  # [T, N, M] int64 or [T, N, M, A]
     log_prob: Tensor  # [T, N, M]
     reward: Tensor  # [T, N, M]
@@ -34,9 +45,7 @@ class Rollout:
     index: Tensor  # [N] which tasks
     success: Tensor | None = None  # [T, N, M] bool
     training_reward: Tensor | None = None  # [T, N, M]
-    extras: dict[str, Tensor] = field(
-        default_factory=dict
-    )  # [T, N, M, …] what the agent added in act
+    extras: dict[str, Tensor] = field(default_factory=dict)  # [T, N, M, …] from `Agent.act`
 
     @property
     def done(self) -> Tensor:
@@ -53,11 +62,13 @@ class Rollout:
         return ended.cumsum(0) - ended
 
     def episode_returns(self, reward: Tensor | None = None) -> Tensor:
-        """[K, N, M]: undiscounted return of each episode, of `reward` [T, N, M] if it is not the recorded one."""
+        """[K, N, M]: undiscounted return of every episode, by default of the recorded reward."""
+        if reward is None:
+            reward = self.reward
+        reward = reward * self.valid
         episodes = int((self.done & self.valid).sum(0).max())
-        per_step = (self.reward if reward is None else reward) * self.valid
-        totals = torch.zeros(episodes, *per_step.shape[1:], device=per_step.device)
-        return totals.scatter_add_(0, self.episode().clamp_(max=episodes - 1), per_step)
+        returns = torch.zeros(episodes, *reward.shape[1:], device=reward.device)
+        return returns.scatter_add_(0, self.episode().clamp_(max=episodes - 1), reward)
 
     def cues(self, spec: Spec) -> Tensor:
         """[T, N, M, A + 2]: how each step ended."""
@@ -65,103 +76,97 @@ class Rollout:
         return next_cue(spec, self.action, step)
 
     def last_cue(self, spec: Spec) -> Tensor:
-        """[N, M, A + 2]: how the last step of every lane ended."""
-        last = (
-            self.valid.long().cumsum(0).argmax(0)
-        )  # the first of the largest: later ones are waiting
-        return _at(self.cues(spec), last.unsqueeze(0)).squeeze(0)
+        """[N, M, A + 2]: how the last valid step of every lane ended."""
+        last = self.valid.long().cumsum(0).argmax(0)  # the first of the largest
+        return gather_times(self.cues(spec), last.unsqueeze(0)).squeeze(0)
 
     def one_episode_per_lane(self) -> Rollout:
-        """Every episode in a lane of its own, from time 0: [T, N, M] with K episodes a lane → [H, N, K · M].
+        """Every episode in a lane of its own, from time 0: K episodes a lane → [H, N, K · M].
 
         ::
 
             lane  a a a b b .        a a a
-                  c c d d d d   →    c c .    (a and b of the first lane; shorter ones wait at the end)
+                  c c d d d d   →    c c .    (a, b of lane 0; shorter ones are padded)
                                      b b .
                                      d d d d
         """
-        once = int(self.episode()[self.valid].max()) == 0
-        return self if once else stack_lanes(list(self.rounds()))
+        if int(self.episode()[self.valid].max()) == 0:
+            return self
+        return stack_lanes(list(self.rounds()))
 
     def rows(self, chosen: Tensor) -> Rollout:
-        """The rollout of some task rows: [T, n, M, …]."""
-        part: Rollout = tree_map(
-            lambda x: x.index_select(1, chosen), replace(self, index=self.index.unsqueeze(0))
-        )
-        return replace(part, index=part.index.squeeze(0))
+        """The rollout of the task rows at the places `chosen` [n]: [T, n, M, …]."""
+        part = self._map(lambda x: x.index_select(1, chosen))
+        return replace(part, index=self.index[chosen])
 
     def rounds(self) -> Iterator[Rollout]:
-        """The k-th episodes of all lanes side by side, each from its own start: [T of the longest, N, M, …]."""
-        episode, time = (
-            self.episode(),
-            torch.arange(len(self.valid), device=self.valid.device).view(-1, 1, 1),
-        )
+        """The k-th episodes of all lanes, each from its start: [T of the longest, N, M, …]."""
+        episode = self.episode()
+        time = append_axes(torch.arange(len(self.valid), device=self.valid.device), 3)
+
         for k in range(int(episode[self.valid].max()) + 1):
-            mine = self.valid & (episode == k)
-            steps = mine.sum(0)  # [N, M]
-            time_k = time[: int(steps.max())]
-            taken = (mine.long().argmax(0) + time_k).clamp(
-                max=len(time) - 1
-            )  # [T of the longest, N, M]
-            yield replace(self._map(partial(_at, time=taken)), valid=time_k < steps)
+            within = self.valid & (episode == k)
+            length = within.sum(0)  # [N, M]
+            first = within.long().argmax(0)  # [N, M]
+
+            age = time[: int(length.max())]  # [T of the longest, 1, 1]
+            source = (first + age).clamp(max=len(time) - 1)  # [T of the longest, N, M]
+            yield replace(self._map(partial(gather_times, time=source)), valid=age < length)
 
     def reshape_lanes(self, lanes: int) -> Rollout:
-        """As many lanes as a belief has: these, or a single one in which they follow one another, [M·T, N, 1, …].
+        """As many lanes as a belief has: all M, or a single one, in which they follow one another.
 
         Raises:
-            MetaRLError: neither fits.
+            MetaRLError: `lanes` is neither M nor 1.
         """
-        here = self.valid.shape[2]
-        if here == lanes:
+        own = self.valid.shape[2]
+        if own == lanes:
             return self
         if lanes != 1:
             raise MetaRLError(
-                f"replay: a rollout of {here} lanes fits a belief of {here} lanes or of 1, not of {lanes}"
+                f"replay: a rollout of {own} lanes fits a belief of {own} lanes or 1, not {lanes}"
             )
         return self._map(lambda x: x.movedim(2, 0).flatten(0, 1).unsqueeze(2))
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> Rollout:
-        """Every array of axes [T, N, M, …] changed."""
-        changed: Rollout = tree_map(change, replace(self, index=self.valid))
+        """`change` applied to every array of axes [T, N, M, …]."""
+        changed = tree_map(change, replace(self, index=self.valid))
         return replace(changed, index=self.index)
 
 
 def stack_lanes(lanes: Sequence[Rollout]) -> Rollout:
-    """K rollouts of the same rows as lanes of one: [T of each, N, M, …] → [T of the longest, N, K · M, …]; the others wait."""
+    """K rollouts [T, N, M, …] of the same rows side by side: [T of the longest, N, K · M, …].
+
+    Shorter ones are padded with zeros, `valid` False.
+    """
 
     def join(*parts: Tensor) -> Tensor:
-        return pad_sequence(list(parts)).movedim(1, 2).flatten(2, 3)  # [T, K, N, M, …] before
+        padded = pad_sequence(list(parts))  # [T, K, N, M, …]
+        return padded.movedim(1, 2).flatten(2, 3)
 
-    joined: Rollout = tree_map(join, *(replace(lane, index=lane.valid) for lane in lanes))
-    return replace(joined, index=lanes[0].index)
+    arrays = [replace(lane, index=lane.valid) for lane in lanes]
+    return replace(tree_map(join, *arrays), index=lanes[0].index)
+
+
+def gather_times(x: Tensor, time: Tensor) -> Tensor:
+    """x [T, N, M, …] at every lane's own `time` [T', N, M] → [T', N, M, …]."""
+    return torch.take_along_dim(x, append_axes(time, x.dim()), 0)
 
 
 class Recorder:
-    """Writes one contiguous row a step into arrays allocated once; T is known only when the last row is done."""
+    """Writes one contiguous row a step into arrays allocated once, for at most `capacity` steps."""
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self.length = 0
-        self._storage: dict[str, Any] = {}
-        self._rows: list[tuple[Tensor, ...]] = []
+        self._storage: dict[str, Any] = {}  # arrays [capacity, N, M, …]
+        self._rows: list[tuple[Tensor, ...]] = []  # the rows of every array
 
     def write(self, acted: Acted, step: Step, valid: Tensor) -> None:
-        """Append what every lane did [N, M, …] and what came of it."""
-        record = {
-            "inputs": acted.inputs,
-            "action": acted.action,
-            "log_prob": acted.log_prob,
-            "reward": step.reward,
-            "next_obs": step.next_obs,
-            "terminated": step.terminated,
-            "truncated": step.truncated,
-            "valid": valid,
-            "extras": acted.extras,
-        }
-        for name in ("success", "training_reward"):
-            if getattr(step, name) is not None:
-                record[name] = getattr(step, name)
+        """Append what every lane did [N, M, …] and the result."""
+        record = {**vars(acted), **vars(step), "valid": valid}
+        del record["obs"]  # the policy's inputs have what was acted on
+        record = {name: x for name, x in record.items() if x is not None}
         if not self._storage:
             self._storage = tree_map(lambda x: x.new_empty((self.capacity, *x.shape)), record)
             self._rows = [x.unbind(0) for x in tree_leaves(self._storage)]
@@ -172,8 +177,3 @@ class Recorder:
     def rollout(self, tasks: Tasks) -> Rollout:
         """All that was written, with axis T in front."""
         return Rollout(index=tasks.index, **tree_map(lambda x: x[: self.length], self._storage))
-
-
-def _at(x: Tensor, time: Tensor) -> Tensor:
-    """x [T, N, M, …] where each lane is at its own `time` [T', N, M] → [T', N, M, …]."""
-    return torch.take_along_dim(x, time.reshape(*time.shape, *[1] * (x.dim() - 3)), 0)

@@ -10,58 +10,37 @@ K, H     episodes of a trial; horizon of an episode
 O, A, P  widths of observation, action and task row
 =======  ========================================================================
 
-Every array type is frozen and a pytree of its tensors: ``tree_map`` and ``torch.func.vmap`` reach them, and a field that
-is None stays None.
+Every array type is frozen and a pytree of its tensors: ``tree_map`` and ``torch.func.vmap``
+reach them, and a field that is None stays None.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from dataclasses import replace as replace
 from typing import Any, TypeVar, dataclass_transform
 
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from metarl.core.errors import MetaRLError
+from metarl.core.errors import ConfigError
 from metarl.core.rng import Rng, Streams
-
-__all__ = [
-    "NONE",
-    "SPLITS",
-    "Acted",
-    "Belief",
-    "GoalReward",
-    "Inputs",
-    "Params",
-    "Running",
-    "Scene",
-    "Spec",
-    "Step",
-    "TaskInfo",
-    "Tasks",
-    "first_cue",
-    "next_cue",
-    "one_hot",
-    "replace",
-    "static",
-    "tree",
-    "tree_map",
-    "where",
-]
 
 C = TypeVar("C")
 
 SPLITS = ("train", "validation", "test", "ood")
-"""`validation` chooses checkpoints and settings; `test` and `ood` (another distribution) are only ever reported."""
+"""`validation` selects checkpoints and hyper-parameters; `test` and `ood` (out of distribution) are
+only ever reported."""
 
 Params = dict[str, Tensor]
 """A policy's parameters by name. One copy a task puts the axis N in front of every tensor."""
 
 GoalReward = Callable[[Tensor, Tensor], Tensor]
-"""(achieved [..., G], desired [..., G]) → [...]: what having achieved one goal pays where another was desired."""
+"""(achieved [..., G], desired [..., G]) → [...]: the reward of an achieved goal, given the desired
+one."""
 
 
 def static(**options: Any) -> Any:
@@ -71,48 +50,48 @@ def static(**options: Any) -> Any:
 
 @dataclass_transform(frozen_default=True, field_specifiers=(field, static))
 def tree(cls: type[C]) -> type[C]:
-    """Make `cls` a frozen dataclass and a pytree; None and `static` fields are structure, the others are children."""
+    """Make `cls` a frozen dataclass and a pytree whose children are the fields that hold arrays.
+
+    Fields that are `static` or None belong to the structure.
+    """
     frozen: Any = dataclass(frozen=True)(cls)
     fields = dataclasses.fields(frozen)
 
-    def flatten(
-        value: Any,
-    ) -> tuple[list[Any], tuple[tuple[str, ...], tuple[tuple[str, Any], ...]]]:
-        dynamic = [
-            f.name
-            for f in fields
-            if "static" not in f.metadata and getattr(value, f.name) is not None
-        ]
-        fixed = tuple((f.name, getattr(value, f.name)) for f in fields if "static" in f.metadata)
-        return [getattr(value, name) for name in dynamic], (tuple(dynamic), fixed)
+    def flatten(value: Any) -> tuple[list[Any], tuple[Any, ...]]:
+        children = {}
+        fixed = {}
+        for f in fields:
+            part = vars(value)[f.name]
+            if part is None or "static" in f.metadata:
+                fixed[f.name] = part
+            else:
+                children[f.name] = part
+        return list(children.values()), (tuple(children), tuple(fixed.items()))
 
     def unflatten(children: Any, context: Any) -> Any:
         names, fixed = context
-        empty = {f.name: None for f in fields}
-        return frozen(**empty | dict(fixed) | dict(zip(names, children, strict=True)))
+        return frozen(**dict(zip(names, children, strict=True)), **dict(fixed))
 
     pytree.register_pytree_node(frozen, flatten, unflatten)
-    registered: type[C] = frozen
-    return registered
+    return frozen
 
 
 def tree_map(change: Callable[..., Tensor], first: C, *others: C) -> C:
     """The tree of `change(tensor of first, tensor of second, …)`, for trees of equal structure."""
-    changed: C = pytree.tree_map(change, first, *others)
-    return changed
+    return pytree.tree_map(change, first, *others)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# What an environment says
+# -------------------------------------------------------------------------------------------------
+# What a family and its environments say
 
 
 @dataclass(frozen=True)
 class Spec:
-    """The shape of a family: everything an agent must know before it sees a task.
+    """The shape of a family: everything an agent must know before it meets a task.
 
-    `observation` maps each part of the flat observation to its width, in order, so that dict observations are flat
-    arrays with names. A discrete action is one of `action_width` choices; a continuous one has that many entries in
-    [−1, 1], which the family rescales.
+    `observation` maps each part of the flat observation to its width, in order, so that dict
+    observations are flat arrays with names. A discrete action is one of `action_width` choices;
+    a continuous one has that many entries in [−1, 1], which the family rescales.
     """
 
     name: str
@@ -123,13 +102,14 @@ class Spec:
     """Longest episode, in environment steps."""
     task_width: int
     goal_width: int = 0
-    """How many entries at the front of a task row are its goal; 0 where it has none."""
+    """How many entries at the front of a task row are its goal; 0: it has none."""
     achieved_goal: str | None = None
-    """The part of the observation that is compared with the goal, where the family offers `goal_reward`."""
+    """The part of the observation that `goal_reward` compares with the goal, if the family has
+    one."""
     splits: tuple[str, ...] = SPLITS
     """The splits that the family has tasks for."""
     closed: bool = False
-    """All splits hold the same tasks, so that a score on test tasks says nothing of generalisation."""
+    """All splits hold the same tasks: a score on test tasks does not measure generalization."""
 
     @property
     def obs_width(self) -> int:
@@ -148,14 +128,21 @@ class Spec:
             first += width
         raise KeyError(name)
 
+    def achieved(self, obs: Tensor) -> Tensor:
+        """[..., G]: the achieved goal, a part of `obs` [..., O]."""
+        assert self.achieved_goal is not None
+        return obs[..., self.part(self.achieved_goal)]
+
     def shown_width(self, task_input: str) -> int:
-        """How wide the task is for an agent with this `task_input`; `task_width` stands for the one-hot's width too.
+        """Width of what an agent with this `task_input` is shown of the task.
+
+        `task_width` stands for the width of the one-hot, too.
 
         Raises:
-            MetaRLError: the goal is to be shown, and the family has none.
+            ConfigError: the goal is to be shown, and the family has none.
         """
         if task_input == "goal" and not self.goal_width:
-            raise MetaRLError(
+            raise ConfigError(
                 f"task_input goal: the tasks of {self.name} have no goal; show the row instead"
             )
         return {"none": 0, "goal": self.goal_width}.get(task_input, self.task_width)
@@ -165,10 +152,10 @@ class Spec:
 class Tasks:
     """Some task rows of one split."""
 
-    params: Tensor  # [N, P] float32: what the task is; agents see it only where it is shown
+    params: Tensor  # [N, P] float32: what the task is; hidden, unless the agent is shown it
     index: Tensor  # [N] int64: identity of the row within its split
     split: str = static()  # "train", "validation", "test" or "ood"
-    copy: Tensor | None = None  # [N] int64: tells apart rows that stand here more than once
+    copy: Tensor | None = None  # [N] int64: number of the copy, if a row is here more than once
 
     def __len__(self) -> int:
         return len(self.index)
@@ -180,31 +167,32 @@ class Tasks:
         return tree_map(lambda x: x.to(device), self)
 
     def draw(self, count: int, rng: Rng) -> Tasks:
-        """`count` of these rows in random order; each stands there once before any returns, as another copy."""
-        size, generator = len(self), rng.generator()
-        rounds = [torch.randperm(size, generator=generator) for _ in range(-(-count // size))]
-        return replace(self[torch.cat(rounds)[:count]], copy=torch.arange(count) // size)
+        """`count` of these rows in random order; a row returns, as another copy, after all rows."""
+        size = len(self)
+        generator = rng.generator()
+        copies = -(-count // size)
+        orders = [torch.randperm(size, generator=generator) for _ in range(copies)]
+        return replace(self[torch.cat(orders)[:count]], copy=torch.arange(count) // size)
 
     def streams(self, rng: Rng, lanes: int) -> Streams:
-        """Every lane's own stream of chance [N, M], whatever other rows stand beside it."""
-        return rng.streams(
-            self.index if self.copy is None else self.index + (self.copy << 32), lanes
-        )
+        """A random stream of its own for every lane [N, M], which no other row changes."""
+        index = self.index
+        if self.copy is not None:
+            index = index + (self.copy << 32)
+        return rng.streams(index, lanes)
 
 
 @tree
 class Step:
-    """What one environment step gives back to every lane."""
+    """What one environment step returns to every lane."""
 
-    obs: Tensor  # [N, M, O] what to act on next; where an episode ended, the first observation of the next one
+    obs: Tensor  # [N, M, O] to act on next: after an episode, the first observation of the next
     next_obs: Tensor  # [N, M, O] the true successor, also at the end of an episode
     reward: Tensor  # [N, M] float32
     terminated: Tensor  # [N, M] bool: the task ended the episode; nothing follows
     truncated: Tensor  # [N, M] bool: the horizon ended it; something would have followed
-    success: Tensor | None = None  # [N, M] bool, where the family has a notion of it
-    training_reward: Tensor | None = (
-        None  # [N, M] a dense reward for the critic, where the family has both
-    )
+    success: Tensor | None = None  # [N, M] bool, if the family defines success
+    training_reward: Tensor | None = None  # [N, M] dense reward for the critic, if there is one
 
     @property
     def done(self) -> Tensor:
@@ -216,7 +204,7 @@ class Step:
 class Scene:
     """An episode seen from above, to be drawn; lengths are the family's own."""
 
-    path: Tensor  # [T, 2] where the agent was
+    path: Tensor  # [T, 2] positions of the agent
     limits: tuple[float, float, float, float]  # left, right, bottom, top
     goal: Tensor | None = None  # [G, 2] where it should go
     goal_radius: float = 0.0
@@ -224,12 +212,12 @@ class Scene:
     others: Tensor | None = None  # [D, 2] places that are easily taken for the goal
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # What an agent says
 
 
 NONE = -1
-"""In the place of the option that ran before, where none did or nobody knows."""
+"""In the place of the previous option: there was none, or it is unknown."""
 
 
 @tree
@@ -237,7 +225,7 @@ class OptionState:
     """The option that runs at a step, and how it came to it."""
 
     previous: Tensor  # [...] int64: the option of the step before, or NONE
-    ended: Tensor  # [...] bool: whether that one had to end: it terminated, or an episode begins
+    ended: Tensor  # [...] bool: that one had to end: it terminated, or an episode begins
     current: Tensor  # [...] int64: the one that runs now
 
     @property
@@ -248,27 +236,25 @@ class OptionState:
 
 @tree
 class Inputs:
-    """All that a policy may see, each part with the same leading axes."""
+    """All inputs of a policy, each with the same leading axes."""
 
     obs: Tensor  # [..., O]
-    cue: Tensor | None = (
-        None  # [..., A + 2] previous action, previous reward, whether an episode just ended
-    )
+    cue: Tensor | None = None  # [..., A + 2] previous action, its reward, whether it ended
     latent: Tensor | None = None  # [..., Z] inferred task variable
-    task: Tensor | None = None  # [..., P] the task row, where the agent is shown it
-    option: OptionState | None = None  # what runs, where actions are those of options
+    task: Tensor | None = None  # [..., P] the task row, if the agent is shown it
+    option: OptionState | None = None  # the running option, if actions are those of options
 
     def flat(self) -> Tensor:
-        """[..., O + A + 2 + …]: every part that is present, side by side; what runs is no part of them."""
+        """[..., O + A + 2 + …]: all parts that are present except `option`, side by side."""
         parts = (self.obs, self.cue, self.latent, self.task)
         return torch.cat([part for part in parts if part is not None], dim=-1)
 
 
 @tree
 class Belief:
-    """What an agent holds about the rows it faces."""
+    """What an agent holds about the rows it meets."""
 
-    cue: Tensor  # [N, M, A + 2] how the last step ended; kept by `collect`, so that it survives from one call to the next
+    cue: Tensor  # [N, M, A + 2] how the last step ended; `collect` keeps it, also between two calls
     row: Any = ()  # any tree with leading axis N, changed only by `adapt`
     lane: Any = ()  # any tree with leading axes [N, M], changed only by `act`
 
@@ -277,12 +263,10 @@ class Belief:
 class Acted:
     """One decision for every lane, and what must be remembered of it."""
 
-    inputs: Inputs  # [N, M, …] what the policy saw
+    inputs: Inputs  # [N, M, …] inputs of the policy
     action: Tensor  # [N, M] int64 if discrete, else [N, M, A] float32 in [−1, 1]
     log_prob: Tensor  # [N, M] of `action`, summed over its entries
-    extras: dict[str, Tensor] = field(
-        default_factory=dict
-    )  # [N, M, …] whatever the agent's update needs besides
+    extras: dict[str, Tensor] = field(default_factory=dict)  # [N, M, …] for the agent's update
 
 
 @dataclass(frozen=True)
@@ -293,26 +277,23 @@ class TaskInfo:
     episodes: int
     """Episodes to come in every lane, K."""
     device: torch.device
-    shown: Tensor | None = (
-        None  # [N, P] the task rows, if the agent's configuration says that they are shown
-    )
+    shown: Tensor | None = None  # [N, P] the task rows, if the agent is shown them
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # Cues
 
 
 def one_hot(action: Tensor, width: int) -> Tensor:
     """[...] int64 → [..., width] float32."""
-    return torch.zeros(*action.shape, width, device=action.device).scatter_(
-        -1, action.unsqueeze(-1), 1.0
-    )
+    zeros = torch.zeros(*action.shape, width, device=action.device)
+    return zeros.scatter_(-1, action.unsqueeze(-1), 1.0)
 
 
 def first_cue(spec: Spec, rows: int, lanes: int, device: torch.device) -> Tensor:
     """[N, M, A + 2]: no previous action (zeros), reward 0, done 1.
 
-    The authors of RL² start with action index 0 instead of "none"; the zero vector differs from every real action.
+    The authors of RL² start with action index 0; zeros differ from every real action.
     """
     cue = torch.zeros(rows, lanes, spec.cue_width, device=device)
     cue[..., -1] = 1.0
@@ -320,26 +301,28 @@ def first_cue(spec: Spec, rows: int, lanes: int, device: torch.device) -> Tensor
 
 
 def next_cue(spec: Spec, action: Tensor, step: Step) -> Tensor:
-    """[N, M, A + 2]: the action just taken, its reward, and whether it ended an episode (Duan et al. 2016, section 2.2).
+    """[N, M, A + 2]: the last action, its reward, and done (Duan et al. 2016, section 2.2).
 
-    done = terminated | truncated: a time limit ends an episode for the policy as much as the task does.
+    done = terminated | truncated: for the policy, a time limit ends an episode as the task does.
     """
     taken = one_hot(action, spec.action_width) if spec.discrete else action
-    return torch.cat(
-        [taken, step.reward.unsqueeze(-1), step.done.unsqueeze(-1).to(taken.dtype)], dim=-1
-    )
+    done = step.done.unsqueeze(-1).to(taken.dtype)
+    return torch.cat([taken, step.reward.unsqueeze(-1), done], dim=-1)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # Trees
 
 
 def where(condition: Tensor, new: C, old: C) -> C:
-    """`new` where `condition` [N, M] holds, else `old`, for trees of equal structure with leading axes [N, M]."""
+    """`torch.where(condition [N, M], new, old)` for trees of leading axes [N, M]."""
 
     def choose(a: Tensor, b: Tensor) -> Tensor:
-        return torch.where(
-            condition.reshape(condition.shape + (1,) * (a.dim() - condition.dim())), a, b
-        )
+        return torch.where(append_axes(condition, a.dim()), a, b)
 
     return tree_map(choose, new, old)
+
+
+def append_axes(x: Tensor, dim: int) -> Tensor:
+    """[...] → [..., 1, 1, …], as a view of `dim` axes."""
+    return x.reshape(*x.shape, *[1] * (dim - x.dim()))

@@ -1,23 +1,20 @@
-"""Films: the episodes of one rollout as they can be drawn, from above or through the environment's own camera."""
-
-from __future__ import annotations
+"""The episodes of one lane as they can be drawn: a scene seen from above, or camera frames."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from metarl.collect.collector import rounds
+from metarl.collect.collector import adaptation_rounds
 from metarl.core.agent import Agent, Mode
-from metarl.core.errors import MetaRLError
-from metarl.core.family import Family
+from metarl.core.errors import ConfigError, FamilyError
+from metarl.core.family import BatchEnv, Drawable, Family, HasFrames
 from metarl.core.rng import Rng
 from metarl.core.rollout import Rollout
-from metarl.core.types import Scene, Step, Tasks, replace, tree_map
+from metarl.core.types import Belief, Scene, Step, Tasks, replace, tree_map
 from metarl.evaluation.meta_test import evaluation_rng, sample_tasks, trial
 from metarl.options.option_policy import option_count
 
@@ -27,37 +24,37 @@ Picture = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Episode:
-    """One episode of T steps: what was paid, and how it looked."""
+    """One episode of T steps: its rewards, and how it looked."""
 
-    rewards: NDArray[np.float64]  # [T] as they fell
-    scene: Scene | None = None  # its path has T + 1 places: the last is where the episode ended
-    frames: tuple[
-        Picture, ...
-    ] = ()  # [T] before each step; what it ended in is not seen: the next has begun by then
-    options: NDArray[np.int64] | None = (
-        None  # [T] which one ran, where the agent acts through options
-    )
+    rewards: NDArray[np.float64]
+    """[T]"""
+    scene: Scene | None = None
+    """Its path has T + 1 places: the last is where the episode ended."""
+    frames: tuple[Picture, ...] = ()
+    """[T] before each step; there is none of the last state: the next episode has begun by then."""
+    options: NDArray[np.int64] | None = None
+    """[T] the option that ran, if the agent acts through options."""
 
     @property
     def steps(self) -> int:
         return len(self.rewards)
 
     def return_after(self, steps: int | None = None) -> float:
-        """The return so far, after `steps` steps; of the whole episode without."""
+        """The return of the first `steps` steps, or of the whole episode."""
         return float(self.rewards[:steps].sum())
 
 
 @dataclass(frozen=True)
 class Film:
-    """The episodes of one lane, lived through one by one as they are asked for: pictures are large."""
+    """The episodes of one lane, rolled out one by one as they are asked for: frames are large."""
 
     title: str
     length: int  # episodes of that lane, K
     episodes: Iterator[Episode]
-    options: int = 0  # how many the agent has
+    num_options: int = 0  # of the agent
 
 
-def film(
+def record_episodes(
     agent: Agent,
     family: Family,
     *,
@@ -70,73 +67,77 @@ def film(
     train_set: Tasks | None = None,
     device: str | torch.device = "cpu",
 ) -> Film:
-    """Let `agent` meet row `task` of `split`: its lanes live through what `evaluate` finds there with the same seed.
+    """Roll out `agent` on row `task` of `split`, as `evaluate` with the same seed, and film a lane.
 
-    One `lane` is shown, K of the `episodes` that all have. Beside an agent of a single lane others may be shown: lane j
-    has its own chance; the j lanes before it stand beside it, and the agent adapts by all of them. A family that offers a
-    scene is drawn from above, any other by what its environment's camera sees.
+    The agent adapts to all of its lanes; the film has the K rounds of one. An agent of a single
+    lane can be filmed in any: lane j has its own random stream, and lanes 0 to j run side by side.
 
     Raises:
-        MetaRLError: no such split, task or lane, episodes that cannot be shared out among the lanes, a family that cannot be
-            drawn, or an agent that must be shown what cannot be.
+        MetaRLError: no such split, task or lane, a number of episodes that is no multiple of the
+            lanes, a family that cannot be drawn, or an agent that cannot be shown this task.
     """
     if 1 < agent.lanes <= lane:
-        raise MetaRLError(
+        raise ConfigError(
             f"lane {lane}: {type(agent).__name__} has {agent.lanes} lanes, and the first is lane 0"
         )
     rng = evaluation_rng(seed)
     row = sample_tasks(family, split, task + 1, rng, train_set)[task:].to(torch.device(device))
-    if not len(row) and train_set is not None:
-        raise MetaRLError(
+    if train_set is not None and not len(row):
+        raise ConfigError(
             f"task {task}: there are {len(train_set)} training tasks, and the first is task 0"
         )
     lanes = max(agent.lanes, lane + 1)
-    env: Any = family.make(lanes)
-    scene = getattr(family, "scene", None)
-    if scene is None:
+    env = family.make(lanes)
+    if not isinstance(family, Drawable):
         env = _Camera(env, lane, family.spec.name)
-    lived = trial(
+    rollouts = trial(
         agent, env, family.spec, row, episodes, mode, rng, lanes=lanes, train_set=train_set
     )
-
-    def watched() -> Iterator[Episode]:
-        for rollout, _ in lived:
-            shown = single_episode(rollout, 0, lane)
-            rewards, running = shown.reward.double().numpy(), shown.inputs.option
-            options = None if running is None else running.current.numpy()
-            if scene is not None:
-                yield Episode(
-                    rewards, scene=scene(row.params[0].cpu(), observations(shown)), options=options
-                )
-            else:
-                yield Episode(rewards, frames=tuple(env.frames[: len(rewards)]), options=options)
-
     title = f"{type(agent).__name__} on {split} task {task} of {family.spec.name}"
     if agent.lanes > 1:
         title += f", lane {lane} of {agent.lanes}"
-    return Film(title, rounds(agent, episodes), watched(), option_count(agent))
+    recorded = _record(rollouts, family, env, row.params[0].cpu(), lane)
+    return Film(title, adaptation_rounds(agent, episodes), recorded, option_count(agent))
+
+
+def _record(
+    rollouts: Iterator[tuple[Rollout, Belief]],
+    family: Family,
+    env: BatchEnv,
+    params: Tensor,
+    lane: int,
+) -> Iterator[Episode]:
+    """The episode of `lane` in each rollout."""
+    for rollout, _ in rollouts:
+        episode = single_episode(rollout, 0, lane)
+        rewards = episode.reward.double().numpy()
+        option = episode.inputs.option
+        options = None if option is None else option.current.numpy()
+        if isinstance(env, _Camera):
+            yield Episode(rewards, None, tuple(env.frames[: len(rewards)]), options)
+        elif isinstance(family, Drawable):
+            scene = family.scene(params, observations(episode))
+            yield Episode(rewards, scene, options=options)
 
 
 def single_episode(rollout: Rollout, row: int, lane: int) -> Rollout:
-    """A lane's one episode, which may be over before those of other lanes, without the axes N and M: [T, …]."""
-    lived = rollout.valid[:, row, lane]
-    episode: Rollout = tree_map(
-        lambda x: x[lived, row, lane].cpu(), replace(rollout, index=rollout.valid)
-    )
+    """The one episode of a lane without padding, and without the axes N and M: [T, …]."""
+    steps = rollout.valid[:, row, lane]
+    episode = tree_map(lambda x: x[steps, row, lane].cpu(), replace(rollout, index=rollout.valid))
     return replace(episode, index=rollout.index[row].cpu())
 
 
 def observations(episode: Rollout) -> Tensor:
-    """[T + 1, O]: what was observed in an episode, its end included."""
+    """[T + 1, O]: the observations of one episode, its last one included."""
     return torch.cat([episode.inputs.obs[:1], episode.next_obs])
 
 
 class _Camera:
     """An environment that takes a picture of one lane after every reset and step."""
 
-    def __init__(self, env: Any, lane: int, name: str) -> None:
-        if not hasattr(env, "frame"):
-            raise MetaRLError(
+    def __init__(self, env: BatchEnv, lane: int, name: str) -> None:
+        if not isinstance(env, HasFrames):
+            raise FamilyError(
                 f"{name} offers neither scene nor frame: give the family scene(params, obs), "
                 "or its environment frame(row, lane)"
             )
@@ -144,20 +145,21 @@ class _Camera:
         self.frames: list[Picture] = []  # since the last reset
 
     def reset(self, tasks: Tasks, rng: Rng) -> Tensor:
-        obs: Tensor = self._env.reset(tasks, rng)
-        self.frames = [self._take()]
+        obs = self._env.reset(tasks, rng)
+        self.frames.clear()
+        self._shoot()
         return obs
 
     def step(self, action: Tensor) -> Step:
-        step: Step = self._env.step(action)
-        self.frames.append(self._take())
+        step = self._env.step(action)
+        self._shoot()
         return step
 
-    def _take(self) -> Picture:
+    def _shoot(self) -> None:
         picture = np.array(self._env.frame(0, self._lane))
         if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
-            raise MetaRLError(
+            raise FamilyError(
                 f"{self._name}: frame is {picture.dtype} of shape {list(picture.shape)}; "
                 "give uint8 of shape [height, width, 3]"
             )
-        return picture
+        self.frames.append(picture)

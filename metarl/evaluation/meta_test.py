@@ -1,7 +1,5 @@
 """Adaptation curves: how well an agent does on tasks it has not seen, episode by episode."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace

@@ -1,17 +1,17 @@
-"""What a run's agent does with its options: how often and how long each runs, what follows it, and where it acts."""
+"""What an agent does with its options: how often and how long each runs, what follows, where."""
 
-from __future__ import annotations
-
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from metarl.core.agent import Agent, Mode
-from metarl.core.errors import MetaRLError
-from metarl.core.family import Family
+from metarl.core.errors import ConfigError
+from metarl.core.family import Drawable, Family
 from metarl.core.rollout import Rollout, stack_lanes
 from metarl.core.types import Inputs, Scene, Tasks, replace
 from metarl.evaluation.episodes import observations, single_episode
@@ -19,57 +19,71 @@ from metarl.evaluation.meta_test import evaluation_rng, sample_tasks, trial
 from metarl.evaluation.stats import Array
 from metarl.options.option_policy import option_count
 from metarl.options.segments import segments
-from metarl.options.segments import usage as summary
+from metarl.options.segments import usage as summarize
 
 
 @dataclass(frozen=True)
 class Moves:
     """S steps seen from above, of all episodes."""
 
-    ground: Scene  # what is the same in all of them, and every place as its path
-    before: Array  # [S, 2] where the agent was
-    after: Array  # [S, 2] where it came to
-    option: NDArray[np.int64]  # [S] what ran
-    begins: NDArray[np.bool_]  # [S] whether it was begun there
+    ground: Scene
+    """What all episodes have in common; its path holds every place."""
+    before: Array
+    """[S, 2] where the agent was."""
+    after: Array
+    """[S, 2] where it came to."""
+    option: NDArray[np.int64]
+    """[S] the option that ran."""
+    begins: NDArray[np.bool_]
+    """[S] whether it began at this step."""
 
 
 @dataclass(frozen=True)
 class Usage:
-    """How L options were used."""
+    """How L options were used; a stretch is a run of steps of one option."""
 
     title: str
-    steps: int  # that were lived through
-    shares: Array  # [L] of these steps
-    begun: NDArray[np.int64]  # [L] how often
-    durations: Array  # [L] mean steps of a stretch; NaN of an option that never ran
-    followed: NDArray[
-        np.int64
-    ]  # [L, L] how often one of the row was followed by one of the column, within an episode
-    entropy: float  # of the shares, in nats
-    duration: float  # mean steps of all stretches
-    switch_rate: (
-        float  # how often one option followed another, a step at which an episode does not begin
-    )
-    moves: Moves | None = None  # where the family offers a scene
+    steps: int
+    """Steps of all episodes."""
+    shares: Array
+    """[L] of these steps."""
+    begun: NDArray[np.int64]
+    """[L] number of stretches."""
+    durations: Array
+    """[L] mean steps of a stretch; NaN of an option that never ran."""
+    followed: NDArray[np.int64]
+    """[L, L] how often the option of the row was followed by that of the column in an episode."""
+    entropy: float
+    """Of the shares, in nats."""
+    duration: float
+    """Mean steps of all stretches."""
+    switch_rate: float
+    """Share of steps, the first of each episode apart, at which one option followed another."""
+    moves: Moves | None = None
+    """None: the family cannot be drawn from above."""
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the moves, as plain values with six decimals."""
-        options = [
-            {
+        options = []
+        for o, begun in enumerate(self.begun.tolist()):
+            option = {
                 "share": round(float(self.shares[o]), 6),
-                "begun": int(self.begun[o]),
-                "duration": round(float(self.durations[o]), 6) if self.begun[o] else None,
+                "begun": begun,
+                "duration": round(float(self.durations[o]), 6) if begun else None,
                 "followed_by": self.followed[o].tolist(),
             }
-            for o in range(len(self.shares))
-        ]
-        means = {
-            name: round(getattr(self, name), 6) for name in ("entropy", "duration", "switch_rate")
+            options.append(option)
+        return {
+            "title": self.title,
+            "steps": self.steps,
+            "entropy": round(self.entropy, 6),
+            "duration": round(self.duration, 6),
+            "switch_rate": round(self.switch_rate, 6),
+            "options": options,
         }
-        return {"title": self.title, "steps": self.steps, **means, "options": options}
 
 
-def observe(
+def measure_option_usage(
     agent: Agent,
     family: Family,
     *,
@@ -81,108 +95,105 @@ def observe(
     train_set: Tasks | None = None,
     device: str | torch.device = "cpu",
 ) -> Usage:
-    """Let `agent` meet what `evaluate` lets it meet with the same arguments, and look at what its options do.
+    """How `agent` uses its options in the rollouts of `evaluate`.
 
     Raises:
-        MetaRLError: the agent has none, or whatever `evaluate` objects to.
+        MetaRLError: an agent without options, or an error of `evaluate`.
     """
+    name = type(agent).__name__
     count = option_count(agent)
     if not count:
-        raise MetaRLError(
-            f"{type(agent).__name__} acts without options; train one that has some, such as rl2 with agent.options=4"
+        raise ConfigError(
+            f"{name} acts without options; train one that has some, "
+            "such as rl2 with agent.options=4"
         )
     rng = evaluation_rng(seed)
     rows = sample_tasks(family, split, tasks, rng, train_set).to(torch.device(device))
-    env, lanes, scene = family.make(agent.lanes), agent.lanes, getattr(family, "scene", None)
-    rounds: list[Rollout] = []
-    parts: list[tuple[Scene, Rollout]] = []
+    lanes = agent.lanes
+    env = family.make(lanes)
+    rounds, moves = [], []
     for rollout, _ in trial(
         agent, env, family.spec, rows, episodes, mode, rng, lanes=lanes, train_set=train_set
     ):
-        rounds.append(_light(rollout))
-        if scene is not None:
-            lived = [
-                (row, single_episode(rollout, row, lane))
-                for row in range(len(rows))
-                for lane in range(lanes)
-            ]
-            parts += [
-                (scene(rows.params[row].cpu(), observations(episode)), _light(episode))
-                for row, episode in lived
-            ]
-    title = f"What the options of {type(agent).__name__} do on {len(rows)} {split} tasks of {family.spec.name}"
-    return _counted(title, stack_lanes(rounds), count, _moves(parts) if parts else None)
+        rounds.append(_without_observations(rollout))
+        if isinstance(family, Drawable):
+            for row, lane in np.ndindex(len(rows), lanes):
+                episode = single_episode(rollout, row, lane)
+                moves.append(_moves(family, rows.params[row].cpu(), episode))
+    title = f"What the options of {name} do on {len(rows)} {split} tasks of {family.spec.name}"
+    return _usage(title, stack_lanes(rounds), count, _join(moves) if moves else None)
 
 
-def _light(rollout: Rollout) -> Rollout:
-    """Without what is wide, and is not needed any more."""
+def _without_observations(rollout: Rollout) -> Rollout:
+    """Only what options need: observations and extras are large."""
     nothing = rollout.next_obs[..., :0]
-    return replace(
-        rollout, inputs=Inputs(nothing, option=rollout.inputs.option), next_obs=nothing, extras={}
-    )
+    inputs = Inputs(nothing, option=rollout.inputs.option)
+    return replace(rollout, inputs=inputs, next_obs=nothing, extras={})
 
 
-def _counted(title: str, rollout: Rollout, count: int, moves: Moves | None) -> Usage:
+def _usage(title: str, rollout: Rollout, count: int, moves: Moves | None) -> Usage:
     """Of a rollout [T, N, M] of one episode a lane."""
-    overall, stretches = summary(rollout, count), segments(rollout)
-    real = stretches.duration > 0
-    begun = torch.bincount(stretches.option[real], minlength=count)
-    steps = torch.bincount(
-        stretches.option[real], weights=stretches.duration[real].double(), minlength=count
-    )
-    more = real[1:]
-    pairs = count * stretches.option[:-1][more] + stretches.option[1:][more]
+    summary = summarize(rollout, count)
+    shares = [summary[f"usage_{o}"] for o in range(count)]
+
+    stretches = segments(rollout)
+    option = stretches.option  # [S, N, M]
+    ran = stretches.duration > 0
+    steps = stretches.duration[ran].double()
+    begun = torch.bincount(option[ran], minlength=count)
+    durations = torch.bincount(option[ran], weights=steps, minlength=count) / begun
+
+    pairs = count * option[:-1] + option[1:]
+    followed = torch.bincount(pairs[ran[1:]], minlength=count * count).view(count, count)
     return Usage(
         title=title,
         steps=rollout.env_steps,
-        shares=np.array([overall[f"usage_{o}"] for o in range(count)]),
+        shares=np.array(shares),
         begun=begun.cpu().numpy(),
-        durations=(steps / begun).cpu().numpy(),
-        followed=torch.bincount(pairs, minlength=count * count).view(count, count).cpu().numpy(),
-        entropy=overall["usage_entropy"],
-        duration=overall["option_duration"],
-        switch_rate=overall["switch_rate"],
+        durations=durations.cpu().numpy(),
+        followed=followed.cpu().numpy(),
+        entropy=summary["usage_entropy"],
+        duration=summary["option_duration"],
+        switch_rate=summary["switch_rate"],
         moves=moves,
     )
 
 
-def _moves(parts: list[tuple[Scene, Rollout]]) -> Moves:
-    """Episodes and how they look, one after another."""
-    paths = [scene.path.double().numpy() for scene, _ in parts]
-    before, after = (
-        np.concatenate([path[some] for path in paths]) for some in (slice(-1), slice(1, None))
-    )
-    options, begins = [], []
-    for _, episode in parts:
-        running = episode.inputs.option
-        assert running is not None
-        options.append(running.current.numpy())
-        begins.append(running.begins.numpy())
-    return Moves(
-        _shared([scene for scene, _ in parts]),
-        before,
-        after,
-        np.concatenate(options),
-        np.concatenate(begins),
-    )
+def _moves(family: Drawable, params: Tensor, episode: Rollout) -> Moves:
+    """The steps of one episode [T, …]."""
+    scene = family.scene(params, observations(episode))
+    path = scene.path.double().numpy()
+    option = episode.inputs.option
+    assert option is not None
+    return Moves(scene, path[:-1], path[1:], option.current.numpy(), option.begins.numpy())
 
 
-def _shared(scenes: list[Scene]) -> Scene:
+def _join(parts: Sequence[Moves]) -> Moves:
+    """The steps of all episodes, one after another."""
+    grounds, *arrays = zip(*[vars(part).values() for part in parts], strict=True)
+    return Moves(_common_ground(grounds), *map(np.concatenate, arrays))
+
+
+def _common_ground(scenes: Sequence[Scene]) -> Scene:
     """What is the same in all `scenes`, with every place as its path."""
-    first, kept = scenes[0], dict[str, Any]()
-    for name in ("goal", "walls", "others"):
-        whole = getattr(first, name)
-        same = whole is not None and all(_equal(getattr(scene, name), whole) for scene in scenes)
-        kept[name] = whole if same else None
-    edges = np.array([scene.limits for scene in scenes])
-    (left, bottom), (right, top) = edges[:, ::2].min(0).tolist(), edges[:, 1::2].max(0).tolist()
+    first = scenes[0]
+    goal, walls, others = first.goal, first.walls, first.others
+    for scene in scenes:
+        goal = _if_equal(goal, scene.goal)
+        walls = _if_equal(walls, scene.walls)
+        others = _if_equal(others, scene.others)
+    left, right, bottom, top = zip(*[scene.limits for scene in scenes], strict=True)
     return replace(
         first,
         path=torch.cat([scene.path for scene in scenes]),
-        limits=(left, right, bottom, top),
-        **kept,
+        limits=(min(left), max(right), min(bottom), max(top)),
+        goal=goal,
+        walls=walls,
+        others=others,
     )
 
 
-def _equal(one: torch.Tensor | None, other: torch.Tensor) -> bool:
-    return one is not None and torch.equal(one, other)
+def _if_equal(one: Tensor | None, other: Tensor | None) -> Tensor | None:
+    if one is None or other is None or not torch.equal(one, other):
+        return None
+    return one

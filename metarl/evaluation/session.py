@@ -1,7 +1,5 @@
 """A deployed agent: one environment, one task, no batch."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

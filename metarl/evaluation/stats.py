@@ -6,8 +6,6 @@ met every task: resampling single scores, as if each were independent, would mak
 narrow. With one run, the interval is about tasks alone.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass

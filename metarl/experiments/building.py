@@ -1,7 +1,5 @@
 """Families and agents from their names and configurations, and trained agents from their runs."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +17,12 @@ from metarl.core.rng import Rng
 from metarl.core.types import Spec, Tasks, replace
 from metarl.experiments.counters import Counters
 from metarl.experiments.loading import read_run
-from metarl.options.pretrained import ConcatenatedOptions, PretrainedOptions, custom_option
+from metarl.options.pretrained import (
+    ActsAsOptions,
+    ConcatenatedOptions,
+    PretrainedOptions,
+    custom_option,
+)
 
 # -------------------------------------------------------------------------------------------------
 # By name
@@ -52,11 +55,11 @@ def build_agent(
     found: Found, chosen: Settings, spec: Spec, seed: int, device: torch.device
 ) -> Agent:
     """The agent itself; pretrained options are loaded here and handed to it."""
-    pretrained: dict[str, Any] = {}
+    more: dict[str, Any] = {}
     names: Sequence[str] = getattr(chosen, "pretrained_options", ())
     if names:
-        pretrained["pretrained"] = load_pretrained_options(names, spec, device)
-    agent: Agent = found.build(chosen, spec, Rng(seed).child("agent"), device, **pretrained)
+        more["pretrained"] = load_pretrained_options(names, spec, device)
+    agent: Agent = found.build(chosen, spec, Rng(seed).child("agent"), device, **more)
     return agent
 
 
@@ -209,15 +212,16 @@ def _options_of_run(path: str, spec: Spec, device: torch.device) -> PretrainedOp
             f"pretrained_options: {path} was trained on {loaded.spec.name}, whose observations or "
             f"actions are others than those of {spec.name}; name a run on a family of that shape"
         )
-    offered = getattr(loaded.agent, "skills", None)
-    found: PretrainedOptions | None = None if offered is None else offered()
-    if found is None:
+    options = None
+    if isinstance(loaded.agent, ActsAsOptions):
+        options = loaded.agent.as_options()
+    if options is None:
         raise MetaRLError(
             f"pretrained_options: what {path} does depends on more than the observation; name a "
             "run with options whose sub_hidden_sizes is given, or one of an agent without memory that "
             "is shown no task"
         )
-    return found
+    return options
 
 
 def _shape(spec: Spec) -> tuple[int, int, bool]:

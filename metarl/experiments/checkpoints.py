@@ -1,7 +1,5 @@
 """Checkpoints: written whole or not at all, read without executing anything."""
 
-from __future__ import annotations
-
 import errno
 import io
 import os

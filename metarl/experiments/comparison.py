@@ -1,7 +1,5 @@
 """A trained agent beside others, all on the same tasks."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

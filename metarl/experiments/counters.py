@@ -1,7 +1,5 @@
 """How far a training has come, and the limits that end it."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 LIMITS = ("env_steps", "iterations", "minutes")

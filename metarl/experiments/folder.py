@@ -8,8 +8,6 @@ result.json      scores of the best checkpoint per task and episode, and all tha
                  compare them
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager

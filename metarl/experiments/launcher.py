@@ -1,7 +1,5 @@
 """Several runs of one configuration, which differ in their seeds."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor

@@ -1,7 +1,5 @@
 """What a run folder or a checkpoint file holds."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any

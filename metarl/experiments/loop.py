@@ -1,7 +1,5 @@
 """Training: iterate an agent on the tasks of a family until a limit is reached."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass

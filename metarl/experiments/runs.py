@@ -1,7 +1,5 @@
 """Training runs: learn, log, validate, keep checkpoints, and report on unseen tasks."""
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """Tables that commands print."""
 
-from __future__ import annotations
-
 import math
 import sys
 from collections.abc import Mapping

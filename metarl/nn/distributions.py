@@ -1,4 +1,4 @@
-"""Action distributions: drawn from noise that is passed in, so that chance has an address."""
+"""Action distributions, sampled from addressed noise: an action is a function of its place."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from metarl.core.types import Params, tree
 _SMALLEST_LOG_STD = math.log(1e-6)
 _SQUASHED_LOG_STD = (-20.0, 2.0)
 _EDGE = 1 - 2**-24  # the largest float32 below 1
+_HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
+_NORMAL_ENTROPY = 0.5 * math.log(2 * math.pi * math.e)
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(64)
 
 
@@ -24,6 +26,11 @@ class Categorical:
     """One of A choices."""
 
     logits: Tensor  # [..., A]
+
+    @property
+    def log_probs(self) -> Tensor:
+        """[..., A]."""
+        return self.logits.log_softmax(-1)
 
     def sample(self, noise: Streams, counter: int) -> Tensor:
         """[N, M] int64."""
@@ -35,18 +42,18 @@ class Categorical:
 
     def log_prob(self, action: Tensor) -> Tensor:
         """[...]: log-probability of action [...] int64."""
-        return self.logits.log_softmax(-1).gather(-1, action.unsqueeze(-1)).squeeze(-1)
+        return self.log_probs.gather(-1, action.unsqueeze(-1)).squeeze(-1)
 
     def entropy(self) -> Tensor:
         """[...] in nats."""
-        log_probs = self.logits.log_softmax(-1)
+        log_probs = self.log_probs
         return -(log_probs.exp() * log_probs).sum(-1)
 
     def kl(self, other: Distribution) -> Tensor:
         """[...]: KL(self ‖ other) in nats, for another of the same kind."""
         assert isinstance(other, Categorical)
-        log_probs = self.logits.log_softmax(-1)
-        return (log_probs.exp() * (log_probs - other.logits.log_softmax(-1))).sum(-1)
+        log_probs = self.log_probs
+        return (log_probs.exp() * (log_probs - other.log_probs)).sum(-1)
 
 
 @tree
@@ -58,7 +65,8 @@ class Gaussian:
 
     def sample(self, noise: Streams, counter: int) -> Tensor:
         """[N, M, A] float32."""
-        return self.mean + self.log_std.exp() * noise.normal(counter, self.mean.shape[-1])
+        normal = noise.normal(counter, self.mean.shape[-1])
+        return self.mean + self.log_std.exp() * normal
 
     def mode(self) -> Tensor:
         """[..., A]: the mean."""
@@ -67,11 +75,11 @@ class Gaussian:
     def log_prob(self, action: Tensor) -> Tensor:
         """[...]: log-density of action [..., A], summed over its entries."""
         z = (action - self.mean) * torch.exp(-self.log_std)
-        return -(0.5 * z.square() + self.log_std + 0.5 * math.log(2 * math.pi)).sum(-1)
+        return -(0.5 * z.square() + self.log_std + _HALF_LOG_2PI).sum(-1)
 
     def entropy(self) -> Tensor:
         """[...] in nats."""
-        per_entry = self.log_std + 0.5 * math.log(2 * math.pi * math.e)
+        per_entry = self.log_std + _NORMAL_ENTROPY
         return per_entry.expand_as(self.mean).sum(-1)
 
     def kl(self, other: Distribution) -> Tensor:
@@ -79,55 +87,62 @@ class Gaussian:
         assert isinstance(other, Gaussian)
         log_ratio = self.log_std - other.log_std
         gap = (self.mean - other.mean) * torch.exp(-other.log_std)
-        return (0.5 * ((2 * log_ratio).exp() + gap.square() - 1) - log_ratio).sum(-1)
+        per_entry = 0.5 * ((2 * log_ratio).exp() + gap.square() - 1) - log_ratio
+        return per_entry.sum(-1)
 
 
 @tree
 class SquashedGaussian:
-    """tanh of independent normals: always within [−1, 1] (Haarnoja et al. 2018, arXiv:1812.05905, appendix C)."""
+    """tanh of independent normals (Haarnoja et al. 2018, arXiv:1812.05905, appendix C)."""
 
     mean: Tensor  # [..., A] before the tanh, as is the deviation
     log_std: Tensor  # [..., A]
 
+    @property
+    def gaussian(self) -> Gaussian:
+        """The normals before the tanh."""
+        return Gaussian(self.mean, self.log_std)
+
     def draw(self, normal: Tensor) -> tuple[Tensor, Tensor]:
         """An action [..., A] made of standard normal numbers [..., A], and its log-density [...].
 
-        Both can be differentiated; the density is exact also where the tanh rounds to ±1.
+        Both are reparameterized; the density is exact even where the tanh rounds to ±1.
         """
         before = self.mean + self.log_std.exp() * normal
-        density = -(0.5 * normal.square() + self.log_std + 0.5 * math.log(2 * math.pi))
-        return torch.tanh(before), (density - _log_slope(before)).sum(-1)
+        density = -(0.5 * normal.square() + self.log_std + _HALF_LOG_2PI)
+        return torch.tanh(before), (density - _log_tanh_slope(before)).sum(-1)
 
     def sample(self, noise: Streams, counter: int) -> Tensor:
         """[N, M, A] float32."""
-        return self.draw(noise.normal(counter, self.mean.shape[-1]))[0]
+        return torch.tanh(self.gaussian.sample(noise, counter))
 
     def mode(self) -> Tensor:
-        """[..., A]: the tanh of the mean, where the median is."""
+        """[..., A]: the tanh of the mean, which is the median."""
         return torch.tanh(self.mean)
 
     def log_prob(self, action: Tensor) -> Tensor:
-        """[...]: log-density of action [..., A], summed over its entries; ±1 counts as the nearest number within.
+        """[...]: log-density of action [..., A], summed over its entries; ±1 is moved just inside.
 
-        It is as inexact as the tanh's inverse close to ±1; `draw` tells that of its own actions exactly.
+        As inexact as the tanh's inverse close to ±1; that of `draw` is exact.
         """
         before = torch.atanh(action.clamp(-_EDGE, _EDGE))
-        return self.draw((before - self.mean) * torch.exp(-self.log_std))[1]
+        normal = (before - self.mean) * torch.exp(-self.log_std)
+        _, log_prob = self.draw(normal)
+        return log_prob
 
     def entropy(self) -> Tensor:
         """[...] in nats, at most A · log 2: by Gauss–Hermite quadrature with 64 nodes."""
-        nodes, weights = (
-            torch.as_tensor(x, dtype=self.mean.dtype, device=self.mean.device)
-            for x in (_NODES, _WEIGHTS)
-        )
-        before = self.mean.unsqueeze(-1) + self.log_std.exp().unsqueeze(-1) * nodes
-        slope = (_log_slope(before) * weights).sum(-1) / math.sqrt(2 * math.pi)
-        return (self.log_std + 0.5 * math.log(2 * math.pi * math.e) + slope).sum(-1)
+        nodes = self.mean.new_tensor(_NODES)
+        weights = self.mean.new_tensor(_WEIGHTS)
+        std = self.log_std.exp().unsqueeze(-1)
+        before = self.mean.unsqueeze(-1) + std * nodes
+        slope = (_log_tanh_slope(before) * weights).sum(-1) / math.sqrt(2 * math.pi)
+        return (self.log_std + _NORMAL_ENTROPY + slope).sum(-1)
 
     def kl(self, other: Distribution) -> Tensor:
-        """[...]: KL(self ‖ other) in nats, for another of the same kind: that of the normals, the tanh being one to one."""
+        """[...]: KL(self ‖ other) in nats, for another of the same kind: that of the normals."""
         assert isinstance(other, SquashedGaussian)
-        return Gaussian(self.mean, self.log_std).kl(Gaussian(other.mean, other.log_std))
+        return self.gaussian.kl(other.gaussian)
 
 
 Primitive = Categorical | Gaussian | SquashedGaussian
@@ -135,13 +150,13 @@ Primitive = Categorical | Gaussian | SquashedGaussian
 
 @tree
 class Pair:
-    """An option, and an action given that option: what a policy with options draws at every step."""
+    """An option and an action given that option: what a policy with options draws at every step."""
 
-    option: Categorical  # [..., L] given the option that ran before
+    option: Categorical  # [..., L] given the previous option
     action: Primitive  # [..., A] given the option that was drawn
 
     def log_prob(self, action: Any) -> Tensor:
-        """[...] of an option [...] and the action that was drawn with it: a pair."""
+        """[...] of a pair: an option [...] and the action that was drawn with it."""
         option, action = action
         return self.option.log_prob(option) + self.action.log_prob(action)
 
@@ -150,7 +165,7 @@ class Pair:
         return self.option.entropy() + self.action.entropy()
 
     def kl(self, other: Distribution) -> Tensor:
-        """[...]: KL(self ‖ other) in nats by the chain rule: exact in expectation over the option that was drawn."""
+        """[...]: KL(self ‖ other) in nats by the chain rule: exact in expectation over options."""
         assert isinstance(other, Pair)
         return self.option.kl(other.option) + self.action.kl(other.action)
 
@@ -158,37 +173,41 @@ class Pair:
 Distribution = Primitive | Pair
 
 
-def sample_by_inversion(share: Tensor, probs: Tensor) -> Tensor:
-    """[...] int64: which choice is at `share` [..., 1] between 0 and 1 of `probs` [..., A], side by side (inversion)."""
-    return (probs.cumsum(-1)[..., :-1] < share).sum(-1)
+def sample_by_inversion(uniform: Tensor, probs: Tensor) -> Tensor:
+    """[...] int64: the choice at `uniform` [..., 1] in (0, 1) of the cumulated `probs` [..., A]."""
+    bounds = probs.cumsum(-1)[..., :-1]
+    return (bounds < uniform).sum(-1)
 
 
 def from_heads(heads: Params) -> Distribution:
     """The distribution that a policy's heads describe.
 
     Args:
-        heads: ``action`` [..., A], means or logits; where actions are continuous also ``log_std`` [A], or [N, A] for
-            one deviation a task, or [..., A], of which those below 1e-6 count as 1e-6; or else ``squashed`` [..., 2 A],
-            means and log-deviations before the tanh, the latter held between −20 and 2. Where options are chosen, too,
-            their ``option`` [..., L], logits; without any other head, they are all that is chosen.
+        heads: ``action`` [..., A]: logits; or means, with ``log_std`` [A], [N, A] (one deviation
+            per task) or [..., A], clamped to at least log 1e-6. Or ``squashed`` [..., 2 A]: means
+            and log-deviations before the tanh, the latter clamped to [−20, 2]. With options, also
+            their logits ``option`` [..., L]; as the only head, they are all that is drawn.
     """
     if "option" not in heads:
         return _primitive(heads)
     option = Categorical(heads["option"])
-    action = {name: value for name, value in heads.items() if name != "option"}
-    return Pair(option, _primitive(action)) if action else option
+    return option if len(heads) == 1 else Pair(option, _primitive(heads))
 
 
 def _primitive(heads: Params) -> Primitive:
+    """The distribution of actions."""
     if "squashed" in heads:
         mean, log_std = heads["squashed"].chunk(2, -1)
         return SquashedGaussian(mean, log_std.clamp(*_SQUASHED_LOG_STD))
     if "log_std" not in heads:
         return Categorical(heads["action"])
-    mean, log_std = heads["action"], heads["log_std"].clamp(min=_SMALLEST_LOG_STD)
-    return Gaussian(mean, log_std.unsqueeze(-2) if 1 < log_std.dim() < mean.dim() else log_std)
+    mean = heads["action"]
+    log_std = heads["log_std"].clamp(min=_SMALLEST_LOG_STD)
+    if 1 < log_std.dim() < mean.dim():
+        log_std = log_std.unsqueeze(-2)  # [N, A] → [N, 1, A]
+    return Gaussian(mean, log_std)
 
 
-def _log_slope(x: Tensor) -> Tensor:
+def _log_tanh_slope(x: Tensor) -> Tensor:
     """[...]: log of the derivative of tanh at x, log(1 − tanh² x), without rounding to −∞."""
     return 2 * (math.log(2) - x - softplus(-2 * x))

@@ -1,4 +1,4 @@
-"""What is believed of a latent task variable: normal, one variable for each of Z entries, a product of what was seen."""
+"""The belief about a latent task variable of Z entries: a product of independent normal factors."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from metarl.core.types import tree
 
 @tree
 class Posterior:
-    """A product of normal factors, N(μₙ, σₙ²) each, in any order; the standard normal before there are any.
+    """A product of normal factors N(μₙ, σₙ²); the standard normal before there are any.
 
-    q(z) ∝ Πₙ N(z; μₙ, σₙ²) = N(Σ μₙ/σₙ² / Σ 1/σₙ², 1 / Σ 1/σₙ²) (Rakelly et al. 2019, arXiv:1903.08254, section 4.2). The
-    prior is no factor of it: it stands only where nothing was seen.
+    q(z) ∝ Πₙ N(z; μₙ, σₙ²) = N(Σ μₙ/σₙ² / Σ 1/σₙ², 1 / Σ 1/σₙ²) (Rakelly et al. 2019,
+    arXiv:1903.08254, section 4.2). The prior is no factor: it stands only where there is none.
     """
 
     precision: Tensor  # [..., Z] Σ 1/σₙ²
@@ -21,18 +21,20 @@ class Posterior:
 
     @staticmethod
     def prior(*axes: int, device: torch.device) -> Posterior:
-        """Nothing seen."""
-        return Posterior(torch.zeros(axes, device=device), torch.zeros(axes, device=device))
+        """No factors yet; `axes` end with Z."""
+        zero = torch.zeros(axes, device=device)
+        return Posterior(zero, zero)
 
     def seen(self, factors: Tensor, valid: Tensor | None = None) -> Posterior:
-        """With more factors [..., F, 2, Z], means and variances; if given, only those that are `valid` [..., F]."""
+        """With more factors [..., F, 2, Z], means and variances; only the `valid` ones [..., F]."""
         mean, variance = factors.unbind(-2)
         precision = 1 / variance
         if valid is not None:
-            mean, precision = (torch.where(valid.unsqueeze(-1), x, 0.0) for x in (mean, precision))
-        return Posterior(
-            self.precision + precision.sum(-2), self.shift + (mean * precision).sum(-2)
-        )
+            valid = valid.unsqueeze(-1)
+            mean = torch.where(valid, mean, 0.0)
+            precision = torch.where(valid, precision, 0.0)
+        shift = (mean * precision).sum(-2)
+        return Posterior(self.precision + precision.sum(-2), self.shift + shift)
 
     @property
     def variance(self) -> Tensor:
@@ -45,7 +47,7 @@ class Posterior:
         return self.shift * self.variance
 
     def draw(self, normal: Tensor) -> Tensor:
-        """[..., Z] made of standard normal numbers [..., Z], to be differentiated."""
+        """z [..., Z] made of standard normal numbers [..., Z], reparameterized."""
         return self.mean + self.variance.sqrt() * normal
 
     def kl(self) -> Tensor:

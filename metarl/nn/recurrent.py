@@ -1,12 +1,12 @@
-"""Recurrent memories: GRU (Cho et al. 2014) and LSTM (Hochreiter & Schmidhuber 1997), one step or a whole sequence.
+"""Recurrent memories: GRU (Cho et al. 2014) and LSTM (Hochreiter & Schmidhuber 1997).
 
-Equations and weight layout are those of ``torch.nn.GRU`` and ``torch.nn.LSTM`` with one layer. The parameters are passed
-in, under the names ``w_ih [G·D, I]``, ``w_hh [G·D, D]``, ``b_ih [G·D]``, ``b_hh [G·D]`` (G = 3 or 4 gates, D the width). A
-leading axis N on all of them means one copy a task; the inputs then carry it too.
+Equations and weight layout are those of ``torch.nn.GRU`` and ``torch.nn.LSTM`` with one layer. The
+parameters are passed in, under the names ``w_ih [G·D, I]``, ``w_hh [G·D, D]``, ``b_ih [G·D]``,
+``b_hh [G·D]`` (G = 3 or 4 gates, D the width). A leading axis N on all of them means one copy per
+task; the inputs then carry it too.
 """
 
-from __future__ import annotations
-
+from operator import itemgetter
 from typing import Any, Literal
 
 import torch
@@ -14,82 +14,122 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from metarl.core.types import Params
-from metarl.nn.mlp import affine
+from metarl.nn.mlp import affine, orthogonal
 
 MemoryKind = Literal["gru", "lstm"]
-GATES = {"gru": 3, "lstm": 4}
+State = tuple[Tensor, ...]
+"""h of a GRU, h and c of an LSTM, each [N, M, D]; the empty tuple without a memory."""
 
-_BLOCK_ROWS = 1024  # steps × sequences of a block of the backward pass: about what the second-level cache holds
+GATES = {"gru": 3, "lstm": 4}
+_STATES = {"gru": 1, "lstm": 2}
+_weights = itemgetter("w_ih", "w_hh", "b_ih", "b_hh")
+_ONE_LAYER = (True, 1, 0.0, False, False, False)
+"""Has biases, layers, dropout, training, bidirectional, batch_first."""
+
+_BLOCK_ROWS = 1024  # steps × sequences of a backward block: what the second-level cache holds
 _sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
 _tanh_backward = torch.ops.aten.tanh_backward.grad_input
 
 
+def init(
+    kind: MemoryKind,
+    input_width: int,
+    width: int,
+    generator: torch.Generator,
+) -> Params:
+    """Orthogonal weights gate by gate, zero biases."""
+    gates = GATES[kind]
+    return {
+        "w_ih": orthogonal(gates, width, input_width, generator),
+        "w_hh": orthogonal(gates, width, width, generator),
+        "b_ih": torch.zeros(gates * width),
+        "b_hh": torch.zeros(gates * width),
+    }
+
+
 def start(
-    kind: MemoryKind, width: int, rows: int, lanes: int, device: torch.device
-) -> tuple[Tensor, ...]:
+    kind: MemoryKind,
+    width: int,
+    rows: int,
+    lanes: int,
+    device: torch.device,
+) -> State:
     """The empty memory: (h,) or (h, c), each [N, M, D] of zeros."""
-    return tuple(
-        torch.zeros(rows, lanes, width, device=device) for _ in range(1 if kind == "gru" else 2)
-    )
+    return torch.zeros(_STATES[kind], rows, lanes, width, device=device).unbind()
 
 
 def step(
-    kind: MemoryKind, params: Params, x: Tensor, state: tuple[Tensor, ...]
-) -> tuple[Tensor, ...]:
-    """One step: x [N, M, I] and state [N, M, D] → state [N, M, D], whose first part is the output."""
-    weights = (params["w_ih"], params["w_hh"], params["b_ih"], params["b_hh"])
-    if weights[0].dim() == 2:
-        flat = [part.reshape(-1, part.shape[-1]) for part in (x, *state)]
-        after = (
-            (torch.gru_cell(flat[0], flat[1], *weights),)
-            if kind == "gru"
-            else torch.lstm_cell(flat[0], flat[1:], *weights)
-        )
-        return tuple(part.view(*x.shape[:-1], -1) for part in after)
-    from_input, from_memory = (
-        affine(x, weights[0], weights[2]),
-        affine(state[0], weights[1], weights[3]),
-    )
+    kind: MemoryKind,
+    params: Params,
+    x: Tensor,
+    state: State,
+) -> State:
+    """One step: x [N, M, I] and state [N, M, D] → state [N, M, D]; its first part is the output."""
+    weights = _weights(params)
+    if weights[0].dim() == 3:
+        return _step_per_task(kind, weights, x, state)
+    x, h, *c = [part.flatten(0, -2) for part in (x, *state)]
+    if kind == "gru":
+        return (torch.gru_cell(x, h, *weights).view_as(state[0]),)
+    h, cell = torch.lstm_cell(x, (h, *c), *weights)
+    return h.view_as(state[0]), cell.view_as(state[0])
+
+
+def _step_per_task(
+    kind: MemoryKind,
+    weights: State,
+    x: Tensor,
+    state: State,
+) -> State:
+    """The same with one copy of the weights per task."""
+    w_ih, w_hh, b_ih, b_hh = weights
+    from_input = affine(x, w_ih, b_ih)
+    from_memory = affine(state[0], w_hh, b_hh)
     if kind == "gru":
         in_r, in_z, in_n = from_input.chunk(3, -1)
         mem_r, mem_z, mem_n = from_memory.chunk(3, -1)
-        candidate = torch.tanh(in_n + torch.sigmoid(in_r + mem_r) * mem_n)
-        return (torch.lerp(candidate, state[0], torch.sigmoid(in_z + mem_z)),)
+        n = torch.tanh(in_n + torch.sigmoid(in_r + mem_r) * mem_n)
+        return (torch.lerp(n, state[0], torch.sigmoid(in_z + mem_z)),)
     enter, forget, candidate, leave = (from_input + from_memory).chunk(4, -1)
     cell = torch.sigmoid(forget) * state[1] + torch.sigmoid(enter) * torch.tanh(candidate)
     return torch.sigmoid(leave) * torch.tanh(cell), cell
 
 
-def unroll(kind: MemoryKind, params: Params, x: Tensor, state: tuple[Tensor, ...]) -> Tensor:
+def unroll(
+    kind: MemoryKind,
+    params: Params,
+    x: Tensor,
+    state: State,
+) -> Tensor:
     """A whole sequence: x [T, N, M, I] from state [N, M, D] → outputs [T, N, M, D].
 
-    Same numbers as T calls of `step`. With shared parameters it is fast and has first-order gradients; with one copy a
-    task it is the loop of steps, with gradients of every order.
+    Same numbers as T calls of `step`. With shared parameters it is fast and has first-order
+    gradients; with one copy per task it is the loop of steps, with gradients of every order.
     """
-    weights = (params["w_ih"], params["w_hh"], params["b_ih"], params["b_hh"])
-    if weights[0].dim() != 2:
+    weights = _weights(params)
+    if weights[0].dim() == 3:
         outputs = []
-        for x_t in x.unbind(0):
-            state = step(kind, params, x_t, state)
+        for x_t in x:
+            state = _step_per_task(kind, weights, x_t, state)
             outputs.append(state[0])
         return torch.stack(outputs)
-    sequence = x.reshape(x.shape[0], -1, x.shape[-1])
-    flat = [part.reshape(1, -1, part.shape[-1]) for part in state]
+    sequence = x.flatten(1, 2)
+    flat = [part.flatten(0, 1).unsqueeze(0) for part in state]
     if kind == "lstm":
-        output = torch.lstm(sequence, flat, list(weights), True, 1, 0.0, False, False, False)[0]
+        output = torch.lstm(sequence, flat, weights, *_ONE_LAYER)[0]
     elif x.is_cuda:
-        output = torch.gru(sequence, flat[0], list(weights), True, 1, 0.0, False, False, False)[0]
+        output = torch.gru(sequence, flat[0], weights, *_ONE_LAYER)[0]
     else:
         output = _GRUSequence.apply(sequence, flat[0][0], *weights)  # type: ignore[no-untyped-call]
     return output.view(*x.shape[:-1], -1)
 
 
 class _GRUSequence(torch.autograd.Function):
-    """``(x [T, B, I], h₀ [B, D], w_ih, w_hh, b_ih, b_hh) → h [T, B, D]`` with back-propagation through time by hand.
+    """``(x [T, B, I], h₀ [B, D], w_ih, w_hh, b_ih, b_hh) → h [T, B, D]``, with BPTT by hand.
 
-    Fast on CPU cores, where the library's version is bound by memory traffic: the input products of all T steps are one
-    product; every local derivative is formed in place, and a block of steps adds its share of the weights' gradients
-    while it is still in the cache.
+    Fast on CPU cores, where the library's version is bound by memory traffic: the input products
+    of all T steps are one product; every local derivative is formed in place, and a block of steps
+    adds its share of the weights' gradients while it is still in the cache.
 
         r = σ(W_r x + U_r h + b_r)      z = σ(W_z x + U_z h + b_z)      q = U_n h + c_n
         n = tanh(W_n x + b_n + r ⊙ q)   h′ = (1 − z) ⊙ n + z ⊙ h
@@ -97,18 +137,34 @@ class _GRUSequence(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, h: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_hh: Tensor
+        ctx: Any,
+        x: Tensor,
+        h: Tensor,
+        w_ih: Tensor,
+        w_hh: Tensor,
+        b_ih: Tensor,
+        b_hh: Tensor,
     ) -> Tensor:
-        steps, batch, width = x.shape[0], x.shape[1], h.shape[1]
-        flat, two = x.reshape(steps * batch, -1), 2 * width
-        rz = torch.addmm(b_ih[:two] + b_hh[:two], flat, w_ih[:two].t()).view(steps, batch, two)
-        n = torch.addmm(b_ih[two:], flat, w_ih[two:].t()).view(steps, batch, width)
-        q, hs = torch.empty_like(n), x.new_empty(steps + 1, batch, width)
+        steps, batch, _ = x.shape
+        width = h.shape[1]
+        gates = [2 * width, width]  # r and z side by side, then n
+        w_rz, w_n = w_ih.split(gates)
+        u_rz, u_n = w_hh.split(gates)
+        b_rz, b_n = b_ih.split(gates)
+        c_rz, c_n = b_hh.split(gates)
+
+        inputs = x.flatten(0, 1)
+        rz = torch.addmm(b_rz + c_rz, inputs, w_rz.t()).view(steps, batch, -1)
+        n = torch.addmm(b_n, inputs, w_n.t()).view(steps, batch, -1)
+        q = torch.empty_like(n)
+        hs = x.new_empty(steps + 1, batch, width)
         hs[0] = h
-        u_rz, u_n, c_n = w_hh[:two].t().contiguous(), w_hh[two:].t().contiguous(), b_hh[two:]
+
         r, z = rz.split(width, dim=2)
-        decision_processes = [part.unbind(0) for part in (rz, r, z, n, q, hs[:-1], hs[1:])]
-        for rz_t, r_t, z_t, n_t, q_t, h_t, h_next in zip(*decision_processes, strict=True):
+        u_rz = u_rz.t().contiguous()
+        u_n = u_n.t().contiguous()
+        sequence = zip(rz, r, z, n, q, hs[:-1], hs[1:], strict=True)
+        for rz_t, r_t, z_t, n_t, q_t, h_t, h_next in sequence:
             rz_t.addmm_(h_t, u_rz).sigmoid_()
             torch.addmm(c_n, h_t, u_n, out=q_t)
             n_t.addcmul_(r_t, q_t).tanh_()
@@ -120,38 +176,31 @@ class _GRUSequence(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
         x, w_ih, w_hh, rz, n, q, hs = ctx.saved_tensors
-        (steps, batch, width), two = n.shape, 2 * n.shape[2]
-        dw_ih, dw_hh = torch.zeros_like(w_ih), torch.zeros_like(w_hh)
-        db_hh, db_n = w_hh.new_zeros(3 * width), w_hh.new_zeros(width)
+        steps, batch, width = n.shape
+        gates = [2 * width, width]
+        r, z = rz.split(width, dim=2)
+        sequence = list(zip(grad_out, hs[:-1], r, z, n, q, strict=True))
+
         dx = torch.empty_like(x) if ctx.needs_input_grad[0] else None
+        w_rz, w_n = w_ih.split(gates)
+        dw_ih = torch.zeros_like(w_ih)
+        dw_rz, dw_n = dw_ih.split(gates)
+        dw_hh = torch.zeros_like(w_hh)
+        db_n = w_hh.new_zeros(width)
+        db_hh = w_hh.new_zeros(3 * width)
+
         block = min(steps, max(1, _BLOCK_ROWS // batch))
-        d_gates, d_n = (
-            x.new_empty(block, batch, 3 * width),
-            x.new_empty(block, batch, width),
-        )  # of r, z, q; of n
-        slots = list(
-            zip(d_gates, *(d.unbind(0) for d in d_gates.split(width, dim=2)), d_n, strict=True)
-        )
-        sequence = list(
-            zip(
-                grad_out,
-                hs[:-1],
-                *(gate.unbind(0) for gate in rz.split(width, dim=2)),
-                n,
-                q,
-                strict=True,
-            )
-        )
-        g, scratch = (
-            torch.zeros_like(hs[0]),
-            torch.empty_like(hs[0]),
-        )  # g = dL/dh′ of the step at hand
+        d_rzq = x.new_empty(block, batch, 3 * width)
+        d_n = x.new_empty(block, batch, width)
+        slots = list(zip(d_rzq, *d_rzq.split(width, dim=2), d_n, strict=True))
+        g = torch.zeros_like(hs[0])  # ∂L/∂h′ of the step at hand
+        scratch = torch.empty_like(g)
 
         for stop in range(steps, 0, -block):
             first = max(0, stop - block)
             for t in range(stop - 1, first - 1, -1):
                 dh_t, h_t, r_t, z_t, n_t, q_t = sequence[t]
-                d_gates_t, d_r, d_z, d_q, d_n_t = slots[t - first]
+                d_rzq_t, d_r, d_z, d_q, d_n_t = slots[t - first]
                 g.add_(dh_t)
                 torch.sub(h_t, n_t, out=scratch).mul_(g)
                 _sigmoid_backward(scratch, z_t, grad_input=d_z)
@@ -161,16 +210,20 @@ class _GRUSequence(torch.autograd.Function):
                 torch.mul(d_n_t, r_t, out=d_q)
                 torch.mul(d_n_t, q_t, out=g)
                 _sigmoid_backward(g, r_t, grad_input=d_r)
-                torch.addmm(scratch, d_gates_t, w_hh, out=g)
-            rows = (stop - first) * batch
-            gates, of_n = d_gates[: stop - first].view(rows, -1), d_n[: stop - first].view(rows, -1)
-            flat = x[first:stop].reshape(rows, -1)
-            dw_hh.addmm_(gates.t(), hs[first:stop].view(rows, -1))
-            db_hh.add_(gates.sum(0))
-            dw_ih[:two].addmm_(gates[:, :two].t(), flat)
-            dw_ih[two:].addmm_(of_n.t(), flat)
+                torch.addmm(scratch, d_rzq_t, w_hh, out=g)
+
+            length = stop - first
+            of_n = d_n[:length].flatten(0, 1)
+            of_rzq = d_rzq[:length].flatten(0, 1)
+            of_rz, _ = of_rzq.split(gates, dim=1)
+            inputs = x[first:stop].flatten(0, 1)
+            dw_rz.addmm_(of_rz.t(), inputs)
+            dw_n.addmm_(of_n.t(), inputs)
+            dw_hh.addmm_(of_rzq.t(), hs[first:stop].flatten(0, 1))
             db_n.add_(of_n.sum(0))
+            db_hh.add_(of_rzq.sum(0))
             if dx is not None:
-                part = torch.addmm(of_n @ w_ih[two:], gates[:, :two], w_ih[:two])
-                dx[first:stop] = part.view(stop - first, batch, -1)
-        return dx, g, dw_ih, dw_hh, torch.cat([db_hh[:two], db_n]), db_hh
+                product = torch.addmm(of_n @ w_n, of_rz, w_rz)
+                dx[first:stop] = product.view(length, batch, -1)
+        db_rz, _ = db_hh.split(gates)
+        return dx, g, dw_ih, dw_hh, torch.cat([db_rz, db_n]), db_hh

@@ -1,49 +1,40 @@
-"""Options of the option layer; imports no torch, so that mistakes are reported at once."""
-
-from __future__ import annotations
+"""Configuration of the option layer; imports no torch, so that errors are reported at once."""
 
 from typing import Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import (
+    ConfigDict,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationInfo,
+    field_validator,
+)
 
 from metarl.config.registry import Settings
 
 
 class OptionsConfig(Settings):
-    """Options of the option layer, for agents whose policy may act through it."""
+    """Configuration of the option layer, for agents whose policy may act through options."""
 
-    options: int = Field(
-        0, ge=0, description="options that a master chooses among; 0: none, a flat policy"
-    )
-    pretrained_options: tuple[str, ...] = Field(
-        (),
-        description="options that are ready and are not learned instead: runs, or path/to/file.py:Class of one's own",
-    )
-    termination: Literal["fixed", "random", "learned"] = Field(
-        "learned",
-        description="what ends an option: its length, a length drawn when it begins, or what it learned",
-    )
-    option_length: int = Field(
-        10,
-        ge=1,
-        description="steps of an option: exactly, or in the mean, or in the mean at first where it learns to end",
-    )
-    sub_hidden_sizes: tuple[int, ...] | None = Field(
-        (64,),
-        description="hidden layers of the sub-policies, which see the observation alone; none: they are heads beside the "
-        "master's, and see what it sees",
-    )
-    initial_gain: float = Field(
-        0.01,
-        gt=0,
-        description="scale of the first policy's outputs: how different the first options are",
-    )
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    options: NonNegativeInt = 0
+    """number of options that a master chooses among; 0: a flat policy"""
+    pretrained_options: tuple[str, ...] = ()
+    """pretrained options in their place: runs, or path/to/file.py:Class"""
+    termination: Literal["fixed", "random", "learned"] = "learned"
+    """what ends an option: its length, a random length, or learning"""
+    option_length: PositiveInt = 10
+    """steps of an option: exactly, in the mean, or in the mean before training"""
+    sub_hidden_sizes: tuple[int, ...] | None = (64,)
+    """hidden layers of sub-policies on the observation; none: they are heads beside the master's"""
+    initial_gain: PositiveFloat = 0.01
+    """scale of the first policy's outputs: how much the first options differ"""
 
     @field_validator("pretrained_options")
     @classmethod
-    def _instead(cls, given: tuple[str, ...], known: ValidationInfo) -> tuple[str, ...]:
-        if given and known.data.get("options"):
-            raise ValueError(
-                "options that are ready are chosen instead of others; set options to 0"
-            )
-        return given
+    def _instead(cls, value: tuple[str, ...], others: ValidationInfo) -> tuple[str, ...]:
+        if value and others.data.get("options"):
+            raise ValueError("pretrained options replace learned ones; set options to 0")
+        return value

@@ -1,6 +1,4 @@
-"""What options did: a rollout folded into decisions, and how its options were used."""
-
-from __future__ import annotations
+"""Options as temporally extended actions: a rollout folded into decisions, and usage metrics."""
 
 import torch
 from torch import Tensor
@@ -12,11 +10,11 @@ from metarl.core.types import tree
 
 @tree
 class Segments:
-    """A rollout folded into decisions: one for every stretch of steps for which an option ran."""
+    """A rollout folded into decisions: one for each segment of steps in which an option ran."""
 
     option: Tensor  # [S, N, M] int64
-    duration: Tensor  # [S, N, M] int64, in steps; 0 where there are no more
-    reward: Tensor  # [S, N, M] Σ γⁱ r over the stretch
+    duration: Tensor  # [S, N, M] int64, in steps; 0 after the last segment
+    reward: Tensor  # [S, N, M] Σ γⁱ r over the segment
     ended: Tensor  # [S, N, M] bool: an episode ended with it
 
 
@@ -26,55 +24,55 @@ def segments(rollout: Rollout, gamma: float = 1.0) -> Segments:
         option  1 1 1 0 0 1 1        option    1 0 1
         reward  a b c d e f g   →    reward    a + γ b + γ² c,  d + γ e,  f + γ g
 
-    An option that ends and is chosen again begins a new stretch, where its length tells that it ended.
+    An option that ends and is chosen again begins a new segment, if its length says that it ended.
 
     Returns:
-        What a semi-Markov process is made of (Sutton et al. 1999): its return is that of the steps,
-        ``discounted_returns(reward, ended, discount ** duration)``.
+        A semi-Markov process (Sutton et al. 1999): its return is that of the steps,
+        ``discounted_returns(reward, ended, gamma ** duration)``.
 
     Raises:
-        MetaRLError: no options ran.
+        MetaRLError: a rollout without options.
     """
     running = rollout.inputs.option
     if running is None:
-        raise MetaRLError(
-            "segments: this rollout was lived through without options; fold one of an agent that has some"
-        )
+        raise MetaRLError("segments: a rollout without options; use an agent that has some")
     begins = running.begins & rollout.valid
-    number = (begins.long().cumsum(0) - 1).clamp(min=0)  # a lane may have no step
+    number = (begins.long().cumsum(0) - 1).clamp(min=0)  # a lane may have no valid step
     shape = (int(number.max()) + 1, *number.shape[1:])
-    time = torch.arange(len(number), device=number.device).view(-1, 1, 1).expand_as(number)
-    first = torch.cummax(torch.where(begins, time, 0), 0).values
-    weighted = rollout.reward * gamma ** (time - first) * rollout.valid
+    time = torch.arange(len(number), device=number.device).view(-1, 1, 1)
+    first = torch.where(begins, time, 0).cummax(0).values
+    reward = rollout.reward * gamma ** (time - first) * rollout.valid
 
     def fold(x: Tensor) -> Tensor:
+        """Sums [S, N, M] of x [T, N, M] over segments."""
         return torch.zeros(shape, dtype=x.dtype, device=x.device).scatter_add_(0, number, x)
 
     return Segments(
         option=fold(running.current * begins),
         duration=fold(rollout.valid.long()),
-        reward=fold(weighted),
+        reward=fold(reward),
         ended=fold((rollout.done & rollout.valid).long()) > 0,
     )
 
 
 def usage(rollout: Rollout, count: int) -> dict[str, float]:
-    """How `count` options were used.
+    """Metrics of how `count` options were used.
 
     Returns:
-        ``usage_o``, the share of steps that each option ran; ``usage_entropy`` of these shares, in nats;
-        ``option_duration``, mean steps of a stretch; ``switch_rate``, how often one option followed another, a step at
-        which an episode does not begin.
+        ``usage_o``, the share of steps of each option; ``usage_entropy`` of these shares, in nats;
+        ``option_duration``, mean steps of a segment; ``switch_rate``, the probability that the
+        option changes, at steps within an episode.
     """
     running, valid = rollout.inputs.option, rollout.valid
     assert running is not None
     shares = torch.bincount(running.current[valid], minlength=count) / valid.sum()
+    metrics = {f"usage_{option}": float(share) for option, share in enumerate(shares)}
+
     durations = segments(rollout).duration
-    inside = valid & ~torch.cat([torch.ones_like(valid[:1]), rollout.done[:-1]])
-    switches = (running.current != running.previous) & inside
-    return {
-        **{f"usage_{o}": float(share) for o, share in enumerate(shares)},
+    within = valid & ~torch.cat([torch.ones_like(valid[:1]), rollout.done[:-1]])
+    switches = (running.current != running.previous) & within
+    return metrics | {
         "usage_entropy": float(torch.special.entr(shares).sum()),
         "option_duration": float(durations.sum() / (durations > 0).sum()),
-        "switch_rate": float(switches.sum() / inside.sum().clamp(min=1)),
+        "switch_rate": float(switches.sum() / within.sum().clamp(min=1)),
     }

@@ -1,10 +1,7 @@
-"""A picture of which option acts where, and where it goes from there."""
-
-from __future__ import annotations
+"""A picture of where each option acts, and where it goes from there."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -12,20 +9,27 @@ from matplotlib.collections import EllipseCollection, PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from numpy.typing import NDArray
 
-from metarl.core.errors import MetaRLError
-from metarl.core.family import Family
+from metarl.core.errors import FamilyError
+from metarl.core.family import Drawable, Family
 from metarl.evaluation.option_usage import Moves, Usage
 from metarl.evaluation.stats import Array
-from metarl.viz.scene import draw_ground, limits
-from metarl.viz.style import option_colors, save
+from metarl.viz.scene import draw_ground, limits_of
+from metarl.viz.style import (
+    Ints,
+    check_path,
+    create_panels,
+    mark,
+    mix_with_white,
+    option_colors,
+    save,
+)
 
 _PANELS = 8  # the most options in one picture
-_ACROSS = 15  # about how many cells the longer side has where places are anywhere
+_CELLS = 15  # along the longer side, about, unless all places are on a lattice
+_LATTICE = 25  # the most different coordinates of places on a lattice
 _FEW = 3  # the least steps whose mean is drawn
-_RING, _SHAFT = 0.5, 0.09  # in widths of a cell: the largest ring, and the shaft of a needle
-_LATTICE = 25  # the most different coordinates of places that stand on a lattice
+_RING = 0.5  # diameter of the largest ring, in widths of a cell
 
 
 @dataclass(frozen=True)
@@ -35,184 +39,173 @@ class Lattice:
     corner: Array  # [2] left and lower edge of a cell
     width: float
 
-    def cells(self, places: Array) -> NDArray[np.int64]:
-        """places [S, 2] → the column and row [S, 2] of the cell that each is in."""
-        found: NDArray[np.int64] = np.floor((places - self.corner) / self.width).astype(np.int64)
-        return found
+    def cells(self, places: Array) -> Ints:
+        """places [S, 2] → column and row [S, 2] of the cell around each."""
+        return np.floor((places - self.corner) / self.width).astype(np.int64)
 
-    def centres(self, cells: NDArray[np.int64]) -> Array:
+    def centers(self, cells: Ints) -> Array:
         """[C, 2]"""
-        middle: Array = self.corner + (cells + 0.5) * self.width
-        return middle
+        return self.corner + (cells + 0.5) * self.width
 
 
 @dataclass(frozen=True)
 class Cells:
     """What one option does in the C cells where it acts."""
 
-    centre: Array  # [C, 2]
-    steps: NDArray[np.int64]  # [C] how many it took there
-    begun: NDArray[np.int64]  # [C] how many of them were its first
+    centers: Array  # [C, 2]
+    steps: Ints  # [C] that it took there
+    begun: Ints  # [C] how many of them were the first of a stretch
     move: Array  # [C, 2] mean displacement of a step
 
-    @property
-    def often(self) -> NDArray[np.bool_]:
-        """[C]: it acts here often enough for a mean."""
-        return self.steps >= _FEW
 
+def fit_lattice(moves: Moves) -> Lattice:
+    """The lattice whose cells have all places in their middle.
 
-def lattice(moves: Moves) -> Lattice:
-    """That on which all places stand in the middle of a cell, or else about 15 cells a side, aligned with the ground."""
-    places = np.unique(np.concatenate([moves.before, moves.after]).round(6), axis=0)
-    sides = [np.unique(side) for side in places.T]
-    gaps = np.concatenate([np.diff(side) for side in sides])
-    if len(gaps) and max(map(len, sides)) <= _LATTICE:
+    If there is none, about 15 cells a side, aligned with the ground.
+    """
+    places = np.concatenate([moves.before, moves.after]).round(6)
+    x, y = np.unique(places[:, 0]), np.unique(places[:, 1])
+    gaps = np.concatenate([np.diff(x), np.diff(y)])
+    if len(gaps) and max(len(x), len(y)) <= _LATTICE:
         width = gaps.min()
         if np.allclose(gaps / width, np.round(gaps / width), atol=1e-3):
             return Lattice(places.min(0) - width / 2, float(width))
-    left, right, bottom, top = limits([moves.ground])
+
+    left, right, bottom, top = limits_of([moves.ground])
     longer = max(right - left, top - bottom)
-    whole = (
-        float(longer).is_integer() and longer <= _ACROSS
-    )  # so may the walls be, and cells shall not cut them
-    return Lattice(
-        np.array([left, bottom]), 1 / round(_ACROSS / longer) if whole else longer / _ACROSS
-    )
+    width = longer / _CELLS
+    if longer.is_integer() and longer <= _CELLS:  # walls may be on whole numbers: do not cut them
+        width = 1 / round(_CELLS / longer)
+    return Lattice(np.array([left, bottom]), width)
 
 
-def cells_of(moves: Moves, option: int, on: Lattice) -> Cells:
-    """Steps count in the cell that they begin in."""
-    mine = moves.option == option
-    cells, which = np.unique(on.cells(moves.before[mine]), axis=0, return_inverse=True)
+def count_by_cell(moves: Moves, option: int, lattice: Lattice) -> Cells:
+    """The steps of `option` in the cells that they begin in."""
+    ran = moves.option == option
+    cells, which = np.unique(lattice.cells(moves.before[ran]), axis=0, return_inverse=True)
     which = which.ravel()
     steps = np.bincount(which, minlength=len(cells))
-    gone = (moves.after - moves.before)[mine]
-    move = np.stack(
-        [np.bincount(which, weights=side, minlength=len(cells)) for side in gone.T], axis=-1
-    )
-    begun = np.bincount(which[moves.begins[mine]], minlength=len(cells))
-    return Cells(on.centres(cells), steps, begun, move / steps[:, None])
+    begun = np.bincount(which[moves.begins[ran]], minlength=len(cells))
+    moved = np.zeros(cells.shape)
+    np.add.at(moved, which, (moves.after - moves.before)[ran])
+    return Cells(lattice.centers(cells), steps, begun, moved / steps[:, None])
 
 
 def check_drawable(family: Family, out: Path) -> None:
-    """Raises a MetaRLError where the options of agents on `family` cannot be drawn to `out`."""
-    if not hasattr(family, "scene"):
-        raise MetaRLError(
-            f"{family.spec.name} offers no scene to draw options in: leave out --out, or give the family scene(params, obs)"
+    """Raises a MetaRLError if the options of agents on `family` cannot be drawn to `out`."""
+    if not isinstance(family, Drawable):
+        raise FamilyError(
+            f"{family.spec.name} offers no scene to draw options in: leave out --out, "
+            "or give the family scene(params, obs)"
         )
-    if out.suffix != ".png":
-        raise MetaRLError(f"{out}: the name of a picture ends in .png")
-    if not out.parent.is_dir():
-        raise MetaRLError(f"{out} cannot be written: there is no folder {out.parent}")
+    check_path(out, ".png")
 
 
-def option_picture(usage: Usage, out: Path) -> Path:
+def draw_option_map(usage: Usage, out: Path) -> Path:
     """A panel an option → a picture at `out`; of more than eight the most used.
 
-    A cell has the option's colour, the stronger the more steps it took there, by the same measure in all panels. The needle
-    in it is their mean displacement, where they are three or more, and its ring is the larger the more of them were the
-    first of a stretch.
+    The more steps an option took in a cell, the stronger is its color there, by the same measure
+    in all panels. An arrow is the mean displacement of three or more steps; its ring is the larger
+    the more of them were the first of a stretch.
     """
     moves = usage.moves
     assert moves is not None
-    shown = sorted(np.argsort(-usage.shares, kind="stable")[:_PANELS].tolist())
-    on, edges = lattice(moves), limits([moves.ground])
-    parts = [cells_of(moves, option, on) for option in shown]
-    most = max(part.steps.max(initial=1) for part in parts)
-    longest = max(
-        float(np.linalg.norm(part.move[part.often], axis=1).max(initial=0)) for part in parts
-    )
-    figure, grid = _grid(len(shown), (edges[3] - edges[2]) / (edges[1] - edges[0]))
-    for axes, option, part in zip(grid, shown, parts, strict=False):
-        draw_ground(axes, moves.ground, edges)
+    shown = np.sort(np.argsort(-usage.shares, kind="stable")[:_PANELS])
+    lattice = fit_lattice(moves)
+    parts = [count_by_cell(moves, option, lattice) for option in shown]
+    most, longest = 1, 0.0
+    for cells in parts:
+        most = max(most, cells.steps.max(initial=1))
+        lengths = np.linalg.norm(cells.move[cells.steps >= _FEW], axis=1)
+        longest = max(longest, lengths.max(initial=0))
+
+    limits = limits_of([moves.ground])
+    wide = len(shown) > 2
+    margins = (0.7 if len(shown) == 1 else 0.4, 1.0 if wide else 1.4)
+    height = limits.aspect * 3.4 + 0.35
+    figure, panels = create_panels(len(shown), 3.5, height, margins)
+    for axes, option, cells in zip(panels, shown, parts, strict=True):
+        draw_ground(axes, moves.ground, limits)
         axes.grid(visible=False)
-        color = option_colors(np.array(option))
-        _draw_cells(axes, part, on.width, color, np.sqrt(part.steps / most))
-        _draw_moves(axes, part, on.width, 0.4 * color, max(longest, np.finfo(float).tiny))
+        color = option_colors(option)
+        _draw_cells(axes, cells, lattice.width, color, np.sqrt(cells.steps / most))
+        _draw_moves(axes, cells, lattice.width, 0.4 * color, longest)
         axes.set_title(_caption(usage, option), loc="left", fontsize="medium")
-    _legend(figure, longest, beside=min(len(shown), 4) > 2)
-    figure.suptitle(usage.title, fontsize="large")
+    _draw_legend(figure, longest, wide)
+    figure.suptitle(usage.title)
     return save(figure, out)
 
 
 def _caption(usage: Usage, option: int) -> str:
     if not usage.begun[option]:
         return f"option {option}: never ran"
-    return f"option {option}: {100 * usage.shares[option]:.0f} % of steps, {usage.durations[option]:.1f} at a time"
+    share = f"{100 * usage.shares[option]:.0f} % of steps"
+    return f"option {option}: {share}, {usage.durations[option]:.1f} at a time"
 
 
 def _draw_cells(axes: Axes, cells: Cells, width: float, color: Array, strength: Array) -> None:
     """Squares; `strength` [C] from 0 to 1."""
     corners = width / 2 * np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]])
-    squares = cells.centre[:, None] + corners
-    shades = 1 - (0.08 + 0.92 * strength[:, None]) * (1 - color)
-    axes.add_collection(
-        PolyCollection(
-            list(squares), facecolors=shades, edgecolors="white", linewidths=0.4, zorder=1
-        )
+    squares = PolyCollection(
+        list(cells.centers[:, None] + corners),
+        facecolors=mix_with_white(color, 0.08 + 0.92 * strength),
+        edgecolors="white",
+        linewidths=0.4,
+        zorder=1,
     )
+    axes.add_collection(squares)
 
 
 def _draw_moves(axes: Axes, cells: Cells, width: float, color: Array, longest: float) -> None:
-    """Needles from the middles of the cells, half a cell long where a mean step goes as far as `longest`."""
-    sizes = _RING * width * np.sqrt(cells.begun / cells.steps) * cells.often
+    """Arrows from the centers of the cells; a mean move of `longest` is half a cell long."""
+    often = cells.steps >= _FEW
+    sizes = _RING * width * np.sqrt(cells.begun / cells.steps) * often
     rings = EllipseCollection(
-        sizes, sizes, 0 * sizes, units="xy", offsets=cells.centre, offset_transform=axes.transData,
-        facecolors="white", edgecolors=[color], linewidths=0.7 * (sizes > 0), zorder=2,
-    )  # fmt: skip
+        sizes,
+        sizes,
+        0,
+        units="xy",
+        offsets=cells.centers,
+        offset_transform=axes.transData,
+        facecolors="white",
+        edgecolors=[color],
+        linewidths=0.7 * (sizes > 0),
+        zorder=2,
+    )
     axes.add_collection(rings)
-    needles = 0.5 * width * cells.move / longest * cells.often[:, None]
+    arrows = 0.5 * width * cells.move / max(longest, np.finfo(float).tiny) * often[:, None]
     axes.quiver(
-        *cells.centre.T, *needles.T, color=[color], angles="xy", scale_units="xy", scale=1, units="xy",
-        width=_SHAFT * width, headwidth=3.5, headlength=3.5, headaxislength=3.2, minlength=0, minshaft=1.2, zorder=2.1,
-    )  # fmt: skip
+        *cells.centers.T,
+        *arrows.T,
+        color=[color],
+        angles="xy",
+        scale_units="xy",
+        scale=1,
+        units="xy",
+        width=0.09 * width,
+        headwidth=3.5,
+        headlength=3.5,
+        headaxislength=3.2,
+        minlength=0,
+        minshaft=1.2,
+        zorder=2.1,
+    )
 
 
-def _legend(figure: Figure, longest: float, beside: bool) -> None:
-    """What cells, needles and rings mean, below the picture, `beside` each other or not."""
+def _draw_legend(figure: Figure, longest: float, wide: bool) -> None:
+    """What cells, arrows and rings mean, below the picture, side by side if it is `wide`."""
     move = f"mean move of a step, at most {longest:.2g}"
-    ring: dict[str, Any] = {
-        "marker": "o",
-        "markersize": 7,
-        "color": "white",
-        "markeredgecolor": "0.2",
-    }
+    begins = "where it begins: the larger, the more of its steps"
     handles = [
         Patch(facecolor="0.65", label="where it acts: the stronger, the more often"),
-        Line2D(
-            [],
-            [],
-            linestyle="",
-            marker=r"$\longrightarrow$",
-            markersize=16,
-            color="0.2",
-            label=move,
-        ),
-        Line2D(
-            [], [], linestyle="", **ring, label="where it begins: the larger, the more of its steps"
-        ),
+        Line2D([], [], **mark(move, r"$\longrightarrow$", 16, "0.2")),
+        Line2D([], [], **mark(begins, "o", 7, "white", "0.2")),
     ]
-    columns = len(handles) if beside else 1
     figure.legend(
         handles=handles,
         loc="outside lower center",
-        ncols=columns,
+        ncols=3 if wide else 1,
         frameon=False,
         fontsize="small",
         handlelength=1.6,
     )
-
-
-def _grid(count: int, height: float) -> tuple[Figure, NDArray[np.object_]]:
-    """Panels for `count` options, each `height` times as high as wide, and room for the legend."""
-    rows = 1 if count <= 4 else 2
-    columns, width = -(-count // rows), 3.4
-    size = (
-        max(columns * (width + 0.1) + 0.4, 4.2),
-        rows * (height * width + 0.35) + (1.0 if columns > 2 else 1.4),
-    )
-    figure = Figure(figsize=size, layout="constrained")
-    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flatten()
-    for axes in grid[count:]:
-        axes.remove()
-    return figure, grid

@@ -1,9 +1,7 @@
-"""Episodes seen from above: the ground with its walls and goals, the way over it, and what the marks mean."""
-
-from __future__ import annotations
+"""Episodes seen from above: walls and goals, the agent's path, and what the marks mean."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -12,98 +10,116 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Circle, Rectangle
-from numpy.typing import NDArray
 
 from metarl.core.types import Scene
-from metarl.viz.style import option_colors, quiet
-from metarl.viz.timeline import options_legend
+from metarl.viz.style import Ints, mark, mix_with_white, mute, option_colors
+from metarl.viz.timeline import Timeline, add_strip, draw_options_legend
 
-_TIME = LinearSegmentedColormap.from_list(
-    "time", ["#b5d4e9", "#3f87c0", "#08306b"]
-)  # of a path, from light to dark
-_FAINT = 0.5  # how much of its colour the start of a path in colours of options has
-_MARKS: dict[str, dict[str, Any]] = {
-    "start": {"marker": "o", "markersize": 7, "color": "white", "markeredgecolor": "black"},
-    "end": {"marker": "o", "markersize": 7, "color": _TIME(1.0), "markeredgecolor": "white"},
-    "goal": {"marker": "*", "markersize": 14, "color": "C2", "markeredgecolor": "white"},
-    "not the goal": {"marker": "o", "markersize": 9, "color": "none", "markeredgecolor": "0.55"},
-}
-
-Limits = tuple[float, float, float, float]
-"""Left, right, bottom, top."""
+_TIME = LinearSegmentedColormap.from_list("time", ["#b5d4e9", "#3f87c0", "#08306b"])
+"""Colors of a path from its start to its end."""
+_START = mark("start", "o", 7, "white", "black")
+_END = mark("end", "o", 7, _TIME(1.0), "white")
+_GOAL = mark("goal", "*", 14, "C2", "white")
+_OTHER = mark("not the goal", "o", 9, "none", "0.55")
 
 
-class Way:
-    """A path in a picture: from light to dark in time, or in the colours of the options [T] that led along it."""
+class Limits(NamedTuple):
+    """What a panel shows of the plane."""
 
-    def __init__(self, axes: Axes, scene: Scene, options: NDArray[np.int64] | None = None) -> None:
+    left: float
+    right: float
+    bottom: float
+    top: float
+
+    @property
+    def aspect(self) -> float:
+        """Height over width."""
+        return (self.top - self.bottom) / (self.right - self.left)
+
+
+def limits_of(scenes: Sequence[Scene]) -> Limits:
+    """Limits that hold all `scenes` with their paths and goals."""
+    places = []
+    for scene in scenes:
+        places += [np.reshape(scene.limits, (2, 2)).T, scene.path.numpy()]
+        if scene.goal is not None:
+            places.append(scene.goal.numpy())
+    points = np.concatenate(places)
+    corners = np.stack([points.min(0), points.max(0)], axis=1)  # [x or y, low or high]
+    return Limits(*corners.ravel().tolist())
+
+
+class EpisodeMap:
+    """An episode on its ground: its path, and below it the timeline of its options, if any."""
+
+    def __init__(
+        self, axes: Axes, scene: Scene, limits: Limits, options: Ints | None, length: int
+    ) -> None:
+        """`options` [T]; `length`: steps that the width of the timeline stands for."""
+        draw_ground(axes, scene, limits)
         self._places = scene.path.numpy()  # [T + 1, 2]
         time = np.linspace(0, 1, len(self._places))
-        color = _TIME(time) if options is None else _faded(np.append(options, options[-1:]), time)
-        self._line = LineCollection([], colors=color, linewidths=2, capstyle="round", zorder=3)
-        axes.add_collection(self._line)
-        self._dots = axes.scatter(
-            self._places[:, 0], self._places[:, 1], s=9, c=color, linewidths=0, zorder=3
+        colors = _TIME(time)
+        self._timeline = None
+        if options is not None:
+            colors = option_colors(np.append(options, options[-1:]))
+            colors = mix_with_white(colors, 0.5 + 0.5 * time)
+            self._timeline = Timeline(add_strip(axes), options, length)
+        self._segments = list(np.stack([self._places[:-1], self._places[1:]], axis=1))
+        self._line = LineCollection(
+            self._segments, colors=colors, linewidths=2, capstyle="round", zorder=3
         )
-        axes.plot(*self._places[:1].T, linestyle="", zorder=4, **_MARKS["start"])
-        (self._end,) = axes.plot(*self._places[-1:].T, linestyle="", zorder=5, **_MARKS["end"])
-        self.until(len(self._places))
+        axes.add_collection(self._line)
+        x, y = self._places.T
+        self._dots = axes.scatter(x, y, s=9, c=colors, linewidths=0, zorder=3)
+        axes.plot(x[:1], y[:1], zorder=4, **_START)
+        (self._end,) = axes.plot(x[-1:], y[-1:], zorder=5, **_END)
 
-    def until(self, steps: int) -> None:
-        """Show the first `steps` alone."""
-        places = self._places[: steps + 1]
-        self._line.set_segments(list(np.stack([places[:-1], places[1:]], axis=1)))
-        self._dots.set_offsets(places)
-        self._end.set_data(*places[-1:].T)
-
-
-def _faded(options: NDArray[np.int64], time: NDArray[np.float64]) -> NDArray[np.float64]:
-    """[T, 3]: colours that gain in strength."""
-    strength = (_FAINT + (1 - _FAINT) * time)[:, None]
-    return 1 - strength * (1 - option_colors(options))
+    def show(self, steps: int) -> None:
+        """Show the first `steps` only."""
+        self._line.set_segments(self._segments[:steps])
+        self._dots.set_offsets(self._places[: steps + 1])
+        self._end.set_data(*self._places[steps : steps + 1].T)
+        if self._timeline is not None:
+            self._timeline.show(steps)
 
 
 def draw_ground(axes: Axes, scene: Scene, limits: Limits) -> None:
-    """All but the path."""
+    """Draw walls, goals, and the places that are easily taken for goals."""
     axes.set(xlim=limits[:2], ylim=limits[2:], aspect="equal")
-    quiet(axes)
-    for left, bottom, width, height in [] if scene.walls is None else scene.walls.tolist():
-        axes.add_patch(
-            Rectangle(
-                (left, bottom), width, height, facecolor="0.35", edgecolor="0.35", linewidth=0.5
-            )
-        )
-    for name, places in (("not the goal", scene.others), ("goal", scene.goal)):
-        if places is not None:
-            axes.plot(*places.numpy().T, linestyle="", zorder=3.5, **_MARKS[name])
-    for goal in [] if scene.goal is None else scene.goal.tolist():
-        axes.add_patch(Circle(goal, scene.goal_radius, facecolor="C2", alpha=0.2, linewidth=0))
+    mute(axes)
+    if scene.walls is not None:
+        for left, bottom, width, height in scene.walls.tolist():
+            axes.add_patch(Rectangle((left, bottom), width, height, color="0.35", linewidth=0.5))
+    if scene.others is not None:
+        axes.plot(*scene.others.numpy().T, zorder=3.5, **_OTHER)
+    if scene.goal is not None:
+        axes.plot(*scene.goal.numpy().T, zorder=3.5, **_GOAL)
+        for goal in scene.goal.tolist():
+            axes.add_patch(Circle(goal, scene.goal_radius, facecolor="C2", alpha=0.2, linewidth=0))
 
 
-def legend(figure: Figure, scene: Scene, last: str, options: int) -> None:
-    """What the marks mean, below the picture; `last` is what the end of the path is called. Its colours are those of the
-    `options`, if there are any, which stand beside the picture."""
-    present = {"goal": scene.goal, "not the goal": scene.others}
-    marks = [
-        Line2D([], [], linestyle="", label=last if name == "end" else name, **mark)
-        for name, mark in _MARKS.items()
-        if present.get(name, ...) is not None
+def draw_legend(figure: Figure, scene: Scene, end: str, num_options: int) -> None:
+    """What the marks mean, below the picture, and the colors of options, if there are any.
+
+    `end` says what the end of the path is.
+    """
+    path_color = "0.6" if num_options else _TIME(0.5)
+    handles = [
+        Line2D([], [], **_START),
+        Line2D([], [], linewidth=2, color=path_color, label="path, darker with time"),
+        Line2D([], [], **_END | {"label": end}),
     ]
-    color = "0.6" if options else _TIME(0.5)
-    marks.insert(1, Line2D([], [], linewidth=2, color=color, label="path, darker with time"))
-    if options:
-        options_legend(figure, options)
+    if scene.goal is not None:
+        handles.append(Line2D([], [], **_GOAL))
+    if scene.others is not None:
+        handles.append(Line2D([], [], **_OTHER))
+    if num_options:
+        draw_options_legend(figure, num_options)
     figure.legend(
-        handles=marks, loc="outside lower center", ncols=len(marks), frameon=False, fontsize="small"
+        handles=handles,
+        loc="outside lower center",
+        ncols=len(handles),
+        frameon=False,
+        fontsize="small",
     )
-
-
-def limits(scenes: Sequence[Scene]) -> Limits:
-    """What holds all of `scenes` with their paths and goals."""
-    corners = [np.array(scene.limits).reshape(2, 2).T for scene in scenes]
-    corners += [
-        place.numpy() for scene in scenes for place in (scene.path, scene.goal) if place is not None
-    ]
-    places = np.concatenate(corners)
-    (left, bottom), (right, top) = places.min(0), places.max(0)
-    return float(left), float(right), float(bottom), float(top)

@@ -1,68 +1,99 @@
-"""What all pictures share: how a figure becomes a file, how its axes look, which of many panels it shows, which colour is
-which option."""
-
-from __future__ import annotations
+"""What all pictures share: panels, colors and files."""
 
 import io
+from math import ceil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
+from matplotlib.colors import to_rgba_array
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from metarl.core.errors import ConfigError
+from metarl.evaluation.stats import Array
 from metarl.experiments.checkpoints import write_atomically
 
-_OPTIONS = np.array(
-    [
-        to_rgb(color)
-        for color in (
-            "#3a78c2",
-            "#e8863a",
-            "#9a5bb8",
-            "#cf3a55",
-            "#38b6b0",
-            "#cdbb22",
-            "#ee8fc4",
-            "#7d5a45",
-        )
-    ]
-)  # apart from the goal's green and the walls' grey
+Ints = NDArray[np.int64]
+
+_HEX = ["#3a78c2", "#e8863a", "#9a5bb8", "#cf3a55", "#38b6b0", "#cdbb22", "#ee8fc4", "#7d5a45"]
+_OPTION_COLORS = to_rgba_array(_HEX)[:, :3]
+"""None is close to the green of goals or the gray of walls."""
 
 
-def plain() -> tuple[Figure, Any]:
-    """A figure of one panel, and its axes."""
-    figure = Figure(figsize=(8, 5), layout="constrained")
+def create_axes() -> tuple[Figure, Axes]:
+    """A figure of one panel."""
+    figure = Figure((8, 5), layout="constrained")
     axes = figure.add_subplot()
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.3)
     return figure, axes
 
 
-def quiet(axes: Axes) -> None:
-    """Frame, ticks and grid step back behind what is drawn."""
+def create_panels(
+    count: int, width: float, height: float, margins: tuple[float, float]
+) -> tuple[Figure, NDArray[np.object_]]:
+    """A figure, and the axes of `count` panels with the same limits, in two rows if many.
+
+    All sizes are in inches; `margins` are those of the figure, horizontal and vertical.
+    """
+    rows = 1 if count <= 4 else 2
+    columns = ceil(count / rows)
+    size = (columns * width + margins[0], rows * height + margins[1])
+    figure = Figure(size, layout="constrained")
+    panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flatten()
+    for axes in panels[count:]:
+        axes.remove()
+    return figure, panels[:count]
+
+
+def mute(axes: Axes) -> None:
+    """Draw the frame, ticks and grid in gray behind the data."""
     axes.spines[:].set_color("0.8")
     axes.tick_params(color="0.8", labelcolor="0.4", labelsize="small")
     axes.set_axisbelow(True)
     axes.grid(alpha=0.3)
 
 
-def option_colors(options: NDArray[np.int64]) -> NDArray[np.float64]:
-    """options [...] → [..., 3]: the same colour in every picture; after eight they return."""
-    colors: NDArray[np.float64] = _OPTIONS[options % len(_OPTIONS)]
-    return colors
+def mark(label: str, marker: str, size: int, color: Any, edge: str | None = None) -> dict[str, Any]:
+    """The keywords of a Line2D that is a mark without a line."""
+    return {
+        "label": label,
+        "linestyle": "",
+        "marker": marker,
+        "markersize": size,
+        "color": color,
+        "markeredgecolor": edge,
+    }
 
 
-def spread(count: int, most: int) -> list[int]:
-    """At most `most` of 0 … count − 1, evenly spread, with the first and the last."""
+def option_colors(options: Ints) -> Array:
+    """options [...] → [..., 3]: the same in every picture; there are eight."""
+    return _OPTION_COLORS[options % len(_OPTION_COLORS)]
+
+
+def mix_with_white(colors: Array, strength: Array) -> Array:
+    """[C, 3]: white at `strength` [C] 0, `colors` at 1."""
+    return 1 - strength[:, None] * (1 - colors)
+
+
+def pick_evenly(count: int, most: int) -> list[int]:
+    """At most `most` of 0 … count − 1, evenly spaced, the first and the last among them."""
     return [round(x) for x in np.linspace(0, count - 1, min(count, most))]
 
 
+def check_path(out: Path, *suffixes: str) -> None:
+    """Raises a ConfigError if `out` has none of the `suffixes`, or no folder."""
+    if out.suffix not in suffixes:
+        raise ConfigError(f"{out}: its name must end in {' or '.join(suffixes)}")
+    if not out.parent.is_dir():
+        raise ConfigError(f"{out} cannot be written: there is no folder {out.parent}")
+
+
 def save(figure: Figure, out: Path) -> Path:
-    """The figure as a .png at `out`, whole or not at all."""
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=150)
-    write_atomically(out, picture.getvalue())
+    """Write the figure to the .png file `out`; until it is complete, an old file stays."""
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=150)
+    write_atomically(out, content.getvalue())
     return out

@@ -1,4 +1,7 @@
-"""Gymnasium environments as families: beside the same environments stepped by hand, in this process and in others."""
+"""Gymnasium environments as families, beside the same environments stepped by hand.
+
+In this process and in others.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ from helpers import FILES, live, random_action, same
 from torch import Tensor
 
 from metarl.adapters.from_gymnasium.lanes import seed_of
-from metarl.adapters.from_gymnasium.spaces import actions, parts
+from metarl.adapters.from_gymnasium.spaces import Actions, parts
 from metarl.adapters.from_gymnasium.workers import Workers
 from metarl.adapters.gymnasium import GymnasiumFamily, GymnasiumVectorFamily
 from metarl.core.errors import MetaRLError
@@ -53,7 +56,7 @@ def go_on(env, family: Family, tasks: Tasks, times: range, lanes: int = 2) -> St
     return tree_map(lambda *x: torch.stack(x), *seen)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # Spaces
 
 
@@ -99,11 +102,12 @@ def test_parts_have_the_names_of_their_keys_and_can_be_hidden():
 
 
 def test_actions_fill_the_bounds():
-    form = actions(Drift.action_space)
-    given = form.given(np.array([[-1, -1], [1, 1], [0, 0], [-9, 9]], np.float32))
+    form = Actions(Drift.action_space)
+    given = form.to_env(np.array([[-1, -1], [1, 1], [0, 0], [-9, 9]], np.float32))
     np.testing.assert_array_equal(given[..., 0], [[-2, 0], [2, 1], [0, 0.5], [-2, 1]])
     assert all(Drift.action_space.contains(one) for one in given)
-    assert actions(spaces.Discrete(3, start=7)).given(np.array([0, 2])).tolist() == [7, 9]
+    discrete = Actions(spaces.Discrete(3, start=7))
+    assert discrete.to_env(np.array([0, 2])).tolist() == [7, 9]
 
 
 class Simple(gymnasium.Env):
@@ -222,7 +226,7 @@ def test_a_family_without_rows_is_told_to_have_them():
         Rowless().tasks("train", 1, Rng(0))
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # Tasks
 
 
@@ -265,7 +269,7 @@ def test_a_split_of_few_tasks_is_walked_through():
     assert torch.equal(tasks.index.float(), tasks.params.flatten())
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # Episodes
 
 
@@ -318,7 +322,7 @@ def by_hand(tasks: Tasks, steps: int, lanes: int = 2, seed: int = 0) -> tuple[Te
 
 @pytest.mark.parametrize("name", [*IN_THIS_PROCESS, "WindInWorkers"])
 def test_every_way_of_stepping_is_stepping_by_hand(name: str):
-    """True successors, rewards and endings, and no step that is none, whatever the autoreset mode."""
+    """True successors, rewards and endings, and no fake step, whatever the autoreset mode."""
     family = drift(name)
     tasks = family.tasks("train", 3, Rng(0))
     first, step = drive(family, tasks, 25)
@@ -511,7 +515,7 @@ def test_success_is_told_by_info_or_by_the_family():
 def test_success_that_is_told_late_is_no_surprise():
     late = Plain(lambda: Simple(told=({}, {"is_success": True})))
     with pytest.raises(
-        MetaRLError, match=r"info\['is_success'\] is told in some steps.*success\(info\)"
+        MetaRLError, match=r"info\['is_success'\] is reported in some steps.*success\(info\)"
     ):
         live(late, late.tasks("train", 1, Rng(0)), 1)
 
@@ -548,12 +552,13 @@ def test_nothing_to_draw_with_is_one_line():
     env = family.make(1)
     env.reset(family.tasks("train", 1, Rng(0)), Rng(0))
     with pytest.raises(
-        MetaRLError, match=r"cannot be drawn: DependencyNotInstalled: brushes are not installed"
+        MetaRLError,
+        match=r"no picture can be drawn: DependencyNotInstalled: brushes are not installed",
     ):
         env.frame(0, 0)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # Copies
 
 
@@ -583,12 +588,12 @@ def test_copies_can_be_copied_and_reset():
     assert same(first, tree_map(lambda x: x[:2], whole[1]))
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # Vector environments of other kinds
 
 
 class Clockwork(VectorEnv):
-    """Lane l ends after 2 + l · ragged steps, counts its steps, and resets itself as `mode` says."""
+    """Lane l ends after 2 + l · ragged steps, counts them, and resets itself as `mode` says."""
 
     def __init__(self, num_envs, mode, ragged, batched_final=False):
         self.num_envs, self.mode, self.batched_final = num_envs, mode, batched_final
@@ -709,7 +714,7 @@ def test_modes_that_are_not_told_or_not_sound_are_refused():
         _ = Leaky().spec
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # Worker processes
 
 
@@ -820,7 +825,7 @@ def is_alive(pid: int) -> bool:
     return status.exists() and "State:\tZ" not in status.read_text()
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # A family of ten lines
 
 
@@ -838,7 +843,7 @@ class Gravity(GymnasiumFamily):
 
 
 def test_the_example_of_the_documentation_is_a_family():
-    """A pendulum that is left alone falls as its gravity says: θ̈ = 3 g / 2 l · sin θ, in Gymnasium's own steps."""
+    """A pendulum without torque: θ̈ = 3 g / 2 l · sin θ, in Gymnasium's own steps."""
     family = Gravity()
     tasks = family.tasks("train", 4, Rng(0))
     env = family.make(2)

@@ -1,4 +1,4 @@
-"""MuJoCo families: the simulator beneath them, their rewards recomputed from recorded states, and what tasks change."""
+"""MuJoCo families: the simulator, rewards recomputed from recorded states, what tasks change."""
 
 from __future__ import annotations
 
@@ -34,7 +34,10 @@ FULL = int(mujoco.mjtState.mjSTATE_FULLPHYSICS)
 
 
 def play(name: str, steps: int, rows: int = 3, lanes: int = 2, seed: int = 0, **options: object):
-    """What a family was asked for in `steps` random steps: (before, after, control, params, reward, Step) of each."""
+    """What a family was asked for in `steps` random steps.
+
+    Of each: before, after, control, params, reward, Step, action.
+    """
     family = make_family(name, **options)
     tasks, seen = family.tasks("train", rows, Rng(seed)), []
     pay = family.reward
@@ -79,13 +82,13 @@ def put(
     data.qpos[:], data.qvel[:], data.ctrl[:] = qpos.numpy(), qvel.numpy(), control.numpy()
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # The simulator
 
 
 @pytest.mark.parametrize("name", ROBOTS)
 def test_a_control_step_is_so_many_physics_steps(name: str):
-    """Plain mj_step on the same model from the same state, contacts included; and there were contacts."""
+    """Plain mj_step on the same model from the same state; and there were contacts."""
     family, tasks, _, seen = play(name, 25)
     contacts = 0
     for before, after, control, *_ in seen[::3]:
@@ -120,7 +123,10 @@ def test_trajectories_do_not_depend_on_the_number_of_threads(name: str):
     ("name", "theirs"), [("half-cheetah-dir", "HalfCheetah-v5"), ("ant-dir", "Ant-v5")]
 )
 def test_one_step_is_gymnasiums(name: str, theirs: str):
-    """Their environment, put into the same state; their warm start differs, so the solver agrees to its tolerance."""
+    """Their environment, put into the same state.
+
+    Their warm start differs, so the solver agrees to its tolerance.
+    """
     family, _, _, seen = play(name, 20)
     env = gymnasium.make(theirs).unwrapped
     env.reset(seed=0)
@@ -138,7 +144,10 @@ def test_one_step_is_gymnasiums(name: str, theirs: str):
 
 
 def test_contact_forces_are_mujocos():
-    """cfrc_ext of the same state, from mj_rnePostConstraint; sensors speak of the last physics step's start."""
+    """cfrc_ext of the same state, from mj_rnePostConstraint.
+
+    Sensors speak of the start of the last physics step.
+    """
     family, _, _, seen = play("ant-goal", 30)
     model, data = simulator("ant-goal")
     largest = 0.0
@@ -236,7 +245,7 @@ def test_nothing_to_draw_with_is_a_mistake(monkeypatch: pytest.MonkeyPatch):
         env.frame(0, 0)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # Rewards and ends, from recorded states
 
 
@@ -352,7 +361,7 @@ def test_episodes_end_where_the_originals_end(name: str):
     assert bool(ended.any()) == (name in HEALTHY)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # Observations, starts and tasks
 
 
@@ -370,7 +379,7 @@ def test_what_is_observed():
     ("name", "width", "options"),
     [
         ("half-cheetah-vel", 20, {}),
-        ("half-cheetah-vel", 17, {"preset": "promp"}),
+        ("half-cheetah-vel", 17, {"variant": "promp"}),
         ("ant-dir", 27, {}),
         ("ant-goal", 107, {}),
         ("humanoid-dir", 45, {}),
@@ -399,7 +408,7 @@ def test_starts_are_gymnasiums():
     ("name", "options", "low", "high"),
     [
         ("half-cheetah-vel", {}, 0, 3),
-        ("half-cheetah-vel", {"preset": "maml"}, 0, 2),
+        ("half-cheetah-vel", {"variant": "maml"}, 0, 2),
         ("ant-vel", {}, 0, 3),
         ("walker-params", {}, -3, 3),
     ],

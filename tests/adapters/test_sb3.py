@@ -64,7 +64,10 @@ def dict_of(observation: Any) -> Any:
 
 
 def test_time_limits_are_told_from_endings():
-    """The episode of the second task of `Ragged` that lasts five steps is cut after four; the others end."""
+    """`Ragged` cuts the episode of its second task that lasts five steps after four.
+
+    The other episodes end.
+    """
     tasks = Ragged().tasks("train", 5, Rng(0))
     envs = to_vec_env(Ragged(), tasks)
     envs.reset()

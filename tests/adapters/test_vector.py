@@ -1,4 +1,4 @@
-"""Families as Gymnasium's environments: its checkers, and the vector environment beside separate ones."""
+"""Families as Gymnasium's environments: its checkers, and vector beside separate environments."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class ShapedEnv:
         return replace(step, success=step.next_obs[..., 2] == 2, training_reward=2 * step.reward)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # Gymnasium's own checks
 
 
@@ -101,7 +101,7 @@ def test_gymnasium_finds_nothing_wrong_with_what_is_shown(env: FamilyEnv):
     check_env(env)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # One and many
 
 
@@ -177,7 +177,7 @@ def test_a_late_reset_is_had_with_separate_environments():
     assert not seen[2][0].any()
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # Chance and tasks
 
 
@@ -285,7 +285,7 @@ def test_pictures_are_those_of_the_environment():
     assert FamilyEnv(family, tasks).render() is None
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # Names
 
 
@@ -351,7 +351,7 @@ def test_environments_share_tasks_as_they_are_told():
 @pytest.mark.parametrize(
     ("choices", "says"),
     [
-        ({"num_envs": 3, "episodes_per_task": 2}, "num_envs 3 is no multiple of lanes 2"),
+        ({"num_envs": 3, "lanes": 2}, "num_envs 3 is no multiple of lanes 2"),
         ({"split": "tset"}, "bernoulli-bandit has no split 'tset': did you mean 'test'"),
         ({"task_input": "rows"}, "task_input 'rows': did you mean 'row'"),
         ({"task_input": "goal"}, "task_input goal: the tasks of bernoulli-bandit have no goal"),

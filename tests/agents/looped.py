@@ -1,4 +1,5 @@
-"""Small policies, episodes of noise, and adaptation one task at a time, in plain code that autograd differentiates.
+"""Small policies, episodes of noise, and adaptation one task at a time, in plain code that autograd
+differentiates.
 
 What metarl computes side by side, and by hand, must equal this. All in float64.
 """
@@ -116,7 +117,7 @@ def as_torch(heads: Params) -> Distribution:
 
 
 def loss_alone(kind: str, policy: Policy, params: Params, episodes: Episodes) -> Tensor:
-    """[] `log_likelihood` or `likelihood_ratio` of one task, over the steps that it lived through."""
+    """[] `log_likelihood` or `likelihood_ratio` of one task, over its valid steps."""
     log_prob = as_torch(heads_alone(policy, params, episodes.inputs)).log_prob(episodes.action)[
         episodes.valid
     ]
@@ -137,7 +138,9 @@ def trail_alone(
     factors: Sequence[Tensor],
     first_order: bool = False,
 ) -> list[Params]:
-    """One task's parameters before each step and after the last, as differentiable functions of θ and α."""
+    """One task's parameters before each step and after the last, as differentiable functions of θ
+    and α.
+    """
     trail = [theta]
     for part, factor in zip(episodes, factors, strict=True):
         loss = loss_alone(kind, policy, trail[-1], part)
@@ -156,7 +159,9 @@ def dot(a: Params, b: Params) -> Tensor:
 
 @dataclass(frozen=True)
 class Case:
-    """Steps on ragged episodes, every parameter with a step size of its own, every task and step with a factor."""
+    """Steps on ragged episodes, every parameter with a step size of its own, every task and step
+    with a factor.
+    """
 
     name: str
     kind: str = "log_likelihood"

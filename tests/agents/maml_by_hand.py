@@ -1,6 +1,8 @@
-"""MAML from what was lived through alone: episodes cut out of their lanes, one task at a time, in double precision.
+"""MAML from what was lived through alone: episodes cut out of their lanes, one task at a time, in
+double precision.
 
-Advantages are computed here by their formulas; the steps on them are `looped`'s, which autograd differentiates.
+Advantages are computed here by their formulas; the steps on them are `looped`'s, which autograd
+differentiates.
 """
 
 from __future__ import annotations
@@ -38,7 +40,9 @@ SPACES = pytest.mark.parametrize("discrete", [True, False], ids=["discrete", "co
 
 
 class Uneven:
-    """`Ragged`, whose lanes are of different lengths too, and which pays for what is done: the opposite in every task."""
+    """`Ragged`, whose lanes are of different lengths too, and which pays for what is done: the
+    opposite in every task.
+    """
 
     def __init__(self, discrete: bool = True) -> None:
         self.ragged = Ragged(discrete)
@@ -108,7 +112,7 @@ def spy(
     return seen
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # One task
 
 
@@ -132,7 +136,9 @@ def episodes_of(rollout: Rollout, row: int) -> list[Rollout]:
 
 
 def advantages(agent: MAML, episodes: list[Rollout]) -> list[Tensor]:
-    """[H] of each episode: return less a linear baseline, by λ, less its mean, by its standard deviation."""
+    """[H] of each episode: return less a linear baseline, by λ, less its mean, by its standard
+    deviation.
+    """
     features, returns, found = [], [], []
     gamma, gae_lambda = agent.config.gamma, agent.config.gae_lambda
     for episode in episodes:
@@ -186,7 +192,7 @@ def decisions(agent: MAML, params: Params, episodes: Episodes) -> Distribution:
 def trail(
     agent: MAML, theta: Params, params: Params, episodes: list[Episodes], first: int = 0
 ) -> list[Params]:
-    """A task's parameters before each inner step and after the last; `theta` may hold step sizes."""
+    """A task's parameters before each step and after the last; `theta` may have step sizes."""
     given, options = agent.config.step_sizes, agent.config
     sizes = {name: theta.get(STEP_SIZE + name, torch.tensor(given[0])) for name in params}
     factors = [
@@ -197,7 +203,7 @@ def trail(
     )
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # All tasks
 
 
@@ -211,7 +217,9 @@ def parts(agent: MAML, vector: Tensor) -> Params:
 
 
 class Trial:
-    """What N tasks lived through in an iteration, before each inner step and after the last, as functions of θ [D]."""
+    """What N tasks lived through in an iteration, before each inner step and after the last, as
+    functions of θ [D].
+    """
 
     def __init__(self, agent: MAML, before: list[Rollout], after: Rollout) -> None:
         self.agent, self.rows = agent, range(after.valid.shape[1])
@@ -240,7 +248,9 @@ class Trial:
         return torch.stack(losses).mean()
 
     def proximal(self, vector: Tensor, old: Tensor) -> Tensor:
-        """[]: what ProMP descends on: clipped ratios, and KL(old ‖ now) of the policies before the steps."""
+        """[]: what ProMP descends on: clipped ratios, and KL(old ‖ now) of the policies before the
+        steps.
+        """
         losses, options = [], self.agent.config
         for row, after in zip(self.rows, self.after, strict=True):
             (*now, last), (*then, _) = self.trail(vector, row), self.trail(old, row)
@@ -260,7 +270,9 @@ class Trial:
         return torch.stack(losses).mean()
 
     def divergence(self, vector: Tensor, old: Tensor) -> Tensor:
-        """[]: KL(adapted from `vector` ‖ adapted from `old`) on the query, mean over a task's steps, then over tasks."""
+        """[]: KL(adapted from `vector` ‖ adapted from `old`) on the query, mean over a task's
+        steps, then over tasks.
+        """
         means = []
         for row, after in zip(self.rows, self.after, strict=True):
             now, then = (

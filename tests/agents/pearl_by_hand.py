@@ -1,4 +1,6 @@
-"""PEARL by plain torch modules and loops, one transition of one task at a time, in double precision."""
+"""PEARL by plain torch modules and loops, one transition of one task at a time, in double
+precision.
+"""
 
 from __future__ import annotations
 
@@ -25,16 +27,27 @@ ROWS = 6
 SPACES = pytest.mark.parametrize("discrete", [True, False], ids=["discrete", "continuous"])
 
 SMALL = {
-    "latent_width": 3, "encoder_sizes": (7,), "hidden_sizes": (8, 6), "tasks": 2, "initial_episodes": 1, "prior_episodes": 2,
-    "posterior_episodes": 1, "extra_episodes": 1, "updates": 4, "meta_batch_size": 4, "batch_size": 6, "context_size": 5,
-}  # fmt: skip
+    "latent_width": 3,
+    "encoder_sizes": (7,),
+    "hidden_sizes": (8, 6),
+    "tasks": 2,
+    "initial_episodes": 1,
+    "prior_episodes": 2,
+    "posterior_episodes": 1,
+    "extra_episodes": 1,
+    "updates": 4,
+    "meta_batch_size": 4,
+    "batch_size": 6,
+    "context_size": 5,
+}
 
 
 class Dense:
-    """`Ragged`, which pays for what is done, the opposite in every other task, and critics otherwise.
+    """`Ragged`, which pays for what is done, the opposite in every other task, and critics
+    otherwise.
 
-    Tasks are `shuffled` out of ten, as finite families give them, or come in their order. The fourth number of an
-    observation is met but once.
+    Tasks are `shuffled` out of ten, as finite families give them, or come in their order. The
+    fourth number of an observation is met but once.
     """
 
     def __init__(self, discrete: bool = True, shuffled: bool = False) -> None:
@@ -83,7 +96,7 @@ def make(
 
 
 def world_of(family: Family, train_tasks: int | None = 5) -> TrainingWorld:
-    """Training tasks are numbered by their place, as `metarl.experiments.runs.train_set` does it."""
+    """Training tasks are numbered by their place, as by `metarl.experiments.building.train_set`."""
     if train_tasks is None:
         return TrainingWorld(family, 3, None, CPU)
     tasks = replace(family.tasks("train", train_tasks, Rng(5)), index=torch.arange(train_tasks))
@@ -97,7 +110,7 @@ def begin(agent: PEARL, tasks: Tasks, lanes: int = 1) -> Belief:
 
 
 def spy(thing: Any, name: str, see: Callable[..., Any] = lambda *given: given) -> list[Any]:
-    """What the method `name` will be given and give: `see(its arguments and result)` of every call."""
+    """All calls of the method `name` from now on: `see(its arguments and result)` of each."""
     seen, method = [], getattr(thing, name)
 
     def watched(*args: Any, **options: Any) -> Any:
@@ -169,7 +182,9 @@ class ByHand:
         return {name: value for name, value in self.params.items() if name.startswith(prefixes)}
 
     def belief(self, steps: list[tuple[Tensor, ...]]) -> Normal:
-        """Of a task: the product of a normal factor of every step, the standard normal where there are none."""
+        """Of a task: the product of a normal factor of every step, the standard normal where there
+        are none.
+        """
         if not steps or self.encoder is None:
             return Normal(torch.zeros(self.latent).double(), torch.ones(self.latent).double())
         precision = shift = torch.zeros(self.latent).double()
@@ -186,7 +201,7 @@ class ByHand:
     def value(
         self, state: Tensor, normal: Tensor | None, q1: nn.Module, q2: nn.Module
     ) -> tuple[Tensor, ...]:
-        """V, the entropy, and what is regularised, at one state."""
+        """V, the entropy, and what is regularized, at one state."""
         heads, alpha = self.policy(state), self.log_alpha.exp().item()
         if self.spec.discrete:
             probs = Categorical(logits=heads)
@@ -242,7 +257,7 @@ class ByHand:
     def policy_loss(
         self, batch: Transitions, z: list[Tensor], normal: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Without what is regularised; that; and the entropy."""
+        """Without what is regularized; that; and the entropy."""
         tasks, size = batch.reward.shape
         parts = [
             self.value(
@@ -286,9 +301,12 @@ class ByHand:
         beliefs = self.believed(context, tasks)
         drawn = torch.randn(tasks, self.latent, generator=generator)
         z = [q.loc + q.scale * n for q, n in zip(beliefs, drawn, strict=True)]
-        draw = lambda: (
-            None if self.spec.discrete else torch.randn(tasks * size, width, generator=generator)
-        )
+
+        def draw() -> Tensor | None:
+            if self.spec.discrete:
+                return None
+            return torch.randn(tasks * size, width, generator=generator)
+
         error, q = self.error(batch, z, draw())
         kl = self.kl(beliefs)
         self.adam(error + options.kl_coef * kl, self.of("q1", "q2", "encoder"), rate)

@@ -80,14 +80,16 @@ def direction(like: Tensor, seed: int = 0) -> Tensor:
     return torch.randn(len(like), generator=torch.Generator().manual_seed(seed))
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # 12, 13. Advantages
 
 
 @pytest.mark.parametrize("gae_lambda", [1.0, 0.7])
 @SPACES
 def test_advantages_are_each_tasks_own(discrete: bool, gae_lambda: float):
-    """Baseline, mean and deviation from one task's steps alone; time counts from the start of each episode of a lane."""
+    """Baseline, mean and deviation from one task's steps alone; time counts from the start of each
+    episode of a lane.
+    """
     family = Uneven(discrete)
     agent = make(family, gae_lambda=gae_lambda, gamma=0.9)
     rollout, _ = lived(agent, family, episodes=3)
@@ -102,7 +104,7 @@ def test_advantages_are_each_tasks_own(discrete: bool, gae_lambda: float):
 
 
 def test_what_another_task_is_paid_changes_nothing():
-    """Nor is anything left of the rollout before; and the unit of a task's reward does not matter."""
+    """Nor is anything left of the rollout before; the unit of a task's reward does not matter."""
     family = Uneven()
     agent = make(family)
     rollout, _ = lived(agent, family)
@@ -134,7 +136,7 @@ def test_advantages_have_mean_0_and_deviation_1_in_every_task():
         torch.testing.assert_close(steps.std(unbiased=False), torch.tensor(1.0), rtol=0, atol=1e-5)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # 13, 14, 16. The inner step
 
 
@@ -144,7 +146,9 @@ def test_advantages_have_mean_0_and_deviation_1_in_every_task():
 def test_adapting_is_a_gradient_step_of_each_task(
     memory: str, discrete: bool, options: dict[str, Any]
 ):
-    """The k-th by its own α, the last α for all that follow; the deviation adapts too; several episodes in a lane."""
+    """The k-th by its own α, the last α for all that follow; the deviation adapts too; several
+    episodes in a lane.
+    """
     family = Uneven(discrete)
     agent = make(family, memory=memory, step_sizes=(0.4, 0.1), **options)
     for name, value in agent.params.items():
@@ -201,7 +205,9 @@ def test_log_probs_of_acting_are_those_of_learning(memory: str, discrete: bool):
 
 
 def test_an_episode_begins_without_a_past():
-    """Not the memory alone: the cue tells how the step before ended, and there was none in this episode."""
+    """Not the memory alone: the cue tells how the step before ended, and there was none in this
+    episode.
+    """
     family = Uneven()
     agent = make(family, memory="gru")
     rollout, belief = lived(agent, family, episodes=3)
@@ -246,7 +252,7 @@ def test_a_task_of_which_nothing_was_learned_stays_where_it_is():
     torch.testing.assert_close(after.row.params, belief.row.params, rtol=0, atol=1e-3)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # 15. The outer step
 
 
@@ -314,7 +320,9 @@ OUTER = {
 @SPACES
 @pytest.mark.parametrize("options", OUTER.values(), ids=OUTER.keys())
 def test_the_accepted_step_is_better_and_near(discrete: bool, options: dict[str, Any]):
-    """As measured on what was lived through, by policies that adapt anew, from the new θ, on the same episodes."""
+    """As measured on what was lived through, by policies that adapt anew, from the new θ, on the
+    same episodes.
+    """
     family = Uneven(discrete)
     agent, world = make(family, **options), world_of(family)
     seen, old = spy(world), agent._vector(agent.params).double().requires_grad_()
@@ -334,7 +342,7 @@ def test_the_accepted_step_is_better_and_near(discrete: bool, options: dict[str,
     assert 1e-3 < kl < 1.01 * agent.config.max_kl
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # 17. Nothing is shared that changes
 
 
@@ -363,7 +371,9 @@ def test_adapting_leaves_everything_else_as_it_was(memory: str, discrete: bool):
 
 @pytest.mark.parametrize("preset", ["maml", "promp", "reptile"])
 def test_training_goes_on_without_changing_what_is_believed(preset: str):
-    """Before and after an adaptation: a deployed agent's policy does not move while its θ is trained."""
+    """Before and after an adaptation: a deployed agent's policy does not move while its θ is
+    trained.
+    """
     family = Uneven(False)
     agent = make(family, preset=preset)
     rollout, belief = lived(agent, family)
@@ -374,8 +384,8 @@ def test_training_goes_on_without_changing_what_is_believed(preset: str):
     assert same(believed[0], before[0])
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# 19, 20. Steps that wait, and neighbours
+# -------------------------------------------------------------------------------------------------
+# 19, 20. Steps that wait, and neighbors
 
 
 @SPACES

@@ -1,4 +1,6 @@
-"""MAML's presets by their papers' formulas; what training keeps; runs, sessions, recordings and mistakes."""
+"""MAML's presets by their papers' formulas; what training keeps; runs, sessions, recordings and
+mistakes.
+"""
 
 from __future__ import annotations
 
@@ -61,7 +63,7 @@ def update(**options: Any) -> Tensor:
     )
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # The presets
 
 
@@ -106,7 +108,9 @@ def test_presets_are_what_sets_them_apart():
 @SPACES
 @MEMORIES
 def test_the_first_gradient_of_promp_is_that_of_the_trust_region(memory: str, discrete: bool):
-    """No ratio is clipped there and no policy has moved, so that neither ε nor the weight of the divergence matter."""
+    """No ratio is clipped there and no policy has moved, so that neither ε nor the weight of the
+    divergence matter.
+    """
     found: list[dict[str, Tensor]] = []
     for options in (
         {},
@@ -129,7 +133,9 @@ def test_the_first_gradient_of_promp_is_that_of_the_trust_region(memory: str, di
 def test_promp_is_adam_on_clipped_ratios_near_the_policies_before(
     memory: str, discrete: bool, kl_coef: float
 ):
-    """Several passes over the same episodes, all measured against the policies that lived through them."""
+    """Several passes over the same episodes, all measured against the policies that lived through
+    them.
+    """
     family = Uneven(discrete)
     options = {
         "learning_rate": 0.05,
@@ -156,7 +162,7 @@ def test_promp_is_adam_on_clipped_ratios_near_the_policies_before(
 
 @SPACES
 def test_reptile_goes_a_share_of_the_way_to_the_adapted_parameters(discrete: bool):
-    """Those after the step before the query and one more on it, whose α is that of a second step."""
+    """Those after the step before the query and one more on it, with the α of a second step."""
     family = Uneven(discrete)
     agent = make(family, preset="reptile", step_sizes=(0.4, 0.1), outer_step_size=(1.0, 0.0))
     world = world_of(family)
@@ -183,7 +189,7 @@ def test_step_sizes_are_learned_from_the_given_ones():
     assert float(learned.std()) > 1e-4
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # State
 
 
@@ -233,7 +239,9 @@ def test_the_same_seed_gives_the_same_agent():
 
 
 def test_pretraining_is_a_beginning():
-    """Its parameters, whichever variant goes on from them, and a fresh optimiser; an architecture is not changed."""
+    """Its parameters, whichever variant goes on from them, and a fresh optimizer; an architecture
+    is not changed.
+    """
     family = Uneven()
     pretrained = make(family, inner_steps=0, preset="promp")
     iterated(pretrained, world_of(family), range(1))
@@ -260,7 +268,7 @@ def test_pretraining_is_a_beginning():
         assert same(other.state_dict(), state)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # Runs
 
 
@@ -324,7 +332,7 @@ def test_a_task_that_is_shown_is_seen_before_and_after_adaptation(task_input: st
         )
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # Sessions and recordings
 
 
@@ -344,7 +352,9 @@ def recordings(rollout: Rollout, row: int) -> list[Recording]:
 @MEMORIES
 @pytest.mark.parametrize("task_input", ["none", "goal"])
 def test_what_was_recorded_elsewhere_teaches_the_same(memory: str, discrete: bool, task_input: str):
-    """From arrays alone, side by side or one episode after the other, where each has an empty memory at its start."""
+    """From arrays alone, side by side or one episode after the other, where each has an empty
+    memory at its start.
+    """
     family, lanes = Uneven(discrete), SMALL["episodes_per_task"]
     agent, tasks = (
         make(family, memory=memory, task_input=task_input),
@@ -390,7 +400,7 @@ def test_a_session_adapts_as_one_of_many_tasks_does(memory: str):
 
 
 class _Puppet:
-    """Acts as the agent would have, had its chance been that of a rollout [T, 1, M], lane by lane."""
+    """Acts as the agent would with the randomness of a rollout [T, 1, M], lane by lane."""
 
     def __init__(self, agent: MAML, rollout: Rollout) -> None:
         self.agent, self.lanes, self.adapt = agent, agent.lanes, agent.adapt
@@ -403,7 +413,7 @@ class _Puppet:
         return replace(acted, action=next(self.actions).view(1, 1)), belief
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # Mistakes
 
 

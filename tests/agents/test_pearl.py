@@ -28,7 +28,7 @@ def known(belief: Belief, mean: float, variance: float, episodes: int) -> Belief
     return replace(belief, row=replace(row, episodes=torch.full_like(row.episodes, episodes)))
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # 9. z is drawn, once an episode
 
 
@@ -36,7 +36,9 @@ def known(belief: Belief, mean: float, variance: float, episodes: int) -> Belief
 @pytest.mark.parametrize("mode", ["sample", "greedy"])
 @pytest.mark.parametrize("lanes", [1, 2])
 def test_z_is_drawn_where_an_episode_starts_and_nowhere_else(discrete: bool, mode: str, lanes: int):
-    """Several episodes of different lengths in a collect; actions that are not drawn change nothing of it."""
+    """Several episodes of different lengths in a collect; actions that are not drawn change nothing
+    of it.
+    """
     agent, family = make(Dense(discrete)), Dense(discrete)
     rollout, belief = lived(agent, family, lanes=lanes, mode=mode)
     seen, number = [], rollout.episode()
@@ -53,7 +55,9 @@ def test_z_is_drawn_where_an_episode_starts_and_nowhere_else(discrete: bool, mod
 
 
 def test_first_episodes_explore_by_the_prior_and_later_ones_by_the_posterior():
-    """Both are samples: as many rows, as many z, spread as they should be; whatever is known already."""
+    """Both are samples: as many rows, as many z, spread as they should be; whatever is known
+    already.
+    """
     rows, agent, family = 4000, make(Dense(), exploration_episodes=2), Dense()
     tasks = family.tasks("test", rows, Rng(0))
     for episodes, mean, deviation in ((0, 0.0, 1.0), (1, 0.0, 1.0), (2, 5.0, 0.5), (7, 5.0, 0.5)):
@@ -67,7 +71,9 @@ def test_first_episodes_explore_by_the_prior_and_later_ones_by_the_posterior():
 
 @pytest.mark.parametrize("exploration", [0, 1, 3])
 def test_episodes_are_counted_as_they_are_lived_through(exploration: int):
-    """One by one or several at once; z is the posterior's from the first one on that does not explore."""
+    """One by one or several at once; z is the posterior's from the first one on that does not
+    explore.
+    """
     agent, family = make(Dense(), exploration_episodes=exploration, prior_episodes=3), Dense()
     belief = begin(agent, family.tasks("test", ROWS, Rng(0)))
     for k, count in enumerate((1, 2, 1)):
@@ -82,7 +88,9 @@ def test_episodes_are_counted_as_they_are_lived_through(exploration: int):
 
 
 def test_the_chance_of_z_is_not_that_of_the_action():
-    """Over many rows, at any step: no correlation with the normal numbers that actions are made of, nor among themselves."""
+    """Over many rows, at any step: no correlation with the normal numbers that actions are made of,
+    nor among themselves.
+    """
     rows, family = 4000, Dense(discrete=False)
     agent = make_agent("pearl", family.spec, latent_width=2, hidden_sizes=(4,))
     for name, value in agent.params.items():
@@ -131,7 +139,7 @@ def test_actions_are_those_of_the_policy_at_z(discrete: bool):
     assert not torch.allclose(policy(other.flat().double()), heads)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # 9. All of the context, in any order
 
 
@@ -197,7 +205,7 @@ def test_tensors_of_a_belief_are_never_changed_in_place():
     assert same(before, belief)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # Replaying
 
 
@@ -222,7 +230,9 @@ def episodes_of(family: Family, rollout: Rollout, row: int) -> list[Recording]:
 @SPACES
 @pytest.mark.parametrize("lanes", [1, 2])
 def test_what_was_replayed_counts_as_what_was_lived_through(discrete: bool, lanes: int):
-    """By `replay` and in a session; then an episode starts, and z is drawn from what is believed now."""
+    """By `replay` and in a session; then an episode starts, and z is drawn from what is believed
+    now.
+    """
     agent, family = make(Dense(discrete)), Dense(discrete)
     rollout, after = lived(agent, family, episodes=4)
     own = agent.adapt(after, rollout)

@@ -1,4 +1,6 @@
-"""PEARL's iterations: recent context, everything else, tasks that are shown, and runs (SPECS 1.4, items 7, 11)."""
+"""PEARL's iterations: recent context, everything else, tasks that are shown, and runs (SPECS 1.4,
+items 7, 11).
+"""
 
 from __future__ import annotations
 
@@ -17,12 +19,13 @@ from metarl.core.errors import MetaRLError
 from metarl.core.rng import Rng
 from metarl.core.rollout import Rollout
 from metarl.core.types import Inputs, replace
+from metarl.evaluation.meta_test import evaluate
 from metarl.experiments import checkpoints
 from metarl.experiments.building import build, load, make_agent, make_family, train_set
 from metarl.experiments.logs import read_metrics
-from metarl.experiments.runs import score, train
+from metarl.experiments.runs import train
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # 7. What critics and encoder learn from
 
 
@@ -40,7 +43,8 @@ def lived_ids(rollout: Rollout, task: int) -> set[float]:
 def test_critics_learn_from_everything_and_the_encoder_from_the_recent_context(
     posterior: int, known: int
 ):
-    """A visit clears its tasks' context, and nothing else; episodes with what was inferred are context, extra ones not.
+    """A visit clears its tasks' context, and nothing else; episodes with what was inferred are
+    context, extra ones not.
 
     Where three are visited and but two are known, one is visited twice at once.
     """
@@ -86,7 +90,9 @@ def test_critics_learn_from_everything_and_the_encoder_from_the_recent_context(
 
 
 def test_a_visit_explores_then_follows_what_it_inferred():
-    """The first episodes of a visit begin from the prior, and each of the rest from all that it saw before."""
+    """The first episodes of a visit begin from the prior, and each of the rest from all that it saw
+    before.
+    """
     family = Dense()
     agent = make(family, exploration_episodes=2)
     world = world_of(family)
@@ -102,7 +108,9 @@ def test_a_visit_explores_then_follows_what_it_inferred():
 
 
 def test_a_time_limit_is_no_end_and_both_rewards_are_kept():
-    """11: five steps are more than the horizon; critics learn from the dense reward, the encoder from the other."""
+    """11: five steps are more than the horizon; critics learn from the dense reward, the encoder
+    from the other.
+    """
     family = Dense()
     agent, world = make(family, batch_size=300, context_size=300), world_of(family)
     learned = spy(agent, "_update", lambda batch, context, *_: (batch, context))
@@ -112,10 +120,12 @@ def test_a_time_limit_is_no_end_and_both_rewards_are_kept():
         float(obs[3]): (float(reward), float(training))
         for rollout in rollouts
         for obs, reward, training in zip(
-            rollout.inputs.obs[rollout.valid], rollout.reward[rollout.valid], rollout.training_reward[rollout.valid],
+            rollout.inputs.obs[rollout.valid],
+            rollout.reward[rollout.valid],
+            rollout.training_reward[rollout.valid],
             strict=True,
         )
-    }  # fmt: skip
+    }
     truncated = 0
     for batch, context in learned:
         for part in (batch, context):
@@ -146,14 +156,16 @@ def test_returns_are_those_of_what_was_collected(following: int):
     assert len(means) == 1 + following
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # Agents that are shown the task
 
 
 @pytest.mark.parametrize("shuffled", [False, True])
 @pytest.mark.parametrize("shown", ["row", "goal", "onehot"])
 def test_what_is_shown_is_the_task_of_the_transition(shown: str, shuffled: bool):
-    """Finite families hand out rows in any order: a task's number is not its place among the training tasks."""
+    """Finite families hand out rows in any order: a task's number is not its place among the
+    training tasks.
+    """
     family = Dense(shuffled=shuffled)
     spec = replace(family.spec, task_width=10 if shown == "onehot" else 1)
     agent = make_agent(
@@ -184,7 +196,9 @@ def test_what_is_shown_is_the_task_of_the_transition(shown: str, shuffled: bool)
 
 
 def test_training_tasks_are_numbered_by_their_place():
-    """Also where the family hands out some of its own in any order, or has fewer than are asked for."""
+    """Also where the family hands out some of its own in any order, or has fewer than are asked
+    for.
+    """
     for count in (3, 200):
         config = load_config("pearl/sparse-point-short", [f"train_tasks={count}"])
         tasks = train_set(config, build(config)[0])
@@ -216,12 +230,23 @@ def test_sac_sees_the_task_and_infers_nothing(discrete: bool, shown: str):
 
 
 def test_hindsight_tells_of_goals_that_were_achieved_later():
-    """What is paid is what the shown goal pays, for critics and all; about as many are told again as asked for."""
+    """What is paid is what the shown goal pays, for critics and all; about as many are told again
+    as asked for.
+    """
     family = make_family("point", variant="pearl", horizon=5)
     agent = make_agent(
-        "pearl", family.spec, preset="sac", task_input="goal", hindsight=0.3, hidden_sizes=(8,), updates=3, batch_size=500,
-        meta_batch_size=4, initial_episodes=2, tasks=2,
-    )  # fmt: skip
+        "pearl",
+        family.spec,
+        preset="sac",
+        task_input="goal",
+        hindsight=0.3,
+        hidden_sizes=(8,),
+        updates=3,
+        batch_size=500,
+        meta_batch_size=4,
+        initial_episodes=2,
+        tasks=2,
+    )
     world = world_of(family, 5)
     learned = spy(agent, "_update", lambda batch, *_: batch)
     rollouts = spy(world, "collect", lambda *given: given[-1][0])
@@ -247,8 +272,8 @@ def one_line(culprit: str, act: Any) -> None:
 def test_those_that_follow_must_know_the_posterior():
     agent = {"name": "pearl", "exploration_episodes": 3, "prior_episodes": 2}
     one_line(
-        r"^configuration: agent\.extra_episodes: what follows fewer prior_episodes \(2\) than exploration_episodes "
-        r"\(3\) knows no posterior; raise prior_episodes",
+        r"^configuration: agent\.extra_episodes: what follows fewer prior_episodes \(2\) than "
+        r"exploration_episodes \(3\) knows no posterior; raise prior_episodes",
         lambda: parse(small() | {"agent": agent}),
     )
     parse(small() | {"agent": agent | {"extra_episodes": 0}})
@@ -275,7 +300,7 @@ def test_what_cannot_be_is_told_in_one_line():
     unpaid = replace(Ragged().spec, goal_width=1, achieved_goal="task")
     agent = make_agent("pearl", unpaid, **hindsight, task_input="goal", updates=1)
     one_line(
-        "^hindsight: ragged does not know what goals pay",
+        "^hindsight: ragged needs a method goal_reward",
         lambda: agent.iterate(world_of(bare), Rng(0)),
     )
     one_line("^train_tasks: ", lambda: make(bare).iterate(world_of(bare, None), Rng(0)))
@@ -284,22 +309,43 @@ def test_what_cannot_be_is_told_in_one_line():
     one_line("enlarge agent.capacity", lambda: tiny.iterate(world_of(bare), Rng(0)))
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # Keeping
 
 
 def small(**options: Any) -> dict[str, Any]:
     """A run of moments."""
     agent = {
-        "name": "pearl", "latent_width": 2, "encoder_sizes": [6], "hidden_sizes": [8], "tasks": 2, "initial_episodes": 2,
-        "prior_episodes": 1, "posterior_episodes": 1, "extra_episodes": 1, "updates": 3, "meta_batch_size": 3, "batch_size": 8,
-        "context_size": 6, "learn_temperature": True, "learning_rate": [0.01, 0.001], "capacity": 45,
-    }  # fmt: skip
+        "name": "pearl",
+        "latent_width": 2,
+        "encoder_sizes": [6],
+        "hidden_sizes": [8],
+        "tasks": 2,
+        "initial_episodes": 2,
+        "prior_episodes": 1,
+        "posterior_episodes": 1,
+        "extra_episodes": 1,
+        "updates": 3,
+        "meta_batch_size": 3,
+        "batch_size": 8,
+        "context_size": 6,
+        "learn_temperature": True,
+        "learning_rate": [0.01, 0.001],
+        "capacity": 45,
+    }
     return {
-        "agent": agent | options, "family": {"name": "point", "variant": "pearl", "horizon": 6}, "train_tasks": 4,
-        "episodes": 3, "iterations": 4, "validate_every": 2, "validation_tasks": 4, "test_tasks": 4,
-        "checkpoint_every": 1, "mode": "greedy", "score": "last",
-    }  # fmt: skip
+        "agent": agent | options,
+        "family": {"name": "point", "variant": "pearl", "horizon": 6},
+        "train_tasks": 4,
+        "episodes": 3,
+        "iterations": 4,
+        "validate_every": 2,
+        "validation_tasks": 4,
+        "test_tasks": 4,
+        "checkpoint_every": 1,
+        "mode": "greedy",
+        "score": "last",
+    }
 
 
 def latest(folder: Any) -> dict[str, Any]:
@@ -314,7 +360,9 @@ def written(state: dict[str, Any]) -> Any:
 
 
 def test_a_run_stopped_after_any_iteration_goes_on_as_if_it_had_not_been(tmp_path):
-    """Parameters, targets, temperature, optimisers, transitions, which have wrapped around, and marks of the context."""
+    """Parameters, targets, temperature, optimizers, transitions, which have wrapped around, and
+    marks of the context.
+    """
     config = parse(small())
     train(config, tmp_path / "whole", quiet=True)
     expected = latest(tmp_path / "whole")["agent"]
@@ -341,7 +389,7 @@ def test_the_best_checkpoint_holds_no_replay_and_is_evaluated_all_the_same(tmp_p
     assert "replay" not in checkpoints.load(tmp_path / "checkpoints" / "best.pt")["agent"]
     loaded = load(tmp_path)
     assert len(loaded.agent.buffer) == 0
-    again = score(config, loaded.family(), loaded.agent, "test", 4)
+    again = evaluate(loaded.agent, loaded.family(), **loaded.protocol(split="test", tasks=4))
     assert again.to_dict()["returns"] == result["scores"]["test"]["returns"]
     _, agent = build(config.model_copy(update={"warm_start": tmp_path}))
     best = checkpoints.load(tmp_path / "checkpoints" / "best.pt")["agent"]

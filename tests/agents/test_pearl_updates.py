@@ -1,4 +1,6 @@
-"""PEARL's gradient steps (SPECS 1.4, items 6, 8, 10, 11), held against loops over single transitions."""
+"""PEARL's gradient steps (SPECS 1.4, items 6, 8, 10, 11), held against loops over single
+transitions.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +73,7 @@ def close(found: Any, expected: Any) -> None:
     )
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # The whole of it
 
 
@@ -130,13 +132,15 @@ def test_targets_follow_once_a_step():
     assert not any(value.requires_grad for value in agent.targets.values())
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # 6. Where gradients go
 
 
 @SPACES
 def test_every_loss_moves_its_own_parameters_and_nothing_else(discrete: bool):
-    """Critics and encoder by the first, the policy by the second, the temperature by the third; targets by none."""
+    """Critics and encoder by the first, the policy by the second, the temperature by the third;
+    targets by none.
+    """
     agent = double_agent(discrete, learn_temperature=True)
     seen, descend = [], agent._descend
 
@@ -191,7 +195,9 @@ def test_the_encoder_learns_from_the_critics_error_and_the_divergence(discrete: 
 
 @SPACES
 def test_the_temperature_goes_where_the_entropy_is_its_target(discrete: bool):
-    """Its gradient is entropy − target: it falls where the policy is too random, and rises where it is not."""
+    """Its gradient is entropy − target: it falls where the policy is too random, and rises where it
+    is not.
+    """
     batch = context = None
     for target in (-9.0, 0.1, 9.0):
         agent = double_agent(
@@ -208,12 +214,14 @@ def test_the_temperature_goes_where_the_entropy_is_its_target(discrete: bool):
     assert float(agent._update(batch, context, generator())["temperature"]) == pytest.approx(0.5)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # 8. Divergence and reward scale
 
 
 def test_the_divergence_is_summed_over_tasks_and_entries():
-    """Twice the tasks, twice the divergence, while the error stays a mean; its weight multiplies it alone."""
+    """Twice the tasks, twice the divergence, while the error stays a mean; its weight multiplies it
+    alone.
+    """
     agent = double_agent(True, kl_coef=0.4)
     batch, context = transitions(agent, BATCH), transitions(agent, CONTEXT, 1)
     posterior = agent._infer_posterior(context, TASKS)
@@ -233,7 +241,9 @@ def test_the_divergence_is_summed_over_tasks_and_entries():
 
 
 def level(agent: PEARL, value: float) -> None:
-    """Critics that say 0, targets that say `value`, and a policy that is paid nothing for its entropy."""
+    """Critics that say 0, targets that say `value`, and a policy that is paid nothing for its
+    entropy.
+    """
     with torch.no_grad():
         for name, param in agent.params.items():
             if name.startswith("q"):
@@ -244,7 +254,9 @@ def level(agent: PEARL, value: float) -> None:
 
 @SPACES
 def test_critics_learn_from_scaled_training_rewards_and_what_follows(discrete: bool):
-    """11: where an episode terminated nothing follows; elsewhere γ times the lesser of the targets' values."""
+    """11: where an episode terminated nothing follows; elsewhere γ times the lesser of the targets'
+    values.
+    """
     for scale in (1.0, 6.0):
         agent = double_agent(discrete, reward_scale=scale)
         level(agent, 2.5)
@@ -305,11 +317,11 @@ def test_an_encoder_of_a_spread_of_nearly_nothing_keeps_its_variance():
     )
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# 10. Regularisation
+# -------------------------------------------------------------------------------------------------
+# 10. Regularization
 
 
-def test_regularisation_reaches_the_policy():
+def test_regularization_reaches_the_policy():
     """Its share of the gradient is that of the mean squares of means and log-deviations."""
     found = []
     for weight in (0.0, 0.7):
@@ -327,7 +339,7 @@ def test_regularisation_reaches_the_policy():
     close(found[0][1], found[1][1])
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # In an iteration
 
 

@@ -1,4 +1,6 @@
-"""RL²: the mistakes that published implementations make (SPECS 1.4, items 1 to 5, 19), and its state."""
+"""RL²: the mistakes that published implementations make (SPECS 1.4, items 1 to 5, 19), and its
+state.
+"""
 
 from __future__ import annotations
 
@@ -76,13 +78,15 @@ def small_world(family: Family | None = None, train_tasks: int | None = None) ->
     )
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # 1. Memory
 
 
 @MEMORIES
 def test_memory_is_carried_over_the_episodes_of_a_trial(memory: str):
-    """One unroll from zero explains every decision of ten pulls; a memory that starts again at the sixth does not."""
+    """One unroll from zero explains every decision of ten pulls; a memory that starts again at the
+    sixth does not.
+    """
     family = make_family("bernoulli-bandit")
     agent = make(family, memory=memory)
     trial, _ = trial_of(agent, family, episodes=10)
@@ -127,16 +131,18 @@ def test_acting_changes_the_lane_and_adapting_nothing():
     assert same(after.row, belief.row)
     assert agent.adapt(after, trial) is after
     assert torch.equal(
-        trial.inputs.task, belief.row[0].unsqueeze(1).expand(len(trial.valid), -1, -1, -1)
+        trial.inputs.task, belief.row.unsqueeze(1).expand(len(trial.valid), -1, -1, -1)
     )
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # 2, 5. What ends an episode reaches the policy
 
 
 def test_the_pull_of_a_bandit_is_seen_by_the_next():
-    """With episodes of one step, a wrapper that clears the cue at resets would show the agent a constant."""
+    """With episodes of one step, a wrapper that clears the cue at resets would show the agent a
+    constant.
+    """
     family = make_family("bernoulli-bandit")
     agent = make(family)
     trial, after = trial_of(agent, family, episodes=10)
@@ -154,7 +160,7 @@ def test_a_time_limit_is_seen_as_an_end():
     assert trial.inputs.cue[:, 0, 0, -1].tolist() == [1, 0, 0, 0] * EPISODES
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # 3. Credit
 
 
@@ -167,7 +173,7 @@ def advantages(trial: Rollout, **options: Any) -> torch.Tensor:
 
 @pytest.fixture
 def raw_advantages(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Standardising mixes all trials; without it each number can be followed."""
+    """Standardizing mixes all trials; without it each number can be followed."""
     monkeypatch.setattr(rl2, "standardize", lambda x, valid: x)
 
 
@@ -188,7 +194,9 @@ def test_credit_flows_over_the_ends_of_episodes_and_not_over_trials():
 
 @pytest.mark.usefixtures("raw_advantages")
 def test_between_episodes_the_value_of_the_next_first_observation_is_bootstrapped():
-    """A_t at the last step of an episode holds γ V of what the policy saw next; at the trial's end it holds nothing."""
+    """A_t at the last step of an episode holds γ V of what the policy saw next; at the trial's end
+    it holds nothing.
+    """
     trial, _ = trial_of(make(Ragged()), Ragged())
     value, end = trial.extras["value"], int(trial.valid[:, 2].sum()) - 1
     for t in torch.arange(end + 1):
@@ -198,7 +206,7 @@ def test_between_episodes_the_value_of_the_next_first_observation_is_bootstrappe
         torch.testing.assert_close(advantages(trial)[t, 2], error + 0.99 * 0.8 * following)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # 4. Whole trials, memory recomputed
 
 
@@ -218,7 +226,9 @@ def test_recomputed_log_probs_are_those_of_acting(memory: str, discrete: bool):
 @SPACES
 @MEMORIES
 def test_without_steps_every_minibatch_has_ratio_one(memory: str, discrete: bool):
-    """The same through `iterate`: shuffled minibatches of whole trials, several passes, normalised inputs."""
+    """The same through `iterate`: shuffled minibatches of whole trials, several passes, normalized
+    inputs.
+    """
     agent = make(
         Ragged(discrete),
         memory=memory,
@@ -234,14 +244,16 @@ def test_without_steps_every_minibatch_has_ratio_one(memory: str, discrete: bool
 
 
 def test_every_pass_makes_as_many_updates_as_said():
-    """Trials that do not divide evenly: 6 trials in 4 minibatches; and never more minibatches than trials."""
+    """Trials that do not divide evenly: 6 trials in 4 minibatches; and never more minibatches than
+    trials.
+    """
     for minibatches, updates in ((4, 4), (100, ROWS)):
         agent = make(Ragged(), minibatches=minibatches, epochs=3)
         train(agent, small_world(), range(1))
         assert agent.state_dict()["optimiser"]["state"][0]["step"] == 3 * updates
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # 19. Ragged trials
 
 
@@ -276,7 +288,7 @@ def test_what_stands_in_waiting_steps_means_nothing():
     )
 
 
-def test_advantages_are_standardised_over_the_steps_lived_through():
+def test_advantages_are_standardized_over_the_steps_lived_through():
     trial, _ = trial_of(make(Ragged()), Ragged())
     lived = advantages(trial)[trial.valid]
     torch.testing.assert_close(lived.mean(), torch.tensor(0.0), rtol=0, atol=1e-5)
@@ -284,7 +296,9 @@ def test_advantages_are_standardised_over_the_steps_lived_through():
 
 
 def test_the_scale_of_values_outlasts_trials_of_other_lengths():
-    """Where episodes terminate, no two iterations need have the same T; what is known of the targets must stay."""
+    """Where episodes terminate, no two iterations need have the same T; what is known of the
+    targets must stay.
+    """
     agent = make(Ragged(), trials=2)
     world = small_world(train_tasks=5)
     lengths = {len(trial_of(agent, Ragged(), rows=rows)[0].valid) for rows in (2, 5)}
@@ -314,15 +328,15 @@ def test_without_memory_a_state_is_worth_the_same_at_every_step(layer: dict[str,
     torch.testing.assert_close(agent.value_normalizer.var, standing.var)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # State
 
 
-NORMALISED = {"normalize_obs": True, "normalize_reward": True}
+NORMALIZED = {"normalize_obs": True, "normalize_reward": True}
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"memory": "lstm"}, NORMALISED], ids=["gru", "lstm", "normalised"]
+    "options", [{}, {"memory": "lstm"}, NORMALIZED], ids=["gru", "lstm", "normalized"]
 )
 def test_three_iterations_saved_and_three_more_equal_six(options: dict[str, Any]):
     """Bit for bit, through a file, in an agent that was something else before."""
@@ -349,8 +363,8 @@ def test_two_agents_of_one_state_go_their_own_ways():
     assert same(second.state_dict(), first.state_dict())
 
 
-def test_a_warm_start_takes_the_parameters_and_a_fresh_optimiser():
-    old, new = make(Ragged(), **NORMALISED), make(Ragged(), seed=1, **NORMALISED)
+def test_a_warm_start_takes_the_parameters_and_a_fresh_optimizer():
+    old, new = make(Ragged(), **NORMALIZED), make(Ragged(), seed=1, **NORMALIZED)
     train(old, small_world(), range(2))
     new.warm_start(old.state_dict())
     assert same(new.params, old.params)
@@ -362,7 +376,7 @@ def test_a_warm_start_takes_the_parameters_and_a_fresh_optimiser():
 
 
 def test_moments_of_observations_and_rewards_are_learned_and_saved():
-    agent = make(Ragged(), **NORMALISED)
+    agent = make(Ragged(), **NORMALIZED)
     world = small_world()
     train(agent, world, range(2))
     moments = agent.state_dict()["moments"]
@@ -375,8 +389,10 @@ def test_moments_of_observations_and_rewards_are_learned_and_saved():
 
 
 def test_what_the_policy_sees_is_put_on_a_common_scale():
-    """Observations lose mean and spread, the reward in the cue its spread only, so that its sign stays."""
-    agent = make(Ragged(), **NORMALISED)
+    """Observations lose mean and spread, the reward in the cue its spread only, so that its sign
+    stays.
+    """
+    agent = make(Ragged(), **NORMALIZED)
     train(agent, small_world(), range(2))
     trial, _ = trial_of(agent, Ragged())
     seen, scaled = trial.inputs, agent._normalize_inputs(trial.inputs)
@@ -394,26 +410,30 @@ def test_the_same_seed_gives_the_same_agent():
 
 @pytest.mark.parametrize("task_input", ["row", "goal", "onehot"])
 def test_an_agent_that_is_shown_the_task_trains(task_input: str):
-    """A one-hot is as wide as the fixed training set, which the spec that the agent is built for then says."""
+    """A one-hot is as wide as the fixed training set, which the spec that the agent is built for
+    then says.
+    """
     family = Ragged()
     family.spec = replace(family.spec, task_width=4 if task_input == "onehot" else 1, goal_width=1)
     agent = make(family, task_input=task_input)
     assert train(agent, small_world(family, train_tasks=4), range(1))[0]["grad_norm"] > 0
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # Episodes recorded elsewhere
 
 
 @SPACES
 @MEMORIES
 @pytest.mark.parametrize(
-    "options", [{}, {"pair_input": True}, NORMALISED], ids=["plain", "pairs", "normalised"]
+    "options", [{}, {"pair_input": True}, NORMALIZED], ids=["plain", "pairs", "normalized"]
 )
 def test_replaying_a_trial_leaves_what_living_through_it_did(
     memory: str, discrete: bool, options: dict[str, Any]
 ):
-    """Bit for bit, from the arrays alone: rows of other lengths wait, and nothing that the actor knew is looked at."""
+    """Bit for bit, from the arrays alone: rows of other lengths wait, and nothing that the actor
+    knew is looked at.
+    """
     family = Ragged(discrete)
     agent = make(family, memory=memory, **options)
     train(agent, small_world(family), range(1))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from functools import cache
+from itertools import product
+from operator import itemgetter
 from typing import Any
 
 import pytest
@@ -14,13 +16,7 @@ from torch.utils._pytree import tree_leaves
 
 from metarl.agents.strategies import config as strategy_settings
 from metarl.agents.strategies.bandits import Arms, gittins, gittins_indices
-from metarl.agents.strategies.mdps import (
-    Experience,
-    action_values,
-    beb,
-    certainty_equivalence,
-    psrl,
-)
+from metarl.agents.strategies.mdps import Experience, plan, q_values
 from metarl.agents.strategies.strategy import random_argmax, sample_dirichlet, sample_gamma
 from metarl.collect.collector import collect, task_info
 from metarl.core.agent import Agent
@@ -61,8 +57,8 @@ def play(
     return rollouts, belief
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Chance
+# -------------------------------------------------------------------------------------------------
+# Random numbers
 
 
 @pytest.mark.parametrize("shape", [1.0, 1.7, 3.0, 60.0])
@@ -125,12 +121,14 @@ def test_a_truncated_normal_posterior_survives_averages_far_outside() -> None:
     assert 0.99 < mean[1] <= 1
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # The Gittins index and the Bayes optimum
 
 
 def two_armed_value(pulls: int, index: Tensor | None = None) -> float:
-    """Expected total reward of the best policy for two Bernoulli arms, or of the one that follows `index`, exactly."""
+    """Expected total reward of the best policy for two Bernoulli arms, or of the one that follows
+    `index`, exactly.
+    """
     value = torch.zeros(
         pulls + 2, pulls + 2, pulls + 2, dtype=torch.double
     )  # [pulls of arm 0, wins 0, wins 1]
@@ -197,14 +195,16 @@ def test_gittins_indices_of_the_last_pulls_are_those_found_by_hand() -> None:
 
 
 def test_gittins_looks_up_the_pulls_that_are_left() -> None:
-    """One of three pulls has been used and won: two are left, and by hand λ = p + p (p′ − λ), p′ after another win."""
+    """One of three pulls has been used and won: two are left, and by hand λ = p + p (p′ − λ), p′
+    after another win.
+    """
     arms = Arms(torch.tensor([[[0.0, 1.0]]]), torch.tensor([[[0.0, 1.0]]]), "bernoulli", horizon=3)
-    index = gittins(strategy_settings.GittinsConfig(), arms, Rng(0).streams(torch.arange(1)))
+    index = gittins(arms)
     torch.testing.assert_close(index, torch.tensor([[[5 / 9, 7 / 10]]]), atol=1e-4, rtol=0)
 
 
 def test_gittins_falls_short_of_the_optimum_by_next_to_nothing() -> None:
-    """Exactly, without chance: 0.0003 of 6.02 and 0.006 of 64.9."""
+    """Computed exactly: 0.0003 of 6.02 and 0.006 of 64.9."""
     assert 6.0215 < two_armed_value(10, gittins_indices(10)) < 6.0218
     assert 64.912 < two_armed_value(100, gittins_indices(100)) < 64.918
 
@@ -214,13 +214,14 @@ def test_gittins_is_greedy_once_its_pulls_are_used_up() -> None:
     tasks = family.tasks("test", 50, Rng(0))
     agents = [strategy(name, family.spec) for name in ("Gittins", "Greedy")]
     _, after = play(agents[0], family, tasks, 8)
-    actions = [
-        collect(agent, family.make(1), family.spec, after, tasks, 1, Rng(9))[0].action for agent in agents
-    ]  # fmt: skip
+    actions = []
+    for agent in agents:
+        rollout, _ = collect(agent, family.make(1), family.spec, after, tasks, 1, Rng(9))
+        actions.append(rollout.action)
     assert torch.equal(*actions)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # Published scores
 
 
@@ -250,7 +251,9 @@ def test_bandit_rules_score_as_published(
     published: float,
     interval: float,
 ) -> None:
-    """Mean total reward and its 95 % interval as computed independently; ours within 3 standard errors of the gap."""
+    """Mean total reward and its 95 % interval as computed independently; ours within 3 standard
+    errors of the gap.
+    """
     family = make_family("bernoulli-bandit", arms=arms)
     totals = evaluate(
         strategy(rule, family.spec, **options), family, episodes=pulls, tasks=tasks
@@ -272,7 +275,7 @@ def test_bandit_rules_score_as_published(
 def test_mdp_rules_regret_as_published(
     rule: str, episodes: int, tasks: int, published: float, interval: float
 ) -> None:
-    """Regret, which the luck of the drawn processes hardly touches, within the interval of the published score."""
+    """Regret, to which task sampling adds little noise, within the published score's interval."""
     family = make_family("tabular-mdp")
     regrets = evaluate(strategy(rule, family.spec), family, episodes=episodes, tasks=tasks).regrets[
         0
@@ -280,9 +283,7 @@ def test_mdp_rules_regret_as_published(
     assert abs(regrets.mean() - published) < interval
 
 
-def test_posterior_sampling_with_gaussian_rewards_beats_chance_and_approaches_the_best_arm() -> (
-    None
-):
+def test_posterior_sampling_with_gaussian_rewards_approaches_the_best_arm() -> None:
     family = make_family("gaussian-bandit", arms=5)
     agent = strategy("Thompson", family.spec, rewards="gaussian")
     scores = evaluate(agent, family, episodes=300, tasks=200)
@@ -292,18 +293,20 @@ def test_posterior_sampling_with_gaussian_rewards_beats_chance_and_approaches_th
     assert last > scores.optimum.mean() - 0.13  # type: ignore[union-attr]
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # Planning
 
 
 def test_backward_induction_agrees_with_a_process_solved_by_hand() -> None:
-    """Waiting in state 0 pays 1; leaving it pays nothing but leads to state 1, where every step pays 3."""
+    """Waiting in state 0 pays 1; leaving it pays nothing but leads to state 1, where every step
+    pays 3.
+    """
     reward = torch.tensor([[1.0, 0.0], [3.0, 3.0]])
     transition = torch.tensor([[[1.0, 0.0], [0.0, 1.0]], [[0.0, 1.0], [0.0, 1.0]]])
-    values = action_values(reward, transition, 3)
+    values = q_values(reward, transition, 3)
     assert values[:, 0].tolist() == [[4.0, 6.0], [2.0, 3.0], [1.0, 0.0]]
     assert values[:, 1].tolist() == [[9.0, 9.0], [6.0, 6.0], [3.0, 3.0]]
-    bonus = action_values(reward, transition, 3, bonus=torch.ones(2, 2))
+    bonus = q_values(reward, transition, 3, bonus=torch.ones(2, 2))
     assert bonus[2].equal(values[2])
     assert bonus[0, 0].tolist() == [7.0, 9.0]  # two steps are left, then one
 
@@ -329,11 +332,10 @@ def test_psrl_believes_the_truth_in_the_end() -> None:
     agent = strategy("PSRL", family.spec)
     belief = agent.adapt(agent.begin(task_info(agent, agent.spec, tasks, 1), 1), rollout)
     mean, transition = family.unpack(tasks.params)  # type: ignore[attr-defined]
-    seen = belief.row
-    torch.testing.assert_close(seen.mean_reward(1.0), mean, atol=0.1, rtol=0)
-    torch.testing.assert_close(
-        seen.moves / seen.moves.sum(-1, keepdim=True), transition, atol=0.05, rtol=0
-    )
+    torch.testing.assert_close(belief.row.mean_reward(1.0), mean, atol=0.1, rtol=0)
+    counts = belief.row.transitions
+    frequency = counts / counts.sum(-1, keepdim=True)
+    torch.testing.assert_close(frequency, transition, atol=0.05, rtol=0)
     _, after = collect(agent, family.make(1), family.spec, belief, tasks, 1, Rng(2))
     promised = after.lane.values[:, 0, 0, 0].amax(-1)
     torch.testing.assert_close(promised, family.optimum(tasks), atol=0.6, rtol=0)  # type: ignore[attr-defined]
@@ -361,19 +363,22 @@ def test_a_plan_is_kept_through_an_episode_and_drawn_anew_for_the_next() -> None
 
 
 def test_psrl_draws_rewards_and_transitions_from_their_posteriors() -> None:
-    """Four lessons of action 0 in state 0, three of which led to state 1; rewards of state 1 are known to be 1."""
+    """Four lessons of action 0 in state 0, three of which led to state 1; rewards of state 1 are
+    known to be 1.
+    """
     visits = torch.tensor([[[4.0, 0.0], [1e8, 1e8]]])
-    moves = torch.zeros(1, 2, 2, 2)
-    moves[0, 0, 0] = torch.tensor([1.0, 3.0])
-    seen = Experience(visits, torch.tensor([[[-400.0, 0.0], [1e8, 1e8]]]), moves)
+    transitions = torch.zeros(1, 2, 2, 2)
+    transitions[0, 0, 0] = torch.tensor([1.0, 3.0])
+    reward_sum = torch.tensor([[[-400.0, 0.0], [1e8, 1e8]]])
+    experience = Experience(visits, reward_sum, transitions)
     noise = Rng(0).streams(torch.arange(1), 40_000)
-    values = psrl(strategy_settings.PSRLConfig(prior_mean=-100.0), seen, noise, 2)[
-        0, :, :, 0
-    ]  # [lanes, H, A] in state 0
+    config = strategy_settings.PSRLConfig(prior_mean=-100.0)
+    values = plan(config, experience, noise, 2)[0, :, :, 0]  # [lanes, H, A] in state 0
     last, future = values[:, 1], values[:, 0] - values[:, 1]
     torch.testing.assert_close(last.mean(0), torch.tensor([-100.0, -100.0]), atol=0.02, rtol=0)
     torch.testing.assert_close(last.var(0), torch.tensor([1 / 5, 1.0]), atol=0.03, rtol=0)
-    # What follows is worth 1 in state 1 and last.max in state 0, so it gives away the probability of state 1.
+    # What follows is worth 1 in state 1 and last.max in state 0, so it gives away the probability
+    # of state 1.
     best = last.amax(-1, keepdim=True)
     probability = (future - best) / (1 - best)
     torch.testing.assert_close(
@@ -385,21 +390,26 @@ def test_psrl_draws_rewards_and_transitions_from_their_posteriors() -> None:
 
 
 def test_the_posterior_and_its_bonus_are_those_of_a_sum_by_hand() -> None:
-    """State 0 was left once by action 0, for 4 and for state 1; nothing else was tried. Episodes of two steps."""
+    """State 0 was left once by action 0, for 4 and for state 1; nothing else was tried. Episodes of
+    two steps.
+    """
     visits = torch.tensor([[[1.0, 0.0], [0.0, 0.0]]])
-    moves = torch.zeros(1, 2, 2, 2)
-    moves[0, 0, 0, 1] = 1.0
-    seen, noise = Experience(visits, 4 * visits, moves), Rng(0).streams(torch.arange(1))
-    # Means: (4 + 2) / 2 = 3 where tried, else 2. Transitions: 1/3 and 2/3 where tried, else 1/2 and 1/2.
-    plain = certainty_equivalence(
-        strategy_settings.CertaintyEquivalenceConfig(prior_mean=2.0), seen, noise, 2
-    )[0, 0]
+    transitions = torch.zeros(1, 2, 2, 2)
+    transitions[0, 0, 0, 1] = 1.0
+    experience = Experience(visits, 4 * visits, transitions)
+    noise = Rng(0).streams(torch.arange(1))
+    # Means: (4 + 2) / 2 = 3 where tried, else 2. Transitions: 1/3 and 2/3 where tried, else 1/2 and
+    # 1/2.
+    config = strategy_settings.CertaintyEquivalenceConfig(prior_mean=2.0)
+    plain = plan(config, experience, noise, 2)[0, 0]
     torch.testing.assert_close(plain[1], torch.tensor([[3.0, 2.0], [2.0, 2.0]]))
     torch.testing.assert_close(
         plain[0, 0], torch.tensor([3 + 1 / 3 * 3 + 2 / 3 * 2, 2 + 1 / 2 * 3 + 1 / 2 * 2])
     )
-    # Bonus: 1/3 where tried, else 1/2; and with one step left 2 · 2³ · 0.1 / (1 + 3) = 0.4, else 1.6 / 3.
-    bold = beb(strategy_settings.BEBConfig(prior_mean=2.0, scaling=0.1), seen, noise, 2)[0, 0]
+    # Bonus: 1/3 where tried, else 1/2; and with one step left 2 · 2³ · 0.1 / (1 + 3) = 0.4, else
+    # 1.6 / 3.
+    config = strategy_settings.BEBConfig(prior_mean=2.0, scaling=0.1)
+    bold = plan(config, experience, noise, 2)[0, 0]
     torch.testing.assert_close(bold[1], torch.tensor([[3 + 1 / 3, 2.5], [2.5, 2.5]]))
     expected = [
         3 + 1 / 3 + 1 / 3 * (10 / 3) + 2 / 3 * 2.5 + 0.4,
@@ -420,14 +430,16 @@ def test_experience_counts_every_step_and_every_move_but_those_that_end_an_episo
         torch.cat(x) for x in ([r.action for r in rollouts], [r.reward for r in rollouts])
     )
     for n in range(6):
-        visits, paid, moves = torch.zeros(3, 2), torch.zeros(3, 2), torch.zeros(3, 2, 3)
+        visits, reward_sum = torch.zeros(3, 2), torch.zeros(3, 2)
+        transitions = torch.zeros(3, 2, 3)
         for t in range(20):
             s, a = int(state[t, n]), int(action[t, n])
             visits[s, a] += 1
-            paid[s, a] += reward[t, n, 0]
-            moves[s, a, after[t, n]] += float(t % 4 != 3)
-        assert same((belief.row.visits[n], belief.row.moves[n]), (visits, moves))
-        torch.testing.assert_close(belief.row.paid[n], paid)
+            reward_sum[s, a] += reward[t, n, 0]
+            transitions[s, a, after[t, n]] += float(t % 4 != 3)
+        counts = (belief.row.visits[n], belief.row.transitions[n])
+        assert same(counts, (visits, transitions))
+        torch.testing.assert_close(belief.row.reward_sum[n], reward_sum)
 
 
 def test_where_nothing_is_known_a_plan_begins_anyhow() -> None:
@@ -439,12 +451,12 @@ def test_where_nothing_is_known_a_plan_begins_anyhow() -> None:
         assert all(abs(n - 400) < 72 for n in first.tolist())  # four standard deviations
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # What every strategy owes to the protocol
 
 
 @pytest.mark.parametrize(("name", "rule", "options"), PLAYERS)
-def test_rows_do_not_depend_on_their_neighbours(
+def test_rows_do_not_depend_on_their_neighbors(
     name: str, rule: str, options: dict[str, Any]
 ) -> None:
     family = make_family(name)
@@ -466,14 +478,10 @@ def test_lanes_and_episodes_count_one_by_one_and_what_is_not_valid_does_not(
     begun = agent.begin(task_info(agent, agent.spec, tasks, 2), 3)
     rollout, lived = collect(agent, family.make(3), family.spec, begun, tasks, 2, Rng(1))
     whole, stepwise = agent.adapt(lived, rollout), lived
-    for part in (
-        tree_map(
-            lambda x: x[t : t + 1, :, lane : lane + 1],
-            replace(rollout, index=rollout.index.expand(1, 1, -1)),
-        )
-        for t in range(len(rollout.reward))
-        for lane in range(3)
-    ):
+    indexed = replace(rollout, index=rollout.index.expand(1, 1, -1))
+    for t, lane in product(range(len(rollout.reward)), range(3)):
+        step = itemgetter((slice(t, t + 1), slice(None), slice(lane, lane + 1)))
+        part = tree_map(step, indexed)
         nonsense = replace(part, reward=part.reward * math.nan, valid=torch.zeros_like(part.valid))
         stepwise = agent.adapt(agent.adapt(stepwise, part), nonsense)
     torch.testing.assert_close(tree_leaves(whole.row), tree_leaves(stepwise.row))
@@ -513,14 +521,14 @@ def test_random_knows_its_log_probability() -> None:
     + [("point", rule) for rule in MDP_RULES]
     + [("bernoulli-bandit", "ValueIteration")],
 )
-def test_a_family_that_a_rule_cannot_play_is_a_mistake(name: str, rule: str) -> None:
+def test_a_family_that_does_not_suit_a_rule_is_refused(name: str, rule: str) -> None:
     with pytest.raises(
-        MetaRLError, match=rf"^{rule} plays .*{name} is none: choose another agent$"
+        MetaRLError, match=rf"^{rule} needs .*, which {name} is not: choose another agent$"
     ):
         strategy(rule, make_family(name).spec)
 
 
-def test_rewards_and_observations_of_another_kind_are_mistakes() -> None:
+def test_rewards_and_observations_of_another_kind_are_refused() -> None:
     family = make_family("gaussian-bandit")
     tasks = family.tasks("test", 3, Rng(0))
     with pytest.raises(MetaRLError, match=r"set agent\.rewards to gaussian"):
@@ -528,7 +536,7 @@ def test_rewards_and_observations_of_another_kind_are_mistakes() -> None:
     with pytest.raises(MetaRLError, match="rewards"):
         strategy("Gittins", family.spec, rewards="gaussian")
     ragged = Ragged()
-    with pytest.raises(MetaRLError, match="no one-hot states"):
+    with pytest.raises(MetaRLError, match="not one-hot states"):
         play(strategy("PSRL", ragged.spec), ragged, ragged.tasks("test", 3, Rng(0)), 1)
 
 
@@ -536,7 +544,9 @@ def test_rewards_and_observations_of_another_kind_are_mistakes() -> None:
 def test_a_recorded_episode_counts_like_one_that_was_lived_through(
     name: str, rule: str, options: dict[str, Any]
 ) -> None:
-    """In as many lanes, or in one where they follow one another; and the next episode begins a new plan."""
+    """In as many lanes, or in one where they follow one another; and the next episode begins a new
+    plan.
+    """
     family = make_family(name)
     agent, tasks = strategy(rule, family.spec, **options), family.tasks("test", 4, Rng(0))
     begun = agent.begin(task_info(agent, agent.spec, tasks, 2), 3)

@@ -1,4 +1,6 @@
-"""Chains of gradient steps and their derivatives: against autograd through a loop, finite differences, closed forms."""
+"""Chains of gradient steps and their derivatives: against autograd through a loop, finite
+differences, closed forms.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,7 @@ from torch import Tensor
 
 from metarl.algorithms.inner_loop import STEP_SIZE, Chain, Episodes, clipped_ratio
 from metarl.algorithms.second_order import leaves, linearize
-from metarl.core.types import Inputs, Params, replace, tree_map
+from metarl.core.types import Inputs, Params, append_axes, replace, tree_map
 from metarl.nn.distributions import from_heads
 from metarl.nn.policy import Policy
 
@@ -40,7 +42,9 @@ def differentiated(value: Tensor, theta: Params) -> Params:
 
 
 def cases(steps: tuple[int, ...] = (1, 2, 3)) -> pytest.MarkDecorator:
-    """One loss or the other, in turns; for one policy both, with and without second-order derivatives."""
+    """One loss or the other, in turns; for one policy both, with and without second-order
+    derivatives.
+    """
     every = list(LOSSES)
     found = [Case(name, every[(i + k) % 2], k) for i, name in enumerate(POLICIES) for k in steps]
     both = [Case("tanh, continuous", kind, k) for kind in every for k in steps]
@@ -52,7 +56,7 @@ def cases(steps: tuple[int, ...] = (1, 2, 3)) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("case", found, ids=names)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # The steps
 
 
@@ -87,20 +91,22 @@ def test_a_step_is_the_same_whatever_other_tasks_stand_beside(name: str):
 
 @cases(steps=(2,))
 def test_the_same_steps_again(case: Case):
-    """From the same θ to the same place, with the same derivatives; without step sizes in θ, by those of before."""
+    """From the same θ to the same place, with the same derivatives; without step sizes in θ, by
+    those of before.
+    """
     chain, v, w = case.chain(), normal(case.theta, 2), normal(case.chain().params, 3)
     for theta in (case.theta, case.params):
-        again = chain.again(theta)
+        again = chain.replay_from(theta)
         torch.testing.assert_close(again.params, chain.params, rtol=0, atol=0)
         torch.testing.assert_close(
             (again.jvp(v), again.vjp(w)), (chain.jvp(v), chain.vjp(w)), rtol=0, atol=0
         )
     elsewhere = tree_map(lambda x, y: x + 0.1 * y, case.theta, v)
     expected = tree_map(Tensor.detach, case.looped(leaves(elsewhere)))
-    torch.testing.assert_close(chain.again(elsewhere).params, expected, **EXACT)
+    torch.testing.assert_close(chain.replay_from(elsewhere).params, expected, **EXACT)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # Their derivatives
 
 
@@ -119,7 +125,9 @@ def test_push_is_autograds_derivative_of_the_loop(case: Case):
 
 @cases()
 def test_pull_is_autograds_gradient_of_the_loop(case: Case):
-    """Of a function of the adapted parameters, and of one that looks at the policies before the steps as well."""
+    """Of a function of the adapted parameters, and of one that looks at the policies before the
+    steps as well.
+    """
     chain, theta = case.chain(), leaves(case.theta)
     w = normal(chain.params, 3)
     end = dot(case.looped(theta), w)
@@ -144,19 +152,22 @@ def test_pull_is_the_adjoint_of_push(case: Case):
 
 @cases(steps=(2,))
 def test_push_is_how_the_end_moves(case: Case):
-    """By central differences of the steps taken again; without its derivative, the inner gradient stays behind."""
+    """By central differences of the steps taken again; without its derivative, the inner gradient
+    stays behind.
+    """
     v, step = normal(case.theta, 2), 1e-5
     chain = case.chain()
-    ahead = chain.again(tree_map(lambda x, y: x + step * y, case.theta, v)).params
-    behind = chain.again(tree_map(lambda x, y: x - step * y, case.theta, v)).params
+    ahead = chain.replay_from(tree_map(lambda x, y: x + step * y, case.theta, v)).params
+    behind = chain.replay_from(tree_map(lambda x, y: x - step * y, case.theta, v)).params
     expected = tree_map(lambda x, y: (x - y) / (2 * step), ahead, behind)
     if not case.first_order:
         torch.testing.assert_close(chain.jvp(v), expected, **CLOSE)
         return
-    moved = {
-        name: v[name] - sum(f.view(-1, *(1,) * v[name].dim()) * v[STEP_SIZE + name] * s.loss.gradient[name]
-        for f, s in zip(case.factors, chain.steps, strict=True)) for name in case.params
-    }  # fmt: skip
+    moved = {name: v[name] for name in case.params}
+    for factor, inner in zip(case.factors, chain.steps, strict=True):
+        for name in moved:
+            rate = append_axes(factor, 1 + v[name].dim()) * v[STEP_SIZE + name]
+            moved[name] = moved[name] - rate * inner.loss.gradient[name]
     torch.testing.assert_close(chain.jvp(v), moved, **EXACT)
     assert all(
         not torch.allclose(moved[name], value, rtol=1e-3) for name, value in expected.items()
@@ -185,7 +196,7 @@ def test_no_step_at_all_is_the_identity():
     assert all(torch.equal(chain.vjp(w)[name], value.sum(0)) for name, value in w.items())
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # The losses
 
 
@@ -218,7 +229,9 @@ def test_both_losses_have_one_gradient_but_two_hessians_where_the_episodes_come_
 
     score = leaves(here.heads)
     rate = dot_per_step(here.jvp(v), score, from_heads(score).log_prob(episodes.action))
-    extra = differentiated(-episodes.mean(rate.detach() * from_heads(score).log_prob(episodes.action) * episodes.advantage).sum(), score)  # fmt: skip # noqa: E501
+    log_prob = from_heads(score).log_prob(episodes.action)
+    expected = -episodes.mean(rate.detach() * log_prob * episodes.advantage).sum()
+    extra = differentiated(expected, score)
     torch.testing.assert_close(
         tree_map(torch.sub, ratio.hvp(v), plain.hvp(v)), here.vjp(extra), **EXACT
     )
@@ -253,14 +266,16 @@ def test_the_clipped_ratio_is_pessimistic():
     assert slope[~episodes.valid].eq(0).all()
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # Known answers
 
 
 def test_with_every_action_counted_the_ratio_has_the_hessian_of_the_expected_reward():
-    """A bandit whose actions stand side by side, weighted by their probabilities: every mean is an expectation.
+    """A bandit whose actions stand side by side, weighted by their probabilities: every mean is an
+    expectation.
 
-    J = Σ πₐ rₐ. The log-likelihood's Hessian is that of −Σ wₐ log πₐ with constant weights: J (diag π − π πᵀ).
+    J = Σ πₐ rₐ. The log-likelihood's Hessian is that of −Σ wₐ log πₐ with constant weights: J (diag
+    π − π πᵀ).
     """
     policy = Policy(1, A, True, value_head=False)
     bias, reward = torch.tensor([[0.3, -0.8, 0.5], [1.0, 3.0, -2.0]], dtype=torch.float64)
@@ -299,9 +314,11 @@ ALPHA, GOALS = 0.3, torch.tensor([-1.0, 0.5, 2.0], dtype=torch.float64)
 
 
 def on_a_line(
-    mean: float, log_std: float, kind: str, steps: int, alpha: float = ALPHA, centred: bool = False
+    mean: float, log_std: float, kind: str, steps: int, alpha: float = ALPHA, centered: bool = False
 ) -> Chain:
-    """A Gaussian policy N(μ, σ²) that is paid −(a − g)², its actions the nodes of an exact quadrature."""
+    """A Gaussian policy N(μ, σ²) that is paid −(a − g)², its actions the nodes of an exact
+    quadrature.
+    """
     nodes, weights = (torch.from_numpy(x) for x in np.polynomial.hermite_e.hermegauss(8))
     weights = weights / weights.sum()
     policy = Policy(1, 1, False, value_head=False)
@@ -319,7 +336,7 @@ def on_a_line(
         now = chain.params
         action = (now["action.bias"] + now["action.log_std"].exp() * nodes).view(*shape, 1)
         reward = -(action.squeeze(-1) - GOALS.unsqueeze(-1)).square()
-        reward = reward - centred * (weights * reward).sum(-1, keepdim=True)
+        reward = reward - centered * (weights * reward).sum(-1, keepdim=True)
         inputs = Inputs(torch.zeros(*shape, 1).double())
         heads = {
             "action": now["action.bias"].view(1, rows, 1, 1).expand(*shape, 1),
@@ -346,7 +363,8 @@ def unit(name: str) -> Params:
 def test_a_quadratic_reward_by_hand(steps: int):
     """J = −(μ − g)² − σ²: every step takes μ − g to (1 − 2α)(μ − g), and log σ to log σ − 2ασ².
 
-    So the adapted policies' mean J has the meta-gradient −2 (1 − 2α)²ᵏ (μ − mean g), and its optimum at the goals' mean.
+    So the adapted policies' mean J has the meta-gradient −2 (1 − 2α)²ᵏ (μ − mean g), and its
+    optimum at the goals' mean.
     """
     mean, log_std, shrink = 0.2, -0.5, (1 - 2 * ALPHA) ** steps
     chain = on_a_line(mean, log_std, "likelihood_ratio", steps)
@@ -388,7 +406,7 @@ def test_the_perfect_step_size_forgets_where_it_began():
 
 
 def test_the_log_likelihood_mistakes_the_curvature_of_the_reward():
-    """Its step is the same, its derivative 1 − α mean A / σ²: of a centred advantage, none."""
+    """Its step is the same, its derivative 1 − α mean A / σ²: of a centered advantage, none."""
     mean, log_std = 0.2, -0.5
     chain = on_a_line(mean, log_std, "log_likelihood", 1)
     torch.testing.assert_close(
@@ -399,5 +417,5 @@ def test_the_log_likelihood_mistakes_the_curvature_of_the_reward():
     torch.testing.assert_close(
         chain.jvp(unit("action.bias"))["action.bias"].squeeze(-1), expected, **EXACT
     )
-    centred = on_a_line(mean, log_std, "log_likelihood", 1, centred=True).jvp(unit("action.bias"))
-    torch.testing.assert_close(centred["action.bias"], torch.ones(N, 1).double(), **EXACT)
+    centered = on_a_line(mean, log_std, "log_likelihood", 1, centered=True).jvp(unit("action.bias"))
+    torch.testing.assert_close(centered["action.bias"], torch.ones(N, 1).double(), **EXACT)

@@ -1,4 +1,6 @@
-"""Losses and updates: values by hand, the points where gradients are known, steps that have a closed form."""
+"""Losses and updates: values by hand, the points where gradients are known, steps that have a
+closed form.
+"""
 
 from __future__ import annotations
 
@@ -61,7 +63,9 @@ def test_the_first_gradient_is_the_policy_gradient(batch):
 def test_the_gradient_vanishes_where_the_ratio_has_gone_far_enough(
     batch, sign: float, ratio: float
 ):
-    """A good action's ratio is pushed up to 1 + ε, a bad one's down to 1 − ε, and never further; the way back is free."""
+    """A good action's ratio is pushed up to 1 + ε, a bad one's down to 1 − ε, and never further;
+    the way back is free.
+    """
     spent = (sign > 0 and ratio > 1.2) or (sign < 0 and ratio < 0.8)
     moved = batch | {"old_log_prob": batch["old_log_prob"] - torch.tensor(ratio).log()}
     moved["advantage"] = sign * batch["advantage"].abs()
@@ -126,7 +130,7 @@ def test_masked_mean_is_the_mean_of_the_valid():
     torch.testing.assert_close(masked_mean(x, valid), x[valid].mean())
 
 
-def test_standardised_over_the_valid_whatever_the_scale():
+def test_standardized_over_the_valid_whatever_the_scale():
     x, valid = 3 + 7 * torch.randn(40, 5), torch.rand(40, 5) < 0.5
     z = standardize(x, valid)
     torch.testing.assert_close(z[valid].mean(), torch.tensor(0.0), rtol=0, atol=1e-5)
@@ -138,7 +142,9 @@ def test_standardised_over_the_valid_whatever_the_scale():
 
 
 def test_along_some_axes_each_row_is_by_itself():
-    """What the valid steps of one task are has no say in another's (SPECS 1.4, item 13); others may hold anything."""
+    """What the valid steps of one task are has no say in another's (SPECS 1.4, item 13); others may
+    hold anything.
+    """
     x, valid = 3 + 7 * torch.randn(30, 4, 5), torch.rand(30, 4, 5) < 0.5
     x[~valid] = 1e6
     mean, z = masked_mean(x, valid, (0, 2)), standardize(x, valid, (0, 2))
@@ -150,7 +156,7 @@ def test_along_some_axes_each_row_is_by_itself():
         )
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # Conjugate gradients and the trust region
 
 D = 6
@@ -197,7 +203,7 @@ def test_conjugate_gradients_are_exact_after_as_many_products_as_dimensions(
 def test_after_fewer_they_are_the_best_that_these_products_can_tell(
     iterations: int, matrix: Tensor, target: Tensor
 ):
-    """The minimiser of ½ xᵀA x − bᵀx among combinations of b, A b, A² b, …"""
+    """The minimizer of ½ xᵀA x − bᵀx among combinations of b, A b, A² b, …"""
     x, image = conjugate_gradient(lambda v: matrix @ v, target, iterations)
     span = torch.linalg.qr(
         torch.stack([torch.linalg.matrix_power(matrix, k) @ target for k in range(iterations)], 1)
@@ -221,7 +227,9 @@ def test_conjugate_gradients_end_when_they_are_there(matrix: Tensor):
 
 
 class Quadratic:
-    """Loss gᵀd + ½ c dᵀd and divergence ½ w dᵀF d at start + d; every place that it was asked about."""
+    """Loss gᵀd + ½ c dᵀd and divergence ½ w dᵀF d at start + d; every place that it was asked
+    about.
+    """
 
     def __init__(
         self, matrix: Tensor, gradient: Tensor, bend: float = 0.0, weight: float = 1.0
@@ -258,7 +266,9 @@ class Quadratic:
 
 
 def test_the_step_has_its_closed_form(matrix: Tensor, target: Tensor):
-    """Where the loss is linear and the divergence quadratic it is the best within the trust region, at its edge."""
+    """Where the loss is linear and the divergence quadratic it is the best within the trust region,
+    at its edge.
+    """
     problem = Quadratic(matrix, target)
     there, metrics = problem.step(damping=1e-9)
     torch.testing.assert_close(there, problem.start + problem.longest, rtol=1e-6, atol=1e-8)

@@ -43,7 +43,9 @@ def test_by_hand():
 
 @given(st.integers(0, 1000), SHARES, SHARES)
 def test_gae_is_the_sum_of_later_errors_up_to_the_cut(seed: int, gamma: float, gae_lambda: float):
-    """A_t = Σ_l (γ λ)^l δ_{t+l}, over the steps up to and including the one that is cut (equation 16)."""
+    """A_t = Σ_l (γ λ)^l δ_{t+l}, over the steps up to and including the one that is cut (equation
+    16).
+    """
     reward, value, next_value, cut = random_sequence(seed)
     delta = reward + gamma * next_value - value
     expected = torch.zeros_like(delta)
@@ -92,7 +94,7 @@ def test_a_constant_reward_has_the_geometric_return():
     )
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # The baseline: T steps, N tasks, M lanes, O observed numbers
 
 T, N, M, O = 40, 3, 4, 2  # noqa: E741  (letters of metarl.core.types)
@@ -120,7 +122,7 @@ def lives() -> Lives:
 
 
 def test_the_baseline_is_exact_where_returns_are_linear_in_the_features(lives: Lives):
-    """Each task with coefficients of its own, though its steps are ragged; the ridge all but away."""
+    """Each task with coefficients of its own, though its steps are ragged; almost no ridge."""
     coefficients = torch.randn(
         N, 2 * O + 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64
     )
@@ -171,7 +173,9 @@ def test_the_baseline_of_a_task_is_its_own(lives: Lives):
 
 
 def test_time_is_that_of_the_episode(lives: Lives):
-    """A return that falls with the episode's time is found whichever way episodes stand in the batch."""
+    """A return that falls with the episode's time is found whichever way episodes stand in the
+    batch.
+    """
     returns = 3 - 0.7 * (lives.time / 100) ** 3
     zero, every = torch.zeros_like(lives.obs), torch.ones(T, N, M, dtype=torch.bool)
     apart = linear_baseline(zero, lives.time, returns, every)
@@ -185,7 +189,9 @@ def test_time_is_that_of_the_episode(lives: Lives):
 
 
 def test_the_baseline_is_stable_in_single_precision(lives: Lives):
-    """Features that say the same twice, an observation that never changes, lanes of one step: solved all the same."""
+    """Features that say the same twice, an observation that never changes, lanes of one step:
+    solved all the same.
+    """
     obs = torch.cat(
         [lives.obs[..., :1], lives.obs[..., :1], torch.ones(T, N, M, 1)], dim=-1
     ).float()
@@ -201,7 +207,9 @@ def test_the_baseline_is_stable_in_single_precision(lives: Lives):
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_wide_observations_are_fitted_by_any_number_of_threads(threads: int):
-    """More than 160 columns in a batch: a general solver of the library hangs there with two threads."""
+    """More than 160 columns in a batch: a general solver of the library hangs there with two
+    threads.
+    """
     program = f"""
 import torch
 from metarl.algorithms.returns import linear_baseline
@@ -219,7 +227,9 @@ torch.testing.assert_close(fitted, returns, rtol=0, atol=1e-3)
 
 
 def test_where_columns_depend_on_each_other_the_ridge_grows_until_there_is_a_solution():
-    """Without a ridge the first of these has no Cholesky factors; the other task keeps the ridge it was given."""
+    """Without a ridge the first of these has no Cholesky factors; the other task keeps the ridge it
+    was given.
+    """
     obs = torch.randn(50, 2, 1, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     obs[:, 0, :, 1] = obs[:, 0, :, 0]
     time = torch.arange(50).view(-1, 1, 1).expand(50, 2, 1)

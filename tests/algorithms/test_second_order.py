@@ -1,4 +1,6 @@
-"""How heads and losses change with the parameters: against finite differences, autograd, and the looped version."""
+"""How heads and losses change with the parameters: against finite differences, autograd, and the
+looped version.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +59,9 @@ def slope_rate(f, params: Params, along: Params) -> Params:
 
 
 class Setup:
-    """A policy at one copy of the parameters a task, on ragged episodes, with a loss that bends in all its heads."""
+    """A policy at one copy of the parameters a task, on ragged episodes, with a loss that bends in
+    all its heads.
+    """
 
     def __init__(self, name: str, way) -> None:
         self.policy: Policy = small_policy(**POLICIES[name])
@@ -189,7 +193,9 @@ def test_tasks_side_by_side_are_tasks_alone(setup: Setup):
 
 @pytest.mark.parametrize("name", PERCEPTRONS)
 def test_perceptrons_by_hand_equal_automatic_differentiation(name: str):
-    """Also when asked again and in turns: memory that is used again must not leak into an answer given before."""
+    """Also when asked again and in turns: memory that is used again must not leak into an answer
+    given before.
+    """
     setup = Setup(name, linearize)
     tangents = [normal(setup.params, seed) for seed in (2, 3)]
     answers = []
@@ -217,11 +223,11 @@ def test_only_perceptrons_are_done_by_hand():
 
 @BOTH
 def test_what_was_not_lived_through_does_not_matter(setup: Setup):
-    """Other things seen, done and paid after an episode's end change neither value nor derivatives."""
+    """What is recorded after an episode's end changes neither value nor derivatives."""
     invalid = ~setup.episodes.valid
     assert invalid.any()
 
-    def spoil(x: Tensor) -> Tensor:
+    def corrupt(x: Tensor) -> Tensor:
         return torch.where(
             invalid.view(*invalid.shape, *(1,) * (x.dim() - 3)),
             (7 * x) if x.is_floating_point() else 0,
@@ -231,7 +237,7 @@ def test_what_was_not_lived_through_does_not_matter(setup: Setup):
     tangent, answers = normal(setup.params, 2), []
     for episodes in (
         setup.episodes,
-        tree_map(lambda x: x if x.dtype == torch.bool else spoil(x), setup.episodes),
+        tree_map(lambda x: x if x.dtype == torch.bool else corrupt(x), setup.episodes),
     ):
         slope = setup.way(setup.policy, setup.params, episodes.inputs).differentiate(
             lambda heads, e=episodes: likelihood_ratio(e, from_heads(heads))

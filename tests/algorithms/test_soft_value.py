@@ -1,4 +1,6 @@
-"""Soft values: sums over all choices, the policies that are known to be best, and expectations that have a closed form."""
+"""Soft values: sums over all choices, the policies that are known to be best, and expectations that
+have a closed form.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,7 @@ def randn(*axes: int, seed: int) -> Tensor:
     return torch.randn(axes, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # Discrete actions
 
 
@@ -56,7 +58,9 @@ def test_choices_are_summed_over():
 
 
 def test_the_best_choices_are_the_softmax_of_worth_by_temperature():
-    """Worth α log Σ exp Q / α, where the slope is zero; other policies are worth less, by α times their divergence."""
+    """Worth α log Σ exp Q / α, where the slope is zero; other policies are worth less, by α times
+    their divergence.
+    """
     q_values = randn(S, A, seed=1)
     best = q_values / ALPHA
     top = ALPHA * best.logsumexp(-1)
@@ -101,7 +105,7 @@ def test_choices_that_cost_nothing_to_know_are_worth_their_mean():
     torch.testing.assert_close((by_worth, by_temperature), (probs, entropy.sum()), **EXACT)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # Continuous actions
 
 
@@ -116,7 +120,9 @@ def hilly(action: Tensor) -> Tensor:
 
 
 def linear_before_tanh(weight: Tensor) -> Callable[[Tensor], Tensor]:
-    """w · atanh a − α Σ log (1 − a²): what the tanh does to the density is taken away again, and the rest is known."""
+    """w · atanh a − α Σ log (1 − a²): what the tanh does to the density is taken away again, and
+    the rest is known.
+    """
     return lambda action: (weight * action.atanh() - ALPHA * (1 - action.square()).log()).sum(-1)
 
 
@@ -134,7 +140,9 @@ def test_one_draw_is_its_worth_and_its_surprise(actions: SquashedGaussian):
 
 
 def test_the_mean_over_draws_is_the_expectation(actions: SquashedGaussian):
-    """The value's is w · μ + α H(N(μ, σ²)), so the slopes are w by μ and α by log σ. Within four standard errors."""
+    """The value's is w · μ + α H(N(μ, σ²)), so the slopes are w by μ and α by log σ. Within four
+    standard errors.
+    """
     weight = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
     leaves = [
         x.expand(DRAWS, S, A).clone().requires_grad_() for x in (actions.mean, actions.log_std)
@@ -154,7 +162,9 @@ def test_the_mean_over_draws_is_the_expectation(actions: SquashedGaussian):
 
 
 def test_the_best_policy_is_the_exponential_of_worth_by_temperature(actions: SquashedGaussian):
-    """If Q = 1 + α log π*, then π* is worth 1 in every draw, and π that less α KL(π ‖ π*) in the mean."""
+    """If Q = 1 + α log π*, then π* is worth 1 in every draw, and π that less α KL(π ‖ π*) in the
+    mean.
+    """
 
     def q_values(action: Tensor) -> Tensor:
         return 1 + ALPHA * actions.log_prob(action)

@@ -1,6 +1,7 @@
 """MAML's outer step: gradient, Fisher product, loss and divergence that the trust region is given.
 
-Against autograd through everything at once, one task at a time (SPECS 1.4, items 13 to 15 and 19), and finite differences.
+Against autograd through everything at once, one task at a time (SPECS 1.4, items 13 to 15 and 19),
+and finite differences.
 """
 
 from __future__ import annotations
@@ -57,7 +58,9 @@ EVERY = {
 
 
 class Noise:
-    """A world in float64 of ragged lanes: what is seen and paid is noise, an episode ends by chance."""
+    """A world in float64 of ragged lanes: what is seen and paid is noise, an episode ends by
+    chance.
+    """
 
     episodes, progress = M, 0.0
 
@@ -175,7 +178,9 @@ class Outer:
         )
 
     def loss(self, theta: Tensor) -> Tensor:
-        """−mean ρ A of the adapted policies; with E-MAML, the same of those before with the return after for A."""
+        """−mean ρ A of the adapted policies; with E-MAML, the same of those before with the return
+        after for A.
+        """
         losses = []
         for i in range(N):
             *before, after = self.trail(theta, i)
@@ -232,7 +237,9 @@ def test_the_episodes_are_ragged(outer: Outer):
 
 
 def test_loss_and_divergence_are_those_of_the_loop(outer: Outer):
-    """At the start, where nothing diverged, and elsewhere; the old policy is that which adapted from the start."""
+    """At the start, where nothing diverged, and elsewhere; the old policy is that which adapted
+    from the start.
+    """
     loss, kl = outer.evaluate(outer.start)
     assert kl == pytest.approx(0, abs=1e-14)
     for theta in (

@@ -19,7 +19,7 @@ from metarl.checker.probe import Probe, Still, difference
 from metarl.core.rng import Rng, Streams
 from metarl.core.types import Scene, Spec, Step, Tasks, replace
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # A family, and what may be wrong with it
 
 
@@ -35,7 +35,7 @@ class Fault:
 
 
 class Walk:
-    """Somebody walks against the wind to a hidden goal; a cliff may end it early. Task row: goal, wind."""
+    """A walk against the wind to a hidden goal; a cliff may end it early. Task row: goal, wind."""
 
     def __init__(self, fault: str = "") -> None:
         self.fault = fault
@@ -172,17 +172,22 @@ def more(**arrays: Callable[[Tensor], Tensor]) -> Callable[..., Step]:
     return step
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # What is said
 
 plant(
     "goal wider than the row",
     "spec",
-    "goal_width 3 is not from 0 to task_width 2",
+    "goal_width 3 is not from 0 to task_width",
     spec={"goal_width": 3},
 )
 plant("no such part", "spec", "achieved_goal 'place' is no part", spec={"achieved_goal": "place"})
-plant("goal of another width", "spec", "not as wide as the goal, 2", spec={"goal_width": 2})
+plant(
+    "goal of another width",
+    "spec",
+    "achieved_goal is not as wide as the goal, 2",
+    spec={"goal_width": 2},
+)
 plant(
     "nothing to compare", "spec", "goal_reward without achieved_goal", spec={"achieved_goal": None}
 )
@@ -207,7 +212,7 @@ plant(
 plant(
     "a row is NaN",
     "tasks",
-    "a row of split train is not finite",
+    "params of 9 train tasks is not finite",
     tasks=rows(lambda x: x / (x != x[3])),
 )
 plant(
@@ -222,7 +227,7 @@ plant(
     "says that its split is 'x'",
     tasks=lambda tasks, rng: replace(tasks, split="x"),
 )
-plant("more are others", "tasks", "are not those of asking for 4", tasks=shuffled)
+plant("more are others", "tasks", "the first 4 of 9 train tasks are not those of 4", tasks=shuffled)
 plant(
     "no identity",
     "tasks",
@@ -233,7 +238,7 @@ plant("trained on", "splits", "500 rows are both in train and in validation", ta
 plant(
     "not closed",
     "splits",
-    "10000 rows of train and validation are in one of them alone",
+    "10000 rows of train and validation are in one only",
     spec={"closed": True},
 )
 
@@ -248,11 +253,11 @@ def test_what_is_no_family_is_told_so(missing: str):
     }
     report = check_family(SimpleNamespace(**parts))
     assert not report.ok
-    assert f"has no attribute '{missing}'" in report.findings[-1].seen
-    assert "nothing more can be looked at" in str(report)
+    assert f"has no attribute '{missing}'" in report.findings[-1].observed
+    assert "nothing more can be checked" in str(report)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # Steps and episodes
 
 plant(
@@ -280,7 +285,7 @@ def two_reasons(env, action):
     return replace(step, truncated=step.done)
 
 
-@planted("steps", "next_obs of step 0 was changed in place")
+@planted("steps", "changed in place later: next_obs at step 0")
 def in_place(env, action):
     step = env.healthy_step(action)
     if env.time > 1:
@@ -332,7 +337,10 @@ def late(env: WalkEnv, obs: Tensor) -> Tensor:
 
 
 def late_step(env: WalkEnv, action: Tensor) -> tuple[Step, Tensor, Tensor]:
-    """Each end is followed by a step that only resets → the step, where it reset [N, M, 1], what is then seen."""
+    """Each end is followed by a step that only resets.
+
+    → the step, whether it reset [N, M, 1], the first observation.
+    """
     before, age, over = env.position, env.age, env.over
     first = env.look(before, 0 * before)
     step = env.healthy_step(action)
@@ -355,7 +363,7 @@ def next_step(env, action):
 
 
 @planted(
-    "autoreset horizon persistence", "a step followed that paid 0 and moved nothing", reset=late
+    "autoreset horizon persistence", "a step followed with reward 0 and no movement", reset=late
 )
 def idle_step(env, action):
     """The first observation of the next episode is acted on twice."""
@@ -367,7 +375,7 @@ def idle_step(env, action):
     )
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # Tasks
 
 
@@ -443,43 +451,49 @@ def tired(env, action):
 
 
 def by_seeds(env: WalkEnv, obs: Tensor) -> Tensor:
-    """Luck made of keys, as adapters make their seeds."""
+    """Randomness made of keys, as adapters make their seeds."""
     env.gusts, env.start = Streams(env.gusts.keys), Streams(env.start.keys)
     return obs
 
 
-plant("luck of its own", "", " first episodes, later in ", reset=by_seeds)
+plant("randomness of its own", "", " first episodes, later in ", reset=by_seeds)
 plant(
-    "luck of its own, resampled", "persistence", "and never later", reset=by_seeds, step=resampled
+    "randomness of its own, resampled",
+    "persistence",
+    "and never later",
+    reset=by_seeds,
+    step=resampled,
 )
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # Chance, and what is kept
 
 
 @planted(
     "seed reset state rows lanes persistence",
-    "two environments, same seed and actions: reward of step 0",
+    "two environments, same seed and actions: reward at step 0",
 )
 def unseeded(env, action):
     step = env.healthy_step(action)
     return replace(step, reward=step.reward + torch.rand(step.reward.shape))
 
 
-def lucky(env: WalkEnv, randomness: Streams) -> Tensor:
-    """The first observation with other luck."""
+def with_randomness(env: WalkEnv, randomness: Streams) -> Tensor:
+    """The first observation with other randomness."""
     env.gusts = env.start = randomness
     env.position = env.first()
     return env.look(env.position, 0 * env.position)
 
 
-def one_luck_for_all_lanes(env: WalkEnv, obs: Tensor) -> Tensor:
-    return lucky(env, Streams(env.rng.streams(env.tasks.index).keys.expand(-1, env.lanes)))
+def one_stream_for_all_lanes(env: WalkEnv, obs: Tensor) -> Tensor:
+    return with_randomness(
+        env, Streams(env.rng.streams(env.tasks.index).keys.expand(-1, env.lanes))
+    )
 
 
-def one_luck_for_all_rows(env: WalkEnv, obs: Tensor) -> Tensor:
-    return lucky(env, env.rng.streams(torch.zeros_like(env.tasks.index), env.lanes))
+def one_stream_for_all_rows(env: WalkEnv, obs: Tensor) -> Tensor:
+    return with_randomness(env, env.rng.streams(torch.zeros_like(env.tasks.index), env.lanes))
 
 
 def second_hand(env: WalkEnv, obs: Tensor) -> Tensor:
@@ -513,13 +527,13 @@ def richer(env: WalkEnv, action: Tensor) -> Step:
     return replace(step, reward=step.reward + env.sieve.bonus)
 
 
-@planted("rows", "rows 2 and 0 alone are not what they are among 8: reward of step 0")
+@planted("rows", "rows 2 and 0 alone are not what they are among 8: reward at step 0")
 def rows_compete(env, action):
     step = env.healthy_step(action)
     return replace(step, reward=step.reward - env.goal.mean())
 
 
-@planted("lanes", "lanes among 3 are not what they are among 4: reward of step 0")
+@planted("lanes", "lanes among 3 are not what they are among 4: reward at step 0")
 def lanes_compete(env, action):
     step = env.healthy_step(action)
     return replace(step, reward=step.reward / env.lanes)
@@ -531,50 +545,50 @@ def crash(env, action):
 
 
 plant(
-    "lanes share their luck",
+    "lanes share their randomness",
     "randomness",
-    "all 4 lanes of a row live through the same",
-    reset=one_luck_for_all_lanes,
+    "all 4 lanes of a row are the same",
+    reset=one_stream_for_all_lanes,
 )
 plant(
-    "rows share their luck",
+    "rows share their randomness",
     "randomness",
-    "8 rows of one task live through the same",
-    reset=one_luck_for_all_rows,
+    "8 rows of one task are the same",
+    reset=one_stream_for_all_rows,
 )
 plant(
     "second hand",
     "reset",
-    "a used environment after reset() and a fresh one: first obs",
+    "a used environment after reset() and a fresh one: obs at step 0",
     reset=second_hand,
 )
 plant("cannot be pickled", "state", "ickle", reset=with_a_lambda)
 plant(
     "pickled badly",
     "state",
-    "a copy by pickle after 12 steps goes on otherwise: reward",
+    "a copy by pickle after 12 steps continues differently: reward",
     reset=with_a_sieve,
     step=richer,
 )
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # What is offered
 
 OFFERS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "optimum": (
         lambda x: x.unsqueeze(1),
-        "optimum gives torch.float32 of shape [8, 1], not real numbers of shape [8]",
+        "optimum is torch.float32 of shape [8, 1], not real numbers of shape [8]",
     ),
-    "expected_reward": (lambda x: x / 0, "expected_reward gives a number that is not finite"),
+    "expected_reward": (lambda x: x / 0, "expected_reward is not finite"),
     "goal_reward": (
         lambda x: x[..., None],
-        "goal_reward gives torch.float32 of shape [64, 8, 4, 1]",
+        "goal_reward is torch.float32 of shape [64, 8, 4, 1]",
     ),
     "scene": (
         lambda x: replace(x, path=x.path[1:]),
-        "scene: path gives torch.float32 of shape [63, 2], not real",
+        "scene: path is torch.float32 of shape [63, 2], not real",
     ),
-    "frame": (np.float32, "frame gives no array of uint8"),
+    "frame": (np.float32, "frame is no array of uint8"),
 }
 for name, (change, words) in OFFERS.items():
     plant(f"wrong {name}", "offers", words, offers={name: change})
@@ -587,12 +601,12 @@ plant(
 plant(
     "wrong goal",
     "offers",
-    "scene: goal gives torch.float32 of",
+    "scene: goal is torch.float32 of",
     offers={"scene": lambda x: replace(x, goal=x.path[0])},
 )
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # The report
 
 
@@ -605,7 +619,7 @@ def test_a_family_that_keeps_every_promise_passes_every_rule():
     assert report.ok, report
     assert [finding.rule for finding in report.findings] == [rule.name for rule in RULES]
     assert str(report).startswith(f"walk: keeps all {len(RULES)} promises\nok    spec ")
-    assert "optimum, expected_reward, goal_reward, scene, frame" in report.findings[-1].seen
+    assert "optimum, expected_reward, goal_reward, scene, frame" in report.findings[-1].observed
 
 
 @pytest.mark.parametrize("name", FAULTS)
@@ -615,10 +629,10 @@ def test_what_is_broken_is_found_and_nothing_else(name: str):
     assert broken(report) == rules, report
     assert report.ok == (not rules)
     assert any(
-        words in finding.seen for finding in report.findings if finding.passed == (not rules)
+        words in finding.observed for finding in report.findings if finding.passed == (not rules)
     ), report
     for finding in report.findings:
-        assert ("why:" in str(finding)) == ("mend:" in str(finding)) == (not finding.passed)
+        assert ("why:" in str(finding)) == ("fix:" in str(finding)) == (not finding.passed)
 
 
 def test_every_rule_can_be_broken():
@@ -635,10 +649,10 @@ def test_a_picture_that_this_machine_cannot_draw_is_no_fault(monkeypatch: pytest
     monkeypatch.setattr(WalkEnv, "frame", frame)
     report = check_family(Walk())
     assert report.ok
-    assert "nothing was drawn: pygame is not installed" in report.findings[-1].seen
+    assert "nothing was drawn: pygame is not installed" in report.findings[-1].observed
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # The command
 
 NEEDLE = """
@@ -653,7 +667,7 @@ class Needle:
 
     def __init__(self, options):
         self.arms = 12 // options.arms
-        self.spec = Spec("needle", {"constant": 1}, options.arms, True, horizon=1, task_width=1, closed=True)
+        self.spec = Spec("needle", {"constant": 1}, options.arms, True, 1, 1, closed=True)
 
     def tasks(self, split, count, rng):
         arms = torch.arange(self.spec.action_width)
@@ -707,10 +721,10 @@ def test_the_command_says_why_and_how_and_fails(command):
     lines = out.splitlines()
     at = lines.index("FAIL  steps")
     assert lines[at + 1].endswith(
-        "seen: ZeroDivisionError: integer division or modulo by zero (mine.py, line 31)"
+        "observed: ZeroDivisionError: integer division or modulo by zero (mine.py, line 31)"
     )
-    assert lines[at + 2].startswith("        why:  ")
-    assert lines[at + 3].startswith("        mend: ")
+    assert lines[at + 2].startswith("        why: ")
+    assert lines[at + 3].startswith("        fix: ")
 
 
 def test_a_family_that_cannot_be_built_is_a_finding(command):
@@ -743,11 +757,11 @@ def test_an_unknown_family_is_a_mistake(command):
     assert "did you mean 'gridnavi'?" in command("", name="gridnavy")[2]
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # Probing
 
 
-def test_still_luck_is_the_same_at_every_counter_but_not_in_every_stream():
+def test_still_randomness_is_the_same_at_every_counter_but_not_in_every_stream():
     still, tasks = Still(Rng(3)), Walk().tasks("train", 4, Rng(0))
     one, other = (tasks.streams(still.child(name), 2) for name in ("one", "other"))
     assert torch.equal(one.uniform(0, 3), one.uniform(17, 3))
@@ -757,13 +771,13 @@ def test_still_luck_is_the_same_at_every_counter_but_not_in_every_stream():
     assert len(one.uniform(0, 1).unique()) == 8
 
 
-def test_who_rejects_still_luck_gets_other_luck_and_the_same_in_every_step():
+def test_rejection_gets_other_numbers_and_the_same_in_every_step():
     """Else the rejection would never end."""
     still = Still(Rng(0))
     streams = still.streams(torch.arange(2), 1)
 
     def draw() -> list[Tensor]:
-        still.tick()
+        still.time += 1
         return [streams.uniform(t, 1) for t in range(300)]
 
     first, second = draw(), draw()
@@ -780,19 +794,19 @@ def test_who_rejects_still_luck_gets_other_luck_and_the_same_in_every_step():
         (lambda still: still.key, True),
     ],
 )
-def test_luck_that_is_made_of_seeds_escapes(use: Callable[[Still], Any], escapes: bool):
+def test_randomness_that_is_made_of_seeds_escapes(use: Callable[[Still], Any], escapes: bool):
     still = Still(Rng(0))
     use(still)
     assert still.escaped == escapes
 
 
-def test_the_first_difference_is_told_and_rounding_is_forgiven():
+def test_the_first_difference_is_reported_and_rounding_is_forgiven():
     trace = Probe(Walk()).trace
     reward = trace.step.reward.clone()
     reward[5, 2, 1] += 1
     reward[7, 0, 0] += 1
     off = replace(trace, step=replace(trace.step, reward=reward))
-    assert difference(trace, off).startswith("reward of step 5, row 2, lane 1: ")
+    assert difference(trace, off).startswith("reward at step 5, row 2, lane 1: ")
     rounded = replace(trace, step=replace(trace.step, reward=trace.step.reward * (1 + 1e-6)))
     assert difference(trace, rounded) is not None
     assert difference(trace, rounded, rounding=True) is None

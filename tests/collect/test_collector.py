@@ -1,4 +1,4 @@
-"""`collect` on a family whose course is known by heart: who waits, what the cue carries, what grouping cannot change."""
+"""`collect` on a family with known episodes: waiting lanes, cues, independence of the batch."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def tasks(family: Ragged) -> Tasks:
     return family.tasks("test", ROWS, Rng(0))
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # The course of a rollout
 
 
@@ -66,7 +66,7 @@ def test_obs_is_after_the_reset_and_next_obs_is_the_true_successor(family: Ragge
 
 
 def test_the_cue_tells_how_the_last_step_went(family: Ragged, tasks: Tasks):
-    """Action and reward of the step before, also over the end of an episode, and done for both kinds of end."""
+    """Action and reward of the step before, also of another episode; done for both kinds of end."""
     rollout, _ = live(family, tasks, EPISODES, lanes=LANES)
     cue = rollout.inputs.cue
     assert torch.equal(cue[0], first_cue(family.spec, ROWS, LANES, CPU))
@@ -102,7 +102,7 @@ def test_the_belief_and_the_cue_go_on_in_the_next_call(family: Ragged, tasks: Ta
     assert torch.equal(after.lane[0], belief.lane[0] + rollout.valid.sum(0))
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # Chance
 
 
@@ -154,7 +154,7 @@ def test_an_environment_serves_any_number_of_rows(family: Ragged, tasks: Tasks):
 
 
 def test_repeated_tasks_are_lived_differently(family: Ragged):
-    """A fixed set of 3 training tasks in batches of 9: copies of one trajectory would be no new data."""
+    """Batches of 9 from 3 fixed training tasks: copies of one trajectory would be no new data."""
     world = TrainingWorld(family, EPISODES, family.tasks("train", 3, Rng(0)), CPU)
     tasks = world.tasks(9, Rng(1))
     assert tasks.index.bincount().tolist() == [3, 3, 3]
@@ -167,7 +167,7 @@ def test_repeated_tasks_are_lived_differently(family: Ragged):
     assert world.env_steps == rollout.env_steps
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # Mistakes of a family, each named with field, task and step
 
 
@@ -233,7 +233,7 @@ def test_a_reset_of_the_wrong_shape_or_type_is_told(change: Callable[[Tensor], T
 
 @pytest.mark.parametrize(("field", "step"), [("reward", 2), ("next_obs", 2), ("obs", 3)])
 def test_what_is_not_finite_is_told_with_its_task_and_step(field: str, step: int):
-    """An observation given by step 2 is what step 3 starts from. Row 5 of the flipped rows is task 1."""
+    """An observation returned by step 2 is the input of step 3. Flipped row 5 is task 1."""
     family = Broken(2, lambda given: replace(given, **{field: with_nan(getattr(given, field), 5)}))
     assert f"{field} of task 1 is not finite at step {step}" in mistake_of(family)
 
@@ -245,7 +245,7 @@ def test_a_reset_that_is_not_finite_is_told():
 
 
 def test_the_first_of_several_is_told():
-    """A NaN spreads: the reward of step 1 comes before the observations that it may spoil later."""
+    """A NaN spreads: the reward of step 1 comes before the observations that it may corrupt."""
     family = Broken(
         1,
         lambda given: replace(given, reward=with_nan(given.reward, 5), obs=with_nan(given.obs, 5)),
@@ -276,10 +276,12 @@ def test_an_episode_that_outlives_its_horizon_is_told():
             step = super().step(action)
             return replace(step, truncated=torch.zeros_like(step.truncated))
 
-    assert "outlived the horizon of 4 steps" in mistake_of(Endless(99, lambda step: step))
+    assert "an episode is too long; truncate it at step 4" in mistake_of(
+        Endless(99, lambda step: step)
+    )
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # What an agent is shown
 
 

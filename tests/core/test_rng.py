@@ -1,4 +1,4 @@
-"""Random numbers are addressed, not advanced: every draw is a pure function of its place, and places are independent."""
+"""Random numbers are addressed: a draw is a pure function of its place; places are independent."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from metarl.core import rng as rng_module
 from metarl.core.rng import Rng, Streams
 
 SIGNIFICANT = 1e-3
-"""Seeds are fixed, so a test that passes once passes always; a generator with a flaw misses this by orders of magnitude."""
+"""Seeds are fixed, so a test that passes once passes always; a generator with a flaw misses this by
+orders of magnitude."""
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # Places
 
 
@@ -30,7 +31,7 @@ def test_same_address_same_number():
 
 
 def test_different_addresses_differ():
-    """Ten thousand names below two hundred neighbouring seeds: no key twice."""
+    """Ten thousand names below two hundred neighboring seeds: no key twice."""
     names = [
         ("a",),
         ("b",),
@@ -64,7 +65,7 @@ def test_drawing_leaves_torchs_global_generator_alone():
     assert torch.equal(torch.get_rng_state(), before)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # Streams
 
 
@@ -75,7 +76,7 @@ def test_the_hash_is_splitmix64():
     assert [int(x) % 2**64 for x in rng_module._hash(state)] == expected
 
 
-def test_what_a_row_meets_does_not_depend_on_its_neighbours():
+def test_what_a_row_meets_does_not_depend_on_its_neighbors():
     index, rows = torch.arange(20), torch.tensor([17, 3, 4])
     together, apart = Rng(5).streams(index, 3), Rng(5).streams(index[rows], 3)
     assert torch.equal(together.uniform(9, 4)[rows], apart.uniform(9, 4))
@@ -117,7 +118,7 @@ def test_uniform_is_on_the_open_interval_and_normal_finite(
 
 
 def test_what_is_drawn_aside_has_places_of_its_own():
-    """A function of the place, too; it disturbs nothing, and a row's does not depend on its neighbours."""
+    """A function of the place, too; other draws and other rows do not change it."""
     index, rows = torch.arange(20), torch.tensor([17, 3, 4])
     streams, untouched = (Rng(5).streams(index, 3) for _ in range(2))
     for counter in (0, 9, 4):
@@ -143,14 +144,14 @@ def test_what_is_drawn_aside_is_independent_of_what_is_not():
     assert len(everything.unique()) > 0.95 * len(everything)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Statistics, along each way in which two draws can be neighbours
+# -------------------------------------------------------------------------------------------------
+# Statistics, along each way in which two draws can be neighbors
 
 WAYS = ["counter", "width", "lane", "index", "seed", "child"]
 
 
-def neighbours(way: str, count: int = 300) -> Tensor:
-    """[count, count]: rows are independent places, columns neighbours along `way`."""
+def neighbors(way: str, count: int = 300) -> Tensor:
+    """[count, count]: rows are independent places, columns neighbors along `way`."""
     index = torch.arange(count)
     if way == "counter":
         streams = Rng(11).streams(index)
@@ -169,16 +170,16 @@ def neighbours(way: str, count: int = 300) -> Tensor:
 
 @pytest.mark.parametrize("way", WAYS)
 def test_draws_are_uniform(way: str):
-    x = neighbours(way).flatten()
+    x = neighbors(way).flatten()
     assert stats.kstest(x.numpy(), "uniform").pvalue > SIGNIFICANT
     assert stats.chisquare(torch.histc(x, 64, 0, 1).numpy()).pvalue > SIGNIFICANT
 
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("gap", [1, 2, 64])
-def test_neighbouring_draws_are_independent(way: str, gap: int):
+def test_neighboring_draws_are_independent(way: str, gap: int):
     """Pairs fill the square evenly (chi-square on a 16 × 16 grid) and have no correlation."""
-    x = neighbours(way)
+    x = neighbors(way)
     a, b = x[:, :-gap].flatten(), x[:, gap:].flatten()
     cells = torch.bincount((16 * a).long() * 16 + (16 * b).long(), minlength=256)
     assert stats.chisquare(cells.numpy()).pvalue > SIGNIFICANT
@@ -186,7 +187,7 @@ def test_neighbouring_draws_are_independent(way: str, gap: int):
 
 
 def test_no_place_repeats_another():
-    """Neither a lane its neighbour one step later, nor a row, a counter or a seed: of 10⁵ draws, chance repeats 600."""
+    """Neither of another lane, row, counter nor seed: of 10⁵ draws, about 600 repeat by chance."""
     draws = [
         Rng(seed).streams(torch.arange(10), 10).uniform(t, 10)
         for seed in range(-5, 5)
@@ -197,7 +198,7 @@ def test_no_place_repeats_another():
 
 def test_low_bits_of_draws_are_even_too():
     """The 23 bits of a draw are all used: each is a fair coin."""
-    integers = (neighbours("counter").flatten().double() * 2**23).floor().long()
+    integers = (neighbors("counter").flatten().double() * 2**23).floor().long()
     for bit in range(23):
         assert abs(float(((integers >> bit) & 1).double().mean()) - 0.5) < 4 * 0.5 / math.sqrt(
             len(integers)

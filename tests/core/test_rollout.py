@@ -109,13 +109,13 @@ def test_the_recorder_keeps_what_was_written():
     assert same(tree_map(lambda x: x.to(CPU), rollout), rollout)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # Lanes and rounds
 
 
 @pytest.fixture
 def lanes() -> Rollout:
-    """Three lanes of different lengths: lane 0 lives 1 + 2 steps, lane 1 lives 2 + 3, lane 2 lives 3 + 1."""
+    """Lanes of different lengths: lane 0 has 1 + 2 steps, lane 1 has 2 + 3, lane 2 has 3 + 1."""
     flags = torch.tensor([[1, 0, 0], [0, 1, 0], [1, 0, 1], [1, 0, 1], [0, 1, 1]]).bool()
     valid = torch.tensor([[1, 1, 1], [1, 1, 1], [1, 1, 1], [0, 1, 1], [0, 1, 0]]).bool()
     reward = torch.arange(15.0).view(5, 1, 3)
@@ -182,7 +182,7 @@ def test_lanes_follow_one_another_in_a_belief_of_one(lanes: Rollout):
     )
     assert lanes.reshape_lanes(3) is lanes
     with pytest.raises(
-        MetaRLError, match="a rollout of 3 lanes fits a belief of 3 lanes or of 1, not of 2"
+        MetaRLError, match="a rollout of 3 lanes fits a belief of 3 lanes or 1, not 2"
     ):
         lanes.reshape_lanes(2)
 
@@ -194,12 +194,12 @@ def test_the_last_cue_of_a_lane_is_that_before_it_waits(lanes: Rollout):
     assert lanes.cues(spec).shape == (5, 1, 3, 4)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # Episodes apart
 
 
 def test_episodes_apart_are_those_of_a_loop():
-    """Episode after episode, lane after lane: what was lived through, from time 0, and as much as that."""
+    """Episode after episode, lane after lane: the same steps, from time 0."""
     family, episodes = Ragged(), 3
     rollout, _ = live(family, family.tasks("test", 4, Rng(0)), episodes, lanes=2)
     alone, number = rollout.one_episode_per_lane(), rollout.episode()
@@ -210,8 +210,9 @@ def test_episodes_apart_are_those_of_a_loop():
     assert alone.valid.shape == (int(lengths.max()), 4, episodes * 2)
     assert torch.equal(alone.index, rollout.index)
     arrays = (
-        lambda x: x.inputs.obs, lambda x: x.inputs.cue, lambda x: x.action, lambda x: x.reward, lambda x: x.next_obs,
-        lambda x: x.terminated, lambda x: x.truncated, lambda x: x.extras["count"],
+        lambda x: x.inputs.obs, lambda x: x.inputs.cue, lambda x: x.action, lambda x: x.reward,
+        lambda x: x.next_obs, lambda x: x.terminated, lambda x: x.truncated,
+        lambda x: x.extras["count"],
     )  # fmt: skip
     for i in range(4):
         for lane in range(2):
@@ -232,7 +233,7 @@ def test_episodes_apart_are_those_of_a_loop():
 
 
 def test_apart_nothing_is_lost(ragged: Rollout, lanes: Rollout):
-    """Steps, returns, and who earned them: [K, N, M] of a lane's episodes are [1, N, K · M] of one each."""
+    """Steps and returns: [K, N, M] of a lane's episodes are [1, N, K · M] of one each."""
     for rollout in (ragged, lanes):
         alone = rollout.one_episode_per_lane()
         assert alone.env_steps == rollout.env_steps

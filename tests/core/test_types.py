@@ -82,7 +82,7 @@ def test_tasks_are_chosen_by_rows():
 
 
 def test_copies_of_a_row_have_streams_of_their_own():
-    """A fixed set of few training tasks fills a batch by repetition; identical copies would teach nothing new."""
+    """Few fixed training tasks fill a batch by repetition; equal copies would teach nothing new."""
     once = Tasks(torch.zeros(4, 1), torch.tensor([1, 1, 2, 1]), "train")
     copies = dataclasses.replace(once, copy=torch.tensor([0, 1, 0, 2]))
     draws = copies.streams(Rng(0), 2).uniform(0, 1).flatten(1)

@@ -36,7 +36,7 @@ def cut(rollout: Rollout, lane: int = 0) -> list[Recording]:
 
 
 def lived(discrete: bool, episodes: int, lanes: int = 1) -> Rollout:
-    """What happened to the third task of `Ragged`, whose first four episodes last 3, 4 (cut off), 2 and 4 steps."""
+    """The third task of `Ragged`: its first four episodes last 3, 4 (truncated), 2 and 4 steps."""
     rollout, _ = live(Ragged(discrete), Ragged().tasks("test", 3, Rng(0)), episodes, lanes=lanes)
     return replace(
         rollout.rows(torch.tensor([2])), index=torch.zeros(1, dtype=torch.long), extras={}
@@ -44,7 +44,7 @@ def lived(discrete: bool, episodes: int, lanes: int = 1) -> Rollout:
 
 
 def tidy(rollout: Rollout) -> Rollout:
-    """With zeros where lanes wait, as in what is recorded, and without log-probabilities, which are zeros there."""
+    """With zeros in waiting lanes and for log-probabilities, as in what is recorded."""
     clean = rollout._map(
         lambda x: x * rollout.valid.reshape(*rollout.valid.shape, *[1] * (x.dim() - 3))
     )
@@ -53,7 +53,7 @@ def tidy(rollout: Rollout) -> Rollout:
 
 @SPACES
 def test_what_was_collected_comes_back(discrete: bool):
-    """Cut into plain arrays and laid out again: observations, cues, actions, rewards and ends are those of before."""
+    """Cut into plain arrays and laid out again, obs, cues, actions, rewards and ends are equal."""
     rollout = lived(discrete, 4)
     assert rollout.truncated.any()
     assert rollout.terminated.any()
@@ -162,7 +162,7 @@ def test_continuous_actions_have_a_width_and_no_limits():
 def test_every_lane_needs_as_many_episodes():
     for count, lanes, says in (
         (0, 1, "0 were recorded; give at least one"),
-        (0, 3, "0 .* give a multiple of 3"),
+        (0, 3, "0 .* give at least one, and a multiple of 3"),
         (4, 3, "4 .* of 3"),
     ):
         with pytest.raises(MetaRLError, match=f"^episodes: {says}"):

@@ -1,4 +1,4 @@
-"""The replay, against rings that plain Python fills step by step, and against the laws of chance."""
+"""The replay, against rings filled step by step in plain Python, and against probabilities."""
 
 from __future__ import annotations
 
@@ -57,7 +57,8 @@ def lived(
 ) -> Rollout:
     """Some ragged episodes of these tasks, or one of so many `steps`; what waits reports nonsense.
 
-    Every step has a number, from `first` on, which its observation and the goal that it achieves begin with.
+    Every step has a number, from `first` on: the first entry of its observation and of the goal
+    that it achieves.
     """
     chance, generator, ends = random.Random(seed), seeded(seed), {}
     for lane in ((n, m) for n in range(len(index)) for m in range(lanes)):
@@ -97,7 +98,7 @@ def lived(
 
 
 class Looped:
-    """What a replay should hold: the numbers of the steps of every task, by loops over rows, lanes and time."""
+    """What a replay should hold: the numbers of every task's steps, by plain loops."""
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
@@ -166,12 +167,12 @@ def recent(replay: Replay, task: int = 0, draws: int = 500) -> list[int]:
     return numbers(replay.context(torch.tensor([task]), draws, seeded())).unique().tolist()
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # What is kept
 
 
 def compare(replay: Replay, looped: Looped) -> None:
-    """Everything that can be drawn, of every task; so many draws miss one in e³⁰ of what there is."""
+    """Everything that can be drawn, of every task; so many draws miss one transition in e³⁰."""
     draws = 30 * replay.capacity * LONGEST
     assert replay.count.tolist() == [looped.count[task] for task in range(replay.tasks)]
     assert len(replay) == sum(map(len, looped.kept.values()))
@@ -211,7 +212,7 @@ VISITS = st.lists(VISIT, min_size=1, max_size=8)
 def test_rings_are_those_of_a_loop(
     capacity: int, first_size: int, spec: Spec, seed: int, visits: list[tuple[str, list[int], int]]
 ):
-    """After every visit: tasks that come late or twice, rollouts longer than the ring, and contexts that are refused."""
+    """After every visit: late and repeated tasks, rollouts longer than a ring, refused contexts."""
     replay, looped, met, number = Replay(spec, capacity, CPU), Looped(capacity), 0, 0
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("metarl.data.replay._FIRST_SIZE", first_size)
@@ -271,7 +272,7 @@ def test_a_task_without_transitions_is_named():
 
 
 def test_transitions_are_those_of_the_environment():
-    """Episodes of five steps are cut at the horizon of four, which terminates nothing; a step s leads to s + 1."""
+    """Episodes of five steps are truncated at the horizon of four; a step s leads to s + 1."""
     family = Ragged(discrete=False)
     tasks = replace(
         family.tasks("train", 5, Rng(0))[torch.tensor([4, 0, 3, 0])],
@@ -292,13 +293,13 @@ def test_transitions_are_those_of_the_environment():
     assert (batch.future.squeeze(-1) <= length.clamp(max=4)).all()
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # Chance
 
 
 @pytest.fixture
 def full() -> tuple[Replay, Looped]:
-    """Two tasks whose rings of 10 have wrapped around, with contexts that have lost their beginning."""
+    """Two tasks whose rings of 10 have wrapped around; the contexts have lost their beginning."""
     replay, looped, first = Replay(SPEC, 10, CPU), Looped(10), 0
     for k, context in enumerate((False, True, True, False)):
         rollout = lived([0, 1, 0, 1], first=first, seed=k)
@@ -338,7 +339,7 @@ def test_all_that_is_there_is_equally_likely(full: tuple[Replay, Looped]):
 
 
 def test_draws_are_independent_and_put_back(full: tuple[Replay, Looped]):
-    """Two draws of ten are each pair of them equally often, whether of one row or of two rows of the same task."""
+    """All pairs of two draws are equally likely, of one row or of two rows of the same task."""
     replay, looped = full
     batch = numbers(replay.sample(torch.zeros(20_000, dtype=torch.long), 2, seeded(4)))
     pairs = {(a, b): 1 / 100 for a in looped.kept[0] for b in looped.kept[0]}
@@ -359,7 +360,7 @@ def test_a_seed_says_what_is_drawn(full: tuple[Replay, Looped]):
         assert not same(one, other)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # Memory
 
 
@@ -390,7 +391,7 @@ class Operations(TorchDispatchMode):
 
 
 def test_batches_are_copies_and_the_rings_are_not():
-    """What is drawn may be changed; to draw, or to write into what is full, makes nothing as large as the rings."""
+    """A batch may be changed. Drawing, or writing into full rings, allocates nothing as large."""
     replay, tasks, few = Replay(SPEC, 300, CPU), torch.tensor([2, 0, 2]), lived([0, 1, 2], steps=2)
     replay.add(lived([0, 1, 2], steps=400), context=True)
     rows = replay.state_dict()["rows"]
@@ -446,22 +447,22 @@ def test_another_replay_goes_on_where_one_was_kept(full: tuple[Replay, Looped], 
     assert same(draws(other), draws(replay))
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # Hindsight
 
 
-def test_only_what_is_chosen_is_told_of_another_goal(full: tuple[Replay, Looped]):
-    """The goal in front of the task row, and both rewards, which are those of success where it was achieved just then."""
+def test_only_what_is_chosen_is_relabeled(full: tuple[Replay, Looped]):
+    """The goal in front of the task row, and both rewards: of success if it was achieved then."""
     batch = full[0].sample(torch.tensor([0, 1]), 200, seeded(), future=True)
     batch = replace(
         batch, task=torch.randn(2, 200, 3, generator=seeded(1)), training_reward=batch.reward - 5
     )
     chosen = torch.rand(2, 200, generator=seeded(2)) < 0.5
-    told = hindsight(
+    relabeled = hindsight(
         batch, chosen, SPEC, lambda achieved, desired: (achieved == desired).all(-1).float() - 1
     )
     for name in ("obs", "action", "next_obs", "terminated", "future"):
-        assert torch.equal(getattr(told, name), getattr(batch, name)), name
+        assert torch.equal(getattr(relabeled, name), getattr(batch, name)), name
     for n, b in torch.cartesian_prod(torch.arange(2), torch.arange(200)).tolist():
         task, reward, training_reward = (
             batch.task[n, b].tolist(),
@@ -471,24 +472,27 @@ def test_only_what_is_chosen_is_told_of_another_goal(full: tuple[Replay, Looped]
         if chosen[n, b]:
             task[:2] = batch.future[n, b].tolist()
             reward = training_reward = float(goals(batch)[n, b] == numbers(batch)[n, b]) - 1
-        assert told.task[n, b].tolist() == task
-        assert (told.reward[n, b], told.training_reward[n, b]) == (reward, training_reward)
-    assert set(told.reward[chosen].tolist()) == {-1.0, 0.0}
-    assert told.terminated[chosen].any()
+        assert relabeled.task[n, b].tolist() == task
+        assert (relabeled.reward[n, b], relabeled.training_reward[n, b]) == (
+            reward,
+            training_reward,
+        )
+    assert set(relabeled.reward[chosen].tolist()) == {-1.0, 0.0}
+    assert relabeled.terminated[chosen].any()
 
 
 @pytest.mark.parametrize(("name", "success"), [("sparse-point", 1.0), ("goal-maze", 0.0)])
-def test_relabelled_rewards_are_those_of_a_life_for_that_goal(name: str, success: float):
-    """The recorded moves, made again for the goal that they achieved at time 10, are paid the same."""
+def test_relabeled_rewards_are_those_for_that_goal(name: str, success: float):
+    """The recorded actions, repeated for the goal achieved at time 10, give the same rewards."""
     family = make_family(name)
     tasks = family.tasks("train", 3, Rng(0))
     rollout = live(family, tasks, 1)[0]
     goal = rollout.next_obs[10, :, 0, family.spec.part(family.spec.achieved_goal)]
-    told_tasks = replace(
+    relabeled_tasks = replace(
         tasks, params=torch.cat([goal, tasks.params[:, family.spec.goal_width :]], dim=-1)
     )
     env = family.make(lanes=1)
-    env.reset(told_tasks, Rng(0).child("env"))
+    env.reset(relabeled_tasks, Rng(0).child("env"))
     steps = [env.step(action) for action in rollout.action]
 
     replay, shape = Replay(family.spec, 1000, CPU), (3, 200, -1)
@@ -497,16 +501,16 @@ def test_relabelled_rewards_are_those_of_a_life_for_that_goal(name: str, success
     batch = replace(
         batch, future=goal.unsqueeze(1).expand(shape), task=tasks.params.unsqueeze(1).expand(shape)
     )
-    told = hindsight(batch, torch.ones_like(batch.terminated), family.spec, family.goal_reward)
-    assert torch.equal(told.task, told_tasks.params.unsqueeze(1).expand(shape))
-    assert torch.equal(told.training_reward, told.reward)
+    relabeled = hindsight(batch, torch.ones_like(batch.terminated), family.spec, family.goal_reward)
+    assert torch.equal(relabeled.task, relabeled_tasks.params.unsqueeze(1).expand(shape))
+    assert torch.equal(relabeled.training_reward, relabeled.reward)
     for n in range(3):
         paid = {tuple(step.next_obs[n, 0].tolist()): float(step.reward[n, 0]) for step in steps}
-        assert told.reward[n].tolist() == [
-            paid[tuple(next_obs)] for next_obs in told.next_obs[n].tolist()
+        assert relabeled.reward[n].tolist() == [
+            paid[tuple(next_obs)] for next_obs in relabeled.next_obs[n].tolist()
         ]
         assert paid[tuple(rollout.next_obs[10, n, 0].tolist())] == success
-    assert not torch.equal(told.reward, batch.reward)
+    assert not torch.equal(relabeled.reward, batch.reward)
 
 
 def test_another_capacity_is_refused():
@@ -518,7 +522,7 @@ def test_another_capacity_is_refused():
 
 
 def test_what_was_not_written_is_zero_and_so_is_saved():
-    """Else no two checkpoints of the same run would be equal; memory that nobody set is NaN here."""
+    """Else two checkpoints of the same run would differ; uninitialized memory is NaN here."""
     torch.use_deterministic_algorithms(True)
     try:
         replay = Replay(SPEC, 50, CPU)

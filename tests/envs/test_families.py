@@ -26,16 +26,14 @@ def test_expected_rewards_are_the_mean_of_rewards(name: str):
     family = make_family(name)
     rollout, _ = live(family, tasks := family.tasks("test", 200, Rng(0)), 20, lanes=5)
     gap = rollout.reward - family.expected_reward(tasks, rollout)
-    for action in range(
-        family.spec.action_width
-    ):  # whatever was done: chance must not know the action
+    for action in range(family.spec.action_width):  # the noise must not depend on the action
         chosen = gap[rollout.valid & (rollout.action == action)]
         assert abs(float(chosen.mean())) < error_of(chosen)
 
 
 @pytest.mark.parametrize("name", offering("optimum"))
 def test_nobody_beats_the_optimum(name: str):
-    """A random agent, on average over its luck, is no better in any task."""
+    """A random agent, on average over its returns, is no better in any task."""
     family = make_family(name)
     tasks, lanes = family.tasks("test", 50, Rng(0)), 200 if family.spec.horizon <= 200 else 20
     returns = live(family, tasks, 1, lanes=lanes)[0].episode_returns()[0]

@@ -38,25 +38,25 @@ def neighbours(cell: tuple[int, int]) -> list[int]:
 
 @functools.cache
 def transitions() -> Tensor:
-    """P [S, A, S]: a successful move is followed by another to a random neighbour with probability ⅓."""
-    chance = torch.zeros(len(CELLS), 4, len(CELLS), dtype=torch.float64)
+    """P [S, A, S]: with probability ⅓ a successful move slips on to a random neighbor."""
+    probability = torch.zeros(len(CELLS), 4, len(CELLS), dtype=torch.float64)
     for place, (column, row) in enumerate(CELLS):
         for action, (dx, dy) in enumerate(DIRECTIONS):
             after = (column + dx, row + dy)
             if after not in NUMBER:
-                chance[place, action, place] = 1
+                probability[place, action, place] = 1
                 continue
-            chance[place, action, NUMBER[after]] = 2 / 3
+            probability[place, action, NUMBER[after]] = 2 / 3
             for other in neighbours(after):
-                chance[place, action, other] += 1 / 3 / len(neighbours(after))
-    return chance
+                probability[place, action, other] += 1 / 3 / len(neighbours(after))
+    return probability
 
 
 def steps_to(goal: tuple[int, int]) -> Tensor:
     """[S] float64: expected steps to the goal."""
-    chance, steps = transitions(), torch.zeros(len(CELLS), dtype=torch.float64)
+    probability, steps = transitions(), torch.zeros(len(CELLS), dtype=torch.float64)
     for _ in range(1000):
-        after = 1 + (chance @ steps).amin(1)
+        after = 1 + (probability @ steps).amin(1)
         after[NUMBER[goal]] = 0
         if (after - steps).abs().max() < 1e-9:
             return after
@@ -81,7 +81,7 @@ def follow(policy: Tensor, goal: tuple[int, int], rows: int, horizon: int) -> St
     return Step(**{part: torch.stack([getattr(step, part) for step in steps]) for part in parts})
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 
 
 def test_the_map_has_104_cells_numbered_as_one_reads():
@@ -134,7 +134,10 @@ def test_the_optimal_policy_needs_the_published_steps():
 
 
 def test_after_the_goal_has_moved_the_published_steps_are_needed():
-    """9.50 on average, 8.36 to 11.43: the authors' starts still leave out the east doorway and not the new goal."""
+    """9.50 on average, 8.36 to 11.43.
+
+    The authors' starts still leave out the east doorway and not the new goal.
+    """
     goals = (
         make_family("four-rooms", variant="option-critic-moved")
         .tasks("test", 21, Rng(0))
@@ -151,16 +154,16 @@ def test_after_the_goal_has_moved_the_published_steps_are_needed():
 
 
 def test_a_random_walker_needs_the_published_steps():
-    """The exact sum of the chances that it is still under way, cut at 1000; 382 by a simulation elsewhere."""
-    chance = transitions().mean(1)
+    """The sum of the probabilities to be under way, cut at 1000; 382 by a simulation elsewhere."""
+    probability = transitions().mean(1)
     goal = NUMBER[EAST_DOORWAY]
-    chance[goal] = 0
+    probability[goal] = 0
     under_way = torch.full((104,), 1 / 103, dtype=torch.float64)
     under_way[goal] = 0
     total = 0.0
     for _ in range(1000):
         total += float(under_way.sum())
-        under_way = under_way @ chance
+        under_way = under_way @ probability
         under_way[goal] = 0
     assert total == pytest.approx(382, abs=5)
     family = make_family("four-rooms")

@@ -1,4 +1,4 @@
-"""The maze: its walls hold, its goals can be reached, and chance hardly ever does."""
+"""The maze: its walls hold, its goals can be reached, and random walks hardly ever do."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def rows(goal: tuple[float, float], start: tuple[float, float], count: int = 1) 
 
 
 def inertial(family: Family, tasks: Tasks, lanes: int, steps: int) -> Tensor:
-    """Positions [T, N, M, 2], before and after each step, of walkers that keep a direction for a while."""
+    """Positions [T, N, M, 2], before and after each step, of walkers that keep a direction."""
     env, generator = family.make(lanes), torch.Generator().manual_seed(0)
     way = [env.reset(tasks, Rng(0))]
     action = torch.zeros(len(tasks), lanes, 2)
@@ -69,7 +69,7 @@ def inertial(family: Family, tasks: Tasks, lanes: int, steps: int) -> Tensor:
 @pytest.mark.parametrize("step_size", [0.2, 0.5])
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_walls_hold_and_nobody_tunnels(variant: str, step_size: float):
-    """Every position is in a free cell, and so is the corner of every move, which goes along x and then along y."""
+    """Every position is in a free cell, and so is the corner of every move, along x, then y."""
     family = make_family("goal-maze", variant=variant, step_size=step_size, horizon=400)
     way = inertial(family, family.tasks("train", 50, Rng(0)), 20, 399)
     assert in_a_free_cell(variant, way).all()

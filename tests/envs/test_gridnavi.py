@@ -100,7 +100,7 @@ def test_a_short_horizon_leaves_the_oracle_on_its_way():
 
 
 def test_a_random_walker_earns_the_published_return():
-    """−4.67 over four episodes: the distribution of the walker's cell, step by step, in every task."""
+    """−4.67 over four episodes: the distribution of the walker's cell, in every step and task."""
     family, tasks = make_family("gridnavi"), every_goal()
     transition = torch.zeros(25, 25, dtype=torch.float64)
     for place, (column, row) in enumerate(CELLS):
@@ -120,8 +120,9 @@ def test_a_random_walker_earns_the_published_return():
 def test_the_bayes_optimum_is_realised_by_one_search():
     """37.214 = 4.0 + 3 · 11.071.
 
-    No search can meet more than one new goal cell a step, from step 2 on: this one does, and stays where it is paid. The
-    seven cells that it misses lie on one shortest way, so whoever has searched in vain walks there and loses nothing.
+    No search can meet more than one new goal cell a step, from step 2 on: this one does, and
+    stays at the goal. The seven cells that it misses lie on one shortest path, so that walking
+    there after a search in vain loses nothing.
     """
     search = [RIGHT] * 4 + [UP, LEFT, LEFT, UP, LEFT, UP, RIGHT, RIGHT, DOWN, RIGHT, UP]
     family, tasks = make_family("gridnavi"), every_goal()
@@ -139,8 +140,10 @@ def test_the_bayes_optimum_is_realised_by_one_search():
 
 
 def test_posterior_sampling_earns_what_is_known_of_it():
-    """0.55, 2.36, 3.87, 5.23 in four episodes: each walks to a goal drawn from those that are not ruled
-    out, and stays where it is paid on the way.
+    """0.55, 2.36, 3.87, 5.23 in four episodes.
+
+    Each walks to a goal drawn from those that are not ruled out, and stays where it is rewarded on
+    the way.
     """
     rows, generator = 6000, torch.Generator().manual_seed(0)
     family, goals = make_family("gridnavi"), torch.tensor(GOALS).float()

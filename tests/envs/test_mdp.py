@@ -1,4 +1,4 @@
-"""Random finite processes move and pay as their rows say, and their optimum is the best of all policies."""
+"""Random finite processes follow their task rows, and their optimum is the best of all policies."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_the_optimum_is_the_best_of_all_policies():
 
 
 def test_the_oracle_has_the_published_mean():
-    """219.2 over ten episodes, simulated elsewhere on 1,000 processes with an error of 1.6 (two standard errors)."""
+    """219.2 ± 1.6 (two standard errors) over ten episodes, simulated elsewhere on 1,000 MDPs."""
     family = make_family("tabular-mdp")
     optimum = 10 * family.optimum(family.tasks("test", 4000, Rng(0)))
     error = float(optimum.std()) / math.sqrt(len(optimum))

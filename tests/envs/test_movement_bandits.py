@@ -1,4 +1,4 @@
-"""MovementBandits: what is seen, what pays, and the oracle that is known."""
+"""MovementBandits: observations, rewards, and the oracle that is known."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_the_goal_of_the_task_pays_within_its_circle():
 
 @pytest.mark.parametrize("horizon", [50, 4])
 def test_the_oracle_walks_as_the_optimum_says(horizon: int):
-    """Along the axis with the longer way left until it is paid; 43.82 in 50 steps by a simulation elsewhere."""
+    """Along the axis with the longer way left; 43.82 in 50 steps by a simulation elsewhere."""
     family, tasks = make_family("movement-bandits", horizon=horizon), both(4000)
     env = family.make(1)
     obs, total = env.reset(tasks, Rng(0)), torch.zeros(len(tasks))

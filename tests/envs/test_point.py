@@ -1,4 +1,4 @@
-"""Navigation with a dense and with a sparse reward, against geometry and the oracles that are known."""
+"""Navigation with a dense and with a sparse reward, against geometry and known oracles."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def step_point(
 
 
 def straight(name: str, tasks: Tasks, lanes: int, **options: Any) -> tuple[Tensor, Tensor]:
-    """Every lane of an episode moves as far towards its goal as it can: rewards and whether it goes on [H, N, M]."""
+    """An episode straight towards the goal: rewards and whether it goes on [H, N, M]."""
     family = make_family(name, **options)
     env, goal = family.make(lanes), tasks.params.unsqueeze(1)
     obs, rewards, running = (
@@ -50,7 +50,7 @@ def error_of(x: Tensor) -> float:
     return 4 * float(x.std()) / math.sqrt(x.numel())
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # Dense reward
 
 
@@ -78,7 +78,7 @@ def test_the_horizon_truncates():
 
 
 def test_each_lane_has_its_own_clock():
-    """The first lane arrives at its fourth step and begins anew; the second is truncated at its fifth."""
+    """The first lane arrives at its fourth step, the second is truncated at its fifth."""
     env = make_family("point", horizon=5).make(2)
     env.reset(goals((0.4, 0.0)), Rng(0))
     move = torch.tensor([[[1.0, 0.0], [0.0, 1.0]]])
@@ -140,12 +140,12 @@ def test_pearl_starts_anywhere_and_ends_with_the_horizon_alone():
     assert abs(float(pair.corrcoef()[0, 1])) < 4 / math.sqrt(pair.shape[1])
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # Sparse reward
 
 
 def test_the_reward_is_sparse_and_the_training_reward_dense():
-    """Along the axis to a goal at distance 1: nothing until 0.8, then 1 − d; passing the goal, it falls again."""
+    """Towards a goal at distance 1: nothing until 0.8, then 1 − d; beyond the goal it falls."""
     steps = step_point((0.0, 1.0), [[0.0, 1.0]] * 13, "sparse-point")
     paid = {9: 0.9, 10: 1.0, 11: 0.9}
     for time, step in enumerate(steps, start=1):
@@ -203,9 +203,10 @@ def test_varibad_goals_are_uniform_on_the_half_circle():
 
 
 def test_the_sparse_oracle_has_the_published_mean():
-    """13.36 over PEARL's hundred goals, of which the two ends meet the rim of the circle after eight whole moves.
+    """13.36 over PEARL's hundred goals.
 
-    There rounding decides over 0.8 of reward: 0.016 of the mean.
+    The two ends meet the rim of the circle after eight whole moves. There rounding decides over 0.8
+    of reward: 0.016 of the mean.
     """
     family = make_family("sparse-point")
     optimum = torch.cat(
@@ -229,7 +230,7 @@ def test_the_sparse_optimum_is_the_sum_over_the_straight_way():
     torch.testing.assert_close(family.optimum(tasks), reward.sum(0).squeeze(1))
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # Both
 
 

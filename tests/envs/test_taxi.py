@@ -43,7 +43,7 @@ def drive(tasks: Tasks, actions: list[int], **options: int) -> list[Step]:
     return [env.step(torch.tensor([[action]])) for action in actions]
 
 
-def seen(obs: Tensor) -> tuple[tuple[int, int], bool]:
+def observed(obs: Tensor) -> tuple[tuple[int, int], bool]:
     """Cell and whether the passenger is aboard, of the one-hot [1, 1, 72]."""
     assert obs.sum() == 1
     state = int(obs.argmax())
@@ -71,7 +71,7 @@ def shortest(goal: int, passenger: int, start: int) -> list[int]:
 
 @pytest.mark.parametrize("aboard", [False, True])
 def test_moves_follow_the_streets(aboard: bool):
-    """From every cell that can be reached, every move leads where the map says, passenger or not."""
+    """From every reachable cell, every move leads where the map says, passenger or not."""
     tasks = task(1, ABOARD if aboard else 3, 0)
     for column in range(6):
         for row in range(6):
@@ -82,7 +82,7 @@ def test_moves_follow_the_streets(aboard: bool):
                 after = (column + dx, row + dy)
                 blocked = after in WALLS or not (0 <= after[0] < 6 and 0 <= after[1] < 6)
                 step = drive(tasks, [*there, action])[-1]
-                assert seen(step.next_obs) == ((column, row) if blocked else after, aboard)
+                assert observed(step.next_obs) == ((column, row) if blocked else after, aboard)
 
 
 def test_a_passenger_is_picked_up_and_dropped_off_at_the_right_places_alone():
@@ -92,14 +92,14 @@ def test_a_passenger_is_picked_up_and_dropped_off_at_the_right_places_alone():
         way(LANDMARKS[passenger], LANDMARKS[goal]),
     )
     steps = drive(task(goal, passenger, start), [SERVE, *fetch, SERVE, SERVE, *bring, SERVE])
-    aboard = [seen(step.next_obs)[1] for step in steps]
+    aboard = [observed(step.next_obs)[1] for step in steps]
     assert aboard == [False] * (1 + len(fetch)) + [True] * (3 + len(bring))
     assert [step.reward.item() for step in steps] == pytest.approx(
         [-0.1] * (len(steps) - 1) + [2.0]
     )
     assert [bool(step.terminated) for step in steps] == [False] * (len(steps) - 1) + [True]
     assert [bool(step.success) for step in steps] == [False] * (len(steps) - 1) + [True]
-    assert seen(steps[-1].obs) == (LANDMARKS[start], False)
+    assert observed(steps[-1].obs) == (LANDMARKS[start], False)
 
 
 def test_the_goal_does_not_take_an_empty_taxi():
@@ -110,7 +110,7 @@ def test_the_goal_does_not_take_an_empty_taxi():
 def test_a_passenger_aboard_is_there_again_in_the_next_episode():
     steps = drive(task(1, ABOARD, 0), shortest(1, ABOARD, 0))
     assert steps[-1].terminated
-    assert seen(steps[-1].obs) == (LANDMARKS[0], True)
+    assert observed(steps[-1].obs) == (LANDMARKS[0], True)
 
 
 def test_the_horizon_ends_an_episode_with_a_penalty():
@@ -168,7 +168,7 @@ def test_a_scene_shows_streets_and_landmarks():
     family, tasks = make_family("taxi"), task(2, 3, 0)
     steps = drive(tasks, shortest(2, 3, 0))
     scene = family.scene(tasks.params[0], torch.stack([step.next_obs[0, 0] for step in steps]))
-    assert scene.path.tolist() == [list(seen(step.next_obs)[0]) for step in steps]
+    assert scene.path.tolist() == [list(observed(step.next_obs)[0]) for step in steps]
     assert scene.goal.tolist() == [list(LANDMARKS[2])]
     assert sorted(scene.others.tolist()) == sorted(list(LANDMARKS[place]) for place in (0, 1, 3))
     assert {(left + 0.5, bottom + 0.5) for left, bottom, _, _ in scene.walls.tolist()} == WALLS

@@ -22,7 +22,7 @@ from metarl.evaluation.posteriors import Inference, infer
 from metarl.experiments.building import load, make_agent, make_family, train_set
 from metarl.experiments.runs import train
 from metarl.viz import latent
-from metarl.viz.latent import inference_picture
+from metarl.viz.latent import draw_posteriors
 
 TINY = {"encoder_sizes": [16], "hidden_sizes": [16], "latent_width": 3}
 
@@ -172,7 +172,7 @@ def drawn(monkeypatch):
     """inference → the figure before it became a file, and its panels [rows, columns]."""
 
     def draw(inference):
-        figure = figure_of(monkeypatch, latent, inference_picture, inference)
+        figure = figure_of(monkeypatch, latent, draw_posteriors, inference)
         panels = [axes for axes in figure.axes if axes.get_label() != "<colorbar>"]
         rows = len({axes.get_subplotspec().rowspan.start for axes in panels})
         return figure, np.array(panels).reshape(rows, -1)
@@ -382,7 +382,7 @@ def test_a_run_is_drawn_into_its_folder(run, tmp_path):
 def test_the_commands_options_reach_the_agent(run, monkeypatch):
     asked = []
     monkeypatch.setattr(
-        latent, "inference_picture", lambda inference, out: asked.append(inference) or out
+        latent, "draw_posteriors", lambda inference, out: asked.append(inference) or out
     )
     loaded = load(run)
     family = loaded.family()

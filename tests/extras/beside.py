@@ -16,7 +16,7 @@ from metarl.core.rng import Rng
 from metarl.core.types import Step, Tasks, tree_map
 
 Begin = Callable[[Tasks, int], tuple[gymnasium.Env, Any]]
-"""(one task, seed of the episode) → an environment at the start of that episode, and what is seen of it."""
+"""(one task, seed of the episode) → an environment at its start, and the observation."""
 
 
 def lived(
@@ -42,7 +42,7 @@ def same_by_hand(
     told: str,
     lanes: int = 2,
 ) -> int:
-    """Asserts that every lane lives through what `begin` and its environment's step give; how many episodes ended."""
+    """Assert that every lane steps as the environment of `begin` does; how many episodes ended."""
     first, actions, step = lived(family, tasks, steps, lanes)
     keys = tasks.streams(Rng(0), lanes).keys
     ends = 0

@@ -40,7 +40,7 @@ def rows(tasks: Sequence[Any]) -> list[tuple[float, ...]]:
 
 
 def beside(family: Family, tasks: Tasks, official: Sequence[Any], version: str = "v2") -> int:
-    """Whether `tasks` are lived through as the package's own tasks of these numbers; how many episodes ended."""
+    """Assert that `tasks` step as the package's own tasks; how many episodes ended."""
 
     def begin(task, seed):
         own = official[int(task.index)]
@@ -52,7 +52,7 @@ def beside(family: Family, tasks: Tasks, official: Sequence[Any], version: str =
     return same_by_hand(family, tasks, 16, begin, flat, told="success", lanes=1)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # Tasks
 
 
@@ -125,7 +125,7 @@ def test_rows_and_names_that_are_not_the_benchmarks_are_mistakes():
         make_family("ml1", env="reach-v2").tasks("train", 1, Rng(0))
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # Episodes
 
 
@@ -195,7 +195,7 @@ def approach(family: Family, tasks: Tasks, steps: int):
 
 @pytest.mark.parametrize("ends", [False, True])
 def test_reaching_the_goal_is_a_success_and_ends_only_if_asked(ends: bool):
-    """Within 5 cm, by the place between the fingers, which is less than 6 cm from where the hand is seen."""
+    """Within 5 cm of the place between the fingers, less than 6 cm from the observed hand."""
     family = make_family("ml1", horizon=100, terminate_on_success=ends)
     tasks = family.tasks("test", 3, Rng(0))
     reached = torch.zeros(3, dtype=torch.bool)
@@ -246,7 +246,7 @@ def test_workers_give_the_same():
     assert torch.equal(one.reward, other.reward)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # As a family
 
 

@@ -37,7 +37,7 @@ def rows(family) -> dict[str, list[tuple[float, ...]]]:
     return {split: [tuple(row) for row in params.tolist()] for split, params in drawn.items()}
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # Tasks
 
 
@@ -68,7 +68,7 @@ def test_every_colour_and_type_is_learned_from_but_not_every_kind():
     }
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # Episodes
 
 
@@ -86,7 +86,7 @@ def flat(name: str, seen: dict[str, Any]) -> np.ndarray:
 @pytest.mark.parametrize("view", [7, 3])
 @pytest.mark.parametrize("name", FAMILIES)
 def test_episodes_are_the_packages(name: str, view: int):
-    """Its starts, drawn again where they do not fit the task: with the agent on the goal, or without what pays."""
+    """Its starts, drawn again where the agent is on the goal or the rewarded thing is missing."""
     family = make_family(name, view=view, horizon=40)
 
     def begin(task: Tasks, seed: int):

@@ -17,9 +17,9 @@ HORIZON = 6
 
 
 class Drift(gymnasium.Env):
-    """A position that drifts by the wind, by what is done and by chance, and ends where chance says so.
+    """A position that drifts by wind, action and noise; episodes end at random.
 
-    Every kind of observation that can be flattened; the wind is the task, and a reset leaves it as it is.
+    Every kind of observation that can be flattened; the wind is the task, which resets keep.
     """
 
     observation_space = spaces.Dict(
@@ -147,7 +147,7 @@ class WindsAsync(_Winds):
 
 
 class Fragile(gymnasium.Env):
-    """Choose one of the last two of seven. It breaks, dies or never comes back if it is asked to."""
+    """Choose one of the last two of seven. On demand it raises, dies or never returns."""
 
     observation_space = spaces.Discrete(2, start=3)
     action_space = spaces.Discrete(2, start=5)

@@ -11,8 +11,9 @@ DOOR = 3
 
 
 class Errand:
-    """Action 1 takes a step towards the door, action 0 none; each costs the row's fee. Everyone walks on a line of their own.
+    """Action 1 takes a step towards the door, action 0 none; each costs the row's fee.
 
+    Every lane walks on a line of its own.
     Its environment can be filmed.
     """
 

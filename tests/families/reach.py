@@ -7,7 +7,7 @@ from metarl import Rng, Spec, Step, Tasks
 
 
 class Reach:
-    """A point moves by up to .2 along both axes and pays 1 as long as it is farther than .15 from the goal."""
+    """A point moves by up to .2 along both axes; reward −1 while it is over .15 from the goal."""
 
     spec = Spec(
         "reach",

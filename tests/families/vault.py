@@ -1,4 +1,4 @@
-"""A bandit that only who explores, hears and remembers can play well; its scores are known by calculation."""
+"""A bandit that needs exploration, rewards as input and memory; its scores can be calculated."""
 
 import torch
 
@@ -6,15 +6,18 @@ from metarl import Rng, Spec, Step, Tasks
 
 
 class Vault:
-    """Arm 0 pays .15 for sure. One of the other four pays 1 half of the time; three pay nothing. An episode is one pull.
+    """Arm 0 pays .15 for sure. One of the other four pays 1 half of the time; three pay nothing.
 
-    In 20 pulls:
+    An episode is one pull. In 20 pulls:
 
-    * who counts the next pull alone stays with arm 0, since an unknown arm pays 1/4 · 1/2 = .125 on average: 3.0
-    * who knows nothing but the last pull can at best stay with what paid and try the next arm else: a cycle of three
-      failures and a visit of two pulls to the vault that pays 1 on average, 1/5 a pull: 4.0
-    * who tries the arms in turn until one pays, and stays with it, knows the vault after s pulls: s = 4 c + i in cycle c
-      with probability 1/4 · 2^-(c + 1) for each place i = 1 … 4, and then has 1 + (20 − s) / 2: about 7.8
+    * an agent that maximizes the next reward alone stays with arm 0, since an unknown arm pays
+      1/4 · 1/2 = .125 on average: 3.0
+    * an agent that knows nothing but the last pull can at best stay with what paid and try the next
+      arm else: a cycle of three failures and a visit of two pulls to the vault that pays 1 on
+      average, 1/5 a pull: 4.0
+    * an agent that tries the arms in turn until one pays, and stays with it, knows the vault after
+      s pulls: s = 4 c + i in cycle c with probability 1/4 · 2^-(c + 1) for each place i = 1 … 4,
+      and then has 1 + (20 − s) / 2: about 7.8
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,5 @@
-"""Divergences between action distributions, what heads mean, and all that a normal becomes under tanh.
+"""Divergences between action distributions, what heads mean, and all that a normal becomes under
+tanh.
 
 The rest of distributions is in tests/test_policy.py.
 """
@@ -70,7 +71,9 @@ def test_nothing_diverges_from_itself(discrete: bool):
 
 
 def test_by_hand():
-    """½ log (½ / ⅕) + ½ log (½ / ⅘); (μ − μ′)² / 2σ² between equal deviations; log σ′ / σ + σ² / 2σ′² − ½ of equal means."""
+    """½ log (½ / ⅕) + ½ log (½ / ⅘); (μ − μ′)² / 2σ² between equal deviations; log σ′ / σ + σ² /
+    2σ′² − ½ of equal means.
+    """
     fair, bent = Categorical(torch.zeros(2)), Categorical(torch.tensor([0.2, 0.8]).log())
     assert float(fair.kl(bent)) == pytest.approx(math.log(5 / 4))
     normal = Gaussian(torch.tensor([1.0, 0.0]), torch.tensor([2.0, 1.0]).log())
@@ -84,7 +87,9 @@ def test_by_hand():
 @DISCRETE
 @pytest.mark.parametrize("now_first", [True, False])
 def test_the_hessian_of_the_divergence_is_the_fisher_information(now_first: bool, discrete: bool):
-    """E ∇ log π ∇ log πᵀ, whichever way round: over all choices; for a Gaussian diag(1 / σ², 2) in (μ, log σ)."""
+    """E ∇ log π ∇ log πᵀ, whichever way round: over all choices; for a Gaussian diag(1 / σ², 2) in
+    (μ, log σ).
+    """
     old = {
         name: value[0, 0, 0] if name == "action" else value[0]
         for name, value in random_heads(discrete, 0).items()
@@ -132,7 +137,7 @@ def test_deviations_end_at_the_smallest():
     assert slope[[0, 2]].tolist() == [0, 1]
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # tanh of a normal
 
 
@@ -150,7 +155,7 @@ def normals(*axes: int) -> Tensor:
 
 
 def log_slope(x: Tensor) -> Tensor:
-    """log (1 − tanh² x) = log 4 − 2 |x| − 2 log (1 + exp −2 |x|): nothing in it is large or lost."""
+    """log (1 − tanh² x) = log 4 − 2 |x| − 2 log (1 + exp −2 |x|): no term overflows."""
     return math.log(4) - 2 * x.abs() - 2 * torch.log1p((-2 * x.abs()).exp())
 
 
@@ -215,7 +220,9 @@ def test_the_ends_count_as_the_nearest_numbers_within():
     ids=str,
 )
 def test_the_entropy_of_a_squashed_normal(log_std: tuple[float, float], tolerance: float):
-    """A numerical integral of so fine steps that nothing is lost, for means up to 3 and deviations from e⁻⁵ to e²."""
+    """A numerical integral of so fine steps that nothing is lost, for means up to 3 and deviations
+    from e⁻⁵ to e².
+    """
     mean, log_std = torch.meshgrid(
         torch.linspace(-3, 3, 25, dtype=torch.float64),
         torch.linspace(*log_std, 15, dtype=torch.float64),
@@ -284,7 +291,7 @@ def test_squashed_heads_are_means_then_deviations_within_limits():
     assert actions.log_std.tolist() == [[-20, 0.5, 2], [-20, 2, -1]]
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # An option, and an action given it
 
 
@@ -303,7 +310,9 @@ def random_pair(discrete: bool, seed: int) -> Pair:
 
 
 def test_what_a_pair_is_is_the_joint_distribution():
-    """Of all options and actions, one by one: probability, and by the chain rule entropy and divergence, the right way."""
+    """Of all options and actions, one by one: probability, and by the chain rule entropy and
+    divergence, the right way.
+    """
     here, there = random_pair(True, 0), random_pair(True, 1)
     option, joint = torch.arange(L), []
     for pair in (here, there):
@@ -319,7 +328,9 @@ def test_what_a_pair_is_is_the_joint_distribution():
 
 
 def test_a_pair_with_a_continuous_action():
-    """Where the joint distribution has a density: the option's part, and the mean of the normals' over options."""
+    """Where the joint distribution has a density: the option's part, and the mean of the normals'
+    over options.
+    """
     here, there = random_pair(False, 0), random_pair(False, 1)
     option, action = (
         torch.arange(L),
@@ -341,7 +352,9 @@ def test_a_pair_with_a_continuous_action():
 
 
 def test_an_option_that_cannot_be_drawn_counts_nothing():
-    """Its log-probability is finite, so that neither entropy, nor divergence, nor their gradients are lost."""
+    """Its log-probability is finite, so that neither entropy, nor divergence, nor their gradients
+    are lost.
+    """
     never = torch.tensor([0.0, -1e9, -1e9]).requires_grad_()
     for certain in (
         from_heads({"option": never}),

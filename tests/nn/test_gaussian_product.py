@@ -46,7 +46,7 @@ def test_factors_are_fused_as_if_two_at_a_time(factors: Tensor):
     torch.testing.assert_close((found.mean, found.variance), (mean, variance), **EXACT)
 
 
-def test_the_density_is_the_normalised_product_of_the_densities(factors: Tensor):
+def test_the_density_is_the_normalized_product_of_the_densities(factors: Tensor):
     """On a grid."""
     grid = torch.linspace(-8, 8, 4001, dtype=torch.float64).view(-1, 1, 1)
     mean, variance = factors.unbind(-2)
@@ -76,7 +76,9 @@ def test_only_valid_factors_count(factors: Tensor):
 
 
 def test_the_prior_stands_where_nothing_was_seen_and_is_no_factor_elsewhere():
-    """The only factor is the posterior, however wide; many normal ones are narrower than one by their number, not one more."""
+    """The only factor is the posterior, however wide; many normal ones are narrower than one by
+    their number, not one more.
+    """
     assert nothing(N, Z).mean.tolist() == [[0] * Z] * N
     assert nothing(N, Z).variance.tolist() == [[1] * Z] * N
     assert nothing(N, Z).kl().tolist() == [0] * N
@@ -98,7 +100,9 @@ def test_draws_have_its_mean_and_variance(factors: Tensor):
 
 
 def test_draws_are_differentiated_by_what_they_are_made_of(factors: Tensor):
-    """∂z/∂μ = 1 and ∂z/∂σ = ε for the only factor; for many, and for their divergence, as finite differences say."""
+    """∂z/∂μ = 1 and ∂z/∂σ = ε for the only factor; for many, and for their divergence, as finite
+    differences say.
+    """
     normal = torch.randn(N, Z, dtype=torch.float64)
     mean, std = (x.requires_grad_() for x in (factors[:, 0, 0].clone(), factors[:, 0, 1].sqrt()))
     z = nothing(N, Z).seen(torch.stack([mean, std.square()], dim=-2).unsqueeze(1)).draw(normal)

@@ -1,4 +1,6 @@
-"""Layers against torch's own, one matrix a task against the loop over tasks, and what they start from."""
+"""Layers against torch's own, one matrix a task against the loop over tasks, and what they start
+from.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,7 @@ def random_params(network: MLP, *copies: int) -> Params:
 def as_torch(network: MLP, params: Params) -> torch.nn.Sequential:
     """Built from the names alone."""
     modules: list[torch.nn.Module] = []
-    for name in (*(f"hidden.{i}" for i in range(len(network.hidden))), "head"):
+    for name in (*(f"hidden.{i}" for i in range(len(network.hidden_sizes))), "head"):
         weight = params[f"{name}.weight"]
         linear = torch.nn.Linear(weight.shape[1], weight.shape[0]).double()
         linear.load_state_dict(part(params, name))
@@ -76,7 +78,9 @@ def test_a_matrix_for_each_task():
 @pytest.mark.parametrize("copies", [(), (2,)], ids=["shared", "per task"])
 @ACTIVATION
 def test_gradients_are_those_of_finite_differences(activation: str, copies: tuple[int, ...]):
-    """By parameters and by what goes in; in-place activations must leave what the backward pass needs."""
+    """By parameters and by what goes in; in-place activations must leave what the backward pass
+    needs.
+    """
     network = MLP(3, (4, 3), 2, activation)
     params = random_params(network, *copies)
     leaves = [
@@ -102,7 +106,9 @@ def test_parameters_have_names_and_shapes():
 
 
 def test_hidden_layers_start_orthogonal_and_the_head_small():
-    """√2 and 0.01 times matrices whose rows, or columns where they are fewer, are orthonormal; all from the generator."""
+    """√2 and 0.01 times matrices whose rows, or columns where they are fewer, are orthonormal; all
+    from the generator.
+    """
     network = MLP(I, (7, 4), W)
     params = network.init(Rng(0).generator())
     for name, scale in (("hidden.0", 2.0), ("hidden.1", 2.0), ("head", 1e-4)):
@@ -123,7 +129,9 @@ def test_blocks_are_orthogonal_each():
 
 
 def test_a_part_has_its_name_in_front():
-    """Each network gets its own back; names that begin alike, stand further back or stand there twice are not mixed up."""
+    """Each network gets its own back; names that begin alike, stand further back or stand there
+    twice are not mixed up.
+    """
     one, other, inner = (MLP(I, (4,), W).init(Rng(seed).generator()) for seed in range(3))
     assert set(named(one, "q")) == {
         f"q.{layer}.{kind}" for layer in ("hidden.0", "head") for kind in ("weight", "bias")

@@ -28,8 +28,8 @@ def test_batches_equal_one_pass(sizes: list[int], seed: int):
 
 def test_only_valid_samples_count():
     x, valid = torch.randn(40, 5, 3), torch.rand(40, 5) < 0.5
-    spoilt = torch.where(valid.unsqueeze(-1), x, 1e6)
-    moments = Normalizer.initial(3, CPU).update(spoilt, valid.unsqueeze(-1))
+    corrupted = torch.where(valid.unsqueeze(-1), x, 1e6)
+    moments = Normalizer.initial(3, CPU).update(corrupted, valid.unsqueeze(-1))
     torch.testing.assert_close(moments.mean, x[valid].mean(0))
     torch.testing.assert_close(moments.var, x[valid].var(0, unbiased=False))
     assert moments.count.eq(valid.sum()).all()
@@ -68,7 +68,7 @@ def test_the_window_bounds_the_weight_of_the_past():
         torch.testing.assert_close(moments.var, moments.mean * (1 - moments.mean))
 
 
-def test_standardised_data_have_mean_zero_and_deviation_one():
+def test_standardized_data_have_mean_zero_and_deviation_one():
     x = 7 + 0.1 * torch.randn(1000, 2)
     z = Normalizer.initial(2, CPU).update(x, all_valid(x)).normalize(x)
     torch.testing.assert_close(z.mean(0), torch.zeros(2), rtol=0, atol=1e-3)
@@ -82,7 +82,7 @@ def test_a_constant_stays_finite_and_outliers_are_limited():
     assert moments.normalize(torch.tensor([4.0]), limit=2.0).item() == 2.0
 
 
-def test_restoring_undoes_standardising():
+def test_restoring_undoes_standardizing():
     x = 5 + torch.randn(10, 2)
     moments = Normalizer.initial(2, CPU).update(x, all_valid(x))
     torch.testing.assert_close(moments.denormalize(moments.normalize(x)), x)
@@ -97,7 +97,9 @@ def test_state_returns():
 @pytest.mark.parametrize("reward", [1.0, -0.25, 1e-6, 0.0])
 @pytest.mark.parametrize("noise", [0.0, 1e-3])
 def test_a_reward_that_hardly_changes_is_not_blown_up(reward: float, noise: float):
-    """Divided by its deviation alone, a reward of 1 a step would become 10,000 and saturate whatever reads it."""
+    """Divided by its deviation alone, a reward of 1 a step would become 10,000 and saturate
+    whatever reads it.
+    """
     x = reward + noise * reward * torch.randn(5000, 1, generator=torch.Generator().manual_seed(0))
     moments = Normalizer.initial(1, CPU).update(x, all_valid(x))
     assert (x / moments.scale).abs().max() <= 10.1

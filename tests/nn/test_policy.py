@@ -1,4 +1,6 @@
-"""Action distributions against torch's, and the policy: whole sequences equal steps, copies equal single ones."""
+"""Action distributions against torch's, and the policy: whole sequences equal steps, copies equal
+single ones.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ MEMORIES = ["none", "gru", "lstm"]
 T, N, M, O, A = 5, 3, 2, 4, 3  # noqa: E741  (letters of metarl.core.types)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # Distributions
 
 
@@ -36,7 +38,9 @@ def test_categorical_is_torchs():
 
 @pytest.mark.parametrize("log_std_shape", [(A,), (6, 4, A)], ids=["shared", "of each"])
 def test_gaussian_is_torchs_summed_over_entries(log_std_shape: tuple[int, ...]):
-    """A mean over the entries instead of the sum would change ratios and divergences (SPECS 1.4, item 14)."""
+    """A mean over the entries instead of the sum would change ratios and divergences (SPECS 1.4,
+    item 14).
+    """
     mean, log_std = torch.randn(6, 4, A), torch.randn(log_std_shape)
     ours, theirs = Gaussian(mean, log_std), torch.distributions.Normal(mean, log_std.exp())
     action = theirs.sample()
@@ -80,7 +84,7 @@ def test_a_draw_is_a_function_of_its_place():
         assert not same(actions.sample(noise, 3), actions.sample(noise, 4))
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # The policy
 
 
@@ -202,7 +206,7 @@ def test_memory_reaches_later_decisions_only(memory: str, inputs: Inputs):
 
 
 def test_pairs_and_readout_are_as_written(inputs: Inputs):
-    """Without layers or memory both can be followed by hand, at the first step and at the second."""
+    """Without layers or memory both can be followed by hand, at the first and second step."""
     policy = Policy(O + A + 2, A, True, obs_width=O, pair_input=True, readout="observation")
     params = tree_map(torch.randn_like, policy.init(Rng(0).generator()))
     logits = policy.unroll(params, inputs, policy.start(N, M, CPU)).actions.logits
@@ -251,7 +255,9 @@ def test_width_counts_the_parts_that_are_shown():
 @pytest.mark.parametrize("discrete", [True, False], ids=["discrete", "continuous"])
 @pytest.mark.parametrize("memory", MEMORIES)
 def test_without_a_value_head_the_actions_are_the_same(memory: str, discrete: bool, inputs: Inputs):
-    """And there is no value to be asked for, nor a parameter for it; one copy a task still equals the loop."""
+    """And there is no value to be asked for, nor a parameter for it; one copy a task still equals
+    the loop.
+    """
     (full, params), (policy, _) = make(memory, discrete), make(memory, discrete, value_head=False)
     own = policy.init(Rng(0).generator())
     assert same(
@@ -333,7 +339,7 @@ def test_the_first_action_head_is_as_large_as_wished(squashed: bool):
 def test_a_squashed_policy_starts_with_the_wished_spread_before_the_tanh(
     readout: str, inputs: Inputs
 ):
-    """Everywhere, though its deviations depend on the inputs; they are no parameter of their own."""
+    """Everywhere, though its deviations depend on the inputs; they are no own parameter."""
     options = {
         "hidden_sizes": (32,),
         "obs_width": O,

@@ -1,4 +1,5 @@
-"""The option layer by its formulas: what it draws, how likely that was, and its two decision processes.
+"""The option layer by its formulas: what it draws, how likely that was, and its two decision
+processes.
 
 What agents tell of options and learn through them is in tests/test_segments.py.
 """
@@ -85,13 +86,17 @@ def now_and_then(steps: int, rows: int = N, lanes: int = M) -> Tensor:
 def told(
     policy: OptionPolicy, params: Params, obs: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """By hand, on obs [..., O]: π(o | s) [..., L], β(s, ·) [..., L], heads of sub-policies [..., L, A], q(s, ·) [..., L]."""
+    """By hand, on obs [..., O]: π(o | s) [..., L], β(s, ·) [..., L], heads of sub-policies [..., L,
+    A], q(s, ·) [..., L].
+    """
 
     def affine(name: str, x: Tensor) -> Tensor:
         return x @ params[f"{name}.weight"].T + params[f"{name}.bias"]
 
     seen = affine("body.0", obs).tanh() if policy.trunk.hidden_sizes else obs
-    own, before = (seen, "") if policy.sub is None else (affine("sub.body.0", obs).tanh(), "sub.")
+    own, before = (
+        (seen, "") if policy.sub_policy is None else (affine("sub.body.0", obs).tanh(), "sub.")
+    )
     learned = policy.termination == "learned"
     beta = (
         affine(f"{before}termination", own).sigmoid()
@@ -103,13 +108,15 @@ def told(
 
 
 def pi_hat(master: Tensor, beta: Tensor, before: Tensor, over: Tensor) -> Tensor:
-    """(1 − β(s, o′)) 1[o = o′] + β(s, o′) π(o | s), with β = 1 where the option before is over or there was none."""
+    """(1 − β(s, o′)) 1[o = o′] + β(s, o′) π(o | s), with β = 1 where the option before is over or
+    there was none.
+    """
     known = before.clamp(min=0)
     ends = torch.where(over, 1.0, beta.gather(-1, known.unsqueeze(-1)).squeeze(-1)).unsqueeze(-1)
     return (1 - ends) * torch.nn.functional.one_hot(known, master.shape[-1]) + ends * master
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # What is said and drawn
 
 
@@ -120,7 +127,9 @@ def pi_hat(master: Tensor, beta: Tensor, before: Tensor, over: Tensor) -> Tensor
 def test_decisions_are_those_of_the_formula(
     termination: str, discrete: bool, sub_hidden_sizes: Any, copies: tuple[int, ...]
 ):
-    """The option by π̂, normalised; the action by the option's own head; Σ π̂ q before the option is drawn, q(s, o) after."""
+    """The option by π̂, normalized; the action by the option's own head; Σ π̂ q before the option
+    is drawn, q(s, o) after.
+    """
     policy = make_policy(discrete, termination=termination, sub_hidden_sizes=sub_hidden_sizes)
     params, obs, generator = (
         random_params(policy, *copies),
@@ -164,7 +173,9 @@ def test_decisions_are_those_of_the_formula(
 def test_what_was_done_is_recomputed(
     termination: str, discrete: bool, sub_hidden_sizes: Any, memory: str, copies: tuple[int, ...]
 ):
-    """Over several episodes of a lane, whose memory goes on; and every episode begins with an option of its own."""
+    """Over several episodes of a lane, whose memory goes on; and every episode begins with an
+    option of its own.
+    """
     policy = make_policy(
         discrete, memory, termination=termination, sub_hidden_sizes=sub_hidden_sizes
     )
@@ -193,7 +204,7 @@ def test_what_was_done_is_recomputed(
 @COPIES
 @MEMORIES
 @TERMINATIONS
-def test_rows_and_lanes_do_not_depend_on_their_neighbours(
+def test_rows_and_lanes_do_not_depend_on_their_neighbors(
     termination: str, memory: str, copies: tuple[int, ...]
 ):
     policy = make_policy(memory=memory, termination=termination)
@@ -209,7 +220,9 @@ def test_rows_and_lanes_do_not_depend_on_their_neighbours(
 @MEMORIES
 @TERMINATIONS
 def test_after_what_somebody_else_did_a_new_option_begins(termination: str, memory: str):
-    """Even in mid-episode: nobody knows what ran, so that none goes on, and a memory is told of none."""
+    """Even in mid-episode: nobody knows what ran, so that none goes on, and a memory is told of
+    none.
+    """
     policy = make_policy(memory=memory, termination=termination)
     params = random_params(policy)
     obs, noise, here = normal(5, N, M, O), Rng(0).streams(torch.arange(N), M), torch.zeros(N, M) > 0
@@ -245,7 +258,9 @@ def test_the_greedy_mode_takes_what_is_most_likely(termination: str):
 
 
 def test_options_and_actions_are_drawn_by_their_probabilities():
-    """After each option that ran before, the next one by π̂, and the action by it: independent of one another given o."""
+    """After each option that ran before, the next one by π̂, and the action by it: independent of
+    one another given o.
+    """
     policy = make_policy(termination="learned", option_length=2)
     params, lanes, steps = random_params(policy), 30_000, 3
     obs = normal(steps, 1, 1, O).expand(-1, -1, lanes, -1)
@@ -269,7 +284,9 @@ def test_options_and_actions_are_drawn_by_their_probabilities():
 
 @pytest.mark.parametrize("termination", ["fixed", "learned"])
 def test_the_probability_of_actions_is_the_filtered_one(termination: str):
-    """All sequences of three options and actions, summed over options, and how often lanes acted like that."""
+    """All sequences of three options and actions, summed over options, and how often lanes acted
+    like that.
+    """
     policy, steps, options = make_policy(count=2, termination=termination, option_length=2), 3, 2
     params, one = random_params(policy), normal(steps, 1, 1, O)
     over = torch.tensor([True, False, termination == "fixed"])
@@ -315,10 +332,11 @@ def test_the_probability_of_actions_is_the_filtered_one(termination: str):
 
 
 def test_values_of_both_processes_obey_their_bellman_equations():
-    """Two states, a choice between them, q(s, o) solved for: what a temporal difference is in the mean, whatever ran.
+    """Two states, a choice between them, q(s, o) solved for: what a temporal difference is in the
+    mean, whatever ran.
 
-    In the first, q(s, o) − V(s, o′), and the state after is that with the option that ran; in the second, 0, and it is
-    that with the option drawn then.
+    In the first, q(s, o) − V(s, o′), and the state after is that with the option that ran; in the
+    second, 0, and it is that with the option drawn then.
     """
     policy: Any = make_policy(
         count=2, body=(), termination="learned", sub_hidden_sizes=None, option_length=2
@@ -354,9 +372,17 @@ def test_values_of_both_processes_obey_their_bellman_equations():
     acted, paid = (tree_map(lambda *x: torch.stack(x), *part) for part in zip(*seen, strict=True))
     no = torch.zeros(paid.shape, dtype=torch.bool)
     rollout = Rollout(
-        acted.inputs, acted.action, acted.log_prob, paid, acted.inputs.obs, no, no, ~no, torch.arange(1),
+        acted.inputs,
+        acted.action,
+        acted.log_prob,
+        paid,
+        acted.inputs.obs,
+        no,
+        no,
+        ~no,
+        torch.arange(1),
         extras=acted.extras,
-    )  # fmt: skip
+    )
     running, where_now = acted.inputs.option, acted.inputs.obs.argmax(-1)
     for name, process in policy.decision_processes(rollout).items():
         value = process.extras["value"]
@@ -381,14 +407,16 @@ def test_values_of_both_processes_obey_their_bellman_equations():
             )
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # How long options run
 
 
 @pytest.mark.parametrize("length", [1, 2, 4])
 @pytest.mark.parametrize("termination", ["fixed", "random"])
 def test_options_last_as_long_as_they_should(termination: str, length: int):
-    """Exactly so many steps, or uniformly 1 … 2·length − 1, less where an episode ends first; each episode begins anew."""
+    """Exactly so many steps, or uniformly 1 … 2·length − 1, less where an episode ends first; each
+    episode begins anew.
+    """
     policy, lanes, drawn = make_policy(termination=termination, option_length=length), 300, []
     begins = (torch.arange(36) % 9 == 0).view(-1, 1, 1).expand(36, 1, lanes)
     running = live(
@@ -412,7 +440,9 @@ def test_options_last_as_long_as_they_should(termination: str, length: int):
 
 @BODIES
 def test_options_that_learn_to_end_last_so_long_at_first(sub_hidden_sizes: Any):
-    """Geometric with β = 1 / length; of eight options, one in eight is followed by itself, which nobody sees."""
+    """Geometric with β = 1 / length; of eight options, one in eight is followed by itself, which
+    nobody sees.
+    """
     policy = make_policy(
         count=8, termination="learned", option_length=5, sub_hidden_sizes=sub_hidden_sizes
     )
@@ -443,7 +473,7 @@ def test_a_memory_is_told_which_option_ran(memory: str):
     assert same(here, there) == (memory == "none")
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # What can be asked for
 
 
@@ -477,7 +507,9 @@ def test_the_first_options_are_alike_and_end_as_often_as_their_length_says(
 @BODIES
 @TERMINATIONS
 def test_what_belongs_to_the_master(termination: str, sub_hidden_sizes: Any):
-    """All that is not a sub-policy's, where these are apart; else what reads options from features, and nothing else."""
+    """All that is not a sub-policy's, where these are apart; else what reads options from features,
+    and nothing else.
+    """
     policy = make_policy(memory="gru", termination=termination, sub_hidden_sizes=sub_hidden_sizes)
     names = policy.init(torch.Generator().manual_seed(0))
     master = policy.master_parameters(names)

@@ -140,32 +140,32 @@ def obs(rows: int = 4, lanes: int = 2) -> Tensor:
 
 
 def test_options_of_ones_own_stand_in_the_order_of_their_names(mine: Path):
-    skills = load_pretrained_options([f"{mine}:Second", f"{mine}:Always"], SPEC, CPU)
-    assert skills.count == 2
+    options = load_pretrained_options([f"{mine}:Second", f"{mine}:Always"], SPEC, CPU)
+    assert options.count == 2
     assert torch.equal(
-        skills.act(obs(), noise(), 0, "sample"), torch.tensor([1, 0]).expand(4, 2, 2)
+        options.act(obs(), noise(), 0, "sample"), torch.tensor([1, 0]).expand(4, 2, 2)
     )
-    assert torch.equal(skills.ends(obs(), noise(), 0), (obs()[..., :1] > 0).expand(4, 2, 2))
+    assert torch.equal(options.ends(obs(), noise(), 0), (obs()[..., :1] > 0).expand(4, 2, 2))
 
 
 def test_each_has_chance_of_its_own(mine: Path):
-    skills = load_pretrained_options([f"{mine}:Dice", f"{mine}:Dice"], SPEC, CPU)
-    first, second = skills.act(obs(500), noise(500), 3, "sample").unbind(-1)
+    options = load_pretrained_options([f"{mine}:Dice", f"{mine}:Dice"], SPEC, CPU)
+    first, second = options.act(obs(500), noise(500), 3, "sample").unbind(-1)
     assert abs(float((first == second).float().mean()) - 1 / 3) < 0.05
-    assert torch.equal(skills.act(obs(500), noise(500), 3, "sample")[..., 0], first)
+    assert torch.equal(options.act(obs(500), noise(500), 3, "sample")[..., 0], first)
 
 
 def test_an_action_that_is_no_number_is_named(mine: Path):
-    skills = load_pretrained_options([f"{mine}:Nowhere"], replace(SPEC, discrete=False), CPU)
+    options = load_pretrained_options([f"{mine}:Nowhere"], replace(SPEC, discrete=False), CPU)
     with pytest.raises(MetaRLError, match="Nowhere: act gives an action that is not finite"):
-        skills.act(obs(), noise(), 0, "sample")
+        options.act(obs(), noise(), 0, "sample")
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
         ("Nobody", "has no 'Nobody'"),
-        ("Endless", "has no method ends"),
+        ("Endless", "needs the methods act and ends"),
         ("Lost", r"cannot be made from the family's Spec: TypeError"),
         ("Silent", "act fails: .*NoneType"),
         ("Broken", "ends fails: IndexError"),
@@ -176,9 +176,9 @@ def test_an_action_that_is_no_number_is_named(mine: Path):
 )
 def test_what_is_wrong_with_ones_own_is_said_in_a_line(name: str, message: str, mine: Path):
     def used() -> None:
-        skills = load_pretrained_options([f"{mine}:{name}"], SPEC, CPU)
-        skills.act(obs(), noise(), 0, "sample")
-        skills.ends(obs(), noise(), 0)
+        options = load_pretrained_options([f"{mine}:{name}"], SPEC, CPU)
+        options.act(obs(), noise(), 0, "sample")
+        options.ends(obs(), noise(), 0)
 
     with pytest.raises(MetaRLError, match=message) as raised:
         used()
@@ -268,8 +268,8 @@ def test_a_runs_options_act_and_end_as_they_did_there(name: str, tmp_path: Path)
     checkpoints.save(best, content)  # where options end depends on the cell, too
     loaded = load(run)
     agent: Any = loaded.agent
-    skills = load_pretrained_options([str(run)], loaded.spec, CPU)
-    assert skills.count == 3
+    options = load_pretrained_options([str(run)], loaded.spec, CPU)
+    assert options.count == 3
 
     rows = 4000
     seen = torch.eye(104)[:2].repeat(rows // 2, 1).unsqueeze(1)
@@ -279,16 +279,16 @@ def test_a_runs_options_act_and_end_as_they_did_there(name: str, tmp_path: Path)
         for key, value in agent.params.items()
         if key.startswith("sub.")
     }
-    features, _ = agent.policy.sub.attend(own, scaled, ())
+    features, _ = agent.policy.sub_policy.attend(own, scaled, ())
     probs = (
-        agent.policy.sub.decide(own, features, scaled.obs)
+        agent.policy.sub_policy.decide(own, features, scaled.obs)
         .heads["action"]
         .view(rows, 1, 3, 4)
         .softmax(-1)
     )
     beta = torch.sigmoid(features @ own["termination.weight"].T + own["termination.bias"])
-    acted = skills.act(seen, noise(rows, 1), 0, "sample")
-    over = skills.ends(seen, noise(rows, 1), 0).float()
+    acted = options.act(seen, noise(rows, 1), 0, "sample")
+    over = options.ends(seen, noise(rows, 1), 0).float()
     for cell in range(2):
         shares = torch.nn.functional.one_hot(acted[cell::2], 4).float().mean((0, 1))
         torch.testing.assert_close(shares, probs[cell, 0], rtol=0, atol=0.05)
@@ -296,7 +296,7 @@ def test_a_runs_options_act_and_end_as_they_did_there(name: str, tmp_path: Path)
     assert float((probs[0] - probs[1]).abs().max()) > 0.1  # or the cells could be confused
     assert float((beta[0] - beta[1]).abs().max()) > 0.1
     assert float(beta[0].std()) > 0.1
-    greedy = skills.act(seen, noise(rows, 1), 0, "greedy")
+    greedy = options.act(seen, noise(rows, 1), 0, "greedy")
     assert torch.equal(greedy, probs.argmax(-1))
 
 
@@ -319,18 +319,18 @@ def test_a_flat_run_is_one_option_that_does_not_end(tmp_path: Path):
     with torch.enable_grad():
         train(parse(config), tmp_path / "run", quiet=True)
     loaded = load(tmp_path / "run")
-    skills = load_pretrained_options([str(tmp_path / "run")], loaded.spec, CPU)
+    options = load_pretrained_options([str(tmp_path / "run")], loaded.spec, CPU)
     seen = obs(2000, 1)
-    acted = skills.act(seen, noise(2000, 1), 0, "sample")
+    acted = options.act(seen, noise(2000, 1), 0, "sample")
     assert acted.shape == (2000, 1, 1, 2)
-    assert not skills.ends(seen, noise(2000, 1), 0).any()
+    assert not options.ends(seen, noise(2000, 1), 0).any()
     agent: Any = loaded.agent
     actions = agent.policy.step(agent.params, agent._normalize_inputs(Inputs(seen)), ())[0].actions
     z = (acted[:, 0, 0] - actions.mean[:, 0]) / actions.log_std.exp()
     assert float(z.mean().abs()) < 0.1
     assert abs(float(z.std()) - 1) < 0.1
     assert float(actions.mean.std()) > 1
-    assert torch.equal(skills.act(seen, noise(2000, 1), 0, "greedy")[:, 0, 0], actions.mean[:, 0])
+    assert torch.equal(options.act(seen, noise(2000, 1), 0, "greedy")[:, 0, 0], actions.mean[:, 0])
 
 
 def test_heads_of_what_sees_the_observation_alone_are_options(tmp_path: Path):
@@ -342,29 +342,29 @@ def test_heads_of_what_sees_the_observation_alone_are_options(tmp_path: Path):
         hidden_sizes=[8],
         initial_gain=3.0,
     )
-    skills, agent = load_pretrained_options([run], (loaded := load(run)).spec, CPU), loaded.agent
+    options, agent = load_pretrained_options([run], (loaded := load(run)).spec, CPU), loaded.agent
     seen = torch.randn(6, 1, loaded.spec.obs_width, generator=torch.Generator().manual_seed(1))
     features, _ = agent.policy.trunk.attend(agent.params, Inputs(seen), ())
     heads = (
         agent.policy.trunk.decide(agent.params, features, seen).heads["action"].view(6, 1, 2, -1)
     )
-    assert torch.equal(skills.act(seen, noise(6, 1), 0, "greedy"), heads.argmax(-1))
+    assert torch.equal(options.act(seen, noise(6, 1), 0, "greedy"), heads.argmax(-1))
     beta = (
         features @ agent.params["termination.weight"].T + agent.params["termination.bias"]
     ).sigmoid()
-    ends = torch.stack([skills.ends(seen, noise(6, 1), t) for t in range(2000)]).float().mean(0)
+    ends = torch.stack([options.ends(seen, noise(6, 1), t) for t in range(2000)]).float().mean(0)
     torch.testing.assert_close(ends, beta, rtol=0, atol=0.05)
 
 
 def test_two_runs_side_by_side_share_no_chance(tmp_path: Path):
     """What ends an option of one says nothing of what an option of the other does."""
     run = run_of(tmp_path, options=2, sub_hidden_sizes=[4], option_length=4)
-    skills = load_pretrained_options([run, run], load(run).spec, CPU)
+    options = load_pretrained_options([run, run], load(run).spec, CPU)
     rows = 4000
     seen = torch.zeros(rows, 1, load(run).spec.obs_width)
     acted, over = (
-        skills.act(seen, noise(rows, 1), 0, "sample")[:, 0],
-        skills.ends(seen, noise(rows, 1), 0)[:, 0],
+        options.act(seen, noise(rows, 1), 0, "sample")[:, 0],
+        options.ends(seen, noise(rows, 1), 0)[:, 0],
     )
     for one in range(4):
         for other in range(4):
@@ -408,7 +408,9 @@ def test_a_run_that_is_not_there(tmp_path: Path):
 
 
 def test_a_master_finds_out_which_of_two_ready_options_pays(mine: Path):
-    """Towards either goal: before it learns, a master wavers between them; after two steps it is close to the oracle."""
+    """Towards either goal: before it learns, a master wavers between them; after two steps it is
+    close to the oracle.
+    """
     family = make_family("movement-bandits")
     agent = make_agent(
         "maml",

@@ -48,7 +48,9 @@ BODIES = pytest.mark.parametrize("sub_hidden_sizes", [None, (4,)], ids=["heads",
 
 
 def family_of(name: str, discrete: bool = True) -> Any:
-    """Episodes of 1 to 4 steps, and lanes that wait; MAML learns nothing where rewards do not depend on what is done."""
+    """Episodes of 1 to 4 steps, and lanes that wait; MAML learns nothing where rewards do not
+    depend on what is done.
+    """
     return Uneven(discrete) if name == "maml" else Ragged(discrete)
 
 
@@ -80,7 +82,9 @@ def train(agent: Any, family: Any, iterations: range) -> list[dict[str, float]]:
 
 
 def stretches(rollout: Rollout) -> list[list[list[list[int]]]]:
-    """By hand: steps of each stretch, of each lane, of each row; one ends where its option is over or another follows."""
+    """By hand: steps of each stretch, of each lane, of each row; one ends where its option is over
+    or another follows.
+    """
     running, found = rollout.inputs.option, []
     for row in range(rollout.valid.shape[1]):
         found.append([])
@@ -95,7 +99,7 @@ def stretches(rollout: Rollout) -> list[list[list[list[int]]]]:
     return found
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # Segments
 
 
@@ -118,7 +122,9 @@ def test_a_lane_without_a_step_has_no_decisions():
 @AGENTS
 @TERMINATIONS
 def test_segments_are_the_steps_of_each_option_folded(termination: str, name: str, gamma: float):
-    """Stretch by stretch, by hand: none goes over the end of an episode, and every step lies in one."""
+    """Stretch by stretch, by hand: none goes over the end of an episode, and every step lies in
+    one.
+    """
     rollout, _ = lived(make(name, termination=termination), family_of(name))
     folded, reward, ended = segments(rollout, gamma), rollout.reward, rollout.done
     assert not rollout.valid.all()
@@ -148,7 +154,9 @@ def test_segments_are_the_steps_of_each_option_folded(termination: str, name: st
 @AGENTS
 @TERMINATIONS
 def test_the_returns_of_decisions_are_those_of_their_steps(termination: str, name: str):
-    """Sutton et al. 1999: at every decision, with γ to the power of how long it lasts; within episodes and across them."""
+    """Sutton et al. 1999: at every decision, with γ to the power of how long it lasts; within
+    episodes and across them.
+    """
     rollout, _ = lived(make(name, termination=termination), family_of(name))
     folded, reward = segments(rollout, 0.9), rollout.reward * rollout.valid
     for cut, folded_cut in (
@@ -191,7 +199,7 @@ def test_what_is_told_of_options(name: str):
     assert 0 < found["switch_rate"] < 1
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # Agents: acting
 
 
@@ -212,7 +220,9 @@ def test_a_memory_is_told_which_option_ran_and_that_none_did(name: str):
 @BODIES
 @TERMINATIONS
 def test_views_split_what_the_agent_did(termination: str, sub_hidden_sizes: Any, discrete: bool):
-    """Log-probabilities add up, nothing is decided while an option has its length, and unrolling the trial finds both."""
+    """Log-probabilities add up, nothing is decided while an option has its length, and unrolling
+    the trial finds both.
+    """
     agent = make("rl2", discrete, termination=termination, sub_hidden_sizes=sub_hidden_sizes)
     trial, _ = lived(agent, family_of("rl2", discrete))
     with torch.no_grad():
@@ -261,7 +271,9 @@ def test_an_evaluation_has_the_agent_act_through_its_options(name: str, terminat
 
 @TERMINATIONS
 def test_a_session_keeps_an_option_running(termination: str, monkeypatch: pytest.MonkeyPatch):
-    """Step by step, as in a batch: until it ends, or the episode; and what was done can be recomputed."""
+    """Step by step, as in a batch: until it ends, or the episode; and what was done can be
+    recomputed.
+    """
     family, rounds = Ragged(), []
     agent = make("rl2", termination=termination)
     monkeypatch.setattr(agent, "adapt", lambda belief, rollout: rounds.append(rollout) or belief)
@@ -306,14 +318,16 @@ def test_what_others_lived_through_can_be_remembered_and_not_be_learned_from():
         learner.replay(belief, rollout)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # Agents: learning
 
 
 @pytest.mark.parametrize("memory", ["gru", "none"])
 @SPACES
 def test_one_option_of_one_step_is_the_flat_agent(discrete: bool, memory: str):
-    """The same parameters, actions and values, to the bit; the same updates, but for the order of sums over two views."""
+    """The same parameters, actions and values, to the bit; the same updates, but for the order of
+    sums over two views.
+    """
     layer = {"options": 1, "sub_hidden_sizes": None, "termination": "fixed", "option_length": 1}
     flat, one = (
         make_agent("rl2", Ragged(discrete).spec, **SMALL["rl2"], memory=memory, **x)
@@ -370,7 +384,9 @@ def test_one_option_of_one_step_is_the_flat_maml(outer: str, discrete: bool):
 @BODIES
 @TERMINATIONS
 def test_each_process_teaches_its_own(termination: str, sub_hidden_sizes: Any):
-    """Options: master and terminations; actions: sub-policies and worth. The worth of π̂ is no lesson to π̂."""
+    """Options: master and terminations; actions: sub-policies and worth. The worth of π̂ is no
+    lesson to π̂.
+    """
     agent = make("rl2", False, termination=termination, sub_hidden_sizes=sub_hidden_sizes)
     batch, taught = agent._prepare_batch(lived(agent, Ragged(False))[0], gae_lambda=0.9), {}
     for name, level in batch.levels.items():
@@ -379,9 +395,16 @@ def test_each_process_teaches_its_own(termination: str, sub_hidden_sizes: Any):
                 agent.params, batch.inputs, agent.policy.start(ROWS, 1, CPU)
             ).levels[name]
             loss, _ = ppo_loss(
-                decision, level.action, level.log_prob, level.advantage * (of == "policy"), level.value_target,
-                level.valid, clip_range=0.2, value_coef=float(of == "value"), entropy_coef=0.01 * (of == "policy"),
-            )  # fmt: skip
+                decision,
+                level.action,
+                level.log_prob,
+                level.advantage * (of == "policy"),
+                level.value_target,
+                level.valid,
+                clip_range=0.2,
+                value_coef=float(of == "value"),
+                entropy_coef=0.01 * (of == "policy"),
+            )
             slopes = torch.autograd.grad(loss, list(agent.params.values()), materialize_grads=True)
             taught[name, of] = {
                 key
@@ -433,7 +456,9 @@ def test_the_meta_gradient_goes_through_the_masters_steps(
     adapted: str,
     monkeypatch: pytest.MonkeyPatch,
 ):
-    """Autograd's, in double precision, through two inner steps on what options and actions were likely."""
+    """Autograd's, in double precision, through two inner steps on what options and actions were
+    likely.
+    """
     options = {"inner_steps": 2, "step_sizes": (0.4, 0.2), "adapted": adapted}
     agent, caught = (
         make(

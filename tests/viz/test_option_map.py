@@ -20,13 +20,13 @@ from metarl.config.schema import parse
 from metarl.core.errors import MetaRLError
 from metarl.core.rng import Rng
 from metarl.core.types import OptionState, Scene, TaskInfo, replace
-from metarl.evaluation.option_usage import Moves, Usage, observe
+from metarl.evaluation.option_usage import Moves, Usage, measure_option_usage
 from metarl.experiments.building import load, make_agent, make_family, train_set
 from metarl.experiments.runs import train
 from metarl.nn.policy import Policy
 from metarl.options.option_policy import OptionPolicy
 from metarl.viz import option_map
-from metarl.viz.option_map import Lattice, cells_of, lattice, option_picture
+from metarl.viz.option_map import Lattice, count_by_cell, draw_option_map, fit_lattice
 from metarl.viz.style import option_colors
 
 MAPPED = f"{FILES / 'errand.py'}:Mapped"
@@ -63,7 +63,7 @@ class Planned(Counting):
 def test_a_plan_that_can_be_followed_by_hand(lanes):
     """The first episode of task i has 1, 2, 3, 4, 4 steps, and every round begins with a reset."""
     family = Ragged()
-    usage = observe(Planned(family.spec, lanes), family, episodes=4, tasks=5)
+    usage = measure_option_usage(Planned(family.spec, lanes), family, episodes=4, tasks=5)
     assert usage.title == "What the options of Planned do on 5 test tasks of ragged"
     assert usage.steps == 4 * 14
     assert usage.begun.tolist() == [4 * 2, 4 * (1 + 1 + 2 + 2 + 2), 0]
@@ -81,7 +81,7 @@ def test_episodes_do_not_follow_each_other():
     family = make_family(MAPPED)
     agent = Planned(family.spec)
     agent.plan, agent.over = torch.zeros(6, dtype=torch.long), torch.tensor([True] + [False] * 5)
-    assert not observe(agent, family, episodes=5, tasks=3).followed.any()
+    assert not measure_option_usage(agent, family, episodes=5, tasks=3).followed.any()
 
 
 @pytest.mark.parametrize("mode", ["sample", "greedy"])
@@ -91,7 +91,7 @@ def test_all_is_counted_as_a_loop_counts_it(termination, mode):
     agent = make_agent(
         "rl2", family.spec, options=3, termination=termination, option_length=4, initial_gain=5.0
     )
-    usage = observe(agent, family, episodes=3, tasks=6, split="ood", mode=mode, seed=5)
+    usage = measure_option_usage(agent, family, episodes=3, tasks=6, split="ood", mode=mode, seed=5)
 
     rng = Rng(5).child("evaluate")
     tasks = family.tasks("ood", 6, rng.child("tasks"))
@@ -139,7 +139,7 @@ def test_agents_that_adapt_in_many_lanes_are_observed_too():
     agent = make_agent(
         "maml", family.spec, options=2, option_length=3, termination="fixed", lanes=4, hidden_sizes=[8], sub_hidden_sizes=[8]
     )  # fmt: skip
-    usage = observe(agent, family, episodes=8, tasks=3)
+    usage = measure_option_usage(agent, family, episodes=8, tasks=3)
     assert usage.steps == len(usage.moves.option) == 8 * 3 * 10
     assert usage.duration == pytest.approx(10 / 4), "three, three, three and one"
 
@@ -147,7 +147,10 @@ def test_agents_that_adapt_in_many_lanes_are_observed_too():
 def test_the_ground_is_what_all_episodes_share():
     family = make_family("four-rooms", horizon=5)
     agent = make_agent("rl2", family.spec, options=2)
-    one, many = (observe(agent, family, episodes=3, tasks=tasks).moves.ground for tasks in (1, 6))
+    one, many = (
+        measure_option_usage(agent, family, episodes=3, tasks=tasks).moves.ground
+        for tasks in (1, 6)
+    )
     assert one.goal.shape == (1, 2)
     assert many.goal is None, "every task has another"
     assert len(one.walls) == len(many.walls) > 20
@@ -161,9 +164,9 @@ def test_an_agent_without_options_says_so():
             MetaRLError,
             match=r"acts without options; train one that has some, such as rl2 with agent\.op",
         ):
-            observe(make_agent(agent, family.spec), family, episodes=2)
+            measure_option_usage(make_agent(agent, family.spec), family, episodes=2)
     with pytest.raises(MetaRLError, match="no split 'tset'"):
-        observe(Planned(family.spec), family, episodes=2, split="tset")
+        measure_option_usage(Planned(family.spec), family, episodes=2, split="tset")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -181,9 +184,9 @@ def moves_of(before, after, options=None, begins=None, limits=(0.0, 1.0, 0.0, 1.
 @pytest.mark.parametrize(("width", "corner"), [(1.0, (0, 0)), (0.05, (0.5, -3.0)), (2.5, (-10, 7))])
 def test_places_on_a_lattice_have_cells_of_their_own(width, corner):
     places = corner + width * np.array([[0, 0], [3, 1], [1, 4], [2, 2], [2, 3]])
-    on = lattice(moves_of(places[:-1], places[1:]))
+    on = fit_lattice(moves_of(places[:-1], places[1:]))
     assert on.width == pytest.approx(width)
-    np.testing.assert_allclose(on.centres(on.cells(places)), places, atol=1e-6)
+    np.testing.assert_allclose(on.centers(on.cells(places)), places, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -192,13 +195,13 @@ def test_places_on_a_lattice_have_cells_of_their_own(width, corner):
 def test_cells_of_places_anywhere_follow_the_ground(limits, width):
     """Walls on whole numbers are not cut."""
     places = np.random.default_rng(0).uniform(0, 1, size=(50, 2))
-    on = lattice(moves_of(places[:-1], places[1:], limits=limits))
+    on = fit_lattice(moves_of(places[:-1], places[1:], limits=limits))
     assert on.width == pytest.approx(width)
     np.testing.assert_array_equal(on.corner, [0, 0])
 
 
 def test_an_agent_that_never_moves_has_one_cell():
-    on = lattice(moves_of([[0.5, 0.5]] * 3, [[0.5, 0.5]] * 3))
+    on = fit_lattice(moves_of([[0.5, 0.5]] * 3, [[0.5, 0.5]] * 3))
     assert len(np.unique(on.cells(np.array([[0.5, 0.5]] * 3)), axis=0)) == 1
 
 
@@ -208,16 +211,16 @@ def test_steps_count_in_the_cell_where_they_begin():
     options, begins = draw.integers(3, size=400), draw.random(400) < 0.3
     moves, on = moves_of(before, after, options, begins), Lattice(np.array([0.1, -0.2]), 0.4)
     for option in range(3):
-        cells = cells_of(moves, option, on)
+        cells = count_by_cell(moves, option, on)
         assert cells.steps.sum() == (options == option).sum()
         for centre, steps, begun, move in zip(
-            cells.centre, cells.steps, cells.begun, cells.move, strict=True
+            cells.centers, cells.steps, cells.begun, cells.move, strict=True
         ):
             inside = (options == option) & (np.abs(before - centre) <= 0.2).all(1)
             assert steps == inside.sum() > 0
             assert begun == (inside & begins).sum()
             np.testing.assert_allclose(move, (after - before)[inside].mean(0))
-    assert len(cells_of(moves, 3, on).steps) == 0
+    assert len(count_by_cell(moves, 3, on).steps) == 0
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -241,7 +244,7 @@ def example(count=3, steps=300):
 @pytest.fixture
 def drawn(monkeypatch):
     """usage → the figure before it became a file."""
-    return partial(figure_of, monkeypatch, option_map, option_picture)
+    return partial(figure_of, monkeypatch, option_map, draw_option_map)
 
 
 def part(axes, kind):
@@ -264,12 +267,12 @@ def test_a_panel_an_option_in_its_colour(drawn):
         full = 1 - option_colors(np.array(option))
         strength = shades / full
         np.testing.assert_allclose(strength, strength[:, :1] * np.ones(3), atol=1e-9)
-        cells = cells_of(usage.moves, option, lattice(usage.moves))
+        cells = count_by_cell(usage.moves, option, fit_lattice(usage.moves))
         assert (np.diff(strength[cells.steps.argsort(kind="stable"), 0]) >= 0).all(), (
             "stronger where it acts more"
         )
         squares = np.array([path.vertices[:4] for path in part(axes, PolyCollection).get_paths()])
-        np.testing.assert_allclose(squares.mean(1), cells.centre)
+        np.testing.assert_allclose(squares.mean(1), cells.centers)
         np.testing.assert_allclose(np.ptp(squares, axis=1), 1.0)
 
 
@@ -279,7 +282,7 @@ def test_all_panels_have_one_measure(drawn):
     strength = {}
     for option, axes in enumerate(drawn(usage).axes[:2]):
         shades = 1 - part(axes, PolyCollection).get_facecolors()[:, 0]
-        cells = cells_of(usage.moves, option, lattice(usage.moves))
+        cells = count_by_cell(usage.moves, option, fit_lattice(usage.moves))
         for steps, shade in zip(
             cells.steps.tolist(), shades / (1 - option_colors(np.array(option))[0]), strict=True
         ):
@@ -293,11 +296,12 @@ def test_needles_are_mean_moves_of_three_steps_or_more(drawn):
     figure = drawn(usage)
     longest = 0.0
     for option, axes in enumerate(figure.axes[:2]):
-        cells, needles = cells_of(usage.moves, option, lattice(usage.moves)), part(axes, Quiver)
+        cells = count_by_cell(usage.moves, option, fit_lattice(usage.moves))
+        needles = part(axes, Quiver)
         found = np.stack([needles.U, needles.V], axis=-1)
         assert (found[cells.steps < 3] == 0).all()
         often = cells.steps >= 3
-        np.testing.assert_allclose(needles.get_offsets(), cells.centre)
+        np.testing.assert_allclose(needles.get_offsets(), cells.centers)
         lengths = np.linalg.norm(found[often], axis=1), np.linalg.norm(cells.move[often], axis=1)
         np.testing.assert_allclose(
             found[often] * lengths[1][:, None], cells.move[often] * lengths[0][:, None]
@@ -311,7 +315,7 @@ def test_needles_are_mean_moves_of_three_steps_or_more(drawn):
         )
     assert longest == pytest.approx(0.5), "half a cell"
     (text,) = (x.get_text() for x in figure.legends[0].get_texts() if "move" in x.get_text())
-    moves = [cells_of(usage.moves, option, lattice(usage.moves)) for option in range(2)]
+    moves = [count_by_cell(usage.moves, option, fit_lattice(usage.moves)) for option in range(2)]
     most = max(
         np.linalg.norm(cells.move[cells.steps >= 3], axis=1).max(initial=0) for cells in moves
     )
@@ -388,7 +392,9 @@ def test_a_table_and_a_picture(runs, tmp_path):
 def test_the_commands_options_reach_the_agent(runs):
     loaded = load(runs / "run")
     family = loaded.family()
-    see = partial(observe, loaded.agent, family, train_set=train_set(loaded.config, family))
+    see = partial(
+        measure_option_usage, loaded.agent, family, train_set=train_set(loaded.config, family)
+    )
     for arguments, expected in (
         ((), see(episodes=3, tasks=50, mode="greedy")),
         (
@@ -417,7 +423,7 @@ def test_a_family_without_a_scene_has_a_table_and_no_picture(runs, tmp_path):
     [
         (["nowhere"], "checkpoint nowhere: there is no such file"),
         (["flat"], "RL2 acts without options"),
-        (["run", "--out", "x.jpg"], "x.jpg: the name of a picture ends in .png"),
+        (["run", "--out", "x.jpg"], "x.jpg: its name must end in .png"),
         (["run", "--out", "absent/x.png"], "there is no folder absent"),
         (["run", "--split", "tset"], "errand has no split 'tset': did you mean 'test'?"),
     ],

@@ -22,13 +22,15 @@ from metarl.config.schema import parse
 from metarl.core.errors import MetaRLError
 from metarl.core.rng import Rng
 from metarl.core.types import TaskInfo
-from metarl.evaluation.episodes import film
+from metarl.evaluation.episodes import record_episodes
 from metarl.evaluation.meta_test import evaluate
 from metarl.experiments.building import load, make_agent, make_family
-from metarl.experiments.runs import score, train
-from metarl.viz import curves, video
+from metarl.experiments.runs import train
+from metarl.viz import film, rendering, video
+from metarl.viz.film import animate, draw_storyboard
 from metarl.viz.rendering import render
-from metarl.viz.scene import limits
+from metarl.viz.scene import limits_of
+from metarl.viz.video import write_video
 
 ERRAND = f"{FILES / 'errand.py'}:Errand"
 MAPPED = ERRAND.replace(":Errand", ":Mapped")
@@ -37,7 +39,7 @@ DOOR = 3
 
 def filmed(name, agent="random", **choices):
     family = make_family(name)
-    return list(film(make_agent(agent, family.spec), family, **choices).episodes)
+    return list(record_episodes(make_agent(agent, family.spec), family, **choices).episodes)
 
 
 def pictures_of(path):
@@ -111,7 +113,7 @@ def test_another_lane_is_that_of_collect():
     rng = Rng(3).child("evaluate")
     tasks = family.tasks("test", 3, rng.child("tasks"))[2:]
     belief = agent.begin(TaskInfo(1, 4, CPU), lanes=3)
-    shots = list(film(agent, family, task=2, episodes=4, seed=3, lane=2).episodes)
+    shots = list(record_episodes(agent, family, task=2, episodes=4, seed=3, lane=2).episodes)
     for k, shot in enumerate(shots):
         rollout, belief = collect(
             agent, family.make(3), family.spec, belief, tasks, 1, rng.child("episode", k)
@@ -127,7 +129,7 @@ def test_one_lane_is_shown_of_an_agent_that_has_several(lane, tmp_path, monkeypa
     agent = Adapting(family.spec, lanes=3)
     scores = evaluate(agent, family, episodes=6, tasks=3, seed=3)
     agent.rollouts.clear()
-    shot = film(agent, family, task=2, episodes=6, seed=3, lane=lane)
+    shot = record_episodes(agent, family, task=2, episodes=6, seed=3, lane=lane)
     assert (shot.title, shot.length) == (f"Adapting on test task 2 of errand, lane {lane} of 3", 2)
     shots = list(shot.episodes)
     for k, rollout in enumerate(agent.rollouts):
@@ -137,14 +139,14 @@ def test_one_lane_is_shown_of_an_agent_that_has_several(lane, tmp_path, monkeypa
         assert float(rollout.episode_returns().mean()) == pytest.approx(scores.returns[0, k, 2])
     assert len(shots) == len(agent.rollouts) == 2
     with pytest.raises(MetaRLError, match="lane 3: Adapting has 3 lanes, and the first is lane 0"):
-        film(agent, family, lane=3, episodes=6)
+        record_episodes(agent, family, lane=3, episodes=6)
     with pytest.raises(MetaRLError, match="cannot be shared out among the 3 lanes"):
-        film(agent, family, episodes=4)
+        record_episodes(agent, family, episodes=4)
 
 
 def test_without_a_run_an_agent_has_one_episode_in_every_lane(tmp_path, monkeypatch):
     films = []
-    monkeypatch.setattr(curves, "storyboard", lambda shot, out: films.append(shot) or out)
+    monkeypatch.setattr(rendering, "draw_storyboard", lambda shot, out: films.append(shot) or out)
     monkeypatch.setattr("metarl.agents.rl2.agent.RL2.lanes", 3)
     render(MAPPED, tmp_path / "x.png", agent="rl2", lane=1)
     assert films[0].length == len(list(films[0].episodes)) == 1
@@ -163,7 +165,7 @@ def test_an_agent_adapts_between_the_episodes_of_a_film():
             return super().act(belief, obs, noise, counter, mode)
 
     seen: list[float] = []
-    shot = film(Adapting(family.spec), family, episodes=3)
+    shot = record_episodes(Adapting(family.spec), family, episodes=3)
     assert not seen, "the film was lived through before it was asked for"
     steps = [episode.steps for episode in shot.episodes]
     assert adapted == steps
@@ -176,12 +178,12 @@ def test_the_tasks_of_a_fixed_training_set_can_be_filmed():
     fixed = family.tasks("train", 3, Rng(5))
     agent = Counting(family.spec)
     agent.task_input = "onehot"
-    shot = film(agent, family, task=2, split="train", train_set=fixed)
+    shot = record_episodes(agent, family, task=2, split="train", train_set=fixed)
     assert next(shot.episodes).rewards[0] == -fixed.params[2]
     with pytest.raises(MetaRLError, match="task 3: there are 3 training tasks"):
-        film(agent, family, task=3, split="train", train_set=fixed)
+        record_episodes(agent, family, task=3, split="train", train_set=fixed)
     with pytest.raises(MetaRLError, match="no place in a one-hot"):
-        film(agent, family, task=2, train_set=fixed)
+        record_episodes(agent, family, task=2, train_set=fixed)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -191,7 +193,7 @@ def test_the_tasks_of_a_fixed_training_set_can_be_filmed():
 def drawn(name, tmp_path, monkeypatch, **choices):
     """The figure of a storyboard, before it became a file."""
     figures = []
-    monkeypatch.setattr(curves, "save", lambda figure, out: figures.append(figure) or out)
+    monkeypatch.setattr(film, "save", lambda figure, out: figures.append(figure) or out)
     render(name, tmp_path / "x.png", **choices)
     return figures[0]
 
@@ -240,10 +242,10 @@ def test_a_panel_holds_the_whole_path_the_goal_and_the_walls(tmp_path, monkeypat
 
 def test_limits_give_way_to_a_path_that_leaves_them(tmp_path, monkeypatch):
     family = make_family(MAPPED)
-    scene = next(film(make_agent("random", family.spec), family).episodes).scene
+    scene = next(record_episodes(make_agent("random", family.spec), family).episodes).scene
     far = replace(scene, path=torch.tensor([[0.0, 0.0], [-9.0, 5.0]]))
-    assert limits([scene]) == pytest.approx((-0.5, 3.5, -0.2, 1.2))
-    assert limits([scene, far]) == pytest.approx((-9.0, 3.5, -0.2, 5.0))
+    assert limits_of([scene]) == pytest.approx((-0.5, 3.5, -0.2, 1.2))
+    assert limits_of([scene, far]) == pytest.approx((-9.0, 3.5, -0.2, 5.0))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -292,10 +294,10 @@ def test_a_video_has_every_moment_of_every_episode(name, suffix, tmp_path):
 
 def test_a_path_grows():
     family = make_family(MAPPED)
-    shot = film(make_agent("random", family.spec), family)
+    shot = record_episodes(make_agent("random", family.spec), family)
     blue = [
         int((picture[..., 2].astype(int) - picture[..., 0] > 40).sum())
-        for picture in curves.moving(shot, hold=0)
+        for picture in animate(shot, hold=0)
     ]
     assert blue[-1] > blue[0] + 500
     assert all(b >= a - 100 for a, b in pairwise(blue))
@@ -319,10 +321,10 @@ def test_a_film_that_breaks_off_leaves_the_old_file(suffix, tmp_path):
             return scenes[-1]
 
     out.write_text("old")
-    shot = film(make_agent("random", family.spec), Breaking(), episodes=4)
+    shot = record_episodes(make_agent("random", family.spec), Breaking(), episodes=4)
     with pytest.raises(MetaRLError, match="in the third episode"):
-        curves.storyboard(shot, out) if suffix == ".png" else video.write(
-            out, curves.moving(shot, hold=1), fps=4
+        draw_storyboard(shot, out) if suffix == ".png" else write_video(
+            out, animate(shot, hold=1), fps=4
         )
     assert out.read_text() == "old"
     assert list(tmp_path.iterdir()) == [out]
@@ -351,12 +353,13 @@ def run(tmp_path_factory):
 def test_a_run_shows_its_best_agent_on_its_family(run, tmp_path, monkeypatch):
     films = []
     monkeypatch.setattr(
-        curves,
-        "storyboard",
+        rendering,
+        "draw_storyboard",
         lambda shot, out: films.append((shot.title, list(shot.episodes))) or out,
     )
     loaded = load(run)
-    scores = score(loaded.config, loaded.family(), loaded.agent, "test", 10, seed=4)
+    protocol = loaded.protocol(split="test", tasks=10, seed=4)
+    scores = evaluate(loaded.agent, loaded.family(), **protocol)
     render(str(run), tmp_path / "x.png", task=5, seed=4)
     render(str(run), tmp_path / "x.png", task=5, seed=4, agent="random", episodes=8, mode="sample")
     (title, episodes), (other_title, others) = films
@@ -375,10 +378,11 @@ def test_a_run_shows_its_best_agent_on_its_family(run, tmp_path, monkeypatch):
 def test_a_run_meets_its_own_training_tasks(split, run, tmp_path, monkeypatch):
     films = []
     monkeypatch.setattr(
-        curves, "storyboard", lambda shot, out: films.append(list(shot.episodes)) or out
+        rendering, "draw_storyboard", lambda shot, out: films.append(list(shot.episodes)) or out
     )
     loaded = load(run)
-    scores = score(loaded.config, loaded.family(), loaded.agent, split, 6)
+    protocol = loaded.protocol(split=split, tasks=6)
+    scores = evaluate(loaded.agent, loaded.family(), **protocol)
     render(str(run), tmp_path / "x.png", task=5, split=split)
     np.testing.assert_allclose(
         [e.return_after() for e in films[0]], scores.returns[0, :, 5], rtol=1e-6
@@ -394,7 +398,7 @@ def test_a_run_is_drawn_from_the_command_line(run, tmp_path):
 def test_options_reach_the_family_the_agent_and_the_film(tmp_path, monkeypatch):
     films = []
     monkeypatch.setattr(
-        curves, "storyboard", lambda shot, out: films.append(list(shot.episodes)) or out
+        rendering, "draw_storyboard", lambda shot, out: films.append(list(shot.episodes)) or out
     )
     options = ["family.horizon=7", "family.arrival=0", "agent.memory_width=3"]
     render("point", tmp_path / "x.png", options, agent="rl2")
@@ -417,7 +421,7 @@ def test_options_reach_the_family_the_agent_and_the_film(tmp_path, monkeypatch):
         ),
         (["point", "horizon=3"], "write family.key=value"),
         (["point", "family.horizn=3"], "did you mean 'horizon'?"),
-        (["point", "--out", "x.jpg"], "ends in .png, of a video in .gif or .mp4"),
+        (["point", "--out", "x.jpg"], "its name must end in .png or .gif or .mp4"),
         (["point", "--out", "absent/x.png"], "there is no folder absent"),
         (["point", "--out", "x.png", "--fps", 3], "a picture does not move"),
         (["point", "--split", "tset"], "point has no split 'tset': did you mean 'test'?"),

@@ -13,9 +13,10 @@ from test_rendering import ERRAND, MAPPED
 from metarl.collect.collector import collect
 from metarl.core.rng import Rng
 from metarl.core.types import TaskInfo
-from metarl.evaluation.episodes import film
+from metarl.evaluation.episodes import record_episodes
 from metarl.experiments.building import make_agent, make_family
-from metarl.viz import curves
+from metarl.viz import film, scene
+from metarl.viz.film import animate, draw_storyboard
 from metarl.viz.style import option_colors
 from metarl.viz.timeline import Timeline
 
@@ -24,13 +25,15 @@ OPTIONS = {"options": 3, "option_length": 2, "termination": "random", "initial_g
 
 def shot_of(name, episodes=3, **choices):
     family = make_family(name)
-    return film(make_agent("rl2", family.spec, **OPTIONS), family, episodes=episodes, **choices)
+    return record_episodes(
+        make_agent("rl2", family.spec, **OPTIONS), family, episodes=episodes, **choices
+    )
 
 
 @pytest.fixture
 def drawn(monkeypatch):
     """film → the figure of its storyboard, before it became a file."""
-    return partial(figure_of, monkeypatch, curves, curves.storyboard)
+    return partial(figure_of, monkeypatch, film, draw_storyboard)
 
 
 def strip_colors(axes):
@@ -56,17 +59,17 @@ def test_a_film_knows_what_ran(lane):
         assert episode.options.tolist() == expected.tolist()
         assert len(episode.options) == episode.steps
         ran |= set(expected.tolist())
-    assert shot.options == 3
+    assert shot.num_options == 3
     assert len(ran) > 1, "no luck: choose another seed"
 
 
 def test_a_flat_agent_has_none(drawn):
     family = make_family(MAPPED)
     for name in ("random", "rl2"):
-        shot = film(make_agent(name, family.spec), family)
-        assert shot.options == 0
+        shot = record_episodes(make_agent(name, family.spec), family)
+        assert shot.num_options == 0
         assert [episode.options for episode in shot.episodes] == [None]
-    figure = drawn(film(make_agent("rl2", family.spec), family))
+    figure = drawn(record_episodes(make_agent("rl2", family.spec), family))
     assert len(figure.legends) == 1
     assert not figure.axes[0].child_axes
 
@@ -150,12 +153,13 @@ def test_in_a_video_the_strip_grows(name, monkeypatch):
             assert length == len(options)
             strips.append((options, axes, []))
 
-        def until(self, steps):
-            super().until(steps)
+        def show(self, steps):
+            super().show(steps)
             strips[-1][2].append(strip_colors(strips[-1][1]).copy())
 
-    monkeypatch.setattr(curves, "Timeline", Watched)
-    pictures = list(curves.moving(shot_of(name), hold=0))
+    for module in (film, scene):
+        monkeypatch.setattr(module, "Timeline", Watched)
+    pictures = list(animate(shot_of(name), hold=0))
     lived = list(shot_of(name).episodes)
     assert len(pictures) == sum(episode.steps + 1 for episode in lived)
     assert len({picture.shape for picture in pictures}) == 1

@@ -6,8 +6,8 @@ Imports no torch, so that worker processes stay light.
 from __future__ import annotations
 
 import re
+import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +17,17 @@ from gymnasium.wrappers import Autoreset, TimeLimit
 from numpy.typing import ArrayLike
 
 from metarl.adapters.from_gymnasium.lanes import Lanes
-from metarl.adapters.from_gymnasium.spaces import Actions, Array, Layout, Part, actions, parts
+from metarl.adapters.from_gymnasium.spaces import (
+    Actions,
+    Array,
+    Env,
+    Layout,
+    ManyEnvs,
+    Space,
+    parts,
+)
 from metarl.config.registry import Settings as BaseSettings
-from metarl.core.errors import MetaRLError
+from metarl.core.errors import FamilyError
 
 if TYPE_CHECKING:
     from metarl.core.family import BatchEnv
@@ -30,22 +38,21 @@ if TYPE_CHECKING:
 class AdaptedFamily(ABC):
     """A family whose environments are Gymnasium's.
 
-    A subclass offers one of
+    A subclass offers `row`, one task row, or `rows`, all of them. Its hyper-parameters, if it has
+    any, are fields of a nested class `Settings` (see `metarl.Settings`), found in `self.config`.
 
-    * ``row(split, rng: numpy.random.Generator) -> [P]``: one task row, drawn with `rng` alone;
-    * ``rows(split) -> [S, P]``: all of them, where a split has only so many; they are drawn without repetition until
-      all were there once.
-
-    Its options, if it has any, are fields of a nested class `Settings` (see `metarl.Settings`), found in `self.config`.
-    Observations are flattened to float32, each part of a Dict or Tuple under its name, such as ``camera.angle``;
-    Discrete and MultiDiscrete parts become one-hots. An image of bytes is flattened as it is, from 0 to 255: resize and
-    scale it with Gymnasium's wrappers. Actions may be Discrete, or a Box of floats with bounds, to which [−1, 1] is rescaled.
+    Observations are flattened to float32, each part of a Dict or Tuple under its name, such as
+    ``camera.angle``; Discrete and MultiDiscrete parts become one-hots. An image of bytes is
+    flattened as it is, from 0 to 255: resize and scale it with Gymnasium's wrappers. Actions may be
+    Discrete, or a Box of floats with bounds, to which [−1, 1] is rescaled.
     """
 
     horizon: int | None = None
-    """Longest episode in steps, where neither `gymnasium.make` nor the wrapper TimeLimit has a smaller limit."""
+    """Longest episode in steps, where neither `gymnasium.make` nor the wrapper TimeLimit has a
+    smaller limit."""
     hidden: tuple[str, ...] = ()
-    """Parts of the observation that agents do not see, such as "desired_goal" where that is the task row."""
+    """Parts of the observation that agents do not see, such as "desired_goal" where that is the
+    task row."""
     goal_width: int = 0
     """How many entries at the front of a task row are its goal."""
     achieved_goal: str | None = None
@@ -58,12 +65,26 @@ class AdaptedFamily(ABC):
     Settings: type[BaseSettings] = BaseSettings
 
     def __init__(self, config: BaseSettings | None = None) -> None:
-        self.config: Any = self.Settings() if config is None else config
+        self.config: Any = config or self.Settings()
 
     @property
     def options(self) -> Any:
         """`config`, by its name up to version 0.5."""
         return self.config
+
+    def row(self, split: str, rng: np.random.Generator) -> ArrayLike:
+        """One task row [P], drawn with `rng` alone."""
+        raise FamilyError(
+            f"{self._name}: give it a method row(split, rng), one task row, "
+            "or rows(split), all of them"
+        )
+
+    def rows(self, split: str) -> ArrayLike | None:
+        """All task rows [S, P], where a split has only so many; None: `row` draws them.
+
+        They are drawn without repetition until all were drawn once.
+        """
+        return None
 
     @cached_property
     @abstractmethod
@@ -71,13 +92,19 @@ class AdaptedFamily(ABC):
         """What one environment looks like, found by building one and taking a step."""
 
     @abstractmethod
-    def lend_lanes(self) -> Lanes:
-        """Idle lanes, or new ones."""
+    def new_lanes(self) -> Lanes:
+        """Lanes without environments, which they build when they are reset."""
 
     @cached_property
     def idle_lanes(self) -> list[Lanes]:
         """Lanes with environments that were built, and that nobody uses now."""
         return []
+
+    def lend_lanes(self, borrower: object) -> Lanes:
+        """Idle lanes, or new ones, which are idle when `borrower` is gone."""
+        lanes = self.idle_lanes.pop() if self.idle_lanes else self.new_lanes()
+        weakref.finalize(borrower, self.idle_lanes.append, lanes).atexit = False
+        return lanes
 
     @cached_property
     def spec(self) -> Spec:
@@ -85,12 +112,10 @@ class AdaptedFamily(ABC):
         from metarl.core.types import Spec
 
         layout = self.env_layout
-        if (
-            self.achieved_goal is not None
-            and layout.observation.get(self.achieved_goal) != self.goal_width
-        ):
-            raise MetaRLError(
-                f"{self._name}: achieved_goal {self.achieved_goal!r} must be a part of the observation "
+        goal = self.achieved_goal
+        if goal is not None and layout.observation.get(goal) != self.goal_width:
+            raise FamilyError(
+                f"{self._name}: achieved_goal {goal!r} must be a part of the observation "
                 f"{layout.observation} as wide as goal_width, {self.goal_width}"
             )
         return Spec(
@@ -99,9 +124,9 @@ class AdaptedFamily(ABC):
             action_width=layout.actions.width,
             discrete=layout.actions.discrete,
             horizon=layout.horizon,
-            task_width=layout.task_width,
+            task_width=len(layout.row),
             goal_width=self.goal_width,
-            achieved_goal=self.achieved_goal,
+            achieved_goal=goal,
             splits=self.splits,
             closed=self.closed,
         )
@@ -113,13 +138,12 @@ class AdaptedFamily(ABC):
         from metarl.core.types import Tasks
 
         within = rng.child(split)
-        if hasattr(self, "rows"):
-            every = self._table(self.rows(split))
-            return Tasks(torch.from_numpy(every), torch.arange(len(every)), split).draw(
-                count, within
-            )
-        drawn = self._table([self._row(split, within.child(i).key) for i in range(count)])
-        return Tasks(torch.from_numpy(drawn), torch.arange(count), split)
+        every = self.rows(split)
+        if every is not None:
+            table = torch.from_numpy(self._table(every))
+            return Tasks(table, torch.arange(len(table)), split).draw(count, within)
+        drawn = [self._draw(split, within.child(i).key) for i in range(count)]
+        return Tasks(torch.from_numpy(self._table(drawn)), torch.arange(count), split)
 
     def make(self, lanes: int) -> BatchEnv:
         """An environment with `lanes` lanes a row, each with a Gymnasium environment of its own."""
@@ -128,78 +152,73 @@ class AdaptedFamily(ABC):
         return LanesEnv(self, lanes)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {
-            name: value for name, value in vars(self).items() if name not in ("idle_lanes", "spec")
-        }
+        kept = vars(self).copy()
+        kept.pop("idle_lanes", None)
+        kept.pop("spec", None)
+        return kept
 
     @property
     def _name(self) -> str:
         """HalfCheetahVel → half-cheetah-vel."""
-        return re.sub(
-            r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", type(self).__name__
-        ).lower()
+        words = r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])"
+        return re.sub(words, "-", type(self).__name__).lower()
 
-    def _row(self, split: str, key: int) -> ArrayLike:
-        if not hasattr(self, "row"):
-            raise MetaRLError(
-                f"{self._name}: give it a method row(split, rng), one task row, or rows(split), all of them"
-            )
-        row: ArrayLike = self.row(split, np.random.default_rng(key & (1 << 64) - 1))
-        return np.ravel(row)
+    def _draw(self, split: str, key: int) -> Array:
+        """[P]: the task row that `key` determines."""
+        return np.ravel(self.row(split, np.random.default_rng(key & (1 << 64) - 1)))
 
-    def _table(self, rows: Any) -> Array:
+    def _table(self, rows: ArrayLike) -> Array:
         """[S, P] float32."""
         try:
-            table: Array = np.array(rows, np.float32)
+            table = np.array(rows, np.float32)
         except ValueError as error:
-            raise MetaRLError(
+            raise FamilyError(
                 f"{self._name}: task rows must be numbers, as many in each ({error})"
             ) from None
         table = table.reshape(len(table), -1)
-        if not np.isfinite(table).all():
-            raise MetaRLError(
-                f"{self._name}: a task row is not finite: {table[~np.isfinite(table).all(1)][0]}"
-            )
+        finite = np.isfinite(table).all(axis=1)
+        if not finite.all():
+            raise FamilyError(f"{self._name}: a task row is not finite: {table[~finite][0]}")
         return table
 
-    def _first_row(self) -> Array:
-        """[P] float64: some task, to look at the environment with."""
-        split = self.splits[0]
-        table = self._table(self.rows(split) if hasattr(self, "rows") else [self._row(split, 0)])
-        row: Array = table[0].astype(np.float64)
-        return row
+    def _layout(self, env: Env | ManyEnvs, observation: Space, action: Space) -> Layout:
+        """What is known of `env` before it is stepped, with some row to step it with.
 
-    def _spaces(self, observation: Any, action: Any) -> tuple[tuple[Part, ...], Actions]:
+        Raises:
+            FamilyError: a space, the rows or the limit of an episode do not fit.
+        """
+        horizon = self._shortest(env)
         try:
-            return parts(observation, self.hidden), actions(action)
-        except MetaRLError as error:
-            raise MetaRLError(f"{self._name}: {error}") from None
+            found, actions = parts(observation, self.hidden), Actions(action)
+        except FamilyError as error:
+            raise FamilyError(f"{self._name}: {error}") from None
+        split = self.splits[0]
+        every = self.rows(split)
+        table = self._table([self._draw(split, 0)] if every is None else every)
+        row = table[0].astype(np.float64)
+        return Layout(found, actions, horizon, row, env.render_mode == "rgb_array")
 
-    def _shortest(self, env: Any) -> int:
+    def _shortest(self, env: Env | ManyEnvs) -> int:
         """Longest episode: the least of all limits on it.
 
         Raises:
-            MetaRLError: there is none, or episodes do not even end when they should.
+            FamilyError: there is none, or episodes do not even end when they should.
         """
-        limits = [self.horizon, env.spec.max_episode_steps if env.spec else None]
-        for wrapper in _wrappers(env):
-            if isinstance(wrapper, Autoreset):
-                raise MetaRLError(
-                    f"{self._name}: leave off the wrapper Autoreset; metarl starts new episodes itself"
+        limits = [self.horizon]
+        if env.spec:
+            limits.append(env.spec.max_episode_steps)
+        while isinstance(env, gymnasium.Wrapper):
+            if isinstance(env, Autoreset):
+                raise FamilyError(
+                    f"{self._name}: leave off the wrapper Autoreset; "
+                    "metarl starts new episodes itself"
                 )
-            if isinstance(wrapper, TimeLimit):
-                limits.append(wrapper._max_episode_steps)
+            if isinstance(env, TimeLimit):
+                limits.append(env._max_episode_steps)
+            env = env.env
         known = [limit for limit in limits if limit is not None]
         if not known:
-            raise MetaRLError(
-                f"{self._name}: set horizon, the longest episode in steps; the environment does not tell it"
+            raise FamilyError(
+                f"{self._name}: set horizon, the longest episode in steps; the environment has none"
             )
         return min(known)
-
-
-def _wrappers(env: Any) -> Iterator[Any]:
-    """The environment, and what is inside it."""
-    yield env
-    while isinstance(env, gymnasium.Wrapper):
-        env = env.env
-        yield env

@@ -1,54 +1,57 @@
-"""Environments that are stepped side by side, as NumPy arrays. Imports no torch, so that worker processes stay light.
+"""Environments that are stepped side by side, as NumPy arrays.
 
-L counts the lanes of all task rows; lane l belongs to row l // M. Every lane has a key, and the seed of its e-th episode
-is a hash of (key, e), so that the seed, the task, the lane and the episode determine what an environment draws.
+L counts the lanes of all task rows; lane l belongs to row l // M. Every lane has a key, and the
+seed of its e-th episode is a hash of (key, e), so that the seed, the task, the lane and the episode
+determine what an environment draws. Imports no torch, so that worker processes stay light.
 """
 
 from __future__ import annotations
 
 import atexit
 import hashlib
-import os
 import weakref
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
-import gymnasium
 import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
-from metarl.adapters.from_gymnasium.spaces import Array, Layout
-from metarl.config.registry import one_line
+from metarl.adapters.from_gymnasium.spaces import Array, Env, Info, Layout, ManyEnvs
+from metarl.adapters.offscreen import offscreen
 from metarl.core.errors import FamilyError
 
 SUCCESS = ("success", "is_success")
-"""Where environments tell of success in their info."""
+"""Where environments report success in their info."""
 
 
 class Stepped(NamedTuple):
-    """What one step gives back to every lane; lanes whose episode ended have started another."""
+    """What one step gives back to every lane; lanes whose episode ended have started another.
+
+    The fields are those of `Step`, in its order.
+    """
 
     obs: Array  # [L, O] float32: what to act on next
     next_obs: Array  # [L, O] float32: the true successor
     reward: Array  # [L] float32
     terminated: Array  # [L] bool
     truncated: Array  # [L] bool, never beside terminated
-    success: Array | None  # [L] bool
+    success: Array  # [L] bool; all False where the environment never reports any
 
 
 class Lanes(Protocol):
     """L lanes in this process, in worker processes, or in a vector environment."""
 
     def reset(self, rows: Array, keys: Array) -> Array:
-        """Put L lanes, one for each of `rows` [L, P] float64 and `keys` [L] int64, at the start of episode 0 → obs [L, O]."""
+        """Start episode 0 in L lanes, with `rows` [L, P] float64 and `keys` [L] → obs [L, O]."""
 
     def restart(self, chosen: Array, episodes: Array) -> None:
-        """Put the lanes `chosen` [L] bool at the start of their episode number `episodes` [L]."""
+        """Start episode number `episodes` [L] in the lanes `chosen` [L] bool."""
 
     def step(self, action: Array) -> Stepped:
         """Step every lane with `action` [L] int64 or [L, A] float32 in [−1, 1]."""
 
     def frame(self, lane: int) -> Array:
-        """[height, width, 3] uint8: a picture of what is the case in one lane."""
+        """[height, width, 3] uint8: a picture of the present state of one lane."""
 
 
 def seed_of(key: int, episode: int) -> int:
@@ -57,22 +60,22 @@ def seed_of(key: int, episode: int) -> int:
     return int.from_bytes(digest, "little") >> 33
 
 
-def success_keys(layout: Layout, info: dict[str, Any]) -> list[str]:
-    """The entries of `info` that tell of success.
+def success_keys(layout: Layout, info: Info) -> list[str]:
+    """The entries of `info` that report success.
 
     Raises:
         FamilyError: there is one, and in the very first step there was none.
     """
     names = [name for name in SUCCESS if name in info]
-    if names and not layout.tells_success:
+    if names and not layout.has_success:
         raise FamilyError(
-            f"info[{names[0]!r}] is told in some steps and was not in the first; "
+            f"info[{names[0]!r}] is reported in some steps and was not in the first; "
             "put it into every info, or give the family a method success(info) -> bool"
         )
     return names
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # One environment a lane
 
 
@@ -80,99 +83,91 @@ class Builder(Protocol):
     """What `EnvLanes` needs of a family."""
 
     apply_after_reset: bool
+    success: Callable[[Info], bool] | None
 
     @property
     def env_layout(self) -> Layout: ...
-    def build(self) -> gymnasium.Env[Any, Any]: ...
-    def apply(self, env: gymnasium.Env[Any, Any], row: Array) -> None: ...
-    def step_succeeded(self, info: dict[str, Any]) -> bool: ...
+    def build(self) -> Env: ...
+    def apply(self, env: Env, row: Array) -> None: ...
 
 
 class EnvLanes:
-    """Plain environments, one a lane, stepped one after the other. They are built when first needed, and kept."""
+    """Plain environments, one a lane, stepped one by one. Built when first needed, and kept."""
 
     def __init__(self, family: Builder) -> None:
-        self._family, self._layout = family, family.env_layout
-        self._envs: list[gymnasium.Env[Any, Any]] = []
-        self._sample_latent = False
+        self._family = family
+        self._layout = family.env_layout
+        self._envs: list[Env] = []
+        self._draws = False
         weakref.finalize(self, _close, self._envs)
 
     def reset(self, rows: Array, keys: Array) -> Array:
-        self._envs += [self._family.build() for _ in range(len(keys) - len(self._envs))]
+        while len(self._envs) < len(keys):
+            self._envs.append(self._family.build())
         if len({id(env.unwrapped) for env in self._envs}) < len(self._envs):
             raise FamilyError(
                 "build() gave the same environment twice; let it make a new one every time"
             )
-        self._rows, self._keys = rows, keys.tolist()
-        self._age, self._episode = np.zeros(
-            (2, len(keys)), np.int64
-        )  # steps and number of the running episode
+        self._rows = rows
+        self._keys = keys.tolist()
+        self._age, self._episode = np.zeros((2, len(keys)), np.int64)  # of the running episodes
         return np.concatenate([self._start(lane, 0) for lane in range(len(keys))])
 
     def restart(self, chosen: Array, episodes: Array) -> None:
         for lane in np.flatnonzero(chosen).tolist():
-            self._start(lane, int(episodes[lane]))
+            self._start(lane, episodes[lane])
 
     def step(self, action: Array) -> Stepped:
-        layout, count = self._layout, len(self._keys)
-        next_obs = np.empty((count, sum(part.width for part in layout.parts)), np.float32)
-        reward, flags = np.empty(count, np.float32), np.empty((3, count), bool)
-        for lane, given in enumerate(layout.actions.each(action)):
-            seen, paid, ended, stopped, info = self._envs[lane].step(given)
-            next_obs[lane], reward[lane] = layout.flat(seen, 1), paid
-            flags[:, lane] = ended, stopped, self._family.step_succeeded(info)
-        terminated, truncated, success = flags
+        layout = self._layout
+        lanes = len(self._keys)
+        observations = []
+        reward = np.empty(lanes, np.float32)
+        terminated, truncated, success = np.empty((3, lanes), bool)
+        for lane, own in enumerate(layout.actions.per_lane(action)):
+            obs, reward[lane], terminated[lane], truncated[lane], info = self._envs[lane].step(own)
+            observations.append(layout.flat(obs, 1))
+            success[lane] = self._succeeded(info)
+
         self._age += 1
         truncated = (truncated | (self._age >= layout.horizon)) & ~terminated
-        obs, done = next_obs, terminated | truncated
-        if done.any():
-            obs = next_obs.copy()
-            for lane in np.flatnonzero(done).tolist():
-                obs[lane] = self._start(lane, int(self._episode[lane]) + 1)
-        return Stepped(
-            obs, next_obs, reward, terminated, truncated, success if layout.tells_success else None
-        )
+        next_obs = np.concatenate(observations)
+        obs = next_obs.copy()
+        for lane in np.flatnonzero(terminated | truncated).tolist():
+            obs[lane] = self._start(lane, self._episode[lane] + 1)
+        return Stepped(obs, next_obs, reward, terminated, truncated, success)
 
     def frame(self, lane: int) -> Array:
-        if not self._sample_latent:
-            self._sample_latent = True
-            atexit.register(
-                _close, self._envs
-            )  # after OpenGL has registered its own end, and so before it
-        return np.asarray(_picture(self._envs[lane]), np.uint8)
+        with offscreen():
+            picture: Any = self._envs[lane].render()
+        if not self._draws:
+            self._draws = True
+            # OpenGL has registered its own end by now; what is registered later ends sooner.
+            atexit.register(_close, self._envs)
+        return np.asarray(picture, np.uint8)
+
+    def _succeeded(self, info: Info) -> bool:
+        """Whether the step of this `info` succeeded; False where the environment does not say."""
+        if self._family.success is not None:
+            return bool(self._family.success(info))
+        return any(info[name] for name in success_keys(self._layout, info))
 
     def _start(self, lane: int, episode: int) -> Array:
         """[1, O]: the first observation of an episode."""
         env, family = self._envs[lane], self._family
         family.apply(env, self._rows[lane].copy())
-        seen, _ = env.reset(seed=seed_of(self._keys[lane], episode))
+        obs, _ = env.reset(seed=seed_of(self._keys[lane], episode))
         if family.apply_after_reset:
             family.apply(env, self._rows[lane].copy())
         self._age[lane], self._episode[lane] = 0, episode
-        return self._layout.flat(seen, 1)
+        return self._layout.flat(obs, 1)
 
 
-def _close(envs: list[gymnasium.Env[Any, Any]]) -> None:
+def _close(envs: list[Env]) -> None:
     for env in envs:
         env.close()
 
 
-def _picture(env: gymnasium.Env[Any, Any] | gymnasium.vector.VectorEnv[Any, Any, Any]) -> Any:
-    """What `env` renders; MuJoCo's also without a screen, where Gymnasium would look for one.
-
-    Raises:
-        FamilyError: there is nothing to draw with.
-    """
-    os.environ.setdefault("MUJOCO_GL", "glfw" if os.environ.get("DISPLAY") else "egl")
-    try:
-        return env.render()
-    except Exception as error:  # missing libraries show as errors of many kinds
-        raise FamilyError(
-            f"{env} cannot be drawn: {one_line(error)}; install what it asks for (for MuJoCo on Debian libegl1 and libgl1)"
-        ) from error
-
-
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # One vector environment
 
 
@@ -181,39 +176,43 @@ class VectorBuilder(Protocol):
 
     @property
     def env_layout(self) -> Layout: ...
-    def build(self, num_envs: int) -> gymnasium.vector.VectorEnv[Any, Any, Any]: ...
-    def apply(self, env: gymnasium.vector.VectorEnv[Any, Any, Any], rows: Array) -> None: ...
+    def build(self, num_envs: int) -> ManyEnvs: ...
+    def apply(self, env: ManyEnvs, rows: Array) -> None: ...
 
 
 class VectorEnvLanes:
     """A vector environment, rebuilt when the number of lanes changes.
 
-    Its lanes are reset one by one, by a mask and each with its own seed, where that is possible: in `SyncVectorEnv` and
-    `AsyncVectorEnv`, whatever their autoreset mode. In others the mode rules: DISABLED ones are reset by a mask without
-    seeds, SAME_STEP ones reset themselves, and NEXT_STEP ones must end all their episodes together, since the lanes
-    that go on cannot be held while one is reset.
+    Its lanes are reset one by one, by a mask and each with its own seed, where that is possible: in
+    `SyncVectorEnv` and `AsyncVectorEnv`, whatever their autoreset mode. In others the mode rules:
+    DISABLED ones are reset by a mask without seeds, SAME_STEP ones reset themselves, and NEXT_STEP
+    ones must end all their episodes together, since the lanes that go on cannot be held while one
+    is reset.
     """
 
-    def __init__(self, family: VectorBuilder) -> None:
-        self._family, self._layout = family, family.env_layout
-        self._env: gymnasium.vector.VectorEnv[Any, Any, Any] | None = None
-        self._closing: weakref.finalize[..., Any] | None = None
+    _close: weakref.finalize[[], Any]
 
-    def reset(self, rows: Array, keys: Array) -> Array:
-        if self._env is None or self._env.num_envs != len(keys):
-            if self._closing is not None:
-                self._closing()
-            self._env = self._family.build(len(keys))
-            self._closing = weakref.finalize(self, self._env.close)
-            self._mode = autoreset_mode(self._env)
+    def __init__(self, family: VectorBuilder) -> None:
+        self._family = family
+        self._layout = family.env_layout
+        self._keys: list[int] = []
+
+    def _build(self, lanes: int) -> None:
+        if self._keys:
+            self._close()
+        self._env = self._family.build(lanes)
+        self._close = weakref.finalize(self, self._env.close)
+        self._mode = autoreset_mode(self._env)
         self._seeded = isinstance(self._env.unwrapped, SyncVectorEnv | AsyncVectorEnv)
         self._masked = self._seeded or self._mode == AutoresetMode.DISABLED
+
+    def reset(self, rows: Array, keys: Array) -> Array:
+        if len(keys) != len(self._keys):
+            self._build(len(keys))
         self._keys = keys.tolist()
         self._age, self._episode = np.zeros((2, len(keys)), np.int64)
         self._family.apply(self._env, rows.copy())
-        seeds: Any = self._seeds() if self._seeded else seed_of(self._keys[0], 0)
-        seen, _ = self._env.reset(seed=seeds)
-        return self._layout.flat(seen, len(keys))
+        return self._reset(seed_of(self._keys[0], 0))
 
     def restart(self, chosen: Array, episodes: Array) -> None:
         if not self._seeded:
@@ -224,33 +223,36 @@ class VectorEnvLanes:
         self._begin(chosen, episodes)
 
     def step(self, action: Array) -> Stepped:
-        assert self._env is not None
-        seen, reward, terminated, truncated, infos = self._env.step(
-            self._layout.actions.given(action)
-        )
-        obs = next_obs = self._layout.flat(seen, len(self._keys))
-        ended: Array = np.logical_or(terminated, truncated)  # by the environment itself
-        self._age += 1
-        done = ended | (self._age >= self._layout.horizon) if self._masked else ended
+        taken = self._layout.actions.to_env(action)
+        env_obs, reward, terminated, truncated, infos = self._env.step(taken)
+        obs = next_obs = self._flat(env_obs)
+        ended = np.logical_or(terminated, truncated)  # by the environment itself
         terminated = np.array(terminated, bool)
+
+        self._age += 1
+        # Environments that reset themselves also know best when their episodes end.
+        done = ended | (self._masked & (self._age >= self._layout.horizon))
         if self._mode == AutoresetMode.SAME_STEP and ended.any():
             next_obs = obs.copy()
             next_obs[ended] = self._final(infos["final_obs"], ended)
         if done.any():
             obs = self._next_episode(done, obs)
-        success = self._success(infos, ended)
         return Stepped(
-            obs, next_obs, np.array(reward, np.float32), terminated, done & ~terminated, success
+            obs,
+            next_obs,
+            np.array(reward, np.float32),
+            terminated,
+            done & ~terminated,
+            self._success(infos, ended),
         )
 
     def frame(self, lane: int) -> Array:
-        assert self._env is not None
-        frames = _picture(self._env)
-        return np.asarray(frames[lane], np.uint8)
+        with offscreen():
+            pictures: Any = self._env.render()
+        return np.asarray(pictures[lane], np.uint8)
 
     def _next_episode(self, done: Array, obs: Array) -> Array:
-        """[L, O]: what to act on next after `obs`, with the lanes `done` at the start of another episode."""
-        assert self._env is not None
+        """[L, O]: what to act on after `obs`, with another episode begun in the lanes `done`."""
         if self._masked:
             return self._begin(done, self._episode + done)
         self._age[done] = 0
@@ -259,43 +261,47 @@ class VectorEnvLanes:
             return obs
         if not done.all():
             raise FamilyError(
-                f"{self._env} resets a lane in the step after its episode (AutoresetMode.NEXT_STEP), in which the others "
-                "would have to be stepped blindly; build it with another mode, such as gymnasium.make_vec(…, "
-                "vectorization_mode='sync', vector_kwargs={'autoreset_mode': 'Disabled'})"
+                f"{self._env} resets a lane a step late (AutoresetMode.NEXT_STEP), for which the "
+                "other lanes cannot wait; build it with another mode, such as gymnasium.make_vec("
+                "…, vectorization_mode='sync', vector_kwargs={'autoreset_mode': 'Disabled'})"
             )
-        seen, *_ = self._env.step(self._layout.actions.given(self._layout.actions.some(len(done))))
-        return self._layout.flat(seen, len(done))
+        actions = self._layout.actions
+        first_obs, *_ = self._env.step(actions.to_env(actions.neutral(len(done))))
+        return self._flat(first_obs)
 
     def _begin(self, chosen: Array, episodes: Array) -> Array:
-        """[L, O], with the lanes `chosen` at the start of their episode number `episodes`."""
-        assert self._env is not None
+        """[L, O], with episode number `episodes` begun in the lanes `chosen`."""
         self._age[chosen], self._episode[chosen] = 0, episodes[chosen]
-        seeds: Any = self._seeds() if self._seeded else None
-        seen, _ = self._env.reset(seed=seeds, options={"reset_mask": np.array(chosen)})
-        return self._layout.flat(seen, len(self._keys))
+        return self._reset(None, {"reset_mask": np.array(chosen)})
 
-    def _seeds(self) -> list[int]:
-        return [
-            seed_of(key, int(episode))
-            for key, episode in zip(self._keys, self._episode, strict=True)
-        ]
+    def _reset(self, seed: int | None, options: Info | None = None) -> Array:
+        """[L, O], reset with every lane's own seed where that is possible, else with `seed`."""
+        seeds: Any = seed
+        if self._seeded:
+            seeds = list(map(seed_of, self._keys, self._episode))
+        obs, _ = self._env.reset(seed=seeds, options=options)
+        return self._flat(obs)
+
+    def _flat(self, obs: Any) -> Array:
+        """[L, O] of a batch of observations."""
+        return self._layout.flat(obs, len(self._keys))
 
     def _final(self, final: Any, ended: Array) -> Array:
-        """[ended, O] of the observations that SAME_STEP environments put aside: an object a lane, or a batch."""
+        """[ended, O] of SAME_STEP's last observations: an object array of them, or a batch."""
         if isinstance(final, np.ndarray) and final.dtype == object:
-            return np.concatenate([self._layout.flat(one, 1) for one in final[ended]])
-        return self._layout.flat(final, len(ended))[ended]
+            return np.concatenate([self._layout.flat(obs, 1) for obs in final[ended]])
+        return self._flat(final)[ended]
 
-    def _success(self, infos: dict[str, Any], ended: Array) -> Array | None:
-        """[L] bool, which SAME_STEP environments put aside where an episode ended."""
+    def _success(self, infos: Info, ended: Array) -> Array:
+        """[L] bool; where an episode ended, SAME_STEP environments have it in their final info."""
         success = np.zeros(len(ended), bool)
         for source, lanes in ((infos, ~ended), (infos.get("final_info", infos), ended)):
             for name in success_keys(self._layout, source):
                 success |= np.array(source[name], bool) & lanes
-        return success if self._layout.tells_success else None
+        return success
 
 
-def autoreset_mode(env: gymnasium.vector.VectorEnv[Any, Any, Any]) -> AutoresetMode:
+def autoreset_mode(env: ManyEnvs) -> AutoresetMode:
     """How `env` starts new episodes.
 
     Raises:
@@ -304,16 +310,14 @@ def autoreset_mode(env: gymnasium.vector.VectorEnv[Any, Any, Any]) -> AutoresetM
     mode = env.metadata.get("autoreset_mode")
     if not isinstance(mode, AutoresetMode):
         raise FamilyError(
-            f"{env}: metadata['autoreset_mode'] is {mode}; set it to the gymnasium.vector.AutoresetMode it has"
+            f"{env}: metadata['autoreset_mode'] is {mode}; "
+            "set it to the gymnasium.vector.AutoresetMode it has"
         )
     inner = env.unwrapped
-    if (
-        isinstance(inner, AsyncVectorEnv)
-        and mode == AutoresetMode.NEXT_STEP
-        and not inner.shared_memory
-    ):
+    late = mode == AutoresetMode.NEXT_STEP
+    if late and isinstance(inner, AsyncVectorEnv) and not inner.shared_memory:
         raise FamilyError(
-            f"{env}: without shared memory its resets do not stop the one that NEXT_STEP makes a step later; "
-            "build it with autoreset_mode='Disabled'"
+            f"{env}: without shared memory its resets do not stop the one that NEXT_STEP makes "
+            "a step later; build it with autoreset_mode='Disabled'"
         )
     return mode

@@ -1,20 +1,26 @@
 """Gymnasium's spaces as flat arrays. Imports no torch, so that worker processes stay light."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from math import prod
+from dataclasses import dataclass
 from typing import Any
 
 import gymnasium
 import numpy as np
 from gymnasium import spaces
+from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
 from metarl.core.errors import FamilyError, suggest
 
 Array = NDArray[Any]
+Env = gymnasium.Env[Any, Any]
+ManyEnvs = VectorEnv[Any, Any, Any]
+Space = gymnasium.Space[Any]
+Info = dict[str, Any]
+
+
+# -------------------------------------------------------------------------------------------------
+# Observations
 
 
 @dataclass(frozen=True)
@@ -27,12 +33,16 @@ class Part:
     """How many numbers or choices it holds."""
     width: int
     """How many numbers they become."""
-    ones: tuple[int, ...] | None = None
-    """For choices: where in the one-hots the choice 0 of each would stand."""
+    zeros: tuple[int, ...] | None = None
+    """For choices: the column that stands for the choice 0, of each of them."""
 
     @property
     def name(self) -> str:
         return ".".join(map(str, self.path)) or "observation"
+
+    def is_in(self, name: str) -> bool:
+        """Whether this is the part called `name`, or lies in the Dict or Tuple called so."""
+        return f"{self.name}.".startswith(f"{name}.")
 
     def flat(self, observation: Any, count: int) -> Array:
         """[count, width] float32 of one observation (count 1) or of a batch.
@@ -47,111 +57,107 @@ class Part:
             raise FamilyError(
                 f"observation {self.name}: {values.shape[1]} numbers; its space says {self.entries}"
             )
-        if self.ones is None:
+        if self.zeros is None:
             return values.astype(np.float32)
-        hot = np.zeros((count, self.width), np.float32)
-        np.put_along_axis(hot, values.astype(np.int64) + np.array(self.ones), 1.0, axis=1)
-        return hot
+        one_hots = np.zeros((count, self.width), np.float32)
+        np.put_along_axis(one_hots, values.astype(np.int64) + self.zeros, 1.0, axis=1)
+        return one_hots
 
 
-def parts(space: gymnasium.Space[Any], hidden: Sequence[str] = ()) -> tuple[Part, ...]:
+def parts(space: Space, hidden: Sequence[str] = ()) -> tuple[Part, ...]:
     """The leaves of an observation space in its own order, without those that are `hidden`.
 
     Raises:
         FamilyError: a space that has no flat form, or nothing to hide of that name.
     """
-    found = tuple(_leaves(space, ()))
+    known = kept = tuple(_leaves(space, ()))
     for name in hidden:
-        if not any(_is_in(part, name) for part in found):
-            raise FamilyError(
-                f"hidden: there is no observation {name!r}; {suggest(name, (part.name for part in found))}"
-            )
-    kept = tuple(part for part in found if not any(_is_in(part, name) for name in hidden))
+        if not any(part.is_in(name) for part in known):
+            hint = suggest(name, (part.name for part in known))
+            raise FamilyError(f"hidden: there is no observation {name!r}; {hint}")
+        kept = tuple(part for part in kept if not part.is_in(name))
     if not kept:
         raise FamilyError(f"hidden: nothing is left of the observation {space}")
     return kept
 
 
-def _is_in(part: Part, name: str) -> bool:
-    return part.name == name or part.name.startswith(f"{name}.")
+def _leaves(space: Space, path: tuple[str | int, ...]) -> Iterator[Part]:
+    match space:
+        case spaces.Dict():
+            for key, child in space.spaces.items():
+                yield from _leaves(child, (*path, key))
+        case spaces.Tuple():
+            for place, child in enumerate(space.spaces):
+                yield from _leaves(child, (*path, place))
+        case spaces.Box() | spaces.MultiBinary():
+            size = spaces.flatdim(space)
+            yield Part(path, size, size)
+        case spaces.Discrete():
+            yield Part(path, 1, int(space.n), (-int(space.start),))
+        case spaces.MultiDiscrete():
+            choices = space.nvec.ravel()
+            first = np.cumsum(choices) - choices  # column of each one-hot's first choice
+            zeros = first - space.start.ravel()
+            yield Part(path, len(choices), int(choices.sum()), tuple(zeros.tolist()))
+        case _:
+            raise FamilyError(
+                f"observation space {space} has no flat form; turn it into a Box with "
+                "gymnasium.wrappers.TransformObservation"
+            )
 
 
-def _leaves(space: gymnasium.Space[Any], path: tuple[str | int, ...]) -> Iterator[Part]:
-    if isinstance(space, spaces.Dict):
-        for key, inner in space.spaces.items():
-            yield from _leaves(inner, (*path, key))
-    elif isinstance(space, spaces.Tuple):
-        for place, inner in enumerate(space.spaces):
-            yield from _leaves(inner, (*path, place))
-    elif isinstance(space, spaces.Box | spaces.MultiBinary):
-        size = prod(space.shape)
-        yield Part(path, size, size)
-    elif isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
-        sizes = np.ravel(space.n if isinstance(space, spaces.Discrete) else space.nvec)
-        before = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-        yield Part(
-            path, len(sizes), int(sizes.sum()), tuple((before - np.ravel(space.start)).tolist())
-        )
-    else:
-        raise FamilyError(
-            f"observation space {space} has no flat form; turn it into a Box with gymnasium.wrappers.TransformObservation"
-        )
+# -------------------------------------------------------------------------------------------------
+# Actions
 
 
-@dataclass(frozen=True)
 class Actions:
-    """An action space: one of `width` choices, or `width` numbers in [−1, 1] that are rescaled to its bounds."""
-
-    width: int
-    discrete: bool
-    dtype: np.dtype[Any]
-    shape: tuple[int, ...] = ()
-    start: int = 0
-    low: Array = field(default_factory=lambda: np.zeros(0))  # [A] float64
-    high: Array = field(default_factory=lambda: np.zeros(0))  # [A] float64
-
-    def given(self, action: Array) -> Array:
-        """What the space holds for `action` [L] int64 or [L, A] float32 (clipped to [−1, 1]) → [L, *shape]."""
-        if self.discrete:
-            return (action + self.start).astype(self.dtype)
-        share = (np.clip(action, -1, 1).astype(np.float64) + 1) / 2
-        rescaled: Array = self.low + share * (self.high - self.low)
-        return rescaled.astype(self.dtype).reshape(len(action), *self.shape)
-
-    def each(self, action: Array) -> list[Any]:
-        """What is `given`, one by one: an int, or an array of the space's shape."""
-        given = self.given(action)
-        return given.tolist() if self.discrete else list(given)
-
-    def some(self, count: int) -> Array:
-        """`count` valid actions [count] or [count, A]: the first choice, or the middle of the bounds."""
-        return (
-            np.zeros(count, np.int64)
-            if self.discrete
-            else np.zeros((count, self.width), np.float32)
-        )
-
-
-def actions(space: gymnasium.Space[Any]) -> Actions:
-    """The form of an action space.
+    """An action space: one of `width` choices, or `width` numbers in [−1, 1], which are rescaled.
 
     Raises:
         FamilyError: neither Discrete nor a bounded Box of floats.
     """
-    if isinstance(space, spaces.Discrete):
-        return Actions(int(space.n), True, np.dtype(np.int64), start=int(space.start))
-    if not isinstance(space, spaces.Box) or not np.issubdtype(space.dtype, np.floating):
-        raise FamilyError(
-            f"action space {space}: Discrete and Box of floats are supported; "
-            "offer one of them with a gymnasium.ActionWrapper"
-        )
-    if not space.is_bounded():
-        raise FamilyError(
-            f"action space {space} has no bounds to rescale [−1, 1] to; "
-            "set some with gymnasium.wrappers.TransformAction(env, lambda action: action, a bounded Box)"
-        )
-    low, high = (np.ravel(bound).astype(np.float64) for bound in (space.low, space.high))
-    return Actions(len(low), False, space.dtype, space.shape, low=low, high=high)
+
+    def __init__(self, space: Space) -> None:
+        if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating):
+            if not space.is_bounded():
+                raise FamilyError(
+                    f"action space {space} has no bounds to rescale [−1, 1] to; set some with "
+                    "gymnasium.wrappers.TransformAction(env, lambda action: action, a bounded Box)"
+                )
+            self._low = space.low.ravel().astype(np.float64)
+            self._range = space.high.ravel().astype(np.float64) - self._low
+        elif not isinstance(space, spaces.Discrete):
+            raise FamilyError(
+                f"action space {space}: Discrete and Box of floats are supported; "
+                "offer one of them with a gymnasium.ActionWrapper"
+            )
+        self._space = space
+        self.width = spaces.flatdim(space)
+        self.discrete = isinstance(space, spaces.Discrete)
+
+    def to_env(self, action: Array) -> Array:
+        """`action` [L] int64 or [L, A] float32, clipped to [−1, 1] → [L, *shape] of the space."""
+        space = self._space
+        if isinstance(space, spaces.Discrete):
+            return action + int(space.start)
+        share = (np.clip(action, -1, 1).astype(np.float64) + 1) / 2
+        rescaled = self._low + share * self._range
+        return rescaled.astype(space.dtype).reshape(len(action), *space.shape)
+
+    def per_lane(self, action: Array) -> list[Any]:
+        """`to_env`, one by one: ints, or arrays of the space's shape."""
+        values = self.to_env(action)
+        return values.tolist() if self.discrete else list(values)
+
+    def neutral(self, count: int) -> Array:
+        """`count` valid actions [count] or [count, A]: the first choice, or the middle."""
+        if self.discrete:
+            return np.zeros(count, np.int64)
+        return np.zeros((count, self.width), np.float32)
+
+
+# -------------------------------------------------------------------------------------------------
+# Both
 
 
 @dataclass(frozen=True)
@@ -161,9 +167,9 @@ class Layout:
     parts: tuple[Part, ...]
     actions: Actions
     horizon: int
-    task_width: int
-    tells_success: bool
+    row: Array  # [P] float64: an example of a task
     renders: bool
+    has_success: bool = False
 
     @property
     def observation(self) -> dict[str, int]:

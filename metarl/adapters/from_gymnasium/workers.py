@@ -1,6 +1,7 @@
-"""Environments in worker processes. A worker is a plain Python process that imports no torch and ends with its parent."""
+"""Environments in worker processes.
 
-from __future__ import annotations
+A worker is a plain Python process that imports no torch and ends with its parent.
+"""
 
 import importlib
 import importlib.util
@@ -13,10 +14,11 @@ import threading
 import time
 import traceback
 import weakref
+from bisect import bisect
 from collections.abc import Sequence
 from contextlib import suppress
-from itertools import pairwise
 from multiprocessing.connection import Connection, Pipe
+from operator import methodcaller
 from typing import Any
 
 import cloudpickle  # type: ignore[import-untyped]
@@ -28,14 +30,17 @@ from metarl.config.registry import one_line
 from metarl.core.errors import FamilyError
 
 _GRACE = 2.0  # seconds that a worker may take to close its environments
-_ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS")}
+_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+
+Worker = tuple[subprocess.Popen[bytes], Connection]
 
 
 class Workers:
-    """L lanes, shared out evenly among processes; one message to each of them and one answer a step.
+    """L lanes, shared out evenly among processes; a step is one message to each and one answer.
 
     Raises:
-        FamilyError: whatever an environment raised in a worker, in one line with the user's own, or that a worker died.
+        FamilyError: what an environment raised in a worker, in one line with the line of the user's
+            own file, or that a worker died.
     """
 
     def __init__(self, family: Builder, count: int) -> None:
@@ -47,19 +52,16 @@ class Workers:
             raise FamilyError(
                 f"workers: {cls.__name__} cannot be sent to another process: {one_line(error)}"
             ) from error
-        self._opening = (
-            cls.__module__,
-            getattr(sys.modules.get(cls.__module__), "__file__", None),
-            pickled,
-        )
+        path = getattr(sys.modules.get(cls.__module__), "__file__", None)
+        self._opening = (cls.__module__, path, pickled)
         self._count = count
         self._open()
 
     def reset(self, rows: Array, keys: Array) -> Array:
         if not self._ending.alive:
             self._open()
-        bounds = np.linspace(0, len(keys), min(self._count, len(keys)) + 1).astype(int).tolist()
-        self._shares = [slice(first, last) for first, last in pairwise(bounds)]
+        busy = min(self._count, len(keys))
+        self._first = [worker * len(keys) // busy for worker in range(busy)]  # lane of each worker
         return np.concatenate(self._share("reset", rows, keys))
 
     def restart(self, chosen: Array, episodes: Array) -> None:
@@ -67,17 +69,11 @@ class Workers:
 
     def step(self, action: Array) -> Stepped:
         columns = zip(*self._share("step", action), strict=True)
-        joined: list[Any] = [
-            None if column[0] is None else np.concatenate(column) for column in columns
-        ]
-        return Stepped(*joined)
+        return Stepped(*map(np.concatenate, columns))
 
     def frame(self, lane: int) -> Array:
-        owner, share = next(
-            (w, share) for w, share in enumerate(self._shares) if share.start <= lane < share.stop
-        )
-        frame: Array = self._ask("frame", [(lane - share.start,)], first=owner)[0]
-        return frame
+        owner = bisect(self._first, lane) - 1
+        return self._ask("frame", [(lane - self._first[owner],)], owner)[0]
 
     def _open(self) -> None:
         self._workers = [_start() for _ in range(self._count)]
@@ -85,62 +81,57 @@ class Workers:
         self._ask("open", [self._opening] * self._count)
 
     def _share(self, method: str, *arrays: Array) -> list[Any]:
-        return self._ask(
-            method, [tuple(array[share] for array in arrays) for share in self._shares]
-        )
+        """The answer of each worker for its own lanes of `arrays` [L, …]."""
+        shares = [np.split(array, self._first[1:]) for array in arrays]
+        return self._ask(method, list(zip(*shares, strict=True)))
 
     def _ask(self, method: str, arguments: Sequence[tuple[Any, ...]], first: int = 0) -> list[Any]:
         """The answer of each of the workers from the `first`, one for each of `arguments`."""
         asked = self._workers[first : first + len(arguments)]
         try:
-            for (_, connection), given in zip(asked, arguments, strict=True):
+            for (_, connection), own in zip(asked, arguments, strict=True):
                 with suppress(OSError):  # a worker that died says so when it should answer
-                    connection.send((method, given))
-            answers = [self._answer(process, connection) for process, connection in asked]
-        except (
-            BaseException
-        ):  # interrupted: what is still on its way would be taken for the next answer
-            self._ending()
+                    connection.send((method, own))
+            answers = [self._answer(worker) for worker in asked]
+        except BaseException:
+            self._ending()  # or the next call would take what is still on its way for its answer
             raise
-        for line, answer in answers:
-            if line is not None:
-                raise FamilyError(line) from (None if answer is None else RuntimeError(answer))
+        for fault, details in answers:
+            if fault is not None:
+                raise FamilyError(fault) from RuntimeError(details)
         return [answer for _, answer in answers]
 
-    def _answer(
-        self, process: subprocess.Popen[bytes], connection: Connection
-    ) -> tuple[str | None, Any]:
+    def _answer(self, worker: Worker) -> tuple[str | None, Any]:
         """(None, the answer), or (what went wrong, the traceback)."""
+        process, connection = worker
         try:
-            answer: tuple[str | None, Any] = connection.recv()
+            return connection.recv()
         except (EOFError, OSError):
             code = process.wait(_GRACE)
             self._ending()  # of all of them; the next reset starts others
-            return (
-                f"a worker process died (exit code {code}; negative: by a signal, −9 for want of memory)",
-                None,
-            )
-        return answer
+            fault = f"a worker process died (exit code {code}; −9 may mean that memory ran out)"
+            return fault, "a process that dies leaves no traceback"
 
 
-def _start() -> tuple[subprocess.Popen[bytes], Connection]:
-    """A process that serves the other end of the connection; its input ends when this process does."""
+def _start() -> Worker:
+    """A process that serves the other end of the connection, and whose input ends with this one."""
     ours, theirs = Pipe()
-    code = f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import serve; serve({theirs.fileno()})"
+    handle = theirs.fileno()
+    code = f"import sys; sys.path[:] = {sys.path}; from {__name__} import serve; serve({handle})"
     with theirs:
         process = subprocess.Popen(  # noqa: S603  (our own interpreter and code)
             [sys.executable, "-c", code],
             stdin=subprocess.PIPE,
-            pass_fds=(theirs.fileno(),),
+            pass_fds=(handle,),
             env=os.environ | _ONE_THREAD,
         )
     return process, ours
 
 
-def _end(workers: Sequence[tuple[subprocess.Popen[bytes], Connection]]) -> None:
+def _end(workers: Sequence[Worker]) -> None:
     for process, connection in workers:
         connection.close()
-        if process.stdin is not None:
+        if process.stdin:
             process.stdin.close()
     for process, _ in workers:
         try:
@@ -150,7 +141,7 @@ def _end(workers: Sequence[tuple[subprocess.Popen[bytes], Connection]]) -> None:
             process.wait()
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # In the worker
 
 
@@ -163,22 +154,19 @@ def serve(handle: int) -> None:
     with suppress(EOFError, OSError):
         while True:
             method, arguments = connection.recv()
-            reply: tuple[str | None, Any]
+            fault: str | None = None
+            answer: Any = None
             try:
                 if method == "open":
-                    lanes, reply = EnvLanes(_family(*arguments)), (None, None)
+                    lanes = EnvLanes(_family(*arguments))
                 else:
-                    reply = (None, getattr(lanes, method)(*arguments))
-            except (
-                Exception
-            ) as error:  # whatever the user's environment raises is told to the parent
-                line = (
-                    str(error)
-                    if isinstance(error, FamilyError)
-                    else f"in a worker process: {one_line(error)}"
-                )
-                reply = (line, traceback.format_exc())
-            connection.send(reply)
+                    answer = methodcaller(method, *arguments)(lanes)
+            except FamilyError as error:
+                fault, answer = str(error), traceback.format_exc()
+            except Exception as error:  # whatever the user's environment raises
+                fault = f"in a worker process: {one_line(error)}"
+                answer = traceback.format_exc()
+            connection.send((fault, answer))
 
 
 def _end_with_the_parent() -> None:
@@ -188,7 +176,7 @@ def _end_with_the_parent() -> None:
     os._exit(1)
 
 
-def _family(module_name: str, path: str | None, pickled: bytes) -> Any:
+def _family(module_name: str, path: str | None, pickled: bytes) -> Builder:
     """The family; its module is loaded from its file where it cannot be imported by its name."""
     try:
         importlib.import_module(module_name)

@@ -1,23 +1,30 @@
-"""Options of PEARL; imports no torch, so that mistakes are reported at once."""
-
-from __future__ import annotations
+"""Configuration of PEARL; imports no torch, so that errors are reported at once."""
 
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import (
+    ConfigDict,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationInfo,
+    field_validator,
+)
 
-from metarl.agents.config import TASK_INPUT, TaskInput
+from metarl.agents.config import Fraction, TaskInput, UnitInterval
 from metarl.config.registry import Settings
 from metarl.config.schema import Schedule
 
 
 class PEARLConfig(Settings):
-    """PEARL: soft actor-critic on a task variable that is inferred from context (Rakelly et al. 2019, arXiv:1903.08254).
+    """PEARL: SAC on a latent task variable (Rakelly et al. 2019, arXiv:1903.08254).
 
-    Variants: PEARL; `sac`, which infers nothing: shown the task (`task_input`), it is multi-task or, with `hindsight`,
-    goal-conditioned soft actor-critic.
+    Presets: `pearl`; `sac`, which infers nothing: shown the task (`task_input`), it is multi-task
+    or, with `hindsight`, goal-conditioned soft actor-critic.
     """
 
+    model_config = ConfigDict(use_attribute_docstrings=True)
     configures: ClassVar[str] = "metarl.agents.pearl.agent:PEARL"
     needs_train_tasks: ClassVar[bool] = True
     variants: ClassVar[dict[str, dict[str, Any]]] = {
@@ -25,122 +32,82 @@ class PEARLConfig(Settings):
         "sac": {"latent_width": 0, "exploration_episodes": 0, "extra_episodes": 0},
     }
 
-    preset: Literal["pearl", "sac"] = Field(
-        "pearl", description="whose defaults the other options take"
-    )
-    task_input: TaskInput = Field("none", description=TASK_INPUT)
-    latent_width: int = Field(
-        5, ge=0, description="entries of the task variable z; 0: nothing is inferred"
-    )
-    encoder_sizes: tuple[int, ...] = Field(
-        (200, 200, 200), description="hidden layers of the context encoder"
-    )
-    next_obs_input: bool = Field(
-        False,
-        description="also show the encoder what a step led to: needed where the dynamics differ between tasks",
-    )
-    hidden_sizes: tuple[int, ...] = Field(
-        (300, 300, 300), description="hidden layers of the policy, and of each critic"
-    )
-    initial_gain: float = Field(
-        1.0,
-        gt=0,
-        description="scale of the first policy's outputs: how different its behaviours are for different z, "
-        "where exploration begins",
-    )
-    exploration_episodes: int = Field(
-        1, ge=0, description="first episodes of a task, lived through with z drawn from the prior"
-    )
+    preset: Literal["pearl", "sac"] = "pearl"
+    """the named set of defaults"""
+    task_input: TaskInput = "none"
+    latent_width: NonNegativeInt = 5
+    """entries of the latent task variable z; 0: none is inferred"""
+    encoder_sizes: tuple[int, ...] = (200, 200, 200)
+    """hidden layers of the context encoder"""
+    next_obs_input: bool = False
+    """the encoder also sees the next observation: for dynamics that vary"""
+    hidden_sizes: tuple[int, ...] = (300, 300, 300)
+    """hidden layers of the policy, and of each critic"""
+    initial_gain: PositiveFloat = 1.0
+    """scale of the first policy's outputs: how much they depend on z"""
+    exploration_episodes: NonNegativeInt = 1
+    """first episodes of a task, with z from the prior"""
 
-    tasks: int = Field(5, ge=1, description="training tasks that are visited in an iteration")
-    initial_episodes: int = Field(
-        10, ge=1, description="episodes of every training task before the first update"
-    )
-    prior_episodes: int = Field(
-        2,
-        ge=1,
-        description="episodes of a visit with z drawn from the prior; they are the task's new context",
-    )
-    posterior_episodes: int = Field(
-        0,
-        ge=0,
-        description="episodes of a visit that follow, z inferred anew before each, which are context too",
-    )
-    extra_episodes: int = Field(
-        3,
-        ge=0,
-        validate_default=True,
-        description="episodes of a visit that follow these, for the critics alone",
-    )
-    capacity: int = Field(
-        1_000_000, ge=1, description="transitions that are kept of each training task"
-    )
+    tasks: PositiveInt = 5
+    """training tasks that data is collected from in an iteration"""
+    initial_episodes: PositiveInt = 10
+    """episodes of every training task before the first update"""
+    prior_episodes: PositiveInt = 2
+    """episodes of each with z from the prior: its new context"""
+    posterior_episodes: NonNegativeInt = 0
+    """episodes after those with z from the posterior: context, too"""
+    extra_episodes: NonNegativeInt = 3
+    """episodes after those, for the critics only"""
+    capacity: PositiveInt = 1_000_000
+    """transitions in the replay buffer of each training task"""
 
-    updates: int = Field(2000, ge=1, description="gradient steps of an iteration")
-    meta_batch_size: int = Field(
-        16, ge=1, description="training tasks of a gradient step, drawn with replacement"
-    )
-    batch_size: int = Field(
-        256, ge=1, description="transitions of each for policy and critics, of all that are kept"
-    )
-    context_size: int = Field(
-        100, ge=1, description="transitions of each for the encoder, of the task's newest context"
-    )
-    hindsight: float = Field(
-        0.0,
-        ge=0,
-        le=1,
-        description="share of transitions that are told of a goal that was achieved later (HER)",
-    )
-    learning_rate: Schedule = Field(3e-4, description="Adam's step size")
-    gamma: float = Field(0.99, gt=0, le=1, description="γ")
-    tau: float = Field(
-        0.005, gt=0, le=1, description="share τ by which targets follow the critics at every step"
-    )
-    reward_scale: float = Field(
-        5.0, gt=0, description="critics learn from so many times the reward"
-    )
-    temperature: float = Field(
-        1.0,
-        gt=0,
-        description="α, weight of the entropy beside scaled rewards; the first, if learned",
-    )
-    learn_temperature: bool = Field(
-        False, description="move α to where the policy has the entropy of target_entropy"
-    )
-    target_entropy: float | None = Field(
-        None,
-        description="in nats; none: −1 for every entry of an action, or half of the most that discrete ones can have",
-    )
-    kl_coef: Schedule = Field(
-        0.1,
-        description="weight of KL(posterior ‖ prior), summed over entries of z and the tasks of a gradient step, beside the "
-        "mean squared errors of the critics; it belongs to reward_scale², meta_batch and latent_width",
-    )
-    regularization: float = Field(
-        1e-3,
-        ge=0,
-        description="weight of the mean squares of means and log-deviations before the tanh",
-    )
+    updates: PositiveInt = 2000
+    """gradient steps of an iteration"""
+    meta_batch_size: PositiveInt = 16
+    """training tasks of a gradient step, drawn with replacement"""
+    batch_size: PositiveInt = 256
+    """transitions of each task for policy and critics, from its whole buffer"""
+    context_size: PositiveInt = 100
+    """transitions of each task for the encoder, from its newest context"""
+    hindsight: UnitInterval = 0.0
+    """share of transitions relabeled with a later goal (HER)"""
+    learning_rate: Schedule = 3e-4
+    """Adam's step size"""
+    gamma: Fraction = 0.99
+    """discount γ"""
+    tau: Fraction = 0.005
+    """τ of the targets' moving average of the critics"""
+    reward_scale: PositiveFloat = 5.0
+    """factor of the rewards for the critics"""
+    temperature: PositiveFloat = 1.0
+    """α, weight of the entropy beside scaled rewards; the initial one if it is learned"""
+    learn_temperature: bool = False
+    """learn α so that the policy's entropy is target_entropy"""
+    target_entropy: float | None = None
+    """in nats; none: −1 per entry of an action, or half of the maximum for discrete actions"""
+    kl_coef: Schedule = 0.1
+    """β, weight of KL(posterior ‖ prior), summed over z and tasks: scale it with reward_scale²"""
+    regularization: NonNegativeFloat = 1e-3
+    """weight of the mean squares of means and log-stds before the tanh"""
 
     @field_validator("kl_coef")
     @classmethod
-    def _at_least_zero(cls, given: float | tuple[float, ...]) -> float | tuple[float, ...]:
-        if min(given if isinstance(given, tuple) else (given,)) < 0:
+    def _not_negative(cls, value: float | tuple[float, ...]) -> float | tuple[float, ...]:
+        numbers = value if isinstance(value, tuple) else (value,)
+        if min(numbers) < 0:
             raise ValueError("give numbers of at least 0")
-        return given
+        return value
 
     @field_validator("extra_episodes")
     @classmethod
-    def _explored(cls, given: int, known: ValidationInfo) -> int:
-        """Defaults are looked at, too; fields that are wrong themselves are not in `known`."""
-        prior, explored = (
-            known.data.get("prior_episodes", 0),
-            known.data.get("exploration_episodes", 0),
-        )
-        if given + known.data.get("posterior_episodes", 0) and prior < explored:
+    def _posterior_is_known(cls, value: int, others: ValidationInfo) -> int:
+        """For defaults, too; invalid fields are missing in `others`."""
+        prior = others.data.get("prior_episodes", 0)
+        explored = others.data.get("exploration_episodes", 0)
+        later = value + others.data.get("posterior_episodes", 0)
+        if later and prior < explored:
             raise ValueError(
-                f"what follows fewer prior_episodes ({prior}) than exploration_episodes ({explored}) knows no posterior; "
-                "raise prior_episodes"
+                f"what follows fewer prior_episodes ({prior}) than exploration_episodes "
+                f"({explored}) knows no posterior; raise prior_episodes"
             )
-        return given
+        return value

@@ -1,19 +1,20 @@
-"""RL² (Duan et al. 2016, arXiv:1611.02779; Wang et al. 2016, arXiv:1611.05763): the memory is the belief.
+"""RL² (Duan et al. 2016, arXiv:1611.02779; Wang et al. 2016, arXiv:1611.05763): memory is belief.
 
-A trial is K episodes of one task. The policy sees (observation, previous action, previous reward, done) and keeps its
-memory over the episodes of the trial, which becomes the learner; PPO (Schulman et al. 2017) maximises the return of the
-whole trial, so that exploring in the first episode is paid for by the later ones.
+A trial is K episodes of one task. The policy is recurrent: it sees (observation, previous action,
+previous reward, done) and keeps its hidden state across the episodes of the trial. PPO (Schulman et
+al. 2017, arXiv:1707.06347) maximizes the return of the whole trial, so that exploration in the
+first episode is credited with the rewards of the later ones.
 """
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable
+from collections import defaultdict
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from metarl.agents.learner import Learner, expand_to_lanes, next_step, set_learning_rate
 from metarl.agents.rl2.config import RL2Config
 from metarl.algorithms.losses import ppo_loss, standardize
 from metarl.algorithms.returns import gae
@@ -25,7 +26,6 @@ from metarl.core.types import (
     Acted,
     Belief,
     Inputs,
-    Params,
     Spec,
     TaskInfo,
     first_cue,
@@ -35,22 +35,25 @@ from metarl.core.types import (
     where,
 )
 from metarl.nn.normalizer import Normalizer
-from metarl.nn.policy import Policy, check_shapes
+from metarl.nn.policy import Policy
 from metarl.options.option_policy import options_from_policy, with_options
 from metarl.options.pretrained import PretrainedOptions
 
-_TARGET_WINDOW = 10.0  # the moments of the value targets remember about so many iterations
+_TARGET_WINDOW = 10.0  # statistics of the value targets remember about so many iterations
 
 
 @tree
 class _Level:
-    """What PPO needs of one decision process: a flat policy acts in one, options are another (see `Policy.decision_processes`)."""
+    """A decision process as PPO sees it: a flat policy acts in one, options are another.
+
+    See `decision_processes` of the policy.
+    """
 
     action: Tensor  # [T, N, M] or [T, N, M, A]
-    log_prob: Tensor  # [T, N, M]
-    advantage: Tensor  # [T, N, M], standardised over the iteration
-    value_target: Tensor  # [T, N, M], standardised by running moments
-    valid: Tensor  # [T, N, M] where something was decided
+    log_prob: Tensor  # [T, N, M] of the policy that acted
+    advantage: Tensor  # [T, N, M], standardized over the iteration
+    value_target: Tensor  # [T, N, M], normalized by running statistics
+    valid: Tensor  # [T, N, M] bool: an action was chosen at this step
 
 
 @tree
@@ -61,12 +64,12 @@ class _Trials:
     levels: dict[str, _Level]
 
     def rows(self, chosen: Tensor) -> _Trials:
-        """Some of them, whole: [T, n, M, …]."""
+        """The trials `chosen` [n]: [T, n, M, …]."""
         return tree_map(lambda x: x.index_select(1, chosen), self)
 
 
-class RL2:
-    """The agent; its belief's lane is the memory, its row the task where that is shown."""
+class RL2(Learner):
+    """The agent. The lane of its belief is the memory; the row is the task, if it is shown."""
 
     lanes = 1
 
@@ -76,16 +79,15 @@ class RL2:
         spec: Spec,
         rng: Rng,
         device: torch.device,
-        skills: PretrainedOptions | None = None,
+        pretrained: PretrainedOptions | None = None,
     ) -> None:
         self.config = config
         self.task_input = config.task_input
         self.spec = spec
         self.device = device
+        task = spec.shown_width(config.task_input)
         flat = Policy(
-            input_width=Policy.width(
-                spec, cue=self._remembers, task=spec.shown_width(config.task_input)
-            ),
+            input_width=Policy.width(spec, cue=self._recurrent, task=task),
             action_width=spec.action_width,
             discrete=spec.discrete,
             memory=config.memory,
@@ -98,70 +100,67 @@ class RL2:
             pair_input=config.pair_input,
             readout=config.readout,
         )
-        self.policy = with_options(flat, config, skills)
-        self.params: Params = {}
+        self.policy = with_options(flat, config, pretrained)
         self._set_params(self.policy.init(rng.child("weights").generator()))
         self.obs_normalizer = Normalizer.initial(spec.obs_width, device)
         self.reward_normalizer = Normalizer.initial(1, device)
         self.value_normalizer = Normalizer.initial(0, device)
-        """With a memory, one column a step of the trial: what is to come shrinks with it."""
+        """Of value targets: a column for each step of the trial, as the return to come shrinks; or
+        one for all steps, if the policy has no memory to tell them apart."""
 
-    # -- meeting a task
+    @property
+    def _recurrent(self) -> bool:
+        """Whether the policy has a memory, and so sees the cue."""
+        return self.config.memory != "none"
+
+    # -- a trial on a task
 
     def begin(self, info: TaskInfo, lanes: int) -> Belief:
         """An empty memory."""
         return Belief(
             cue=first_cue(self.spec, info.rows, lanes, info.device),
-            row=() if info.shown is None else (info.shown,),
+            row=info.shown,
             lane=self.policy.start(info.rows, lanes, info.device),
         )
 
     def act(
         self, belief: Belief, obs: Tensor, noise: Streams, counter: int, mode: Mode
     ) -> tuple[Acted, Belief]:
-        """Feed the last step's outcome and the new observation to the memory, and decide."""
-        inputs = self._seen(belief, obs)
+        """Feed the last step's outcome and obs [N, M, O] to the memory, and choose an action."""
+        inputs = self._inputs(belief, obs)
+        scaled = self._normalize_inputs(inputs)
         begins = belief.cue[..., -1] == 1
         acted, memory = self.policy.act(
-            self.params, self._normalize_inputs(inputs), belief.lane, begins, noise, counter, mode
+            self.params, scaled, belief.lane, begins, noise, counter, mode
         )
-        return replace(acted, inputs=replace(inputs, option=acted.inputs.option)), replace(
-            belief, lane=memory
-        )
+        inputs = replace(inputs, option=acted.inputs.option)
+        return replace(acted, inputs=inputs), replace(belief, lane=memory)
 
     def adapt(self, belief: Belief, rollout: Rollout) -> Belief:
-        """Nothing to do: the memory has seen every step already, and the cue holds the last."""
+        """Nothing to do: the memory has seen every step, and the cue holds the last outcome."""
         return belief
 
     @torch.no_grad()
     def replay(self, belief: Belief, rollout: Rollout) -> Belief:
-        """Feed the recorded steps to the memory as if they were one's own; where a lane waits, so does the memory."""
-        lived = rollout.reshape_lanes(belief.cue.shape[1])
-        for obs, valid, cue in zip(
-            lived.inputs.obs, lived.valid, lived.cues(self.spec), strict=True
-        ):
-            _, memory = self.policy.attend(
-                self.params, self._normalize_inputs(self._seen(belief, obs)), belief.lane
-            )
-            belief = replace(
-                belief, lane=where(valid, memory, belief.lane), cue=where(valid, cue, belief.cue)
-            )
+        """Feed recorded steps to the memory; in lanes that wait it stays as it is."""
+        steps = rollout.reshape_lanes(belief.cue.shape[1])
+        cues = steps.cues(self.spec)
+        for obs, valid, cue in zip(steps.inputs.obs, steps.valid, cues, strict=True):
+            inputs = self._normalize_inputs(self._inputs(belief, obs))
+            _, memory = self.policy.attend(self.params, inputs, belief.lane)
+            memory = where(valid, memory, belief.lane)
+            belief = replace(belief, lane=memory, cue=where(valid, cue, belief.cue))
         return belief
 
-    def _seen(self, belief: Belief, obs: Tensor) -> Inputs:
-        """All that the policy sees when it acts on obs [N, M, O]."""
-        shown = [row.unsqueeze(1).expand(*obs.shape[:2], -1) for row in belief.row]
-        return Inputs(
-            obs=obs, cue=belief.cue if self._remembers else None, task=shown[0] if shown else None
-        )
+    def _inputs(self, belief: Belief, obs: Tensor) -> Inputs:
+        """What the policy sees on obs [N, M, O], not normalized."""
+        inputs = Inputs(obs, task=expand_to_lanes(belief.row, obs))
+        if self._recurrent:
+            inputs = replace(inputs, cue=belief.cue)
+        return inputs
 
-    @property
-    def _remembers(self) -> bool:
-        """Whether there is a memory, which cues are for."""
-        return self.config.memory != "none"
-
-    def skills(self) -> PretrainedOptions | None:
-        """What it does, as options for other agents."""
+    def as_options(self) -> PretrainedOptions | None:
+        """Its options, or its flat policy as one; None if it needs more than the observation."""
         return options_from_policy(self.policy, self.params, self._normalize_inputs)
 
     # -- meta-training
@@ -170,86 +169,79 @@ class RL2:
         """Collect `trials` trials and improve the policy on them by PPO."""
         tasks = world.tasks(self.config.trials, rng)
         belief = self.begin(world.task_info(self, tasks), lanes=1)
-        trial, _ = world.collect(self, belief, tasks, world.episodes, rng)
-        batch = self._prepare_batch(
-            trial, gae_lambda=schedule_value(self.config.gae_lambda, world.progress)
-        )
-        for group in self._optimizer.param_groups:
-            group["lr"] = schedule_value(self.config.learning_rate, world.progress)
+        trials, _ = world.collect(self, belief, tasks, world.episodes, rng)
 
-        metrics: list[dict[str, Tensor]] = []
-        generator = rng.child("minibatches").generator()
-        entropy_coef = {
-            "action": schedule_value(self.config.entropy_coef, world.progress),
-            "option": schedule_value(self.config.option_entropy_coef, world.progress),
-        }
-        minibatches = min(self.config.minibatches, len(tasks))
-        for _ in range(self.config.epochs):
-            for rows in (
-                torch.randperm(len(tasks), generator=generator)
-                .to(self.device)
-                .tensor_split(minibatches)
-            ):
-                metrics.append(self._update(batch.rows(rows), entropy_coef))
+        metrics = self._ppo(trials, world.progress, rng.child("minibatches").generator())
+        self._update_normalizers(trials)
 
-        self._update_normalizers(trial)
-        logged = {
-            name: float(torch.stack([m[name] for m in metrics]).mean()) for name in metrics[0]
-        }
-        returns = trial.episode_returns().mean((1, 2))
+        returns = trials.episode_returns().mean((1, 2))
         return {
             "return": float(returns.sum()),
             "first_return": float(returns[0]),
             "last_return": float(returns[-1]),
-            **logged,
-            **self.policy.usage(trial),
+            **metrics,
+            **self.policy.usage(trials),
         }
 
-    def _prepare_batch(self, trial: Rollout, gae_lambda: float) -> _Trials:
-        """Advantages over whole trials: credit flows across the ends of episodes and stops at the end of the trial."""
-        width = (
-            len(trial.valid) if self._remembers else 1
-        )  # without memory, nothing tells how much is to come
-        moments = self.value_normalizer.columns(width)
-        end = ~torch.cat(
-            [trial.valid[1:], torch.zeros_like(trial.valid[:1])]
-        )  # of the trial, not of an episode
-        reward = trial.reward * trial.valid
-        levels, targets = {}, []
-        for name, process in self.policy.decision_processes(trial).items():
-            value = _by_step(moments.denormalize, process.extras["value"]) * trial.valid
-            next_value = torch.cat([value[1:], torch.zeros_like(value[:1])])
-            advantage = (
-                gae(reward, value, next_value, end, self.config.gamma, gae_lambda) * trial.valid
-            )
-            targets.append(advantage + value)
-            advantage = standardize(advantage, process.valid)
+    def _ppo(
+        self, trials: Rollout, progress: float, generator: torch.Generator
+    ) -> dict[str, float]:
+        """Several passes over minibatches of whole trials (PPO, Algorithm 1) → mean metrics."""
+        config = self.config
+        batch = self._prepare_batch(trials, schedule_value(config.gae_lambda, progress))
+        set_learning_rate(self._optimizer, schedule_value(config.learning_rate, progress))
+        entropy_coef = {
+            "action": schedule_value(config.entropy_coef, progress),
+            "option": schedule_value(config.option_entropy_coef, progress),
+        }
+
+        count = len(trials.index)
+        metrics = defaultdict(list)
+        for _ in range(config.epochs):
+            order = torch.randperm(count, generator=generator).to(self.device)
+            for rows in order.tensor_split(min(config.minibatches, count)):
+                for name, value in self._update(batch.rows(rows), entropy_coef).items():
+                    metrics[name].append(value)
+        return {name: float(torch.stack(values).mean()) for name, values in metrics.items()}
+
+    def _prepare_batch(self, trials: Rollout, gae_lambda: float) -> _Trials:
+        """Advantages over whole trials: credit flows from an episode to those before it."""
+        reward = trials.reward * trials.valid
+        ends = ~next_step(trials.valid)  # of the trial, not of an episode
+        steps = len(trials.valid) if self._recurrent else 1
+        statistics = self.value_normalizer.columns(steps)
+
+        # GAE (arXiv:1506.02438, equation 16); the value target is Â + V
+        levels: dict[str, _Level] = {}
+        for name, process in self.policy.decision_processes(trials).items():
+            value = process.extras["value"].movedim(0, -1)  # [N, M, T]: a column for each step
+            value = statistics.denormalize(value).movedim(-1, 0) * trials.valid
+            advantage = gae(reward, value, next_step(value), ends, self.config.gamma, gae_lambda)
+            advantage = advantage * trials.valid
             levels[name] = _Level(
-                process.action, process.log_prob, advantage, targets[-1], process.valid
+                process.action,
+                process.log_prob,
+                standardize(advantage, process.valid),
+                advantage + value,
+                process.valid,
             )
-        seen, valid = torch.stack(targets), trial.valid.expand(len(targets), *trial.valid.shape)
-        seen, valid = (x.movedim(1, -1).reshape(-1, width) for x in (seen, valid))
-        moments = moments.update(seen, valid, _TARGET_WINDOW)
-        self.value_normalizer = tree_map(
-            lambda new, old: torch.cat([new, old[width:]]), moments, self.value_normalizer
-        )
-        return _Trials(
-            inputs=self._normalize_inputs(trial.inputs),
-            levels={
-                name: replace(level, value_target=_by_step(moments.normalize, level.value_target))
-                for name, level in levels.items()
-            },
-        )
+
+        statistics = self._update_value_normalizer(statistics, levels, trials.valid)
+        for name, level in levels.items():
+            target = statistics.normalize(level.value_target.movedim(0, -1)).movedim(-1, 0)
+            levels[name] = replace(level, value_target=target)
+        return _Trials(self._normalize_inputs(trials.inputs), levels)
 
     def _update(self, batch: _Trials, entropy_coef: dict[str, float]) -> dict[str, Tensor]:
-        """One gradient step on some whole trials, their memory recomputed from the start."""
+        """One gradient step on whole trials, their memory recomputed from the start."""
         rows, lanes = batch.inputs.obs.shape[1:3]
-        decision = self.policy.unroll(
-            self.params, batch.inputs, self.policy.start(rows, lanes, self.device)
-        )
-        total, metrics = torch.zeros((), device=self.device), dict[str, Tensor]()
+        start = self.policy.start(rows, lanes, self.device)
+        decision = self.policy.unroll(self.params, batch.inputs, start)
+
+        total = torch.zeros((), device=self.device)
+        metrics: dict[str, Tensor] = {}
         for name, level in batch.levels.items():
-            loss, found = ppo_loss(
+            loss, parts = ppo_loss(
                 decision.levels[name],
                 level.action,
                 level.log_prob,
@@ -261,85 +253,73 @@ class RL2:
                 entropy_coef=entropy_coef[name],
             )
             total = total + loss
-            metrics |= {
-                key if name == "action" else f"{name}_{key}": value for key, value in found.items()
-            }
+            prefix = "" if name == "action" else f"{name}_"
+            for key, value in parts.items():
+                metrics[prefix + key] = value
+
         self._optimizer.zero_grad()
         total.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.params.values(), self.config.max_grad_norm)
         self._optimizer.step()
         return metrics | {"grad_norm": norm}
 
-    # -- scales
+    # -- normalization
 
     def _normalize_inputs(self, inputs: Inputs) -> Inputs:
-        """Inputs as the policy takes them; the moments change between iterations only."""
+        """The policy's inputs, by statistics that change only between iterations."""
         if self.config.normalize_obs:
             inputs = replace(inputs, obs=self.obs_normalizer.normalize(inputs.obs))
         if self.config.normalize_reward and inputs.cue is not None:
             action, reward, done = inputs.cue.split([self.spec.action_width, 1, 1], dim=-1)
-            inputs = replace(
-                inputs, cue=torch.cat([action, reward / self.reward_normalizer.scale, done], dim=-1)
-            )
+            reward = reward / self.reward_normalizer.scale
+            inputs = replace(inputs, cue=torch.cat([action, reward, done], dim=-1))
         return inputs
 
-    def _update_normalizers(self, trial: Rollout) -> None:
+    def _update_normalizers(self, trials: Rollout) -> None:
+        valid = trials.valid.unsqueeze(-1)
         if self.config.normalize_obs:
-            self.obs_normalizer = self.obs_normalizer.update(
-                trial.inputs.obs, trial.valid.unsqueeze(-1)
-            )
+            self.obs_normalizer = self.obs_normalizer.update(trials.inputs.obs, valid)
         if self.config.normalize_reward:
-            self.reward_normalizer = self.reward_normalizer.update(
-                trial.reward.unsqueeze(-1), trial.valid.unsqueeze(-1)
-            )
+            reward = trials.reward.unsqueeze(-1)
+            self.reward_normalizer = self.reward_normalizer.update(reward, valid)
 
-    # -- keeping
+    def _update_value_normalizer(
+        self, statistics: Normalizer, levels: dict[str, _Level], valid: Tensor
+    ) -> Normalizer:
+        """`statistics` of the first steps with the value targets [T, N, M] of all levels.
 
-    def _set_params(self, params: Params) -> None:
-        """Adopt parameters, with a fresh optimiser."""
-        self.params = {
-            name: value.to(self.device).requires_grad_() for name, value in params.items()
-        }
-        self._optimizer = torch.optim.Adam(self.params.values(), lr=1.0, eps=1e-5)
+        The steps after those of this iteration keep theirs.
+        """
+        steps = len(statistics.mean)
+        target = torch.stack([level.value_target for level in levels.values()]).movedim(1, -1)
+        valid = valid.movedim(0, -1).expand_as(target)
+        statistics = statistics.update(
+            target.reshape(-1, steps), valid.reshape(-1, steps), _TARGET_WINDOW
+        )
+        self.value_normalizer = tree_map(
+            lambda new, old: torch.cat([new, old[steps:]]), statistics, self.value_normalizer
+        )
+        return statistics
+
+    # -- checkpoints
 
     def state_dict(self) -> dict[str, Any]:
-        """Parameters, optimiser and moments."""
-        return {
-            "params": {name: value.detach().clone() for name, value in self.params.items()},
-            "optimiser": copy.deepcopy(self._optimizer.state_dict()),
-            "moments": {
-                "obs": self.obs_normalizer.state_dict(),
-                "reward": self.reward_normalizer.state_dict(),
-                "target": self.value_normalizer.state_dict(),
-            },
+        """Parameters, optimizer and running statistics."""
+        moments = {
+            "obs": self.obs_normalizer.state_dict(),
+            "reward": self.reward_normalizer.state_dict(),
+            "target": self.value_normalizer.state_dict(),
         }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue where `state_dict` was taken."""
-        self.warm_start(state)
-        self._optimizer.load_state_dict(
-            copy.deepcopy(state["optimiser"])
-        )  # torch would share its tensors
+        return super().state_dict() | {"moments": moments}
 
     def warm_start(self, state: dict[str, Any]) -> None:
-        """Parameters and moments of another run; a fresh optimiser.
+        """Parameters and running statistics of another run; a fresh optimizer.
 
         Raises:
             ConfigError: parameters of another architecture.
         """
-        check_shapes(self.params, state.get("params", {}))
-        self._set_params({name: value.clone() for name, value in state["params"].items()})
-        moments = {
-            name: Normalizer.from_state_dict(value, self.device)
-            for name, value in state["moments"].items()
-        }
-        self.obs_normalizer, self.reward_normalizer, self.value_normalizer = (
-            moments["obs"],
-            moments["reward"],
-            moments["target"],
-        )
-
-
-def _by_step(change: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """`change`, which works on a last axis T, on x [T, N, M]."""
-    return change(x.movedim(0, -1)).movedim(-1, 0)
+        super().warm_start(state)
+        moments = state["moments"]
+        self.obs_normalizer = Normalizer.from_state_dict(moments["obs"], self.device)
+        self.reward_normalizer = Normalizer.from_state_dict(moments["reward"], self.device)
+        self.value_normalizer = Normalizer.from_state_dict(moments["target"], self.device)
