@@ -44,6 +44,10 @@ WORK = {
     "sac": {"agent": SAC, "family": POINT, "episodes": 3, "train_tasks": 20},
     "collect point": {"agent": "random", "family": POINT, "episodes": 4},
     "collect gridnavi": {"agent": "random", "family": "gridnavi", "episodes": 40},
+    "collect taxi": {"agent": "random", "family": {"name": "taxi", "horizon": 300}, "episodes": 1},
+    "collect mdp": {"agent": "random", "family": "tabular-mdp", "episodes": 40},
+    "collect bandit": {"agent": "random", "family": "bernoulli-bandit", "episodes": 500},
+    "collect four-rooms": {"agent": "random", "family": ROOMS, "episodes": 4},
     "collect half-cheetah": {"agent": "random", "family": "half-cheetah-vel", "episodes": 1},
 }
 """Name → configuration, in the keys of version 0.5; "collect" evaluates, all others train."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from metarl.core.family import Family
 from metarl.core.rng import Rng
-from metarl.core.types import Step, Tasks, where
+from metarl.core.types import Step, Tasks
 
 
 class Transition(NamedTuple):
@@ -67,22 +67,29 @@ class TensorEnv(ABC):
         moved = self.move(self._state, action)
         if moved.terminated is None:  # every episode lasts the horizon, so that all end together
             terminated = self._never
-            truncated = terminated if (self.time + 1) % self.horizon else ~terminated
+            ended = (self.time + 1) % self.horizon == 0
+            truncated = ~terminated if ended else terminated
         else:
             terminated = moved.terminated
             truncated = self.at_horizon() & ~terminated
-        done = terminated | truncated
+            ended = bool((terminated | truncated).any())
         self.time += 1
 
         self._state = moved.state
         next_obs = obs = self.observe(moved.state)
-        if done.any():
-            self._state = where(done, self.start(), moved.state)
-            self._end = torch.where(done, self.time + self.horizon, self._end)
+        if ended:
+            self._restart(terminated | truncated)
             obs = self.observe(self._state)
         return Step(
             obs, next_obs, moved.reward, terminated, truncated, moved.success, moved.training_reward
         )
+
+    def _restart(self, done: Tensor) -> None:
+        """Start the next episode in the lanes `done` [N, M]."""
+        self._end = torch.where(done, self.time + self.horizon, self._end)
+        state = self._state
+        first = self.start()
+        self._state = torch.where(done.view(*done.shape, *[1] * (state.dim() - 2)), first, state)
 
     def at_horizon(self) -> Tensor:
         """[N, M] bool: whether this step of an episode is its last."""

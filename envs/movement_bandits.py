@@ -78,23 +78,25 @@ class MovementBandits:
 
 
 class _Movements(TensorEnv):
-    """N tasks × M lanes; the state is the observation [N, M, 6]."""
+    """N tasks × M lanes; the state is the position [N, M, 2]."""
 
     def load(self, tasks: Tasks, rng: Rng) -> None:
         self._rewarded = tasks.params.argmax(1).view(-1, 1, 1, 1).expand(-1, self.lanes, 1, 2)
-        self._goals = tasks.streams(rng, self.lanes)
+        self._randomness = tasks.streams(rng, self.lanes)
         self._moves = tasks.params.new_tensor(MOVES) / SIDE
 
     def start(self) -> Tensor:
-        goals = self._goals.uniform(self.time // self.horizon, 4)
-        self._goal = goals.unflatten(-1, (2, 2)).gather(2, self._rewarded).squeeze(2)
-        return torch.cat([torch.full_like(self._goal, 0.5), goals], dim=-1)
+        self._goals = self._randomness.uniform(self.time // self.horizon, 4)
+        self._goal = self._goals.unflatten(-1, (2, 2)).gather(2, self._rewarded).squeeze(2)
+        return torch.full_like(self._goal, 0.5)
+
+    def observe(self, state: Tensor) -> Tensor:
+        return torch.cat([state, self._goals], dim=-1)
 
     def move(self, state: Tensor, action: Tensor) -> Transition:
-        position = state[..., :2] + self._moves[action]
+        position = state + self._moves[action]
         arrived = (position - self._goal).square().sum(-1) < (RADIUS / SIDE) ** 2
-        obs = torch.cat([position, state[..., 2:]], dim=-1)
-        return Transition(obs, reward=arrived.float(), success=arrived)
+        return Transition(position, reward=arrived.float(), success=arrived)
 
 
 @functools.cache

@@ -63,9 +63,7 @@ def set_learning_rate(optimizer: Optimizer, learning_rate: float) -> None:
 
 def expand_to_lanes(x: Tensor | None, obs: Tensor) -> Tensor | None:
     """What belongs to a task [N, W], beside obs [..., N, M, O] of its lanes: [..., N, M, W]."""
-    if x is None:
-        return None
-    return x.unsqueeze(1).expand(*obs.shape[:-1], -1)
+    return None if x is None else x.unsqueeze(1).expand(*obs.shape[:-1], -1)
 
 
 def next_step(x: Tensor) -> Tensor:

@@ -135,7 +135,7 @@ class AutogradLinearization:
     def differentiate(self, loss: Loss) -> LossDerivatives:
         with torch.enable_grad():
             value = loss(self._heads)
-        gradient = gradients(value.sum(), self._params, again=True)
+            gradient = gradients(value.sum(), self._params, again=True)
         hvp = partial(products, gradient, self._params)
         return LossDerivatives(value.detach(), tree_map(Tensor.detach, gradient), hvp)
 
@@ -202,7 +202,7 @@ class MLPLinearization:
         heads = leaves(self.heads)
         with torch.enable_grad():
             value = loss(heads)
-        slope = gradients(value.sum(), heads, again=True)
+            slope = gradients(value.sum(), heads, again=True)
         hessian = _MLPHessian(self, heads, slope)
         return LossDerivatives(value.detach(), self.vjp(hessian.cotangent), hessian.product)
 

@@ -194,6 +194,10 @@ class _StillStreams:
         self._root.escaped = True
         return self._streams.keys
 
+    @property
+    def substream(self) -> _StillStreams:
+        return _StillStreams(self._streams.substream, self._root)
+
     def uniform(self, counter: int, width: int) -> Tensor:
         return self._streams.uniform(self._place(), width)
 

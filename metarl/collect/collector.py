@@ -109,12 +109,15 @@ def adaptation_rounds(agent: Agent, episodes: int) -> int:
 
 
 _FLAGS = ("terminated", "truncated", "success")
+_OPTIONAL = ("success", "training_reward")
 
 
 def check_array(
     name: str, array: Tensor, shape: tuple[int, ...], dtype: torch.dtype, spec: Spec, time: int
 ) -> None:
     """Raises a FamilyError unless `array` has the shape and the type of the spec."""
+    if not isinstance(array, Tensor):
+        raise FamilyError(f"{spec.name}: {name} at step {time} is {array!r}, no tensor")
     if array.shape != shape or array.dtype != dtype:
         raise FamilyError(
             f"{spec.name}: {name} at step {time} is {array.dtype} of shape {list(array.shape)}; "
@@ -125,7 +128,7 @@ def check_array(
 def check_step(step: Step, spec: Spec, lanes: tuple[int, int], time: int) -> None:
     """Raises a FamilyError unless all arrays have the shape [N, M, …] and the type of the spec."""
     for name, array in vars(step).items():
-        if array is not None:
+        if array is not None or name not in _OPTIONAL:
             shape = (*lanes, spec.obs_width) if name in ("obs", "next_obs") else lanes
             dtype = torch.bool if name in _FLAGS else torch.float32
             check_array(name, array, shape, dtype, spec, time)

@@ -166,7 +166,9 @@ class Recorder:
         """Append what every lane did [N, M, …] and the result."""
         record = {**vars(acted), **vars(step), "valid": valid}
         del record["obs"]  # the policy's inputs have what was acted on
-        record = {name: x for name, x in record.items() if x is not None}
+        for name in ("success", "training_reward"):
+            if record[name] is None:
+                del record[name]
         if not self._storage:
             self._storage = tree_map(lambda x: x.new_empty((self.capacity, *x.shape)), record)
             self._rows = [x.unbind(0) for x in tree_leaves(self._storage)]

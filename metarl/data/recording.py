@@ -1,7 +1,5 @@
 """Episodes that somebody recorded elsewhere, as a rollout that agents can learn from."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """The replay buffer: the newest transitions of every training task."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

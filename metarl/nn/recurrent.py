@@ -77,11 +77,11 @@ def step(
 
 def _step_per_task(
     kind: MemoryKind,
-    weights: State,
+    weights: tuple[Tensor, ...],
     x: Tensor,
     state: State,
 ) -> State:
-    """The same with one copy of the weights per task."""
+    """The same with one copy of the weights per task; gates and their names as in torch."""
     w_ih, w_hh, b_ih, b_hh = weights
     from_input = affine(x, w_ih, b_ih)
     from_memory = affine(state[0], w_hh, b_hh)
@@ -90,9 +90,9 @@ def _step_per_task(
         mem_r, mem_z, mem_n = from_memory.chunk(3, -1)
         n = torch.tanh(in_n + torch.sigmoid(in_r + mem_r) * mem_n)
         return (torch.lerp(n, state[0], torch.sigmoid(in_z + mem_z)),)
-    enter, forget, candidate, leave = (from_input + from_memory).chunk(4, -1)
-    cell = torch.sigmoid(forget) * state[1] + torch.sigmoid(enter) * torch.tanh(candidate)
-    return torch.sigmoid(leave) * torch.tanh(cell), cell
+    i, f, g, o = (from_input + from_memory).chunk(4, -1)
+    cell = torch.sigmoid(f) * state[1] + torch.sigmoid(i) * torch.tanh(g)
+    return torch.sigmoid(o) * torch.tanh(cell), cell
 
 
 def unroll(

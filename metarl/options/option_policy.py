@@ -39,7 +39,7 @@ from metarl.options.config import OptionsConfig
 from metarl.options.pretrained import PolicyOptions, PretrainedOptions
 from metarl.options.segments import usage
 
-_NEVER = -1e9  # a log-probability of 0 that is finite, so that 0 · log 0 is 0
+_NEVER = -1e9  # log 0, but finite, so that 0 · log 0 is 0
 _HEAD_GAIN = 0.01
 
 
@@ -113,7 +113,7 @@ class OptionPolicy:
         counter: int,
         mode: Mode,
     ) -> tuple[Acted, State]:
-        """Option by π̂, action by its sub-policy; `begins` [N, M] bool: an episode begins."""
+        """Sample an option by π̂, then its action; `begins` [N, M] bool: an episode begins."""
         previous, left = state[-2:]
         features, after = self.attend(params, inputs, state)
         outputs = self._outputs(params, features, inputs.obs)
@@ -320,8 +320,9 @@ def with_options(
     trunk = replace(policy, num_heads=count, action_head=pretrained is None and sub_policy is None)
     if policy.memory != "none" and count > 1:
         trunk = replace(trunk, input_width=policy.input_width + count)  # the previous option
-    length = config.option_length
-    return OptionPolicy(count, trunk, sub_policy, pretrained, config.termination, length)
+    return OptionPolicy(
+        count, trunk, sub_policy, pretrained, config.termination, config.option_length
+    )
 
 
 def options_from_policy(

@@ -111,7 +111,7 @@ def test_the_same_steps_again(case: Case):
 
 
 @cases()
-def test_push_is_autograds_derivative_of_the_loop(case: Case):
+def test_jvp_is_autograds_derivative_of_the_loop(case: Case):
     v = normal(case.theta, 2)
 
     def looped(*values: Tensor) -> tuple[Tensor, ...]:
@@ -124,7 +124,7 @@ def test_push_is_autograds_derivative_of_the_loop(case: Case):
 
 
 @cases()
-def test_pull_is_autograds_gradient_of_the_loop(case: Case):
+def test_vjp_is_autograds_gradient_of_the_loop(case: Case):
     """Of a function of the adapted parameters, and of one that looks at the policies before the
     steps as well.
     """
@@ -144,14 +144,14 @@ def test_pull_is_autograds_gradient_of_the_loop(case: Case):
 
 
 @cases(steps=(1, 3))
-def test_pull_is_the_adjoint_of_push(case: Case):
+def test_vjp_is_the_adjoint_of_jvp(case: Case):
     chain, v = case.chain(), normal(case.theta, 2)
     w = normal(chain.params, 3)
     torch.testing.assert_close(dot(chain.jvp(v), w), dot(v, chain.vjp(w)), **EXACT)
 
 
 @cases(steps=(2,))
-def test_push_is_how_the_end_moves(case: Case):
+def test_jvp_is_how_the_end_moves(case: Case):
     """By central differences of the steps taken again; without its derivative, the inner gradient
     stays behind.
     """

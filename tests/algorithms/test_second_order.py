@@ -45,7 +45,7 @@ WAYS = {
     for way in (linearize, AutogradLinearization)
 }
 BOTH = pytest.mark.parametrize(("name", "way"), WAYS.values(), ids=WAYS)
-PERCEPTRONS = [name for name, options in POLICIES.items() if "memory" not in options]
+MLPS = [name for name, options in POLICIES.items() if "memory" not in options]
 
 
 def moved(params: Params, along: Params, by: float) -> Params:
@@ -97,15 +97,15 @@ def test_heads_are_the_policys(setup: Setup):
 
 
 @BOTH
-def test_push_is_how_the_heads_move(setup: Setup):
+def test_jvp_is_how_the_heads_move(setup: Setup):
     tangent = normal(setup.params, 2)
     expected = slope_rate(lambda params: setup.at(params).heads, setup.params, tangent)
     torch.testing.assert_close(setup.at(setup.params).jvp(tangent), expected, **CLOSE)
 
 
 @BOTH
-def test_pull_is_the_adjoint_of_push(setup: Setup):
-    """⟨push v, c⟩ = ⟨v, pull c⟩."""
+def test_vjp_is_the_adjoint_of_jvp(setup: Setup):
+    """⟨jvp v, c⟩ = ⟨v, vjp c⟩."""
     here = setup.at(setup.params)
     tangent, cotangent = normal(setup.params, 2), normal(here.heads, 3)
     pulled = here.vjp(cotangent)
@@ -127,7 +127,7 @@ def test_the_slope_is_that_of_the_loss(setup: Setup):
 
 
 @BOTH
-def test_turn_is_how_the_gradient_turns(setup: Setup):
+def test_hvp_is_how_the_gradient_moves(setup: Setup):
     tangent = normal(setup.params, 2)
     expected = slope_rate(
         lambda params: setup.at(params).differentiate(setup.loss).gradient, setup.params, tangent
@@ -138,7 +138,7 @@ def test_turn_is_how_the_gradient_turns(setup: Setup):
 
 
 @BOTH
-def test_turn_is_symmetric(setup: Setup):
+def test_hvp_is_symmetric(setup: Setup):
     slope = setup.at(setup.params).differentiate(setup.loss)
     u, v = normal(setup.params, 2), normal(setup.params, 3)
     torch.testing.assert_close(dot(u, slope.hvp(v)), dot(slope.hvp(u), v), **EXACT)
@@ -191,8 +191,8 @@ def test_tasks_side_by_side_are_tasks_alone(setup: Setup):
         )
 
 
-@pytest.mark.parametrize("name", PERCEPTRONS)
-def test_perceptrons_by_hand_equal_automatic_differentiation(name: str):
+@pytest.mark.parametrize("name", MLPS)
+def test_mlps_by_hand_equal_automatic_differentiation(name: str):
     """Also when asked again and in turns: memory that is used again must not leak into an answer
     given before.
     """
@@ -214,7 +214,7 @@ def test_perceptrons_by_hand_equal_automatic_differentiation(name: str):
     torch.testing.assert_close(*answers, **EXACT)
 
 
-def test_only_perceptrons_are_done_by_hand():
+def test_only_mlps_are_done_by_hand():
     for options in POLICIES.values():
         policy = small_policy(**options)
         here = linearize(policy, random_params(policy, N), random_episodes(policy, 1).inputs)

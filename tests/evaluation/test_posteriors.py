@@ -1,4 +1,4 @@
-"""What was inferred is what the agent believed, of the tasks that evaluation meets; the picture shows these numbers."""
+"""The posteriors are the agent's, on the tasks of evaluation; the picture shows these numbers."""
 
 from __future__ import annotations
 
@@ -39,18 +39,19 @@ class Summing(Counting):
         return replace(super().begin(info, lanes), row=torch.zeros(info.rows, 2))
 
     def adapt(self, belief, rollout):
-        paid = torch.where(rollout.valid, rollout.reward, 0.0).sum((0, 2))
+        rewards = torch.where(rollout.valid, rollout.reward, 0.0).sum((0, 2))
         return replace(
             belief,
-            row=belief.row + torch.stack([paid, (rollout.done & rollout.valid).sum((0, 2))], dim=1),
+            row=belief.row
+            + torch.stack([rewards, (rollout.done & rollout.valid).sum((0, 2))], dim=1),
         )
 
     def inferred(self, belief):
-        seen = belief.row[:, 1:]
-        return belief.row, torch.cat([1 / seen, 2 / seen], dim=1)
+        episodes = belief.row[:, 1:]
+        return belief.row, torch.cat([1 / episodes, 2 / episodes], dim=1)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # What was inferred
 
 
@@ -58,11 +59,12 @@ def test_a_belief_that_can_be_followed_by_hand():
     """The first episode of task i pays 1, 3, 6, 10, 10, and every round begins with a reset."""
     family = Ragged()
     inference = infer(Summing(family.spec), family, episodes=3, tasks=5)
-    seen = np.arange(1, 4)[:, None] * np.ones(5)
+    episodes = np.arange(1, 4)[:, None] * np.ones(5)
     np.testing.assert_array_equal(
-        inference.means, np.stack([seen * [1, 3, 6, 10, 10], seen], axis=-1)
+        inference.means, np.stack([episodes * [1, 3, 6, 10, 10], episodes], axis=-1)
     )
-    np.testing.assert_allclose(inference.stds, np.stack([1 / seen, 2 / seen], axis=-1), rtol=1e-6)
+    stds = np.stack([1 / episodes, 2 / episodes], axis=-1)
+    np.testing.assert_allclose(inference.stds, stds, rtol=1e-6)
     np.testing.assert_array_equal(inference.params, np.arange(5.0)[:, None])
     assert {x.dtype for x in (inference.means, inference.stds, inference.params)} == {
         np.dtype("float64")
@@ -111,9 +113,9 @@ def test_the_tasks_are_those_of_evaluation():
     agent = Summing(family.spec)
     for split in ("test", "train"):
         met = {"episodes": 2, "tasks": 3, "split": split, "seed": 2, "train_set": fixed}
-        paid = evaluate(agent, family, **met).returns[0]
+        returns = evaluate(agent, family, **met).returns[0]
         inference = infer(agent, family, **met)
-        np.testing.assert_allclose(inference.means[..., 0], paid.cumsum(0), rtol=1e-5)
+        np.testing.assert_allclose(inference.means[..., 0], returns.cumsum(0), rtol=1e-5)
     np.testing.assert_array_equal(inference.params, fixed.params.numpy())
 
 
@@ -149,12 +151,12 @@ def test_an_agent_that_infers_nothing_says_so():
         infer(Summing(family.spec), family, episodes=2, split="tset")
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # The picture
 
 
 def example(rounds=3, tasks=12, latent=4, entries=2):
-    """Means that vary most along a slanted plane, and widths that differ between entries and tasks."""
+    """Means that vary most along a slanted plane, and widths that differ between tasks."""
     draw = np.random.default_rng(3).normal
     means = (
         draw(size=(rounds, tasks, latent))
@@ -220,7 +222,7 @@ def test_dots_and_ellipses_are_the_posteriors_on_the_principal_plane(drawn):
 
 
 def test_an_ellipse_is_as_large_as_the_axes_say(drawn):
-    """In pixels: coloured just within its outline, white just outside."""
+    """In pixels: colored just within its outline, white just outside."""
     inference = example(rounds=1, tasks=2)
     inference = Inference(
         **vars(inference)
@@ -232,7 +234,7 @@ def test_an_ellipse_is_as_large_as_the_axes_say(drawn):
     canvas.draw()
     picture = np.asarray(canvas.buffer_rgba())[..., :3].astype(int)
 
-    def coloured(place):
+    def colored(place):
         column, row = np.round(axes.transData.transform(place)).astype(int)
         return np.ptp(picture[picture.shape[0] - 1 - row, column]) > 8
 
@@ -250,11 +252,11 @@ def test_an_ellipse_is_as_large_as_the_axes_say(drawn):
             np.array([-np.sin(angle), np.cos(angle)]),
         )
         for reach in (long * width / 2, -long * width / 2, short * height / 2, -short * height / 2):
-            assert coloured(place + 0.93 * reach)
-            assert not coloured(place + 1.07 * reach)
+            assert colored(place + 0.93 * reach)
+            assert not colored(place + 1.07 * reach)
 
 
-def test_colours_are_the_truth_of_the_row(drawn):
+def test_colors_are_the_truth_of_the_row(drawn):
     inference = example()
     figure, panels = drawn(inference)
     bars = [axes for axes in figure.axes if axes.get_label() == "<colorbar>"]
@@ -337,7 +339,7 @@ def test_a_latent_variable_of_one_entry_stands_over_the_truth(drawn):
     assert len({axes.get_ylim() for axes in panels.flat}) == 1
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # The command
 
 

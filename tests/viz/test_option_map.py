@@ -1,4 +1,4 @@
-"""What is said of options is what they did, on the tasks that evaluation meets; the picture shows these numbers."""
+"""The usage of options is measured on the tasks of evaluation; the picture shows these numbers."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Planned(Counting):
         )
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # What options did
 
 
@@ -136,9 +136,9 @@ def test_all_is_counted_as_a_loop_counts_it(termination, mode):
 
 def test_agents_that_adapt_in_many_lanes_are_observed_too():
     family = make_family("goal-maze", horizon=10)
-    agent = make_agent(
-        "maml", family.spec, options=2, option_length=3, termination="fixed", lanes=4, hidden_sizes=[8], sub_hidden_sizes=[8]
-    )  # fmt: skip
+    options = {"options": 2, "option_length": 3, "termination": "fixed"}
+    sizes = {"hidden_sizes": [8], "sub_hidden_sizes": [8]}
+    agent = make_agent("maml", family.spec, lanes=4, **options, **sizes)
     usage = measure_option_usage(agent, family, episodes=8, tasks=3)
     assert usage.steps == len(usage.moves.option) == 8 * 3 * 10
     assert usage.duration == pytest.approx(10 / 4), "three, three, three and one"
@@ -169,7 +169,7 @@ def test_an_agent_without_options_says_so():
         measure_option_usage(Planned(family.spec), family, episodes=2, split="tset")
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # Cells
 
 
@@ -213,22 +213,22 @@ def test_steps_count_in_the_cell_where_they_begin():
     for option in range(3):
         cells = count_by_cell(moves, option, on)
         assert cells.steps.sum() == (options == option).sum()
-        for centre, steps, begun, move in zip(
+        for center, steps, begun, move in zip(
             cells.centers, cells.steps, cells.begun, cells.move, strict=True
         ):
-            inside = (options == option) & (np.abs(before - centre) <= 0.2).all(1)
+            inside = (options == option) & (np.abs(before - center) <= 0.2).all(1)
             assert steps == inside.sum() > 0
             assert begun == (inside & begins).sum()
             np.testing.assert_allclose(move, (after - before)[inside].mean(0))
     assert len(count_by_cell(moves, 3, on).steps) == 0
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # The picture
 
 
 def example(count=3, steps=300):
-    """Options of which the last never runs, and the one before it twice in a place that nobody else comes to."""
+    """The last option never runs, the one before it twice, in a place of its own."""
     draw = np.random.default_rng(1)
     before = draw.integers(4, size=(steps, 2)).astype(float)
     after = (before + draw.integers(-1, 2, size=(steps, 2))).clip(0, 3)
@@ -252,7 +252,7 @@ def part(axes, kind):
     return found
 
 
-def test_a_panel_an_option_in_its_colour(drawn):
+def test_a_panel_an_option_in_its_color(drawn):
     usage = example()
     figure = drawn(usage)
     titles = [axes.get_title(loc="left") for axes in figure.axes]
@@ -277,7 +277,7 @@ def test_a_panel_an_option_in_its_colour(drawn):
 
 
 def test_all_panels_have_one_measure(drawn):
-    """Two steps in a cell are as strong wherever they are, and the strongest cell of all has the full colour."""
+    """Cells of equal steps are equally strong; the strongest of all has the full color."""
     usage = example()
     strength = {}
     for option, axes in enumerate(drawn(usage).axes[:2]):
@@ -345,7 +345,7 @@ def test_the_whole_legend_is_inside_the_picture(count, drawn):
         assert box.y0 > 0
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # The command
 
 
@@ -354,7 +354,7 @@ SMALL = {"episodes": 3, "iterations": 1, "validation_tasks": 4, "test_tasks": 4}
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """A run with options, one without, and one with options on a family that cannot be seen from above."""
+    """A run with options, one without, and one with options on a family that has no scene."""
     folder = tmp_path_factory.mktemp("options")
     tiny = {"name": "rl2", "memory_width": 4, "trials": 4, "minibatches": 1}
     for name, family, options in (

@@ -49,11 +49,11 @@ def pictures_of(path):
 
         with TemporaryDirectory() as folder:
             command = [get_ffmpeg_exe(), "-loglevel", "info", "-i", path, f"{folder}/%04d.png"]
-            told = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+            output = subprocess.run(command, capture_output=True, text=True, check=True).stderr
             shots = [
                 np.asarray(Image.open(file)).astype(int) for file in sorted(Path(folder).iterdir())
             ]
-        return shots, float(re.findall(r"([\d.]+) fps", told)[0])
+        return shots, float(re.findall(r"([\d.]+) fps", output)[0])
     with Image.open(path) as file:  # in which equal pictures are one that lasts
         shots, durations = [], []
         for place in range(file.n_frames):
@@ -66,7 +66,7 @@ def pictures_of(path):
     ], 1000 / beat
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # What a film shows
 
 
@@ -86,7 +86,7 @@ def test_a_film_shows_what_evaluation_finds(name, agent, mode):
 def test_a_path_reaches_the_place_where_the_episode_ended():
     episodes = filmed(MAPPED, episodes=12)
     ended = {bool(episode.scene.path[-1, 0] == DOOR) for episode in episodes}
-    assert ended == {True, False}, "no luck: choose another seed"
+    assert ended == {True, False}, "choose another seed"
     for episode in episodes:
         path = episode.scene.path
         assert path.shape == (episode.steps + 1, 2)
@@ -124,7 +124,7 @@ def test_another_lane_is_that_of_collect():
 
 @pytest.mark.parametrize("lane", [0, 2])
 def test_one_lane_is_shown_of_an_agent_that_has_several(lane, tmp_path, monkeypatch):
-    """All of them stand there, and it adapts to all; the film has the rounds, not the episodes of all lanes."""
+    """The agent adapts to all lanes; the film has the rounds, not the episodes of all lanes."""
     family = make_family(MAPPED)
     agent = Adapting(family.spec, lanes=3)
     scores = evaluate(agent, family, episodes=6, tasks=3, seed=3)
@@ -166,7 +166,7 @@ def test_an_agent_adapts_between_the_episodes_of_a_film():
 
     seen: list[float] = []
     shot = record_episodes(Adapting(family.spec), family, episodes=3)
-    assert not seen, "the film was lived through before it was asked for"
+    assert not seen, "the film was rolled out before it was asked for"
     steps = [episode.steps for episode in shot.episodes]
     assert adapted == steps
     assert seen == [float(k) for k in range(3) for _ in range(steps[k])]
@@ -186,7 +186,7 @@ def test_the_tasks_of_a_fixed_training_set_can_be_filmed():
         record_episodes(agent, family, task=2, train_set=fixed)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # Pictures
 
 
@@ -248,7 +248,7 @@ def test_limits_give_way_to_a_path_that_leaves_them(tmp_path, monkeypatch):
     assert limits_of([scene, far]) == pytest.approx((-9.0, 3.5, -0.2, 5.0))
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # Files
 
 
@@ -330,7 +330,7 @@ def test_a_film_that_breaks_off_leaves_the_old_file(suffix, tmp_path):
     assert list(tmp_path.iterdir()) == [out]
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # Runs
 
 
@@ -407,7 +407,7 @@ def test_options_reach_the_family_the_agent_and_the_film(tmp_path, monkeypatch):
     assert torch.equal(films[1][0].scene.path, filmed(MAPPED, lane=2)[0].scene.path)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # Mistakes
 
 

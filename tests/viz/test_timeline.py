@@ -1,4 +1,4 @@
-"""Pictures and films of agents that act through options show which one runs; the others stay as they are."""
+"""Pictures and films show which option runs; those of agents without options stay the same."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_a_film_knows_what_ran(lane):
         assert len(episode.options) == episode.steps
         ran |= set(expected.tolist())
     assert shot.num_options == 3
-    assert len(ran) > 1, "no luck: choose another seed"
+    assert len(ran) > 1, "choose another seed"
 
 
 def test_a_flat_agent_has_none(drawn):
@@ -167,7 +167,7 @@ def test_in_a_video_the_strip_grows(name, monkeypatch):
         assert options.tolist() == episode.options.tolist()
         for steps, colors in enumerate(shown):
             np.testing.assert_array_equal(colors[:steps], option_colors(options[:steps]))
-            assert len(np.unique(colors[steps:])) <= 1, "grey is to come"
+            assert len(np.unique(colors[steps:])) <= 1, "the future is gray"
     last = strips[-1][1]
     assert len(last.images) == 1
     if name == MAPPED:
@@ -175,7 +175,7 @@ def test_in_a_video_the_strip_grows(name, monkeypatch):
         assert panel.child_axes == [last]
 
 
-def test_colours_differ_and_return_after_eight():
+def test_colors_differ_and_return_after_eight():
     colors = option_colors(np.arange(16))
     np.testing.assert_array_equal(colors[:8], colors[8:])
     apart = np.linalg.norm(colors[:8, None] - colors[None, :8], axis=-1) + 9 * np.eye(8)

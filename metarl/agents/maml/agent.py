@@ -66,7 +66,7 @@ class Adapted:
 
     params: Params  # [N, …]
     steps: Tensor  # [N] int64: inner steps taken
-    shown: Tensor | None = None  # [N, P] the task, if it is shown
+    shown: Tensor | None  # [N, P] the task, if it is shown
 
 
 @dataclass(frozen=True)

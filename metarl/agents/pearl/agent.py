@@ -61,7 +61,7 @@ class TaskPosterior:
 
     posterior: Posterior  # [N, Z]
     episodes: Tensor  # [N] int64: episodes so far
-    shown: Tensor | None = None  # [N, P] the task, if it is shown
+    shown: Tensor | None  # [N, P] the task, if it is shown
 
 
 class PEARL(Learner):
@@ -266,8 +266,9 @@ class PEARL(Learner):
         loss, metrics = self._critic_loss(batch, posterior, z, generator)
         self._descend(critic_optimizer, loss)
 
-        loss, entropy, policy_metrics = self._policy_loss(batch, z.detach(), generator)
+        loss, entropy, more = self._policy_loss(batch, z.detach(), generator)
         self._descend(policy_optimizer, loss)
+        metrics |= more
 
         if self.config.learn_temperature:
             # SAC, equation 18, with log α in the place of α
@@ -277,8 +278,8 @@ class PEARL(Learner):
         with torch.no_grad():
             for name, target in self.targets.items():
                 target.lerp_(self.params[name], self.config.tau)
-        metrics |= policy_metrics
-        return metrics | {"entropy": entropy, "temperature": self._temperature}
+        metrics |= {"entropy": entropy, "temperature": self._temperature}
+        return metrics
 
     def _infer_posterior(self, context: Transitions | None, tasks: int) -> Posterior:
         """q(z|c) for the context c [N, C] of N `tasks`; the prior without."""
@@ -387,17 +388,19 @@ class PEARL(Learner):
         """Copy parameters, with equal targets, fresh optimizers and an empty replay buffer."""
         self.buffer = Replay(self.spec, self.config.capacity, self.device)
         self.params = copy_params(params, self.device, requires_grad=True)
-        critics = {name: x for name, x in self.params.items() if name.startswith(("q1.", "q2."))}
-        self.targets = copy_params(critics, self.device)
-        self._networks = _networks(self.params)
-        self._target_networks = _networks(self.targets)
+        self._networks = networks = _networks(self.params)
         # the same memory as the parameters
         self._frozen_networks = _networks(tree_map(Tensor.detach, self.params))
+        critics = named(networks["q1"], "q1") | named(networks["q2"], "q2")
+        self.targets = copy_params(critics, self.device)
+        self._target_networks = _networks(self.targets)
 
-        policy = self._networks["policy"].values()
-        encoder = self._networks["encoder"].values()
-        groups = (policy, [*critics.values(), *encoder], [self.params["log_temperature"]])
-        self._optimizers = [Adam(group, fused=True) for group in groups]
+        policy = networks["policy"].values()
+        critics_and_encoder = [*critics.values(), *networks["encoder"].values()]
+        temperature = [self.params["log_temperature"]]
+        self._optimizers = [
+            Adam(group, fused=True) for group in (policy, critics_and_encoder, temperature)
+        ]
         self._apply_schedules(progress=0.0)
 
     def state_dict(self) -> dict[str, Any]:

@@ -85,6 +85,7 @@ class RL2(Learner):
         self.task_input = config.task_input
         self.spec = spec
         self.device = device
+        self._recurrent = config.memory != "none"  # only then does the policy see the cue
         task = spec.shown_width(config.task_input)
         flat = Policy(
             input_width=Policy.width(spec, cue=self._recurrent, task=task),
@@ -107,11 +108,6 @@ class RL2(Learner):
         self.value_normalizer = Normalizer.initial(0, device)
         """Of value targets: a column for each step of the trial, as the return to come shrinks; or
         one for all steps, if the policy has no memory to tell them apart."""
-
-    @property
-    def _recurrent(self) -> bool:
-        """Whether the policy has a memory, and so sees the cue."""
-        return self.config.memory != "none"
 
     # -- a trial on a task
 
