@@ -10,7 +10,8 @@ from metarl.config.registry import Settings
 class BanditConfig(Settings):
     """What both bandits share."""
 
-    arms: int = Field(5, ge=2, description="number of arms, k")
+    arms: int = Field(5, ge=2)
+    """number of arms, k"""
 
 
 class BernoulliBanditConfig(BanditConfig):
@@ -30,9 +31,12 @@ class TabularMDPConfig(Settings):
 
     configures = "metarl_envs.mdp:TabularMDP"
 
-    states: int = Field(10, ge=2, description="number of states, S")
-    actions: int = Field(5, ge=2, description="number of actions, A")
-    horizon: int = Field(10, ge=1, description="steps of an episode, H")
+    states: int = Field(10, ge=2)
+    """number of states, S"""
+    actions: int = Field(5, ge=2)
+    """number of actions, A"""
+    horizon: int = Field(10, ge=1)
+    """steps of an episode, H"""
 
 
 class PointConfig(Settings):
@@ -44,20 +48,18 @@ class PointConfig(Settings):
         "pearl": {"start_range": 1.0, "goal_range": 1.0, "arrival": 0.0, "horizon": 20},
     }
 
-    variant: Literal["maml", "pearl"] = Field(
-        "maml", description="whose defaults the other options take"
-    )
-    start_range: float = Field(
-        0.0, ge=0, description="episodes start uniformly on the square of this half-width"
-    )
-    goal_range: float = Field(
-        0.5, gt=0, description="goals are uniform on the square of this half-width"
-    )
-    step_size: float = Field(0.1, gt=0, description="farthest move along an axis in one step")
-    arrival: float = Field(
-        0.01, ge=0, description="episodes end this close to the goal along both axes; 0: never"
-    )
-    horizon: int = Field(100, ge=1, description="longest episode, in steps, H")
+    variant: Literal["maml", "pearl"] = "maml"
+    """whose defaults the other options take"""
+    start_range: float = Field(0.0, ge=0)
+    """episodes start uniformly on the square of this half-width"""
+    goal_range: float = Field(0.5, gt=0)
+    """goals are uniform on the square of this half-width"""
+    step_size: float = Field(0.1, gt=0)
+    """farthest move along an axis in one step"""
+    arrival: float = Field(0.01, ge=0)
+    """episodes end this close to the goal along both axes; 0: never"""
+    horizon: int = Field(100, ge=1)
+    """longest episode, in steps, H"""
 
 
 class SparsePointConfig(Settings):
@@ -66,20 +68,18 @@ class SparsePointConfig(Settings):
     configures = "metarl_envs.sparse_point:SparsePoint"
     variants: ClassVar = {"pearl": {}, "varibad": {"goals": None, "dense": False, "horizon": 100}}
 
-    variant: Literal["pearl", "varibad"] = Field(
-        "pearl", description="whose defaults the other options take"
-    )
-    goals: int | None = Field(
-        100,
-        ge=5,
-        description="evenly spaced goals on a half circle, a fifth for test; none: anywhere on it",
-    )
-    dense: bool = Field(
-        True, description="agents may learn from the distance to the goal as a second reward"
-    )
-    radius: float = Field(0.2, gt=0, description="distance to the goal that is rewarded")
-    step_size: float = Field(0.1, gt=0, description="farthest move along an axis in one step")
-    horizon: int = Field(20, ge=1, description="steps of an episode, H")
+    variant: Literal["pearl", "varibad"] = "pearl"
+    """whose defaults the other options take"""
+    goals: int | None = Field(100, ge=5)
+    """evenly spaced goals on a half circle, a fifth for test; none: anywhere on it"""
+    dense: bool = True
+    """agents may learn from the distance to the goal as a second reward"""
+    radius: float = Field(0.2, gt=0)
+    """distance to the goal that is rewarded"""
+    step_size: float = Field(0.1, gt=0)
+    """farthest move along an axis in one step"""
+    horizon: int = Field(20, ge=1)
+    """steps of an episode, H"""
 
 
 class GridNaviConfig(Settings):
@@ -88,10 +88,10 @@ class GridNaviConfig(Settings):
     configures = "metarl_envs.gridnavi:GridNavi"
     variants: ClassVar = {"all": {}, "held-out": {}}
 
-    variant: Literal["all", "held-out"] = Field(
-        "all", description="all 21 goals in every split, or some held out for validation and test"
-    )
-    horizon: int = Field(15, ge=1, description="steps of an episode, H")
+    variant: Literal["all", "held-out"] = "all"
+    """all 21 goals in every split, or some held out for validation and test"""
+    horizon: int = Field(15, ge=1)
+    """steps of an episode, H"""
 
 
 class FourRoomsConfig(Settings):
@@ -100,12 +100,11 @@ class FourRoomsConfig(Settings):
     configures = "metarl_envs.four_rooms:FourRooms"
     variants: ClassVar = {"held-out": {}, "option-critic": {}, "option-critic-moved": {}}
 
-    variant: Literal["held-out", "option-critic", "option-critic-moved"] = Field(
-        "held-out",
-        description="goals: some of every room held out for validation and test; the one goal of "
-        "option-critic, or those that it moves to, in every split",
-    )
-    horizon: int = Field(1000, ge=1, description="longest episode, in steps, H")
+    variant: Literal["held-out", "option-critic", "option-critic-moved"] = "held-out"
+    """goals: some of every room held out for validation and test; the one goal of option-critic, or
+    those that it moves to, in every split"""
+    horizon: int = Field(1000, ge=1)
+    """longest episode, in steps, H"""
 
 
 class MovementBanditsConfig(Settings):
@@ -113,7 +112,8 @@ class MovementBanditsConfig(Settings):
 
     configures = "metarl_envs.movement_bandits:MovementBandits"
 
-    horizon: int = Field(50, ge=1, description="steps of an episode, H")
+    horizon: int = Field(50, ge=1)
+    """steps of an episode, H"""
 
 
 class TaxiConfig(Settings):
@@ -121,7 +121,8 @@ class TaxiConfig(Settings):
 
     configures = "metarl_envs.taxi:Taxi"
 
-    horizon: int = Field(1500, ge=1, description="longest episode, in steps, H")
+    horizon: int = Field(1500, ge=1)
+    """longest episode, in steps, H"""
 
 
 class GoalMazeConfig(Settings):
@@ -130,9 +131,11 @@ class GoalMazeConfig(Settings):
     configures = "metarl_envs.goal_maze:GoalMaze"
     variants: ClassVar = {"u": {}, "medium": {"horizon": 100}}
 
-    variant: Literal["u", "medium"] = Field("u", description="the plan of the maze")
-    step_size: float = Field(
-        0.2, gt=0, le=0.5, description="farthest move along an axis in one step, in cells"
-    )
-    radius: float = Field(0.3, gt=0, description="the goal is reached this close to it, in cells")
-    horizon: int = Field(50, ge=1, description="steps of an episode, H")
+    variant: Literal["u", "medium"] = "u"
+    """the plan of the maze"""
+    step_size: float = Field(0.2, gt=0, le=0.5)
+    """farthest move along an axis in one step, in cells"""
+    radius: float = Field(0.3, gt=0)
+    """the goal is reached this close to it, in cells"""
+    horizon: int = Field(50, ge=1)
+    """steps of an episode, H"""

@@ -12,9 +12,8 @@ _STEPS = "longest episode, in steps, H"
 class ExtraConfig(Settings):
     """What all of them share."""
 
-    workers: int = Field(
-        0, ge=0, description="processes that share the environments; 0: this one steps them all"
-    )
+    workers: int = Field(0, ge=0)
+    """processes that share the environments; 0: this one steps them all"""
 
 
 # -------------------------------------------------------------------------------------------------
@@ -24,16 +23,12 @@ class ExtraConfig(Settings):
 class MetaworldConfig(ExtraConfig):
     """What all benchmarks share."""
 
-    goals_seed: int = Field(
-        0, ge=0, description="seed that the package draws the benchmark's 50 goals a class with"
-    )
-    reward_function_version: Literal["v2", "v1"] = Field(
-        "v2",
-        description="the package's rewards: v2, between 0 and 10 in every step; v1, of each class",
-    )
-    terminate_on_success: bool = Field(
-        False, description="episodes end with success, as in the package's evaluation"
-    )
+    goals_seed: int = Field(0, ge=0)
+    """seed that the package draws the benchmark's 50 goals a class with"""
+    reward_function_version: Literal["v2", "v1"] = "v2"
+    """the package's rewards: v2, between 0 and 10 in every step; v1, of each class"""
+    terminate_on_success: bool = False
+    """episodes end with success, as in the package's evaluation"""
     horizon: int = Field(500, ge=1, le=500, description=_STEPS)
 
 
@@ -42,7 +37,8 @@ class ML1Config(MetaworldConfig):
 
     configures = "metarl_envs.metaworld:ML1"
 
-    env: str = Field("reach-v3", description="which manipulation, such as push-v3 or pick-place-v3")
+    env: str = "reach-v3"
+    """which manipulation, such as push-v3 or pick-place-v3"""
 
 
 class ML10Config(MetaworldConfig):
@@ -60,9 +56,8 @@ class ML45Config(MetaworldConfig):
 class MultiTaskConfig(MetaworldConfig):
     """What MT10 and MT50 share."""
 
-    show_class: bool = Field(
-        False, description="also observe which manipulation it is, as a one-hot"
-    )
+    show_class: bool = False
+    """also observe which manipulation it is, as a one-hot"""
 
 
 class MT10Config(MultiTaskConfig):
@@ -84,9 +79,8 @@ class MT50Config(MultiTaskConfig):
 class RoboticsConfig(ExtraConfig):
     """What goal-conditioned environments share."""
 
-    reward: Literal["sparse", "dense"] = Field(
-        "sparse", description="at the goal only, or larger the nearer it is"
-    )
+    reward: Literal["sparse", "dense"] = "sparse"
+    """at the goal only, or larger the nearer it is"""
 
 
 class FetchReachConfig(RoboticsConfig):
@@ -111,7 +105,8 @@ class PointMazeConfig(RoboticsConfig):
     configures = "metarl_envs.robotics:PointMaze"
     variants: ClassVar = {"u": {}, "medium": {"horizon": 600}, "large": {"horizon": 800}}
 
-    variant: Literal["u", "medium", "large"] = Field("u", description="the plan of the maze")
+    variant: Literal["u", "medium", "large"] = "u"
+    """the plan of the maze"""
     horizon: int = Field(300, ge=1, description=_STEPS)
 
 
@@ -122,7 +117,8 @@ class PointMazeConfig(RoboticsConfig):
 class MinigridConfig(ExtraConfig):
     """What all grids share."""
 
-    view: Literal[7, 5, 3] = Field(7, description="cells along each side of the observed square")
+    view: Literal[7, 5, 3] = 7
+    """cells along each side of the observed square"""
 
 
 class MinigridFourRoomsConfig(MinigridConfig):
@@ -138,6 +134,8 @@ class MinigridFetchConfig(MinigridConfig):
 
     configures = "metarl_envs.minigrid:MinigridFetch"
 
-    size: int = Field(5, ge=5, description="cells along each side of the room, walls included")
-    things: int = Field(2, ge=1, le=6, description="how many things lie in the room")
+    size: int = Field(5, ge=5)
+    """cells along each side of the room, walls included"""
+    things: int = Field(2, ge=1, le=6)
+    """how many things lie in the room"""
     horizon: int = Field(125, ge=1, description=_STEPS)

@@ -10,8 +10,10 @@ from metarl.config.registry import Settings
 class RobotConfig(Settings):
     """What all robots share."""
 
-    horizon: int = Field(200, ge=1, description="longest episode, in control steps, H")
-    threads: int = Field(0, ge=0, description="threads that step the robots; 0: one for every core")
+    horizon: int = Field(200, ge=1)
+    """longest episode, in control steps, H"""
+    threads: int = Field(0, ge=0)
+    """threads that step the robots; 0: one for every core"""
 
 
 # -------------------------------------------------------------------------------------------------
@@ -21,8 +23,10 @@ class RobotConfig(Settings):
 class HalfCheetahConfig(RobotConfig):
     """What speed and direction share."""
 
-    show_torso: bool = Field(True, description="also observe where the torso is, x included")
-    effort_cost: float = Field(0.05, ge=0, description="cost of ‖a‖²")
+    show_torso: bool = True
+    """also observe where the torso is, x included"""
+    effort_cost: float = Field(0.05, ge=0)
+    """cost of ‖a‖²"""
 
 
 class HalfCheetahVelConfig(HalfCheetahConfig):
@@ -35,10 +39,10 @@ class HalfCheetahVelConfig(HalfCheetahConfig):
         "promp": {"horizon": 100, "show_torso": False},
     }
 
-    variant: Literal["pearl", "maml", "promp"] = Field(
-        "pearl", description="whose speeds, horizon and observation"
-    )
-    fastest: float = Field(3.0, gt=0, description="speeds are uniform between 0 and this, m/s")
+    variant: Literal["pearl", "maml", "promp"] = "pearl"
+    """whose speeds, horizon and observation"""
+    fastest: float = Field(3.0, gt=0)
+    """speeds are uniform between 0 and this, m/s"""
 
 
 class HalfCheetahDirConfig(HalfCheetahConfig):
@@ -47,7 +51,8 @@ class HalfCheetahDirConfig(HalfCheetahConfig):
     configures = "metarl_envs.half_cheetah:HalfCheetahDir"
     variants: ClassVar = {"pearl": {}, "promp": {"horizon": 100, "show_torso": False}}
 
-    variant: Literal["pearl", "promp"] = Field("pearl", description="whose horizon and observation")
+    variant: Literal["pearl", "promp"] = "pearl"
+    """whose horizon and observation"""
 
 
 # -------------------------------------------------------------------------------------------------
@@ -57,9 +62,8 @@ class HalfCheetahDirConfig(HalfCheetahConfig):
 class AntConfig(RobotConfig):
     """What direction, goal and speed share."""
 
-    contact_cost: float = Field(
-        5e-4, ge=0, description="cost of ‖contact forces, clipped to ±1‖²; 0: not computed"
-    )
+    contact_cost: float = Field(5e-4, ge=0)
+    """cost of ‖contact forces, clipped to ±1‖²; 0: not computed"""
 
 
 class AntDirConfig(AntConfig):
@@ -73,19 +77,16 @@ class AntDirConfig(AntConfig):
         "promp": {"horizon": 100, "lowest": 0.0},
     }
 
-    variant: Literal["forward-backward", "plane", "maml", "promp"] = Field(
-        "forward-backward",
-        description="PEARL's two directions; all of the plane; MAML's costs; ProMP's horizon",
-    )
-    directions: Literal["forward-backward", "plane"] = Field(
-        "forward-backward",
-        description="along x only, the same two in every split; or anywhere in the plane",
-    )
-    effort_cost: float = Field(0.5, ge=0, description="cost of ‖a‖²")
-    survival: float = Field(1.0, description="reward of every step")
-    lowest: float = Field(
-        0.2, description="the episode ends where the torso is below this height, or above 1 m"
-    )
+    variant: Literal["forward-backward", "plane", "maml", "promp"] = "forward-backward"
+    """PEARL's two directions; all of the plane; MAML's costs; ProMP's horizon"""
+    directions: Literal["forward-backward", "plane"] = "forward-backward"
+    """along x only, the same two in every split; or anywhere in the plane"""
+    effort_cost: float = Field(0.5, ge=0)
+    """cost of ‖a‖²"""
+    survival: float = 1.0
+    """reward of every step"""
+    lowest: float = 0.2
+    """the episode ends where the torso is below this height, or above 1 m"""
 
 
 class AntGoalConfig(AntConfig):
@@ -93,10 +94,10 @@ class AntGoalConfig(AntConfig):
 
     configures = "metarl_envs.ant:AntGoal"
 
-    farthest: float = Field(
-        3.0, gt=0, description="goals are uniform on the disc of this radius, meters"
-    )
-    effort_cost: float = Field(0.1, ge=0, description="cost of ‖a‖²")
+    farthest: float = Field(3.0, gt=0)
+    """goals are uniform on the disc of this radius, meters"""
+    effort_cost: float = Field(0.1, ge=0)
+    """cost of ‖a‖²"""
 
 
 class AntVelConfig(AntConfig):
@@ -104,9 +105,12 @@ class AntVelConfig(AntConfig):
 
     configures = "metarl_envs.ant:AntVel"
 
-    fastest: float = Field(3.0, gt=0, description="speeds are uniform between 0 and this, m/s")
-    effort_cost: float = Field(0.005, ge=0, description="cost of ‖a‖²")
-    survival: float = Field(1.05, description="reward of every step")
+    fastest: float = Field(3.0, gt=0)
+    """speeds are uniform between 0 and this, m/s"""
+    effort_cost: float = Field(0.005, ge=0)
+    """cost of ‖a‖²"""
+    survival: float = 1.05
+    """reward of every step"""
 
 
 # -------------------------------------------------------------------------------------------------
@@ -118,15 +122,15 @@ class HumanoidDirConfig(RobotConfig):
 
     configures = "metarl_envs.humanoid:HumanoidDir"
 
-    contacts: bool = Field(
-        True, description="whether contact forces cost; without, they are not computed"
-    )
+    contacts: bool = True
+    """whether contact forces cost; without, they are not computed"""
 
 
 class RandomParamsConfig(RobotConfig):
     """What walker and hopper share."""
 
-    scale: float = Field(3.0, ge=0, description="exponents are uniform between ± this")
+    scale: float = Field(3.0, ge=0)
+    """exponents are uniform between ± this"""
 
 
 class WalkerParamsConfig(RandomParamsConfig):

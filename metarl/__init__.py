@@ -1,7 +1,7 @@
-"""Meta-reinforcement learning on current PyTorch: agents that adapt to a new task in a few episodes.
+"""Meta-reinforcement learning on PyTorch: agents that adapt to a new task in a few episodes.
 
-The public names are listed once, in `__init__.pyi`; each is imported when it is first used, so that ``import metarl``
-costs nothing.
+The public names are listed once, in `__init__.pyi`; each is imported when it is first used, so that
+``import metarl`` costs nothing.
 """
 
 import lazy_loader

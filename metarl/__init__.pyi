@@ -13,6 +13,7 @@ from .core.errors import MetaRLError as MetaRLError
 from .core.errors import Mistake as Mistake
 from .core.family import BatchEnv as BatchEnv
 from .core.family import Family as Family
+from .core.protocol import EvalProtocol as EvalProtocol
 from .core.rng import Rng as Rng
 from .core.types import Spec as Spec
 from .core.types import Step as Step

@@ -232,7 +232,7 @@ def infer(
     inference = ask(
         loaded.agent,
         loaded.family(),
-        **loaded.protocol(split=split, tasks=tasks, episodes=episodes, mode=mode, seed=seed),
+        loaded.protocol(split=split, tasks=tasks, episodes=episodes, mode=mode, seed=seed),
     )
     folder = out or (run if run.is_dir() else run.parent)
     folder.mkdir(parents=True, exist_ok=True)
@@ -266,7 +266,7 @@ def options(
     usage = measure_option_usage(
         loaded.agent,
         family,
-        **loaded.protocol(split=split, tasks=tasks, episodes=episodes, mode=mode, seed=seed),
+        loaded.protocol(split=split, tasks=tasks, episodes=episodes, mode=mode, seed=seed),
     )
     content = {"run": str(run), **usage.to_dict()}
     if out is not None:

@@ -236,7 +236,8 @@ def test_help_and_mistakes_answer_without_torch():
     code = """
 import sys
 from metarl import cli
-for argv in (["metarl", "--help"], ["metarl", "train", "rl2/bernoulli-bandit", "agent.memory_widht=3"]):
+mistaken = ["metarl", "train", "rl2/bernoulli-bandit", "agent.memory_widht=3"]
+for argv in (["metarl", "--help"], mistaken):
     sys.argv = argv
     try:
         cli.main()

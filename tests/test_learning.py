@@ -1,7 +1,8 @@
-"""What must learn, and what must not when it is broken: families that tell them apart by calculation.
+"""What must learn, and what must not when it is broken: families with a known border between both.
 
-RL² meets the vault (see its docstring), MAML and PEARL goals in the plane that nothing but an adaptation can tell of, a
-master of options the goals that they lead to, and agents that are shown the task a maze and a grid.
+RL² meets the vault (see its docstring), MAML and PEARL goals in the plane that only adaptation can
+find, a master of options the goals that they lead to, and agents that are shown the task a maze and
+a grid.
 """
 
 from __future__ import annotations
@@ -63,7 +64,8 @@ def test_rl2_explores_hears_and_remembers():
 
 def test_without_memory_between_episodes_it_fails():
     def forget(agent):
-        """A feed-forward policy of the same width: a memory that is zero at the start of every one-step episode."""
+        """A feed-forward policy of the same width: a memory that is zero at the start of every
+        one-step episode."""
         agent.policy = replace(
             agent.policy, memory="none", hidden_sizes=(agent.policy.memory_width,)
         )
@@ -103,8 +105,8 @@ NAVIGATION = {
 FROM_THE_MIDDLE = (math.sqrt(2) + math.log(1 + math.sqrt(2))) / 6
 """Mean distance of points of a square of side 1 from its middle."""
 BLIND = -10 * FROM_THE_MIDDLE
-"""The most that a policy can earn which does not know the goal: it stays in the middle, at the mean distance of goals that
-are uniform on a square of side 1, for ten steps. Who knows the goal earns −0.5."""
+"""The largest return of a policy that does not know the goal: it stays in the middle for ten steps,
+at the mean distance of goals that are uniform on a square of side 1. An oracle reaches −0.5."""
 
 
 def navigated(change=lambda agent: None, **options):
@@ -158,13 +160,15 @@ def test_a_fresh_master_finds_which_sub_policy_leads_to_the_goal():
 
 
 def inferred(change=lambda agent: None):
-    """Return of the first to fourth episode on unseen goals and from any start, the first of them explored."""
+    """Return of the first to fourth episode on unseen goals and from any start, the first of them
+    explored."""
     family, agent = trained(load_config("pearl/point-short", ["iterations=4"]), change)
     return evaluate(agent, family, episodes=4, mode="greedy").returns.mean((0, 2))
 
 
 MIDDLE = -20 * 2 * FROM_THE_MIDDLE
-"""The most that a policy can earn which does not know the goal, on a square of side 2 and if it starts in the middle."""
+"""The most that a policy can earn which does not know the goal, on a square of side 2 and if it
+starts in the middle."""
 
 
 def test_pearl_infers_the_goal():
@@ -238,7 +242,8 @@ def test_soft_actor_critic_of_discrete_actions_reaches_the_optimum():
 
 
 def test_a_reward_that_never_changes_leaves_the_memory_useful(tmp_path):
-    """A cart on a pole pays 1 a step: divided by its deviation, the reward in the cue would drown everything else."""
+    """A cart on a pole pays 1 a step: divided by its deviation, the reward in the cue would drown
+    everything else."""
     file = FILES / "cart.py"
     chosen = {
         "agent": {

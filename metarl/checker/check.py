@@ -1,7 +1,5 @@
 """Does a family keep its contract? A report: what was observed, why it matters, how to fix it."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

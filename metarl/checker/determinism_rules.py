@@ -3,8 +3,6 @@
 Rules like those of `metarl.checker.task_rules`.
 """
 
-from __future__ import annotations
-
 import pickle
 
 import torch

@@ -1,7 +1,5 @@
 """What a family may offer besides, and the rule that it fits the protocols in core/family.py."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 

@@ -1,7 +1,5 @@
 """A promise of a family that can be checked: what `metarl check` is made of."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any

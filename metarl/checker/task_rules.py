@@ -3,8 +3,6 @@
 No rule knows how a family works inside; all look at the traces of a `Probe`.
 """
 
-from __future__ import annotations
-
 import itertools
 from functools import partial
 

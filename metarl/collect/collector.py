@@ -1,7 +1,5 @@
 """`collect`: the only loop that steps an environment, in training and in evaluation."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """What an agent is trained on."""
 
-from __future__ import annotations
-
 import torch
 
 from metarl.collect.collector import adaptation_rounds, collect, task_info

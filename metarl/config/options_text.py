@@ -14,7 +14,8 @@ _BOUNDS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
 def describe(info: FieldInfo) -> str:
     """Meaning, type and default of one option, in a line."""
     default = "required" if info.is_required() else f"default {one_line_yaml(info.get_default())}"
-    return f"{info.description or 'not described'} ({_type_name(info)}; {default})"
+    meaning = " ".join((info.description or "not described").split())
+    return f"{meaning} ({_type_name(info)}; {default})"
 
 
 def _type_name(info: FieldInfo) -> str:

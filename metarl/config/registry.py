@@ -36,7 +36,9 @@ GROUP = {"family": "metarl.families", "agent": "metarl.agents"}
 class Settings(BaseModel):
     """The options of one family or agent: typed, frozen, every field with its meaning."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True
+    )
 
     configures: ClassVar[str] = ""
     """``module:Class`` that these are the settings of; empty where the class itself is found."""

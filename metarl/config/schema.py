@@ -43,53 +43,43 @@ class Choice(BaseModel):
 class Config(BaseModel):
     """All that determines a run; the same configuration gives the same numbers."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    agent: Choice = Field(
-        description="name (or path/to/file.py:Class) of the agent, and its settings"
-    )
-    family: Choice = Field(
-        description="name (or path/to/file.py:Class) of the family, and its settings"
-    )
-    seed: int = Field(0, description="the one seed that all random numbers of the run grow from")
-    episodes: int = Field(
-        ge=1,
-        description="episodes of a trial, in all lanes: what an agent may use to adapt to one task",
-    )
-    train_tasks: int | None = Field(
-        None,
-        ge=1,
-        description="train on a fixed set of so many tasks; none: fresh tasks in every iteration",
-    )
-    env_steps: int | None = Field(None, ge=1, description="stop after so many environment steps")
-    iterations: int | None = Field(None, ge=1, description="stop after so many iterations")
-    minutes: float | None = Field(
-        None, gt=0, description="stop after so many minutes of training (not reproducible)"
-    )
-    mode: Literal["sample", "greedy"] = Field(
-        "sample",
-        description="how actions are chosen in evaluation: sampled from the policy, or its mode",
-    )
-    score: Literal["total", "last"] = Field(
-        "total",
-        description="what the best checkpoint is chosen by: the return of the whole trial, or of "
-        "its last episode (the mean of the lanes)",
-    )
-    validate_every: int = Field(
-        20, ge=1, description="iterations between evaluations on validation tasks"
-    )
-    validation_tasks: int = Field(
-        500, ge=2, description="validation tasks; the best checkpoint is chosen on them"
-    )
-    test_tasks: int = Field(
-        1000, ge=2, description="unseen tasks of the test and ood splits, reported at the end"
-    )
-    checkpoint_every: int = Field(10, ge=1, description="iterations between checkpoints")
-    warm_start: Path | None = Field(
-        None, description="run folder or checkpoint whose parameters this run begins from"
-    )
-    device: Literal["cpu", "cuda"] = Field("cpu", description="where tensors live")
-    threads: int = Field(1, ge=1, description="torch's threads")
+    agent: Choice
+    """name (or path/to/file.py:Class) of the agent, and its settings"""
+    family: Choice
+    """name (or path/to/file.py:Class) of the family, and its settings"""
+    seed: int = 0
+    """the one seed that all random numbers of the run grow from"""
+    episodes: int = Field(ge=1)
+    """episodes of a trial, in all lanes: what an agent may use to adapt to one task"""
+    train_tasks: int | None = Field(None, ge=1)
+    """train on a fixed set of so many tasks; none: fresh tasks in every iteration"""
+    env_steps: int | None = Field(None, ge=1)
+    """stop after so many environment steps"""
+    iterations: int | None = Field(None, ge=1)
+    """stop after so many iterations"""
+    minutes: float | None = Field(None, gt=0)
+    """stop after so many minutes of training (not reproducible)"""
+    mode: Literal["sample", "greedy"] = "sample"
+    """how actions are chosen in evaluation: sampled from the policy, or its mode"""
+    score: Literal["total", "last"] = "total"
+    """what the best checkpoint is chosen by: the return of the whole trial, or of its last episode
+    (the mean of the lanes)"""
+    validate_every: int = Field(20, ge=1)
+    """iterations between evaluations on validation tasks"""
+    validation_tasks: int = Field(500, ge=2)
+    """validation tasks; the best checkpoint is chosen on them"""
+    test_tasks: int = Field(1000, ge=2)
+    """unseen tasks of the test and ood splits, reported at the end"""
+    checkpoint_every: int = Field(10, ge=1)
+    """iterations between checkpoints"""
+    warm_start: Path | None = None
+    """run folder or checkpoint whose parameters this run begins from"""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """where tensors live"""
+    threads: int = Field(1, ge=1)
+    """torch's threads"""
 
 
 def parse(tree: Mapping[str, Any], where: str = "configuration") -> Config:

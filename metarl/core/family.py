@@ -3,8 +3,6 @@
 ``isinstance(family, KnowsOptimum)`` asks whether a family has one of these optional parts.
 """
 
-from __future__ import annotations
-
 from typing import Protocol, runtime_checkable
 
 import numpy as np

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,13 +10,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from metarl.collect.collector import adaptation_rounds
-from metarl.core.agent import Agent, Mode
+from metarl.core.agent import Agent
 from metarl.core.errors import ConfigError, FamilyError
 from metarl.core.family import BatchEnv, Drawable, Family, HasFrames
+from metarl.core.protocol import EvalProtocol
 from metarl.core.rng import Rng
 from metarl.core.rollout import Rollout
 from metarl.core.types import Belief, Scene, Step, Tasks, replace, tree_map
-from metarl.evaluation.meta_test import evaluation_rng, sample_tasks, trial
+from metarl.evaluation.meta_test import trial
 from metarl.options.option_policy import option_count
 
 Picture = NDArray[np.uint8]
@@ -57,17 +59,13 @@ class Film:
 def record_episodes(
     agent: Agent,
     family: Family,
+    protocol: EvalProtocol | None = None,
     *,
     task: int = 0,
-    split: str = "test",
-    episodes: int = 1,
-    mode: Mode = "sample",
-    seed: int = 0,
     lane: int = 0,
-    train_set: Tasks | None = None,
-    device: str | torch.device = "cpu",
+    **changes: Any,
 ) -> Film:
-    """Roll out `agent` on row `task` of `split`, as `evaluate` with the same seed, and film a lane.
+    """Roll out `agent` on row `task` of a protocol, as `evaluate` does, and film a lane.
 
     The agent adapts to all of its lanes; the film has the K rounds of one. An agent of a single
     lane can be filmed in any: lane j has its own random stream, and lanes 0 to j run side by side.
@@ -80,24 +78,21 @@ def record_episodes(
         raise ConfigError(
             f"lane {lane}: {type(agent).__name__} has {agent.lanes} lanes, and the first is lane 0"
         )
-    rng = evaluation_rng(seed)
-    row = sample_tasks(family, split, task + 1, rng, train_set)[task:].to(torch.device(device))
-    if train_set is not None and not len(row):
-        raise ConfigError(
-            f"task {task}: there are {len(train_set)} training tasks, and the first is task 0"
-        )
+    protocol = replace(protocol or EvalProtocol(), **changes, tasks=task + 1)
+    row = protocol.rows(family)[task:]
+    if protocol.train_set is not None and not len(row):
+        count = len(protocol.train_set)
+        raise ConfigError(f"task {task}: there are {count} training tasks, and the first is task 0")
     lanes = max(agent.lanes, lane + 1)
     env = family.make(lanes)
     if not isinstance(family, Drawable):
         env = _Camera(env, lane, family.spec.name)
-    rollouts = trial(
-        agent, env, family.spec, row, episodes, mode, rng, lanes=lanes, train_set=train_set
-    )
-    title = f"{type(agent).__name__} on {split} task {task} of {family.spec.name}"
+    rollouts = trial(agent, family, row, protocol, env, lanes)
+    title = f"{type(agent).__name__} on {protocol.split} task {task} of {family.spec.name}"
     if agent.lanes > 1:
         title += f", lane {lane} of {agent.lanes}"
     recorded = _record(rollouts, family, env, row.params[0].cpu(), lane)
-    return Film(title, adaptation_rounds(agent, episodes), recorded, option_count(agent))
+    return Film(title, adaptation_rounds(agent, protocol.episodes), recorded, option_count(agent))
 
 
 def _record(

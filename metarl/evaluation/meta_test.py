@@ -6,12 +6,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from metarl.collect.collector import adaptation_rounds, collect, task_info
-from metarl.core.agent import Agent, Mode
-from metarl.core.errors import MetaRLError, suggest
+from metarl.core.agent import Agent
+from metarl.core.errors import MetaRLError
 from metarl.core.family import (
     BatchEnv,
     Family,
@@ -19,9 +18,9 @@ from metarl.core.family import (
     KnowsExpectedReward,
     KnowsOptimum,
 )
-from metarl.core.rng import Rng
+from metarl.core.protocol import EvalProtocol
 from metarl.core.rollout import Rollout
-from metarl.core.types import Belief, Spec, Tasks
+from metarl.core.types import Belief, Tasks
 from metarl.evaluation import stats
 
 ARRAYS = ("returns", "success", "optimum")
@@ -127,47 +126,40 @@ def _estimates(scores: stats.Array) -> dict[str, Any]:
 def evaluate(
     agent: Agent,
     family: Family,
-    *,
-    episodes: int,
-    tasks: int = 1000,
-    split: str = "test",
-    mode: Mode = "sample",
-    seed: int = 0,
-    train_set: Tasks | None = None,
-    device: str | torch.device = "cpu",
+    protocol: EvalProtocol | None = None,
+    **changes: Any,
 ) -> Scores:
-    """Let `agent` adapt to `tasks` task rows of `split`: begin, then act and adapt in rounds.
+    """Let `agent` adapt to the tasks of a protocol: begin, then act and adapt in rounds.
 
-    `episodes` are all that it may use on a task: an agent of M lanes has `episodes` / M rounds, and
-    adapts to M episodes after each. Tasks and randomness depend on `seed` alone, so that all agents
-    meet the same ones. The result has R = 1; `combine` joins several runs. For an agent that was
-    trained on a fixed `train_set`, that is the split train.
+    ``evaluate(agent, family, episodes=10, tasks=1000, split="test", mode="sample", seed=0)`` names
+    the settings of an `EvalProtocol`, or `changes` of the one that is given. An agent of M lanes
+    has `episodes` / M rounds, and adapts to M episodes after each. The result has R = 1;
+    `combine` joins several runs.
 
     Raises:
         MetaRLError: a split that the family does not have, episodes that the agent's lanes cannot
             share evenly, or an agent that must be shown what these tasks cannot show.
     """
-    rng = evaluation_rng(seed)
-    rows = sample_tasks(family, split, tasks, rng, train_set).to(torch.device(device))
+    protocol = replace(protocol or EvalProtocol(), **changes)
+    rows = protocol.rows(family)
     chunk = max(1, _CHUNK // agent.lanes)
     parts = []
     for first in range(0, len(rows), chunk):
-        part = rows[first : first + chunk]
-        parts.append(_evaluate_rows(agent, family, part, episodes, mode, rng, train_set))
+        parts.append(_evaluate_rows(agent, family, rows[first : first + chunk], protocol))
     returns, successes = zip(*parts, strict=True)
     mean_optimum = None
-    if isinstance(family, HasMeanOptimum) and split != "ood":
+    if isinstance(family, HasMeanOptimum) and protocol.split != "ood":
         mean_optimum = family.mean_optimum
     return Scores(
         returns=np.concatenate(returns, axis=1)[None],
         success=None if successes[0] is None else np.concatenate(successes, axis=1)[None],
-        optimum=_numbers(family.optimum(rows)) if isinstance(family, KnowsOptimum) else None,
+        optimum=to_numpy(family.optimum(rows)) if isinstance(family, KnowsOptimum) else None,
         mean_optimum=mean_optimum,
         lanes=agent.lanes,
-        split=split,
+        split=protocol.split,
         closed=family.spec.closed,
-        mode=mode,
-        seed=seed,
+        mode=protocol.mode,
+        seed=protocol.seed,
         task_hash=_hash(rows),
     )
 
@@ -200,55 +192,31 @@ def combine(scores: Sequence[Scores]) -> Scores:
 # Meeting tasks
 
 
-def evaluation_rng(seed: int) -> Rng:
-    """Where all randomness of an evaluation with this seed comes from."""
-    return Rng(seed).child("evaluate")
-
-
-def sample_tasks(
-    family: Family, split: str, count: int, rng: Rng, train_set: Tasks | None
-) -> Tasks:
-    """The first `count` rows of `split`; for train those of the `train_set`, if there is one.
-
-    Raises:
-        MetaRLError: a split that the family does not have.
-    """
-    if split not in family.spec.splits:
-        raise MetaRLError(
-            f"{family.spec.name} has no split {split!r}: {suggest(split, family.spec.splits)}"
-        )
-    if train_set is not None and split == "train":
-        return train_set[:count]
-    return family.tasks(split, count, rng.child("tasks"))
-
-
 def trial(
     agent: Agent,
-    env: BatchEnv,
-    spec: Spec,
+    family: Family,
     tasks: Tasks,
-    episodes: int,
-    mode: Mode,
-    rng: Rng,
-    *,
-    lanes: int,
-    train_set: Tasks | None = None,
+    protocol: EvalProtocol,
+    env: BatchEnv | None = None,
+    lanes: int = 0,
 ) -> Iterator[tuple[Rollout, Belief]]:
-    """Begin, then act and adapt in rounds until all `episodes` are used.
+    """Begin, then act and adapt in rounds until all episodes of `protocol` are used.
 
-    Each round yields its rollout, and the belief after adapting to it. `env` has so many `lanes`:
-    the agent's own, or more, to see other randomness as well.
+    Each round yields its rollout, and the belief after adapting to it. The environment is `env`, or
+    a new one, with so many `lanes`: the agent's own, or more, to see other randomness as well.
 
     Raises:
         MetaRLError: the agent's lanes cannot share the episodes evenly.
     """
-    rounds = adaptation_rounds(agent, episodes)
-    prior = agent.begin(task_info(agent, spec, tasks, rounds, train_set), lanes=lanes)
+    spec, lanes = family.spec, lanes or agent.lanes
+    rounds = adaptation_rounds(agent, protocol.episodes)
+    prior = agent.begin(task_info(agent, spec, tasks, rounds, protocol.train_set), lanes=lanes)
+    world = env or family.make(lanes)
 
     def adapt_in_rounds(belief: Belief) -> Iterator[tuple[Rollout, Belief]]:
         for k in range(rounds):
-            randomness = rng.child("episode", k)
-            rollout, belief = collect(agent, env, spec, belief, tasks, 1, randomness, mode)
+            rng = protocol.rng.child("episode", k)
+            rollout, belief = collect(agent, world, spec, belief, tasks, 1, rng, protocol.mode)
             belief = agent.adapt(belief, rollout)
             yield rollout, belief
 
@@ -256,37 +224,23 @@ def trial(
 
 
 def _evaluate_rows(
-    agent: Agent,
-    family: Family,
-    tasks: Tasks,
-    episodes: int,
-    mode: Mode,
-    rng: Rng,
-    train_set: Tasks | None,
+    agent: Agent, family: Family, tasks: Tasks, protocol: EvalProtocol
 ) -> tuple[stats.Array, stats.Array | None]:
     """Returns and success, [K, N] each."""
     returns, success = [], []
-    env, lanes = family.make(agent.lanes), agent.lanes
-    rounds = trial(
-        agent, env, family.spec, tasks, episodes, mode, rng, lanes=lanes, train_set=train_set
-    )
-    for rollout, _ in rounds:
-        returns.append(_returns(family, tasks, rollout))
+    for rollout, _ in trial(agent, family, tasks, protocol):
+        reward = rollout.reward
+        if isinstance(family, KnowsExpectedReward):
+            reward = family.expected_reward(tasks, rollout)
+        returns.append(to_numpy(rollout.episode_returns(reward)[0].mean(-1)))
         if rollout.success is not None:
-            success.append(_numbers((rollout.success & rollout.valid).any(0).double().mean(-1)))
+            success.append(to_numpy((rollout.success & rollout.valid).any(0).double().mean(-1)))
     return np.stack(returns), np.stack(success) if success else None
 
 
-def _returns(family: Family, tasks: Tasks, rollout: Rollout) -> stats.Array:
-    """[N]: return of the one episode of every lane, of mean rewards where the family knows them."""
-    reward = rollout.reward
-    if isinstance(family, KnowsExpectedReward):
-        reward = family.expected_reward(tasks, rollout)
-    return _numbers(rollout.episode_returns(reward)[0].mean(-1))
-
-
-def _numbers(tensor: Tensor) -> stats.Array:
-    return tensor.double().cpu().numpy()
+def to_numpy(tensor: Tensor) -> stats.Array:
+    """In float64, on the CPU."""
+    return tensor.detach().double().cpu().numpy()
 
 
 def _hash(tasks: Tasks) -> str:

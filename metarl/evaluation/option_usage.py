@@ -9,13 +9,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from metarl.core.agent import Agent, Mode
+from metarl.core.agent import Agent
 from metarl.core.errors import ConfigError
 from metarl.core.family import Drawable, Family
+from metarl.core.protocol import EvalProtocol
 from metarl.core.rollout import Rollout, stack_lanes
-from metarl.core.types import Inputs, Scene, Tasks, replace
+from metarl.core.types import Inputs, Scene, replace
 from metarl.evaluation.episodes import observations, single_episode
-from metarl.evaluation.meta_test import evaluation_rng, sample_tasks, trial
+from metarl.evaluation.meta_test import trial
 from metarl.evaluation.stats import Array
 from metarl.options.option_policy import option_count
 from metarl.options.segments import segments
@@ -86,14 +87,8 @@ class Usage:
 def measure_option_usage(
     agent: Agent,
     family: Family,
-    *,
-    episodes: int,
-    tasks: int = 50,
-    split: str = "test",
-    mode: Mode = "sample",
-    seed: int = 0,
-    train_set: Tasks | None = None,
-    device: str | torch.device = "cpu",
+    protocol: EvalProtocol | None = None,
+    **changes: Any,
 ) -> Usage:
     """How `agent` uses its options in the rollouts of `evaluate`.
 
@@ -107,20 +102,18 @@ def measure_option_usage(
             f"{name} acts without options; train one that has some, "
             "such as rl2 with agent.options=4"
         )
-    rng = evaluation_rng(seed)
-    rows = sample_tasks(family, split, tasks, rng, train_set).to(torch.device(device))
-    lanes = agent.lanes
-    env = family.make(lanes)
+    protocol = replace(protocol or EvalProtocol(), **changes)
+    rows, lanes = protocol.rows(family), agent.lanes
     rounds, moves = [], []
-    for rollout, _ in trial(
-        agent, env, family.spec, rows, episodes, mode, rng, lanes=lanes, train_set=train_set
-    ):
+    for rollout, _ in trial(agent, family, rows, protocol):
         rounds.append(_without_observations(rollout))
         if isinstance(family, Drawable):
             for row, lane in np.ndindex(len(rows), lanes):
                 episode = single_episode(rollout, row, lane)
                 moves.append(_moves(family, rows.params[row].cpu(), episode))
-    title = f"What the options of {name} do on {len(rows)} {split} tasks of {family.spec.name}"
+    title = (
+        f"What the options of {name} do on {len(rows)} {protocol.split} tasks of {family.spec.name}"
+    )
     return _usage(title, stack_lanes(rounds), count, _join(moves) if moves else None)
 
 

@@ -1,17 +1,17 @@
 """What an agent inferred of tasks: its posterior over a latent variable, and the true task rows."""
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from metarl.core.agent import Agent, Mode
+from metarl.core.agent import Agent
 from metarl.core.errors import ConfigError
 from metarl.core.family import Family
-from metarl.core.types import Belief, Spec, Tasks
-from metarl.evaluation.meta_test import evaluation_rng, sample_tasks, trial
+from metarl.core.protocol import EvalProtocol
+from metarl.core.types import Belief, Spec, replace
+from metarl.evaluation.meta_test import to_numpy, trial
 from metarl.evaluation.stats import Array
 
 
@@ -38,14 +38,8 @@ class Inference:
 def infer(
     agent: Agent,
     family: Family,
-    *,
-    episodes: int,
-    tasks: int = 100,
-    split: str = "test",
-    mode: Mode = "sample",
-    seed: int = 0,
-    train_set: Tasks | None = None,
-    device: str | torch.device = "cpu",
+    protocol: EvalProtocol | None = None,
+    **changes: Any,
 ) -> Inference:
     """The posteriors of `agent` after every adaptation, in the rollouts of `evaluate`.
 
@@ -57,34 +51,26 @@ def infer(
         raise ConfigError(
             f"{name} infers no latent task variable; choose an agent that does, such as pearl"
         )
-    rng = evaluation_rng(seed)
-    rows = sample_tasks(family, split, tasks, rng, train_set).to(torch.device(device))
-    lanes = agent.lanes
-    env = family.make(lanes)
+    protocol = replace(protocol or EvalProtocol(), **changes)
+    rows, lanes = protocol.rows(family), agent.lanes
     means, stds = [], []
-    for _, belief in trial(
-        agent, env, family.spec, rows, episodes, mode, rng, lanes=lanes, train_set=train_set
-    ):
+    for _, belief in trial(agent, family, rows, protocol):
         mean, std = agent.inferred(belief)
         if not mean.shape[1]:
             raise ConfigError(
                 f"{name} was trained without a latent task variable, and infers nothing; "
                 "set agent.latent_width above 0"
             )
-        means.append(_to_numpy(mean))
-        stds.append(_to_numpy(std))
+        means.append(to_numpy(mean))
+        stds.append(to_numpy(std))
     return Inference(
-        f"What {name} inferred of {len(rows)} {split} tasks of {family.spec.name}",
+        f"What {name} inferred of {len(rows)} {protocol.split} tasks of {family.spec.name}",
         np.stack(means),
         np.stack(stds),
-        _to_numpy(rows.params),
+        to_numpy(rows.params),
         _entry_names(family.spec),
         tuple(range(lanes, lanes * len(means) + 1, lanes)),
     )
-
-
-def _to_numpy(tensor: Tensor) -> Array:
-    return tensor.detach().double().cpu().numpy()
 
 
 def _entry_names(spec: Spec) -> tuple[str, ...]:

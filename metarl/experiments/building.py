@@ -10,9 +10,10 @@ import torch
 from metarl.collect.collector import adaptation_rounds
 from metarl.config.registry import Found, Settings, find
 from metarl.config.schema import Config
-from metarl.core.agent import Agent, Mode
+from metarl.core.agent import Agent
 from metarl.core.errors import MetaRLError
 from metarl.core.family import Family
+from metarl.core.protocol import EvalProtocol
 from metarl.core.rng import Rng
 from metarl.core.types import Spec, Tasks, replace
 from metarl.experiments.counters import Counters
@@ -110,26 +111,17 @@ def train_set(config: Config, family: Family) -> Tasks | None:
     return replace(tasks, index=torch.arange(len(tasks)), copy=None)
 
 
-def evaluation_protocol(
-    config: Config,
-    family: Family,
-    *,
-    split: str,
-    tasks: int | None = None,
-    episodes: int | None = None,
-    mode: Mode | None = None,
-    seed: int = 0,
-) -> dict[str, Any]:
-    """The keyword arguments of `evaluate`; what is None is as the configuration says."""
-    return {
-        "episodes": episodes or config.episodes,
-        "tasks": tasks or config.test_tasks,
-        "split": split,
-        "mode": mode or config.mode,
-        "seed": seed,
-        "train_set": train_set(config, family),
-        "device": config.device,
-    }
+def eval_protocol(config: Config, family: Family, **given: Any) -> EvalProtocol:
+    """The evaluation that a configuration asks for, with what is `given` and not None."""
+    protocol = EvalProtocol(
+        config.episodes,
+        config.test_tasks,
+        mode=config.mode,
+        train_set=train_set(config, family),
+        device=config.device,
+    )
+    chosen = {name: value for name, value in given.items() if value is not None}
+    return replace(protocol, **chosen)
 
 
 def spec_for_agent(config: Config, spec: Spec) -> Spec:
@@ -158,9 +150,9 @@ class Loaded:
         """The family that it was trained on."""
         return family_of(self.config)
 
-    def protocol(self, **given: Any) -> dict[str, Any]:
-        """How to evaluate it: see `evaluation_protocol`."""
-        return evaluation_protocol(self.config, self.family(), **given)
+    def protocol(self, **given: Any) -> EvalProtocol:
+        """How to evaluate it: see `eval_protocol`."""
+        return eval_protocol(self.config, self.family(), **given)
 
 
 def load(path: str | Path, device: torch.device | None = None) -> Loaded:
@@ -218,8 +210,8 @@ def _options_of_run(path: str, spec: Spec, device: torch.device) -> PretrainedOp
     if options is None:
         raise MetaRLError(
             f"pretrained_options: what {path} does depends on more than the observation; name a "
-            "run with options whose sub_hidden_sizes is given, or one of an agent without memory that "
-            "is shown no task"
+            "run with options whose sub_hidden_sizes is given, or one of an agent without memory "
+            "that is shown no task"
         )
     return options
 

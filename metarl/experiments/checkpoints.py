@@ -65,8 +65,8 @@ def load(path: Path) -> dict[str, Any]:
     if content["format"] != FORMAT:
         raise CheckpointError(
             f"checkpoint {path} has format {content['format']}, written by metarl "
-            f"{content.get('metarl')}; this is metarl {version(DISTRIBUTION)} with format {FORMAT}: "
-            "use that version, or train again"
+            f"{content.get('metarl')}; this is metarl {version(DISTRIBUTION)} with format "
+            f"{FORMAT}: use that version, or train again"
         )
     return content
 

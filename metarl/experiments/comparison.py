@@ -9,7 +9,7 @@ from metarl.config.schema import Config
 from metarl.core.agent import Agent
 from metarl.core.errors import MetaRLError
 from metarl.evaluation.meta_test import Scores, combine, evaluate
-from metarl.experiments.building import Loaded, evaluation_protocol, load, make_agent
+from metarl.experiments.building import Loaded, load, make_agent, train_set
 
 
 def runs(path: str | Path) -> list[Path]:
@@ -27,26 +27,23 @@ def runs(path: str | Path) -> list[Path]:
     return found
 
 
-def compare(path: str | Path, against: Sequence[str] = (), **protocol: Any) -> dict[str, Scores]:
+def compare(path: str | Path, against: Sequence[str] = (), **given: Any) -> dict[str, Scores]:
     """Scores by name of the run at `path` (all its seeds as one) and of others on the same tasks.
 
     Args:
         against: agents by name, made with their defaults, and other runs by path (a folder that is
             called like an agent is: ``./random``).
-        protocol: split, tasks, episodes, mode and seed; None or absent: as the run at `path` says.
+        given: of the protocol: split, tasks, episodes, mode, seed; where None as `path` says.
 
     Raises:
         MetaRLError: no run there, a run of another family, or an agent that cannot act in this one.
     """
     loaded = [load(run) for run in runs(path)]
     first, family = loaded[0], loaded[0].family()
-    budget = {
-        name: protocol.get(name) or getattr(first.config, name) for name in ("episodes", "mode")
-    }
-    protocol |= budget | {"tasks": protocol.get("tasks") or first.config.test_tasks}
+    protocol = first.protocol(**given)
 
     def score(agent: Agent, config: Config) -> Scores:
-        return evaluate(agent, family, **evaluation_protocol(config, family, **protocol))
+        return evaluate(agent, family, protocol, train_set=train_set(config, family))
 
     def score_runs(seeds: Sequence[Loaded]) -> Scores:
         return combine([score(seed.agent, seed.config) for seed in seeds])

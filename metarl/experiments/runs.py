@@ -21,13 +21,7 @@ from metarl.core.family import Family
 from metarl.core.rng import Rng
 from metarl.evaluation.meta_test import evaluate
 from metarl.experiments import checkpoints
-from metarl.experiments.building import (
-    build,
-    evaluation_protocol,
-    load,
-    spec_for_agent,
-    train_set,
-)
+from metarl.experiments.building import build, eval_protocol, load, spec_for_agent, train_set
 from metarl.experiments.counters import LIMITS, Counters
 from metarl.experiments.folder import RunFolder
 from metarl.experiments.logs import Display, MetricsLog
@@ -122,10 +116,9 @@ class _Run:
     def validate(self) -> float:
         """The score on validation tasks; the best so far is kept."""
         split = "train" if self.agent.task_input == "onehot" else "validation"
-        protocol = evaluation_protocol(
-            self.config, self.family, split=split, tasks=self.config.validation_tasks
-        )
-        scores = evaluate(self.agent, self.family, **protocol)
+        tasks = self.config.validation_tasks
+        protocol = eval_protocol(self.config, self.family, split=split, tasks=tasks)
+        scores = evaluate(self.agent, self.family, protocol)
         reached = float(scores.figure(self.config.score).mean())
         if self.best is None or reached > self.best:
             self.best = reached
@@ -170,8 +163,7 @@ def _report(config: Config, family: Family, folder: RunFolder) -> dict[str, Any]
     scores = {}
     for split in splits:
         if split in family.spec.splits:
-            protocol = loaded.protocol(split=split, tasks=config.test_tasks)
-            scores[split] = evaluate(loaded.agent, family, **protocol).to_dict()
+            scores[split] = evaluate(loaded.agent, family, loaded.protocol(split=split)).to_dict()
     result = {
         "run": folder.path.name,
         "config": to_dict(config),

@@ -3,7 +3,6 @@
 from typing import Literal
 
 from pydantic import (
-    ConfigDict,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
@@ -16,8 +15,6 @@ from metarl.config.registry import Settings
 
 class OptionsConfig(Settings):
     """Configuration of the option layer, for agents whose policy may act through options."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
 
     options: NonNegativeInt = 0
     """number of options that a master chooses among; 0: a flat policy"""

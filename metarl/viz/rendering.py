@@ -1,16 +1,17 @@
 """Pictures and videos of an agent on one task, from a run or by name."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from metarl.config.overrides import read_options
 from metarl.config.registry import names
 from metarl.core.agent import Agent, Mode
 from metarl.core.errors import ConfigError, suggest
 from metarl.core.family import Family
+from metarl.core.protocol import EvalProtocol
 from metarl.evaluation.episodes import record_episodes
-from metarl.experiments.building import load, make_agent, make_family, train_set
+from metarl.experiments.building import load, make_agent, make_family
 from metarl.viz.film import animate, draw_storyboard
 from metarl.viz.style import check_path
 from metarl.viz.video import check_ffmpeg, write_video
@@ -46,11 +47,19 @@ def render(
     if out.suffix == ".mp4":
         check_ffmpeg()
     acting, family, protocol = _cast(source, agent, options)
-    if episodes is not None:
-        protocol["episodes"] = episodes
-    if mode is not None:
-        protocol["mode"] = mode
-    film = record_episodes(acting, family, task=task, split=split, seed=seed, lane=lane, **protocol)
+    film = record_episodes(
+        acting,
+        family,
+        replace(
+            protocol,
+            split=split,
+            episodes=episodes or protocol.episodes,
+            mode=mode or protocol.mode,
+            seed=seed,
+        ),
+        task=task,
+        lane=lane,
+    )
     if still:
         return draw_storyboard(film, out)
     fps = fps or min(max(family.spec.horizon // 5, 4), 20)
@@ -59,22 +68,16 @@ def render(
 
 def _cast(
     source: str, agent: str | None, options: Sequence[str]
-) -> tuple[Agent, Family, dict[str, Any]]:
-    """Who acts, in which family, and the keywords of `record_episodes` that a run sets."""
+) -> tuple[Agent, Family, EvalProtocol]:
+    """Who acts, in which family, and by which protocol."""
     if Path(source).is_file() or (Path(source) / "checkpoints").is_dir():
         if options:
             raise ConfigError(f"{options[0]!r}: {source} is a run, and its options are fixed")
         loaded = load(source)
-        config, family, acting = loaded.config, loaded.family(), loaded.agent
+        family, acting = loaded.family(), loaded.agent
         if agent is not None:
-            acting = make_agent(agent, family.spec, device=config.device)
-        protocol = {
-            "episodes": config.episodes,
-            "mode": config.mode,
-            "train_set": train_set(config, family),
-            "device": config.device,
-        }
-        return acting, family, protocol
+            acting = make_agent(agent, family.spec, device=loaded.config.device)
+        return acting, family, loaded.protocol()
 
     if ":" not in source and source not in names("family"):
         raise ConfigError(
@@ -83,4 +86,4 @@ def _cast(
     chosen = read_options(options, "family", "agent")
     family = make_family(source, **chosen["family"])
     acting = make_agent(agent or "random", family.spec, **chosen["agent"])
-    return acting, family, {"episodes": acting.lanes}
+    return acting, family, EvalProtocol(acting.lanes)

@@ -389,7 +389,7 @@ def test_the_best_checkpoint_holds_no_replay_and_is_evaluated_all_the_same(tmp_p
     assert "replay" not in checkpoints.load(tmp_path / "checkpoints" / "best.pt")["agent"]
     loaded = load(tmp_path)
     assert len(loaded.agent.buffer) == 0
-    again = evaluate(loaded.agent, loaded.family(), **loaded.protocol(split="test", tasks=4))
+    again = evaluate(loaded.agent, loaded.family(), loaded.protocol(split="test", tasks=4))
     assert again.to_dict()["returns"] == result["scores"]["test"]["returns"]
     _, agent = build(config.model_copy(update={"warm_start": tmp_path}))
     best = checkpoints.load(tmp_path / "checkpoints" / "best.pt")["agent"]

@@ -111,7 +111,8 @@ def test_a_missing_file_is_named(tmp_path: Path):
     ids=["syntax", "import", "function", "library"],
 )
 def test_a_file_that_does_not_import_names_its_line(mine: str, text: str, words: str):
-    """The innermost line of the user's own file, not of a library that it called; and mending the file helps."""
+    """The innermost line of the user's own file, not of a library that it called; and mending the
+    file helps."""
     Path(mine).write_text(text)
     assert words in mistake(f"{mine}:Plain")
     Path(mine).write_text(MINE + "\n")
@@ -143,7 +144,8 @@ def test_modules_that_do_not_have_it_are_mistakes(name: str):
 
 
 def test_the_package_offers_what_its_modules_define():
-    """Each name of the stub, from the module that the stub names, also after all these modules were imported."""
+    """Each name of the stub, from the module that the stub names, also after all these modules
+    were imported."""
     stub = ast.parse((Path(metarl.__file__).parent / "__init__.pyi").read_text())
     imports = [node for node in stub.body if isinstance(node, ast.ImportFrom)]
     assert sorted(node.names[0].name for node in imports) == sorted(metarl.__all__)

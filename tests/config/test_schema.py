@@ -22,7 +22,8 @@ SMALLEST = {"agent": "rl2", "family": "point", "episodes": 2, "iterations": 1}
 
 
 def mistakes(tree: Any, *overrides: str) -> list[str]:
-    """The lines of the mistake that `tree` is, or that overriding the shipped bandit configuration is."""
+    """The lines of the mistake that `tree` is, or that overriding the shipped bandit configuration
+    is."""
     with pytest.raises(MetaRLError) as caught:
         load_config("rl2/bernoulli-bandit", overrides) if tree is None else parse(tree)
     return str(caught.value).splitlines()
@@ -55,7 +56,8 @@ def mistakes(tree: Any, *overrides: str) -> list[str]:
     ],
 )
 def test_scalars_are_what_they_look_like(text: str, value: object):
-    """YAML 1.1 takes `1e-3` for a word, `on` for a truth value, `010` for eight and `1:30` for ninety."""
+    """YAML 1.1 takes `1e-3` for a word, `on` for a truth value, `010` for eight and `1:30` for
+    ninety."""
     read = read_yaml(f"key: {text}", "here")["key"]
     assert read == value
     assert isinstance(read, type(value))
@@ -265,7 +267,7 @@ def test_every_option_is_written_with_its_meaning():
         for name in names(kind):
             for key, info in find(kind, name).settings.model_fields.items():
                 assert info.description, f"{kind} {name}: {key} has no description"
-                assert describe(info).startswith(info.description)
+                assert describe(info).startswith(" ".join(info.description.split()))
 
 
 def test_settings_tell_all_mistakes_of_one_family():
@@ -315,7 +317,8 @@ class Varied:
 def varied(tmp_path: Path) -> str:
     (tmp_path / "varied.py").write_text(VARIED)
     (tmp_path / "run.yaml").write_text(
-        f"agent: rl2\nfamily: {{name: '{tmp_path}/varied.py:Varied', variant: near, horizon: 7}}\nepisodes: 2\niterations: 1\n"
+        f"agent: rl2\nfamily: {{name: '{tmp_path}/varied.py:Varied', variant: near, horizon: 7}}\n"
+        "episodes: 2\niterations: 1\n"
     )
     return str(tmp_path / "run.yaml")
 

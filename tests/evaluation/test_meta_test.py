@@ -10,9 +10,10 @@ from helpers import CPU, Adapting, Counting, Ragged
 from metarl.collect.collector import collect
 from metarl.collect.world import TrainingWorld
 from metarl.core.errors import MetaRLError
+from metarl.core.protocol import EvalProtocol
 from metarl.core.types import TaskInfo, replace
 from metarl.evaluation import meta_test as module
-from metarl.evaluation.meta_test import Scores, combine, evaluate, evaluation_rng
+from metarl.evaluation.meta_test import Scores, combine, evaluate
 from metarl.experiments.building import make_agent, make_family
 
 
@@ -106,7 +107,7 @@ def test_unknown_split_names_the_nearest():
         evaluate(FirstArm(family.spec), family, episodes=1, tasks=2, split="tets")
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # Agents that live through several episodes side by side
 
 
@@ -130,11 +131,12 @@ class Lucky(Ragged):
 
 
 def test_a_round_has_an_episode_in_every_lane_and_one_adaptation():
-    """The same as to collect with so many lanes; all episodes together are as many as an agent of one lane has."""
+    """The same as to collect with so many lanes; all episodes together are as many as an agent of
+    one lane has."""
     family = Lucky()
     agent = Adapting(family.spec, LANES)
     scores = evaluate(agent, family, episodes=ROUNDS * LANES, tasks=5, seed=3)
-    rng, belief = evaluation_rng(3), agent.begin(TaskInfo(5, ROUNDS, CPU), LANES)
+    rng, belief = EvalProtocol(seed=3).rng, agent.begin(TaskInfo(5, ROUNDS, CPU), LANES)
     tasks = family.tasks("test", 5, rng.child("tasks"))
     for k in range(ROUNDS):
         rollout, belief = collect(
@@ -185,7 +187,7 @@ def test_lanes_count_among_the_rows_that_are_evaluated_together(monkeypatch):
 
 def test_episodes_that_cannot_be_shared_out_are_a_mistake():
     family, agent = Ragged(), Adapting(Ragged().spec, LANES)
-    says = r"^episodes: 7 cannot be shared out among the 3 lanes of Adapting; .* multiple of agent\.lanes, such as 9$"
+    says = r"^episodes: 7 cannot be shared out among the 3 lanes of Adapting; .*, such as 9$"
     with pytest.raises(MetaRLError, match=says):
         evaluate(agent, family, episodes=7, tasks=2)
     world = TrainingWorld(family, 7, None, CPU)

@@ -60,7 +60,8 @@ def recording_of(length, action):
 
 
 def test_an_agent_of_several_lanes_adapts_after_as_many_episodes():
-    """They lie side by side, as if they had been lived through together; so do those that somebody recorded."""
+    """They lie side by side, as if they had been lived through together; so do those that somebody
+    recorded."""
     agent = Adapting(Ragged().spec, lanes=3)
     session = Session(agent, agent.spec, episodes=7)
     assert agent.infos[0].episodes == 3, "the last round is not full"

@@ -14,7 +14,8 @@ def test_iqm_is_the_mean_of_the_middle_half():
 
 
 def test_iqm_splits_scores_that_straddle_a_quartile():
-    # of five equal weights of .2, the middle half takes .15 of the second, .2 of the third and .15 of the fourth
+    # of five equal weights of .2, the middle half takes .15 of the second, .2 of the third and
+    # .15 of the fourth
     assert stats.iqm(np.array([[0.0, 1.0, 2.0, 4.0, 9.0]])).value == pytest.approx(
         (0.15 * 1 + 0.2 * 2 + 0.15 * 4) / 0.5
     )

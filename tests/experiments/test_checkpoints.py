@@ -90,7 +90,8 @@ def test_unwritable_folder_is_a_mistake(tmp_path):
 
 
 def test_a_flipped_bit_is_told_wherever_it_is(tmp_path):
-    """In every record of the file; what lies between them (padding, headers) is harmless or refused."""
+    """In every record of the file; what lies between them (padding, headers) is harmless or
+    refused."""
     content = {"weights": torch.randn(300), "count": 3}
     path = tmp_path / "c.pt"
     checkpoints.save(path, content)

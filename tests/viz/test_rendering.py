@@ -359,7 +359,7 @@ def test_a_run_shows_its_best_agent_on_its_family(run, tmp_path, monkeypatch):
     )
     loaded = load(run)
     protocol = loaded.protocol(split="test", tasks=10, seed=4)
-    scores = evaluate(loaded.agent, loaded.family(), **protocol)
+    scores = evaluate(loaded.agent, loaded.family(), protocol)
     render(str(run), tmp_path / "x.png", task=5, seed=4)
     render(str(run), tmp_path / "x.png", task=5, seed=4, agent="random", episodes=8, mode="sample")
     (title, episodes), (other_title, others) = films
@@ -382,7 +382,7 @@ def test_a_run_meets_its_own_training_tasks(split, run, tmp_path, monkeypatch):
     )
     loaded = load(run)
     protocol = loaded.protocol(split=split, tasks=6)
-    scores = evaluate(loaded.agent, loaded.family(), **protocol)
+    scores = evaluate(loaded.agent, loaded.family(), protocol)
     render(str(run), tmp_path / "x.png", task=5, split=split)
     np.testing.assert_allclose(
         [e.return_after() for e in films[0]], scores.returns[0, :, 5], rtol=1e-6

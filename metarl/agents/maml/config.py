@@ -1,6 +1,6 @@
 """Configuration of MAML; imports no torch, so that errors are reported at once."""
 
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import (
     NonNegativeFloat,
@@ -28,8 +28,8 @@ class MAMLConfig(OptionsConfig):
     (Frans et al. 2018, arXiv:1710.09767).
     """
 
-    configures: ClassVar[str] = "metarl.agents.maml.agent:MAML"
-    variants: ClassVar[dict[str, dict[str, Any]]] = {
+    configures = "metarl.agents.maml.agent:MAML"
+    variants: ClassVar = {
         "maml": {},
         "fomaml": {"first_order": True},
         "e-maml": {"exploration_credit": 1.0},

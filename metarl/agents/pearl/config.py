@@ -1,9 +1,8 @@
 """Configuration of PEARL; imports no torch, so that errors are reported at once."""
 
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import (
-    ConfigDict,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
@@ -24,10 +23,9 @@ class PEARLConfig(Settings):
     or, with `hindsight`, goal-conditioned soft actor-critic.
     """
 
-    model_config = ConfigDict(use_attribute_docstrings=True)
-    configures: ClassVar[str] = "metarl.agents.pearl.agent:PEARL"
-    needs_train_tasks: ClassVar[bool] = True
-    variants: ClassVar[dict[str, dict[str, Any]]] = {
+    configures = "metarl.agents.pearl.agent:PEARL"
+    needs_train_tasks = True
+    variants: ClassVar = {
         "pearl": {},
         "sac": {"latent_width": 0, "exploration_episodes": 0, "extra_episodes": 0},
     }

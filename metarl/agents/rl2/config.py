@@ -1,6 +1,6 @@
 """Configuration of RL²; imports no torch, so that errors are reported at once."""
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt, ValidationInfo, field_validator
 
@@ -12,7 +12,7 @@ from metarl.options.config import OptionsConfig
 class RL2Config(OptionsConfig):
     """RL²: a recurrent policy learns in a trial, by PPO (Duan et al. 2016, arXiv:1611.02779)."""
 
-    configures: ClassVar[str] = "metarl.agents.rl2.agent:RL2"
+    configures = "metarl.agents.rl2.agent:RL2"
 
     task_input: TaskInput = "none"
     memory: Literal["gru", "lstm", "none"] = "gru"

@@ -3,7 +3,7 @@
 Strategies learn nothing in training: they are baselines for the learned agents.
 """
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -13,7 +13,7 @@ from metarl.config.registry import Settings
 class RandomConfig(Settings):
     """Uniformly random actions, in any family."""
 
-    configures: ClassVar[str] = "metarl.agents.strategies.strategy:Random"
+    configures = "metarl.agents.strategies.strategy:Random"
 
 
 # -------------------------------------------------------------------------------------------------
@@ -23,12 +23,10 @@ class RandomConfig(Settings):
 class BanditConfig(Settings):
     """What all rules for bandits share."""
 
-    configures: ClassVar[str] = "metarl.agents.strategies.bandits:Bandit"
+    configures = "metarl.agents.strategies.bandits:Bandit"
 
-    rewards: Literal["bernoulli", "gaussian"] = Field(
-        "bernoulli",
-        description="rewards of arms: 0 or 1, or normal of variance 1; prior of means U[0, 1]",
-    )
+    rewards: Literal["bernoulli", "gaussian"] = "bernoulli"
+    """rewards of arms: 0 or 1, or normal of variance 1; prior of means U[0, 1]"""
 
 
 class GreedyConfig(BanditConfig):
@@ -41,9 +39,8 @@ class EpsilonGreedyConfig(BanditConfig):
     Sutton & Barto 2018, section 2.2.
     """
 
-    epsilon: float = Field(
-        0.05, ge=0, le=1, description="probability of a random arm instead of the best one"
-    )
+    epsilon: float = Field(0.05, ge=0, le=1)
+    """probability of a random arm instead of the best one"""
 
 
 class ThompsonConfig(BanditConfig):
@@ -59,11 +56,8 @@ class UCB1Config(BanditConfig):
     Pulls are counted as in Duan et al. 2016.
     """
 
-    bonus: float = Field(
-        0.2,
-        ge=0,
-        description="c, the width of the confidence bound; 1 in theory, 0.2 best on validation",
-    )
+    bonus: float = Field(0.2, ge=0)
+    """c, the width of the confidence bound; 1 in theory, 0.2 best on validation"""
 
 
 class GittinsConfig(BanditConfig):
@@ -72,9 +66,8 @@ class GittinsConfig(BanditConfig):
     Gittins 1979; Kaufmann 2018, arXiv:1601.01190.
     """
 
-    rewards: Literal["bernoulli"] = Field(
-        "bernoulli", description="rewards of the arms; the index is that of Bernoulli arms"
-    )
+    rewards: Literal["bernoulli"] = "bernoulli"
+    """rewards of the arms; the index is that of Bernoulli arms"""
 
 
 # -------------------------------------------------------------------------------------------------
@@ -87,11 +80,10 @@ class MDPConfig(Settings):
     The prior: mean rewards N(prior_mean, 1), rewards of variance 1, transitions Dirichlet(1, …, 1).
     """
 
-    configures: ClassVar[str] = "metarl.agents.strategies.mdps:MDP"
+    configures = "metarl.agents.strategies.mdps:MDP"
 
-    prior_mean: float = Field(
-        1.0, description="prior mean of the mean rewards; 0 in TabulaRL, and so in RL²'s table"
-    )
+    prior_mean: float = 1.0
+    """prior mean of the mean rewards; 0 in TabulaRL, and so in RL²'s table"""
 
 
 class PSRLConfig(MDPConfig):
@@ -107,9 +99,8 @@ class OPSRLConfig(MDPConfig):
     Osband & Van Roy 2016; TabulaRL.
     """
 
-    samples: int = Field(
-        5, ge=1, description="processes drawn per episode; on validation tasks 2 to 10 are alike"
-    )
+    samples: int = Field(5, ge=1)
+    """processes drawn per episode; on validation tasks 2 to 10 are alike"""
 
 
 class BEBConfig(MDPConfig):
@@ -118,11 +109,8 @@ class BEBConfig(MDPConfig):
     Kolter & Ng 2009; TabulaRL.
     """
 
-    scaling: float = Field(
-        1.6e-4,
-        ge=0,
-        description="factor of the transition bonus; best: 1.6e-4 (10 episodes), 6e-4 (100)",
-    )
+    scaling: float = Field(1.6e-4, ge=0)
+    """factor of the transition bonus; best: 1.6e-4 (10 episodes), 6e-4 (100)"""
 
 
 class CertaintyEquivalenceConfig(MDPConfig):
@@ -132,4 +120,4 @@ class CertaintyEquivalenceConfig(MDPConfig):
 class ValueIterationConfig(Settings):
     """The oracle: solves the true process, which it is shown (Bellman 1957)."""
 
-    configures: ClassVar[str] = "metarl.agents.strategies.mdps:Oracle"
+    configures = "metarl.agents.strategies.mdps:Oracle"
