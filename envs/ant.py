@@ -4,7 +4,6 @@ import math
 
 import mujoco
 import numpy as np
-import torch
 
 from metarl.adapters.mujoco import Array, Flags, Physics, add_contact_forces, contact_forces
 from metarl.core.rng import Rng, Streams
@@ -81,7 +80,7 @@ class AntDir(Ant):
     task_width = 2
     splits = SPLITS[:3]
 
-    def __init__(self, config: AntDirConfig) -> None:
+    def __init__(self, config: AntDirConfig):
         self.closed = config.directions == "forward-backward"
         super().__init__(config)
 
@@ -91,7 +90,13 @@ class AntDir(Ant):
             return listed([[1.0, 0.0], [-1.0, 0.0]], split, count, rng)
         return directions(split, count, rng)
 
-    def reward(self, before: Physics, after: Physics, control: Array, params: Array) -> Array:
+    def reward(
+        self,
+        before: Physics,
+        after: Physics,
+        control: Array,
+        params: Array,
+    ) -> Array:
         """[N, M]: see above."""
         forward = (self.velocity(before, after) * params).sum(-1)
         cost = self.config.effort_cost * effort(control)
@@ -122,14 +127,20 @@ class AntGoal(Ant):
         radius, turn = rng.child(split).rows(count, 2).split(1, dim=1)
         radius = 1 + radius / 3 if split == "ood" else radius.sqrt()
         goal = self.config.farthest * radius * direction(2 * math.pi * turn.squeeze(1))
-        return Tasks(goal, torch.arange(count), split)
+        return Tasks.numbered(goal, split)
 
     def observe(self, now: Physics) -> Array:
         """[N, M, 107]: positions, velocities and contact forces."""
         forces = contact_forces(now).clip(-1, 1)
         return np.concatenate([now.qpos, now.qvel, forces.reshape(*forces.shape[:2], -1)], axis=-1)
 
-    def reward(self, before: Physics, after: Physics, control: Array, params: Array) -> Array:
+    def reward(
+        self,
+        before: Physics,
+        after: Physics,
+        control: Array,
+        params: Array,
+    ) -> Array:
         """[N, M]: see above."""
         distance = np.abs(after.qpos[..., :2] - params).sum(-1)
         return -distance - self.config.effort_cost * effort(control) - self.contact(after)
@@ -150,7 +161,13 @@ class AntVel(Ant):
         """`count` speeds."""
         return speeds(split, count, rng, self.config.fastest)
 
-    def reward(self, before: Physics, after: Physics, control: Array, params: Array) -> Array:
+    def reward(
+        self,
+        before: Physics,
+        after: Physics,
+        control: Array,
+        params: Array,
+    ) -> Array:
         """[N, M]: see above."""
         error = np.abs(self.velocity(before, after)[..., 0] - params[..., 0])
         cost = self.config.effort_cost * effort(control)

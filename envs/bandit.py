@@ -19,7 +19,7 @@ class _Bandit(ABC):
 
     name: ClassVar[str]
 
-    def __init__(self, config: BanditConfig) -> None:
+    def __init__(self, config: BanditConfig):
         self.spec = Spec(
             self.name,
             observation={"constant": 1},
@@ -43,7 +43,7 @@ class _Bandit(ABC):
         mean = rng.child(split).rows(count, self.spec.task_width)
         if split == "ood":
             mean = self.shift(mean)
-        return Tasks(mean, torch.arange(count), split)
+        return Tasks.numbered(mean, split)
 
     def make(self, lanes: int) -> _Bandits:
         """N tasks × `lanes` lanes."""
@@ -110,7 +110,7 @@ class GaussianBandit(_Bandit):
 class _Bandits:
     """N bandits × M lanes."""
 
-    def __init__(self, family: _Bandit, lanes: int) -> None:
+    def __init__(self, family: _Bandit, lanes: int):
         self._family = family
         self._lanes = lanes
 

@@ -27,7 +27,7 @@ class Transition(NamedTuple):
 class TensorEnv(ABC):
     """N task rows × M lanes of a family; a lane whose episode ends starts the next one at once."""
 
-    def __init__(self, family: Family, lanes: int) -> None:
+    def __init__(self, family: Family, lanes: int):
         self.family = family
         self.lanes = lanes
         self.horizon = family.spec.horizon
@@ -81,7 +81,13 @@ class TensorEnv(ABC):
             self._restart(terminated | truncated)
             obs = self.observe(self._state)
         return Step(
-            obs, next_obs, moved.reward, terminated, truncated, moved.success, moved.training_reward
+            obs,
+            next_obs,
+            moved.reward,
+            terminated,
+            truncated,
+            moved.success,
+            moved.training_reward,
         )
 
     def _restart(self, done: Tensor) -> None:

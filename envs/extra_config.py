@@ -6,8 +6,6 @@ from pydantic import Field
 
 from metarl.config.registry import Settings
 
-_STEPS = "longest episode, in steps, H"
-
 
 class ExtraConfig(Settings):
     """What all of them share."""
@@ -29,7 +27,8 @@ class MetaworldConfig(ExtraConfig):
     """the package's rewards: v2, between 0 and 10 in every step; v1, of each class"""
     terminate_on_success: bool = False
     """episodes end with success, as in the package's evaluation"""
-    horizon: int = Field(500, ge=1, le=500, description=_STEPS)
+    horizon: int = Field(500, ge=1, le=500)
+    """longest episode, in steps, H"""
 
 
 class ML1Config(MetaworldConfig):
@@ -88,7 +87,8 @@ class FetchReachConfig(RoboticsConfig):
 
     configures = "metarl_envs.robotics:FetchReach"
 
-    horizon: int = Field(50, ge=1, description=_STEPS)
+    horizon: int = Field(50, ge=1)
+    """longest episode, in steps, H"""
 
 
 class FetchPushConfig(RoboticsConfig):
@@ -96,7 +96,8 @@ class FetchPushConfig(RoboticsConfig):
 
     configures = "metarl_envs.robotics:FetchPush"
 
-    horizon: int = Field(50, ge=1, description=_STEPS)
+    horizon: int = Field(50, ge=1)
+    """longest episode, in steps, H"""
 
 
 class PointMazeConfig(RoboticsConfig):
@@ -107,7 +108,8 @@ class PointMazeConfig(RoboticsConfig):
 
     variant: Literal["u", "medium", "large"] = "u"
     """the plan of the maze"""
-    horizon: int = Field(300, ge=1, description=_STEPS)
+    horizon: int = Field(300, ge=1)
+    """longest episode, in steps, H"""
 
 
 # -------------------------------------------------------------------------------------------------
@@ -126,7 +128,8 @@ class MinigridFourRoomsConfig(MinigridConfig):
 
     configures = "metarl_envs.minigrid:MinigridFourRooms"
 
-    horizon: int = Field(100, ge=1, description=_STEPS)
+    horizon: int = Field(100, ge=1)
+    """longest episode, in steps, H"""
 
 
 class MinigridFetchConfig(MinigridConfig):
@@ -138,4 +141,5 @@ class MinigridFetchConfig(MinigridConfig):
     """cells along each side of the room, walls included"""
     things: int = Field(2, ge=1, le=6)
     """how many things lie in the room"""
-    horizon: int = Field(125, ge=1, description=_STEPS)
+    horizon: int = Field(125, ge=1)
+    """longest episode, in steps, H"""

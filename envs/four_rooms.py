@@ -60,7 +60,7 @@ class FourRooms:
 
     Settings = FourRoomsConfig
 
-    def __init__(self, config: FourRoomsConfig) -> None:
+    def __init__(self, config: FourRoomsConfig):
         self._goals = _goals(config.variant)
         self.spec = Spec(
             "four-rooms",
@@ -77,7 +77,7 @@ class FourRooms:
     def tasks(self, split: str, count: int, rng: Rng) -> Tasks:
         """`count` goal cells."""
         goals = torch.tensor(self._goals[split], dtype=torch.float32)
-        return Tasks(goals, torch.arange(len(goals)), split).draw(count, rng.child(split))
+        return Tasks.numbered(goals, split).draw(count, rng.child(split))
 
     def make(self, lanes: int) -> TensorEnv:
         """N tasks × `lanes` lanes."""

@@ -54,7 +54,7 @@ class GoalMaze:
 
     Settings = GoalMazeConfig
 
-    def __init__(self, config: GoalMazeConfig) -> None:
+    def __init__(self, config: GoalMazeConfig):
         self.config = config
         plan = _PLANS[config.variant]
         self.walls = cells(plan, "#")
@@ -77,7 +77,7 @@ class GoalMaze:
         cell = torch.tensor(self.free)[(len(self.free) * uniform[:, 0]).long()]
         start = torch.tensor(_STARTS[self.config.variant][split == "ood"]) + 0.5
         rows = torch.cat([cell + uniform[:, 1:], start.expand(count, 2)], dim=1)
-        return Tasks(rows, torch.arange(count), split)
+        return Tasks.numbered(rows, split)
 
     def make(self, lanes: int) -> TensorEnv:
         """N tasks × `lanes` lanes."""

@@ -37,7 +37,7 @@ class GridNavi:
 
     Settings = GridNaviConfig
 
-    def __init__(self, config: GridNaviConfig) -> None:
+    def __init__(self, config: GridNaviConfig):
         closed = config.variant == "all"
         if closed:
             self._goals = dict.fromkeys(SPLITS[:3], GOALS)
@@ -62,7 +62,7 @@ class GridNavi:
     def tasks(self, split: str, count: int, rng: Rng) -> Tasks:
         """`count` goal cells."""
         goals = torch.tensor(self._goals[split], dtype=torch.float32)
-        return Tasks(goals, torch.arange(len(goals)), split).draw(count, rng.child(split))
+        return Tasks.numbered(goals, split).draw(count, rng.child(split))
 
     def make(self, lanes: int) -> TensorEnv:
         """N tasks × `lanes` lanes."""

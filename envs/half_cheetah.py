@@ -32,7 +32,7 @@ class HalfCheetah(Robot):
     seconds = 0.05
     task_width = 1
 
-    def __init__(self, config: HalfCheetahConfig) -> None:
+    def __init__(self, config: HalfCheetahConfig):
         self.observation = {"position": 8, "velocity": 9}
         if config.show_torso:
             self.observation["torso"] = 3
@@ -54,7 +54,13 @@ class HalfCheetah(Robot):
             parts.append(np.stack([x, np.zeros_like(x), z + _TORSO_HEIGHT], axis=-1))
         return np.concatenate(parts, axis=-1)
 
-    def reward(self, before: Physics, after: Physics, control: Array, params: Array) -> Array:
+    def reward(
+        self,
+        before: Physics,
+        after: Physics,
+        control: Array,
+        params: Array,
+    ) -> Array:
         """[N, M]: see above."""
         speed = self.velocity(before, after)[..., 0]
         return self.task_reward(speed, params[..., 0]) - self.config.effort_cost * effort(control)

@@ -68,7 +68,13 @@ class HumanoidDir(Robot):
         """[N, M, 45]: all but x and y."""
         return np.concatenate([now.qpos[..., 2:], now.qvel], axis=-1)
 
-    def reward(self, before: Physics, after: Physics, control: Array, params: Array) -> Array:
+    def reward(
+        self,
+        before: Physics,
+        after: Physics,
+        control: Array,
+        params: Array,
+    ) -> Array:
         """[N, M]: see above."""
         displacement = after.sensors["com"][..., :2] - before.sensors["com"][..., :2]
         forward = 0.25 * (displacement * params).sum(-1) / _PHYSICS_SECONDS

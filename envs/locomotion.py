@@ -36,7 +36,7 @@ class Robot(Simulated):
     splits: tuple[str, ...] = SPLITS
     closed = False
 
-    def __init__(self, config: RobotConfig) -> None:
+    def __init__(self, config: RobotConfig):
         self.config = config
         self.threads = config.threads
         self.spec = Spec(
@@ -71,10 +71,15 @@ class Robot(Simulated):
 # Task rows
 
 
-def listed(rows: list[list[float]], split: str, count: int, rng: Rng) -> Tasks:
+def listed(
+    rows: list[list[float]],
+    split: str,
+    count: int,
+    rng: Rng,
+) -> Tasks:
     """`count` of these `rows`, which are the tasks of every split."""
     params = torch.tensor(rows)
-    return Tasks(params, torch.arange(len(rows)), split).draw(count, rng.child(split))
+    return Tasks.numbered(params, split).draw(count, rng.child(split))
 
 
 def direction(angle: Tensor) -> Tensor:
@@ -85,15 +90,20 @@ def direction(angle: Tensor) -> Tensor:
 def directions(split: str, count: int, rng: Rng) -> Tasks:
     """`count` unit vectors, uniform on the circle."""
     angle = 2 * math.pi * rng.child(split).rows(count, 1).squeeze(1)
-    return Tasks(direction(angle), torch.arange(count), split)
+    return Tasks.numbered(direction(angle), split)
 
 
-def speeds(split: str, count: int, rng: Rng, fastest: float) -> Tasks:
+def speeds(
+    split: str,
+    count: int,
+    rng: Rng,
+    fastest: float,
+) -> Tasks:
     """`count` speeds, uniform up to `fastest`; in the split ood from there to 1.5 × as fast."""
     uniform = rng.child(split).rows(count, 1)
     if split == "ood":
         uniform = 1 + uniform / 2
-    return Tasks(fastest * uniform, torch.arange(count), split)
+    return Tasks.numbered(fastest * uniform, split)
 
 
 # -------------------------------------------------------------------------------------------------
@@ -101,7 +111,13 @@ def speeds(split: str, count: int, rng: Rng, fastest: float) -> Tasks:
 
 
 def noisy_start(
-    noise: Streams, counter: int, position: Array, velocities: int, spread: float, *, normal: bool
+    noise: Streams,
+    counter: int,
+    position: Array,
+    velocities: int,
+    spread: float,
+    *,
+    normal: bool,
 ) -> tuple[Array, Array]:
     """`position` [nq] ± `spread`, and random velocities → [N, M, nq], [N, M, nv].
 

@@ -26,7 +26,7 @@ class TabularMDP:
 
     Settings = TabularMDPConfig
 
-    def __init__(self, config: TabularMDPConfig) -> None:
+    def __init__(self, config: TabularMDPConfig):
         self.states = config.states
         self.actions = config.actions
         self.pairs = self.states * self.actions

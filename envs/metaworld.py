@@ -16,7 +16,7 @@ from gymnasium.wrappers import TimeLimit
 from metarl.adapters.from_gymnasium.spaces import Array
 from metarl.adapters.gymnasium import Env
 from metarl.core.errors import ConfigError, MetaRLError, suggest
-from metarl_envs.extra import ExtraFamily, Pictures, package
+from metarl_envs.extra import ExtraFamily, package
 from metarl_envs.extra_config import ML1Config, MultiTaskConfig
 
 _OBS_WIDTH, _ACTION_WIDTH = 39, 4
@@ -177,7 +177,7 @@ def _load_benchmark(name: str, seed: int, env: str) -> _Benchmark:
 class _Shelf:
     """Simulators that no lane needs now, by the name of their class. A copy by pickle is empty."""
 
-    def __init__(self, version: str) -> None:
+    def __init__(self, version: str):
         self._version = version
         self._simulators: defaultdict[str, list[Any]] = defaultdict(list)
 
@@ -192,7 +192,7 @@ class _Shelf:
         simulator = build(
             reward_function_version=self._version, render_mode="rgb_array", camera_name="corner2"
         )
-        return Pictures(simulator)
+        return simulator
 
     def put(self, name: str, simulator: Any) -> None:
         """Keep one for later."""
@@ -206,7 +206,7 @@ class _Lane(gymnasium.Env[Any, Any]):
     render_mode = "rgb_array"
     action_space = spaces.Box(-1.0, 1.0, (_ACTION_WIDTH,), np.float32)
 
-    def __init__(self, shelf: _Shelf, shown: tuple[str, ...], terminates: bool) -> None:
+    def __init__(self, shelf: _Shelf, shown: tuple[str, ...], terminates: bool):
         numbers = spaces.Box(-np.inf, np.inf, (_OBS_WIDTH,), np.float64)
         self.observation_space: Any = numbers
         if shown:

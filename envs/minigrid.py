@@ -127,7 +127,7 @@ class _Room(gymnasium.Wrapper[Any, Any, Any, Any]):
         kinds: Sequence[int],
         actions: int,
         colors: bool = False,
-    ) -> None:
+    ):
         """`kinds`: MiniGrid's numbers of all that may be in a cell of this environment."""
         super().__init__(env)
         self._fits = fits

@@ -36,7 +36,7 @@ class MovementBandits:
 
     Settings = MovementBanditsConfig
 
-    def __init__(self, config: MovementBanditsConfig) -> None:
+    def __init__(self, config: MovementBanditsConfig):
         self.spec = Spec(
             "movement-bandits",
             observation={"position": 2, "first_goal": 2, "second_goal": 2},
@@ -50,7 +50,7 @@ class MovementBandits:
 
     def tasks(self, split: str, count: int, rng: Rng) -> Tasks:
         """`count` rows of which goal is rewarded."""
-        return Tasks(torch.eye(2), torch.arange(2), split).draw(count, rng.child(split))
+        return Tasks.numbered(torch.eye(2), split).draw(count, rng.child(split))
 
     def make(self, lanes: int) -> TensorEnv:
         """N tasks × `lanes` lanes."""

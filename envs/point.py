@@ -32,7 +32,7 @@ class Point:
 
     Settings = PointConfig
 
-    def __init__(self, config: PointConfig) -> None:
+    def __init__(self, config: PointConfig):
         self.config = config
         self.spec = Spec(
             "point",
@@ -52,7 +52,7 @@ class Point:
         if split == "ood":
             rim = goal / goal.abs().max(-1, keepdim=True).values
             goal = self.config.goal_range * (1 + uniform[:, 2:]) * rim
-        return Tasks(goal, torch.arange(count), split)
+        return Tasks.numbered(goal, split)
 
     def make(self, lanes: int) -> TensorEnv:
         """N tasks × `lanes` lanes."""

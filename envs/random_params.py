@@ -5,7 +5,6 @@ from abc import abstractmethod
 
 import mujoco
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from metarl.adapters.mujoco import Array, Flags, Physics
@@ -39,7 +38,7 @@ class RandomParams(Robot):
     seconds = 0.008
     has_goal = False
 
-    def __init__(self, config: RandomParamsConfig) -> None:
+    def __init__(self, config: RandomParamsConfig):
         self.observation = {"position": self.joints + 2, "velocity": self.joints + 3}
         self.task_width = sum(part.size for part in _changed(self.model()))
         super().__init__(config)
@@ -53,7 +52,7 @@ class RandomParams(Robot):
         exponent = 2 * rng.child(split).rows(count, self.spec.task_width) - 1
         if split == "ood":
             exponent = exponent.sign() + exponent / 3
-        return Tasks(self.config.scale * exponent, torch.arange(count), split)
+        return Tasks.numbered(self.config.scale * exponent, split)
 
     def task_model(self, model: mujoco.MjModel, row: NDArray[np.float32]) -> mujoco.MjModel:
         """The model with what `row` [P] changes, and what MuJoCo derives from that."""
@@ -75,7 +74,13 @@ class RandomParams(Robot):
         """[N, M, O]."""
         return np.concatenate([now.qpos[..., 1:], now.qvel.clip(-_FASTEST, _FASTEST)], axis=-1)
 
-    def reward(self, before: Physics, after: Physics, control: Array, params: Array) -> Array:
+    def reward(
+        self,
+        before: Physics,
+        after: Physics,
+        control: Array,
+        params: Array,
+    ) -> Array:
         """[N, M]: v + 1 − 10⁻³ ‖a‖²."""
         return self.velocity(before, after)[..., 0] + 1 - 1e-3 * effort(control)
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from metarl.adapters.from_gymnasium.spaces import Array
 from metarl.adapters.gymnasium import Env
-from metarl_envs.extra import ExtraFamily, Pictures, package
+from metarl_envs.extra import ExtraFamily, package
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,7 +44,7 @@ class _Goals(ExtraFamily):
             render_mode="rgb_array",
             disable_env_checker=True,
         )
-        return Pictures(env)
+        return env
 
 
 # -------------------------------------------------------------------------------------------------

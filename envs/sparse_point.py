@@ -38,7 +38,7 @@ class SparsePoint:
 
     Settings = SparsePointConfig
 
-    def __init__(self, config: SparsePointConfig) -> None:
+    def __init__(self, config: SparsePointConfig):
         self.config = config
         self.spec = Spec(
             "sparse-point",
@@ -57,9 +57,9 @@ class SparsePoint:
             angle = math.pi * rng.child(split).rows(count, 1).squeeze(1)
             if split == "ood":
                 angle = -angle
-            return Tasks(_on_circle(angle), torch.arange(count), split)
+            return Tasks.numbered(_on_circle(angle), split)
         goals = _on_circle(_angles(self.config.goals, split))
-        return Tasks(goals, torch.arange(len(goals)), split).draw(count, rng.child(split))
+        return Tasks.numbered(goals, split).draw(count, rng.child(split))
 
     def make(self, lanes: int) -> TensorEnv:
         """N tasks × `lanes` lanes."""

@@ -85,7 +85,13 @@ def train(
         from metarl.experiments.launcher import read_seeds, train_seeds
 
         train_seeds(
-            config, chosen, out or Path("runs") / name, read_seeds(seeds), jobs, resume, quiet
+            config,
+            chosen,
+            out or Path("runs") / name,
+            read_seeds(seeds),
+            jobs,
+            resume,
+            quiet,
         )
         return
     folder = out or Path("runs") / f"{name}-{loaded.seed}"
@@ -126,7 +132,15 @@ def evaluate(
     from metarl.viz.curves import EVALUATION
 
     others = [name for name in against.split(",") if name]
-    scores = compare(run, others, split=split, tasks=tasks, episodes=episodes, mode=mode, seed=seed)
+    scores = compare(
+        run,
+        others,
+        split=split,
+        tasks=tasks,
+        episodes=episodes,
+        mode=mode,
+        seed=seed,
+    )
     content = {name: score.to_dict() for name, score in scores.items()}
     if as_json:
         print(json.dumps({"run": str(run), "scores": content}))

@@ -16,6 +16,7 @@ from metarl import cli
 from metarl.config.aliases import RENAMED
 from metarl.config.files import load_config
 from metarl.config.registry import find
+from metarl.core.protocol import EvalProtocol
 from metarl.evaluation.option_usage import measure_option_usage
 from metarl.experiments.building import load
 
@@ -78,7 +79,9 @@ def test_the_guides_own_options_are_chosen_among(tmp_path, monkeypatch):
     words = f"train rl2/four-rooms {options} iterations=1 agent.trials=4 --out run --quiet"
     assert run(monkeypatch, words + " validation_tasks=2 test_tasks=2") == 0
     loaded = load("run")
-    moves = measure_option_usage(loaded.agent, loaded.family(), episodes=4, tasks=50).moves
+    moves = measure_option_usage(
+        loaded.agent, loaded.family(), EvalProtocol(episodes=4, tasks=50)
+    ).moves
     to_the_right = (moves.after - moves.before)[:, 0]
     assert to_the_right[moves.option == 0].mean() > 0.2
     assert to_the_right[moves.option == 1].mean() < -0.2

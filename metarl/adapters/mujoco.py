@@ -82,7 +82,13 @@ class Simulated(Protocol):
     def observe(self, now: Physics) -> Array:
         """[N, M, O], a new array."""
 
-    def reward(self, before: Physics, after: Physics, control: Array, params: Array) -> Array:
+    def reward(
+        self,
+        before: Physics,
+        after: Physics,
+        control: Array,
+        params: Array,
+    ) -> Array:
         """[N, M] for `control` [N, M, nu], in the actuators' units, and rows `params` [N, 1, P]."""
 
 
@@ -193,7 +199,7 @@ def contact_forces(now: Physics) -> Array:
 class MujocoEnv:
     """N task rows × M lanes of a simulated family."""
 
-    def __init__(self, family: Simulated, lanes: int) -> None:
+    def __init__(self, family: Simulated, lanes: int):
         self._family = family
         self._lanes = lanes
         self._shared = family.model()
@@ -381,7 +387,7 @@ class _Painter:
         FamilyError: there is no OpenGL library to draw with.
     """
 
-    def __init__(self, model: mujoco.MjModel) -> None:
+    def __init__(self, model: mujoco.MjModel):
         with offscreen() as back_end:
             self._gl = importlib.import_module(f"mujoco.{back_end}").GLContext(_SIZE, _SIZE)
             self._gl.make_current()
@@ -394,7 +400,13 @@ class _Painter:
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
         every = mujoco.mjtCatBit.mjCAT_ALL.value
         mujoco.mjv_updateScene(
-            model, data, mujoco.MjvOption(), None, _camera(model), every, self._scene
+            model,
+            data,
+            mujoco.MjvOption(),
+            None,
+            _camera(model),
+            every,
+            self._scene,
         )
         picture = np.empty((_SIZE, _SIZE, 3), np.uint8)
         frame = mujoco.MjrRect(0, 0, _SIZE, _SIZE)

@@ -20,7 +20,7 @@ class FamilyVecEnv(VecEnv):
     Its infos have ``terminal_observation`` and ``TimeLimit.truncated``.
     """
 
-    def __init__(self, envs: FamilyVectorEnv) -> None:
+    def __init__(self, envs: FamilyVectorEnv):
         self.envs = envs
         super().__init__(envs.num_envs, envs.single_observation_space, envs.single_action_space)
 
@@ -69,7 +69,11 @@ class FamilyVecEnv(VecEnv):
 
 
 def to_vec_env(
-    family: Family, tasks: Tasks, *, lanes: int = 1, task_input: TaskInput = "none"
+    family: Family,
+    tasks: Tasks,
+    *,
+    lanes: int = 1,
+    task_input: TaskInput = "none",
 ) -> FamilyVecEnv:
     """An environment for each of `tasks` and each lane, for Stable-Baselines3's algorithms::
 

@@ -27,7 +27,7 @@ class TaskObservation:
 
     chosen: Tasks
 
-    def __init__(self, family: Family, tasks: Tasks, task_input: TaskInput) -> None:
+    def __init__(self, family: Family, tasks: Tasks, task_input: TaskInput):
         spec = family.spec
         if task_input not in get_args(TaskInput):
             hint = suggest(task_input, get_args(TaskInput))

@@ -46,7 +46,7 @@ class FamilyVectorEnv(VectorEnv[Observation, ArrayLike, Array]):
         lanes: int = 1,
         task_input: TaskInput = "none",
         render_mode: str | None = None,
-    ) -> None:
+    ):
         """`task`: places in `tasks`; None: all of them."""
         self._shown = TaskObservation(family, tasks, task_input)
         self._env: Any = family.make(lanes)
@@ -136,7 +136,7 @@ class FamilyEnv(gymnasium.Env[Observation, ArrayLike]):
         task: int = 0,
         task_input: TaskInput = "none",
         render_mode: str | None = None,
-    ) -> None:
+    ):
         self._envs = FamilyVectorEnv(
             family, tasks, task=task, task_input=task_input, render_mode=render_mode
         )
@@ -223,7 +223,12 @@ def make_vector_env(
         lanes = num_envs
     made, tasks, task_input = draw(family, count, **choices)
     return FamilyVectorEnv(
-        made, tasks, task=chosen, lanes=lanes, task_input=task_input, render_mode=render_mode
+        made,
+        tasks,
+        task=chosen,
+        lanes=lanes,
+        task_input=task_input,
+        render_mode=render_mode,
     )
 
 

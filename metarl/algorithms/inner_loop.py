@@ -134,8 +134,6 @@ class Chain:
             chain = chain.step(step.episodes, step.factor)
         return chain
 
-    again = replay_from  # up to version 0.5
-
     def jvp(self, tangent: Params) -> Params:
         """[N, …]: the derivative of every task's parameters along `tangent` [...] of θ.
 

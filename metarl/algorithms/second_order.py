@@ -114,7 +114,7 @@ class AutogradLinearization:
         policy: AnyPolicy,
         params: Params,
         inputs: Inputs,
-    ) -> None:
+    ):
         obs = inputs.obs
         rows, lanes = obs.shape[1:3]
         start = policy.start(rows, lanes, obs.device)
@@ -168,7 +168,7 @@ class MLPLinearization:
         policy: Policy,
         params: Params,
         inputs: Tensor,
-    ) -> None:
+    ):
         assert policy.mlp_layers is not None
         *hidden, last = self.names = policy.mlp_layers
         self.params = params

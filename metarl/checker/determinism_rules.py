@@ -115,7 +115,13 @@ def _equal(probe: Probe, trace: Trace, what: str) -> str:
     return f"{what}: {probe.brief} steps are equal"
 
 
-def _require_equal(one: Trace, other: Trace, what: str, *, rounding: bool = False) -> None:
+def _require_equal(
+    one: Trace,
+    other: Trace,
+    what: str,
+    *,
+    rounding: bool = False,
+) -> None:
     """Raises CheckFailed, beginning with `what`, if the two differ."""
     differ = difference(one, other, rounding=rounding)
     require(differ is None, f"{what}: {differ}")

@@ -73,7 +73,12 @@ def _short(x: Tensor) -> str:
 
 
 def run_from(
-    env: BatchEnv, spec: Spec, obs: Tensor, choose: Choose, times: range, rng: Any = None
+    env: BatchEnv,
+    spec: Spec,
+    obs: Tensor,
+    choose: Choose,
+    times: range,
+    rng: Any = None,
 ) -> Trace:
     """Step an environment whose present observation is `obs` [N, M, O]."""
     rows, lanes = obs.shape[:2]
@@ -113,7 +118,13 @@ def replay(action: Tensor) -> Choose:
     return lambda time, episode, age: action[time]
 
 
-def random(spec: Spec, rows: int, lanes: int, *, alike: bool = False) -> Choose:
+def random(
+    spec: Spec,
+    rows: int,
+    lanes: int,
+    *,
+    alike: bool = False,
+) -> Choose:
     """Random actions; some lanes repeat theirs for 4, 16 or 64 steps, to get far.
 
     `alike`: every episode of a lane has the actions of its first one.
@@ -150,7 +161,7 @@ class Still:
     So every episode has the same randomness; with the same actions it is the same episode.
     """
 
-    def __init__(self, rng: Rng, root: Still | None = None) -> None:
+    def __init__(self, rng: Rng, root: Still | None = None):
         self._rng = rng
         self._root = root or self
         self.time = 0
@@ -183,7 +194,7 @@ class _StillStreams:
     Those are rejection sampling, which would never end.
     """
 
-    def __init__(self, streams: Streams, root: Still) -> None:
+    def __init__(self, streams: Streams, root: Still):
         self._streams = Streams(streams.keys, ahead=1)
         self._root = root
         self._time = -1
@@ -222,7 +233,7 @@ class _StillStreams:
 class Probe:
     """A family under examination, with N rows × M lanes: few if episodes are long, to save time."""
 
-    def __init__(self, family: Family, size: tuple[int, int] | None = None) -> None:
+    def __init__(self, family: Family, size: tuple[int, int] | None = None):
         self.family = family
         self.rng = Rng(0).child("check")
         self._size = size
@@ -310,4 +321,11 @@ class Probe:
         obs = env.reset(tasks, rng)
         shape = (len(tasks), lanes, self.spec.obs_width)
         check_array("the first observation", obs, shape, torch.float32, self.spec, time=0)
-        return run_from(env, self.spec, obs, choose, range(steps or self.brief), rng)
+        return run_from(
+            env,
+            self.spec,
+            obs,
+            choose,
+            range(steps or self.brief),
+            rng,
+        )

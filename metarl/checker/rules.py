@@ -41,7 +41,10 @@ def require(kept: object, observed: str) -> None:
 
 
 def require_array(
-    name: str, x: Any, shape: tuple[int, ...], dtype: torch.dtype | None = None
+    name: str,
+    x: Any,
+    shape: tuple[int, ...],
+    dtype: torch.dtype | None = None,
 ) -> None:
     """Raises CheckFailed unless `x` is a finite tensor of this shape and type (default: real)."""
     require(isinstance(x, Tensor), f"{name} is {type(x).__name__}, no tensor")

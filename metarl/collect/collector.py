@@ -61,7 +61,11 @@ def _freeze_waiting(valid: Tensor, after: Belief, before: Belief) -> Belief:
 
 
 def task_info(
-    agent: Agent, spec: Spec, tasks: Tasks, episodes: int, train_set: Tasks | None = None
+    agent: Agent,
+    spec: Spec,
+    tasks: Tasks,
+    episodes: int,
+    train_set: Tasks | None = None,
 ) -> TaskInfo:
     """What `agent` may know of `tasks`, by its `task_input`.
 
@@ -111,7 +115,12 @@ _OPTIONAL = ("success", "training_reward")
 
 
 def check_array(
-    name: str, array: Tensor, shape: tuple[int, ...], dtype: torch.dtype, spec: Spec, time: int
+    name: str,
+    array: Tensor,
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+    spec: Spec,
+    time: int,
 ) -> None:
     """Raises a FamilyError unless `array` has the shape and the type of the spec."""
     if not isinstance(array, Tensor):
@@ -123,13 +132,25 @@ def check_array(
         )
 
 
-def check_step(step: Step, spec: Spec, lanes: tuple[int, int], time: int) -> None:
+def check_step(
+    step: Step,
+    spec: Spec,
+    lanes: tuple[int, int],
+    time: int,
+) -> None:
     """Raises a FamilyError unless all arrays have the shape [N, M, …] and the type of the spec."""
     for name, array in vars(step).items():
         if array is not None or name not in _OPTIONAL:
             shape = (*lanes, spec.obs_width) if name in ("obs", "next_obs") else lanes
             dtype = torch.bool if name in _FLAGS else torch.float32
-            check_array(name, array, shape, dtype, spec, time)
+            check_array(
+                name,
+                array,
+                shape,
+                dtype,
+                spec,
+                time,
+            )
 
 
 def _finite(rollout: Rollout, spec: Spec, agent: Agent) -> Rollout:

@@ -3,7 +3,7 @@
 import torch
 
 from metarl.collect.collector import adaptation_rounds, collect, task_info
-from metarl.core.agent import Agent, Mode
+from metarl.core.agent import Agent
 from metarl.core.errors import FamilyError
 from metarl.core.family import BatchEnv, Family, HasGoalReward
 from metarl.core.rng import Rng
@@ -15,8 +15,12 @@ class TrainingWorld:
     """The training tasks of one family, `collect` on them, and a counter of environment steps."""
 
     def __init__(
-        self, family: Family, episodes: int, train_set: Tasks | None, device: torch.device
-    ) -> None:
+        self,
+        family: Family,
+        episodes: int,
+        train_set: Tasks | None,
+        device: torch.device,
+    ):
         """`train_set`: the fixed training tasks, each at the place of its index, or None."""
         self.family = family
         self.episodes = episodes
@@ -55,7 +59,6 @@ class TrainingWorld:
         tasks: Tasks,
         episodes: int,
         rng: Rng,
-        mode: Mode = "sample",
     ) -> tuple[Rollout, Belief]:
         """`collect` in an environment that is kept for as many lanes as the belief has."""
         lanes = belief.cue.shape[1]
@@ -63,6 +66,14 @@ class TrainingWorld:
             self._envs[lanes] = self.family.make(lanes)
         env = self._envs[lanes]
         spec = self.family.spec
-        rollout, belief = collect(agent, env, spec, belief, tasks, episodes, rng, mode)
+        rollout, belief = collect(
+            agent,
+            env,
+            spec,
+            belief,
+            tasks,
+            episodes,
+            rng,
+        )
         self.env_steps += rollout.env_steps
         return rollout, belief

@@ -1,77 +1,18 @@
 """Other names of our keys: those of version 0.5 keep loading, other libraries' are answered."""
 
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
+from metarl.config.yaml_text import read_yaml
 from metarl.core.errors import ConfigError
 
-RENAMED = {
-    "backtracks": "line_search_steps",
-    "batch": "batch_size",
-    "body": "hidden_sizes",
-    "clip": "clip_range",
-    "conjugate_gradients": "cg_iterations",
-    "context": "context_size",
-    "discount": "gamma",
-    "encoder": "encoder_sizes",
-    "entropy_weight": "entropy_coef",
-    "kl_weight": "kl_coef",
-    "lanes": "episodes_per_task",
-    "meta_batch": "meta_batch_size",
-    "normalise_obs": "normalize_obs",
-    "normalise_reward": "normalize_reward",
-    "option_entropy_weight": "option_entropy_coef",
-    "ready_made": "pretrained_options",
-    "regularisation": "regularization",
-    "sub_body": "sub_hidden_sizes",
-    "target_rate": "tau",
-    "trace": "gae_lambda",
-    "value_weight": "value_coef",
-    "variant": "preset",
-}
+_TABLES = read_yaml(Path(__file__).with_name("aliases.yaml").read_text(), "aliases.yaml")
+
+RENAMED: dict[str, str] = _TABLES["renamed"]
 """Key of version 0.5 → key of today, wherever a class has the second and not the first."""
 
-FOREIGN = {
-    "alpha": "temperature",
-    "buffer_size": "capacity",
-    "cg_damping": "damping",
-    "cg_iters": "cg_iterations",
-    "cg_max_steps": "cg_iterations",
-    "clip_coef": "clip_range",
-    "clip_eps": "clip_range",
-    "clip_param": "clip_range",
-    "discount_factor": "gamma",
-    "ent_coef": "entropy_coef",
-    "fast_lr": "step_sizes",
-    "gradient_steps": "updates",
-    "hidden_dims": "hidden_sizes",
-    "hidden_size": "memory_width",
-    "inner_lr": "step_sizes",
-    "kl_lambda": "kl_coef",
-    "lam": "gae_lambda",
-    "lambda_": "gae_lambda",
-    "latent_dim": "latent_width",
-    "line_search_max_steps": "line_search_steps",
-    "lr": "learning_rate",
-    "max_kl_step": "max_kl",
-    "meta_lr": "learning_rate",
-    "n_epochs": "epochs",
-    "net_arch": "hidden_sizes",
-    "num_inner_grad_steps": "inner_steps",
-    "num_minibatches": "minibatches",
-    "num_steps": "inner_steps",
-    "n_itr": "iterations",
-    "num_iterations": "iterations",
-    "polyak": "tau",
-    "ppo_epoch": "epochs",
-    "replay_size": "capacity",
-    "soft_target_tau": "tau",
-    "target_kl": "max_kl",
-    "total_timesteps": "env_steps",
-    "update_epochs": "epochs",
-    "value_loss_coef": "value_coef",
-    "vf_coef": "value_coef",
-}
+FOREIGN: dict[str, str] = _TABLES["foreign"]
 """Key of garage, CleanRL, Stable-Baselines3, learn2learn or ProMP → ours of the same meaning."""
 
 

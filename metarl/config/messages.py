@@ -10,7 +10,10 @@ from metarl.core.errors import suggest
 
 
 def error_lines(
-    error: ValidationError, place: str, known: Collection[str], written: Mapping[str, str]
+    error: ValidationError,
+    place: str,
+    known: Collection[str],
+    written: Mapping[str, str],
 ) -> list[str]:
     """One readable line for every key that is wrong, which is named as it was `written`."""
     lines: dict[str, str] = {}

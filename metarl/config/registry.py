@@ -77,11 +77,7 @@ class Found:
 
     def load(self) -> Any:
         """The class, imported now; its constructor takes its settings first."""
-        return (
-            self._cls
-            if self._cls is not None
-            else _from_module(self.kind, self.settings.configures)
-        )
+        return self._cls or _from_module(self.kind, self.settings.configures)
 
     def configure(self, given: Mapping[str, Any]) -> Settings:
         """Validated settings; keys of version 0.5 are those of today.
@@ -180,7 +176,12 @@ def _from_file(kind: Kind, name: str) -> Any:
     return _attribute(kind, name, sys.modules[module_name], attribute)
 
 
-def _attribute(kind: Kind, name: str, module: ModuleType, attribute: str) -> Any:
+def _attribute(
+    kind: Kind,
+    name: str,
+    module: ModuleType,
+    attribute: str,
+) -> Any:
     content = vars(module)
     if attribute in content:
         return content[attribute]

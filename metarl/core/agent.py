@@ -41,7 +41,6 @@ class World(Protocol):
         tasks: Tasks,
         episodes: int,
         rng: Rng,
-        mode: Mode = "sample",
     ) -> tuple[Rollout, Belief]:
         """Roll out `episodes` whole episodes in every lane."""
 
@@ -63,7 +62,12 @@ class Agent(Protocol):
         """The prior belief about rows that nothing is known of yet."""
 
     def act(
-        self, belief: Belief, obs: Tensor, noise: Streams, counter: int, mode: Mode
+        self,
+        belief: Belief,
+        obs: Tensor,
+        noise: Streams,
+        counter: int,
+        mode: Mode,
     ) -> tuple[Acted, Belief]:
         """Choose an action in every lane from obs [N, M, O].
 

@@ -64,7 +64,7 @@ class Streams:
     One purpose, one `Streams`: the same counter always gives the same numbers.
     """
 
-    def __init__(self, keys: Tensor, ahead: int = 64) -> None:
+    def __init__(self, keys: Tensor, ahead: int = 64):
         self.keys = keys  # [N, M] int64
         self._ahead = ahead  # most counters that are drawn at once
 

@@ -156,7 +156,7 @@ def gather_times(x: Tensor, time: Tensor) -> Tensor:
 class Recorder:
     """Writes one contiguous row a step into arrays allocated once, for at most `capacity` steps."""
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int):
         self.capacity = capacity
         self.length = 0
         self._storage: dict[str, Any] = {}  # arrays [capacity, N, M, …]

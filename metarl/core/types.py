@@ -157,6 +157,11 @@ class Tasks:
     split: str = static()  # "train", "validation", "test" or "ood"
     copy: Tensor | None = None  # [N] int64: number of the copy, if a row is here more than once
 
+    @staticmethod
+    def numbered(params: Tensor, split: str) -> Tasks:
+        """The rows `params` [N, P] of `split`, each with its place as its index."""
+        return Tasks(params, torch.arange(len(params)), split)
+
     def __len__(self) -> int:
         return len(self.index)
 
@@ -290,7 +295,12 @@ def one_hot(action: Tensor, width: int) -> Tensor:
     return zeros.scatter_(-1, action.unsqueeze(-1), 1.0)
 
 
-def first_cue(spec: Spec, rows: int, lanes: int, device: torch.device) -> Tensor:
+def first_cue(
+    spec: Spec,
+    rows: int,
+    lanes: int,
+    device: torch.device,
+) -> Tensor:
     """[N, M, A + 2]: no previous action (zeros), reward 0, done 1.
 
     The authors of RL² start with action index 0; zeros differ from every real action.

@@ -40,7 +40,7 @@ class Replay:
         task 1   t0 t1 .  .  .
     """
 
-    def __init__(self, spec: Spec, capacity: int, device: torch.device) -> None:
+    def __init__(self, spec: Spec, capacity: int, device: torch.device):
         self.spec = spec
         self.capacity = capacity
         self.device = device
@@ -138,7 +138,12 @@ class Replay:
         return int(self.count.clamp(max=self.capacity).sum())
 
     def sample(
-        self, tasks: Tensor, size: int, generator: torch.Generator, *, future: bool = False
+        self,
+        tasks: Tensor,
+        size: int,
+        generator: torch.Generator,
+        *,
+        future: bool = False,
     ) -> Transitions:
         """`size` transitions of each of `tasks` [N], uniformly with replacement.
 
@@ -149,7 +154,14 @@ class Replay:
             MetaRLError: a task without transitions.
         """
         last = self.count[tasks]
-        return self._draw(tasks, torch.zeros_like(last), last, size, generator, future)
+        return self._draw(
+            tasks,
+            torch.zeros_like(last),
+            last,
+            size,
+            generator,
+            future,
+        )
 
     def context(self, tasks: Tensor, size: int, generator: torch.Generator) -> Transitions:
         """`size` transitions of the context of each of `tasks` [N], uniformly with replacement.
@@ -234,7 +246,10 @@ class Replay:
 
 
 def hindsight(
-    batch: Transitions, chosen: Tensor, spec: Spec, goal_reward: GoalReward
+    batch: Transitions,
+    chosen: Tensor,
+    spec: Spec,
+    goal_reward: GoalReward,
 ) -> Transitions:
     """The batch with `chosen` [N, B] bool transitions relabeled by their `future` goal.
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -59,11 +58,9 @@ class Film:
 def record_episodes(
     agent: Agent,
     family: Family,
-    protocol: EvalProtocol | None = None,
-    *,
+    protocol: EvalProtocol,
     task: int = 0,
     lane: int = 0,
-    **changes: Any,
 ) -> Film:
     """Roll out `agent` on row `task` of a protocol, as `evaluate` does, and film a lane.
 
@@ -78,7 +75,7 @@ def record_episodes(
         raise ConfigError(
             f"lane {lane}: {type(agent).__name__} has {agent.lanes} lanes, and the first is lane 0"
         )
-    protocol = replace(protocol or EvalProtocol(), **changes, tasks=task + 1)
+    protocol = replace(protocol, tasks=task + 1)
     row = protocol.rows(family)[task:]
     if protocol.train_set is not None and not len(row):
         count = len(protocol.train_set)
@@ -87,7 +84,14 @@ def record_episodes(
     env = family.make(lanes)
     if not isinstance(family, Drawable):
         env = _Camera(env, lane, family.spec.name)
-    rollouts = trial(agent, family, row, protocol, env, lanes)
+    rollouts = trial(
+        agent,
+        family,
+        row,
+        protocol,
+        env,
+        lanes,
+    )
     title = f"{type(agent).__name__} on {protocol.split} task {task} of {family.spec.name}"
     if agent.lanes > 1:
         title += f", lane {lane} of {agent.lanes}"
@@ -130,7 +134,7 @@ def observations(episode: Rollout) -> Tensor:
 class _Camera:
     """An environment that takes a picture of one lane after every reset and step."""
 
-    def __init__(self, env: BatchEnv, lane: int, name: str) -> None:
+    def __init__(self, env: BatchEnv, lane: int, name: str):
         if not isinstance(env, HasFrames):
             raise FamilyError(
                 f"{name} offers neither scene nor frame: give the family scene(params, obs), "

@@ -73,8 +73,8 @@ class Scores:
         mean is known: K·M · mean optimum − regret.
         """
         if self.optimum is None or self.mean_optimum is None:
-            return np.asarray(self.lanes * self.returns.sum(1))
-        return np.asarray(self.episodes * self.mean_optimum - self.regrets)
+            return self.lanes * self.returns.sum(1)
+        return self.episodes * self.mean_optimum - self.regrets
 
     @property
     def regrets(self) -> stats.Array:
@@ -87,11 +87,11 @@ class Scores:
             raise MetaRLError(
                 "regret: the family does not know its optimum; give it a method optimum(tasks)"
             )
-        return np.asarray(self.episodes * self.optimum - self.lanes * self.returns.sum(1))
+        return self.episodes * self.optimum - self.lanes * self.returns.sum(1)
 
     def figure(self, which: str) -> stats.Array:
         """[R, N]: "total", the trial's return, or "last", that of an episode of its last round."""
-        return self.totals if which == "total" else np.asarray(self.returns[:, -1])
+        return self.totals if which == "total" else self.returns[:, -1]
 
     def summary(self) -> dict[str, Any]:
         """Mean and interquartile mean with 95 % intervals, curve over rounds, regret, success."""
@@ -216,7 +216,16 @@ def trial(
     def adapt_in_rounds(belief: Belief) -> Iterator[tuple[Rollout, Belief]]:
         for k in range(rounds):
             rng = protocol.rng.child("episode", k)
-            rollout, belief = collect(agent, world, spec, belief, tasks, 1, rng, protocol.mode)
+            rollout, belief = collect(
+                agent,
+                world,
+                spec,
+                belief,
+                tasks,
+                1,
+                rng,
+                protocol.mode,
+            )
             belief = agent.adapt(belief, rollout)
             yield rollout, belief
 
@@ -224,7 +233,10 @@ def trial(
 
 
 def _evaluate_rows(
-    agent: Agent, family: Family, tasks: Tasks, protocol: EvalProtocol
+    agent: Agent,
+    family: Family,
+    tasks: Tasks,
+    protocol: EvalProtocol,
 ) -> tuple[stats.Array, stats.Array | None]:
     """Returns and success, [K, N] each."""
     returns, success = [], []

@@ -87,8 +87,7 @@ class Usage:
 def measure_option_usage(
     agent: Agent,
     family: Family,
-    protocol: EvalProtocol | None = None,
-    **changes: Any,
+    protocol: EvalProtocol,
 ) -> Usage:
     """How `agent` uses its options in the rollouts of `evaluate`.
 
@@ -102,7 +101,6 @@ def measure_option_usage(
             f"{name} acts without options; train one that has some, "
             "such as rl2 with agent.options=4"
         )
-    protocol = replace(protocol or EvalProtocol(), **changes)
     rows, lanes = protocol.rows(family), agent.lanes
     rounds, moves = [], []
     for rollout, _ in trial(agent, family, rows, protocol):
@@ -124,7 +122,12 @@ def _without_observations(rollout: Rollout) -> Rollout:
     return replace(rollout, inputs=inputs, next_obs=nothing, extras={})
 
 
-def _usage(title: str, rollout: Rollout, count: int, moves: Moves | None) -> Usage:
+def _usage(
+    title: str,
+    rollout: Rollout,
+    count: int,
+    moves: Moves | None,
+) -> Usage:
     """Of a rollout [T, N, M] of one episode a lane."""
     summary = summarize(rollout, count)
     shares = [summary[f"usage_{o}"] for o in range(count)]

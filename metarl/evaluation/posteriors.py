@@ -1,7 +1,7 @@
 """What an agent inferred of tasks: its posterior over a latent variable, and the true task rows."""
 
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from torch import Tensor
@@ -10,7 +10,7 @@ from metarl.core.agent import Agent
 from metarl.core.errors import ConfigError
 from metarl.core.family import Family
 from metarl.core.protocol import EvalProtocol
-from metarl.core.types import Belief, Spec, replace
+from metarl.core.types import Belief, Spec
 from metarl.evaluation.meta_test import to_numpy, trial
 from metarl.evaluation.stats import Array
 
@@ -38,8 +38,7 @@ class Inference:
 def infer(
     agent: Agent,
     family: Family,
-    protocol: EvalProtocol | None = None,
-    **changes: Any,
+    protocol: EvalProtocol,
 ) -> Inference:
     """The posteriors of `agent` after every adaptation, in the rollouts of `evaluate`.
 
@@ -51,7 +50,6 @@ def infer(
         raise ConfigError(
             f"{name} infers no latent task variable; choose an agent that does, such as pearl"
         )
-    protocol = replace(protocol or EvalProtocol(), **changes)
     rows, lanes = protocol.rows(family), agent.lanes
     means, stds = [], []
     for _, belief in trial(agent, family, rows, protocol):

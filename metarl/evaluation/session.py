@@ -32,7 +32,7 @@ class Session:
         mode: Mode = "sample",
         seed: int = 0,
         task: ArrayLike | None = None,
-    ) -> None:
+    ):
         """`episodes` to come in all, for agents that plan ahead; `task` [P], where it is shown."""
         self.agent, self.spec, self.mode = agent, spec, mode
         shown = None if task is None else torch.as_tensor(np.asarray(task, np.float32)).view(1, -1)
@@ -69,7 +69,11 @@ class Session:
         return int(action) if self.spec.discrete else action.numpy()
 
     def observe(
-        self, reward: float, next_obs: ArrayLike, terminated: bool, truncated: bool
+        self,
+        reward: float,
+        next_obs: ArrayLike,
+        terminated: bool,
+        truncated: bool,
     ) -> None:
         """The outcome of the last action; next_obs [O] is the true successor, also at an end.
 

@@ -74,11 +74,16 @@ def _estimate(
     runs, tasks = _weights(scores.shape[0], scores.shape[1], resamples, seed)
     draws = [statistic(r, t) for r, t in zip(runs, tasks, strict=True)]
     low, high = np.quantile(draws, (0.025, 0.975))
-    return Estimate(float(value), float(low), float(high))
+    return Estimate(value, float(low), float(high))
 
 
 @functools.lru_cache(maxsize=4)  # many figures of the same runs and tasks are estimated in turn
-def _weights(runs: int, tasks: int, resamples: int, seed: int) -> tuple[Array, Array]:
+def _weights(
+    runs: int,
+    tasks: int,
+    resamples: int,
+    seed: int,
+) -> tuple[Array, Array]:
     """How often each run and each task is drawn, as shares: [B, R] and [B, N]."""
     rng = np.random.default_rng(seed)
     run_counts = rng.multinomial(runs, np.full(runs, 1 / runs), size=resamples)

@@ -53,7 +53,11 @@ def make_agent(
 
 
 def build_agent(
-    found: Found, chosen: Settings, spec: Spec, seed: int, device: torch.device
+    found: Found,
+    chosen: Settings,
+    spec: Spec,
+    seed: int,
+    device: torch.device,
 ) -> Agent:
     """The agent itself; pretrained options are loaded here and handed to it."""
     more: dict[str, Any] = {}

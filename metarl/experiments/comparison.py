@@ -21,7 +21,7 @@ def runs(path: str | Path) -> list[Path]:
     path = Path(path)
     if path.is_file() or (path / "checkpoints").is_dir():
         return [path]
-    found = sorted(child for child in path.glob("*") if (child / "checkpoints").is_dir())
+    found = sorted(folder.parent for folder in path.glob("*/checkpoints"))
     if not found:
         raise MetaRLError(f"{path} is no run folder and holds none")
     return found

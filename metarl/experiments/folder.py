@@ -26,7 +26,7 @@ from metarl.experiments.counters import LIMITS
 class RunFolder:
     """Where a run keeps what it must not lose."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path):
         self.path = path
         self.config = path / "config.yaml"
         self.result = path / "result.json"

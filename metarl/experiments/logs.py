@@ -18,7 +18,7 @@ METRICS = "metrics.jsonl"
 class MetricsLog:
     """One JSON object an iteration, and the same numbers for TensorBoard."""
 
-    def __init__(self, folder: Path, resume_at: int) -> None:
+    def __init__(self, folder: Path, resume_at: int):
         """Open the logs of a run that has finished `resume_at` iterations.
 
         Later records are of work that will be done again: they are dropped.
@@ -73,7 +73,7 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 class Display:
     """Progress on the screen: a live bar in a terminal, a line every ten seconds elsewhere."""
 
-    def __init__(self, quiet: bool = False) -> None:
+    def __init__(self, quiet: bool = False):
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
@@ -84,7 +84,7 @@ class Display:
             TaskProgressColumn(),
             TextColumn("{task.description}"),
             console=self._console,
-            disable=quiet or not self._console.is_terminal,
+            disable=not self._console.is_terminal,
         )
         self._task = self._bar.add_task("", total=1.0)
         self._last_line = -float("inf")

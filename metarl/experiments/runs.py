@@ -79,7 +79,7 @@ class _Run:
         agent: Agent,
         folder: RunFolder,
         state: dict[str, Any] | None,
-    ) -> None:
+    ):
         self.config, self.family, self.agent, self.folder = config, family, agent, folder
         self.counters = Counters()
         self.best: float | None = None

@@ -321,7 +321,12 @@ def with_options(
     if policy.memory != "none" and count > 1:
         trunk = replace(trunk, input_width=policy.input_width + count)  # the previous option
     return OptionPolicy(
-        count, trunk, sub_policy, pretrained, config.termination, config.option_length
+        count,
+        trunk,
+        sub_policy,
+        pretrained,
+        config.termination,
+        config.option_length,
     )
 
 

@@ -34,7 +34,13 @@ class PretrainedOptions(Protocol):
 
     count: int
 
-    def act(self, obs: Tensor, noise: Streams, counter: int, mode: Mode) -> Tensor:
+    def act(
+        self,
+        obs: Tensor,
+        noise: Streams,
+        counter: int,
+        mode: Mode,
+    ) -> Tensor:
         """obs [N, M, O] → the action of each option, [N, M, L] or [N, M, L, A]."""
 
     def ends(self, obs: Tensor, noise: Streams, counter: int) -> Tensor:
@@ -72,9 +78,7 @@ def custom_option(name: str, spec: Spec) -> PretrainedOptions:
 class PolicyOptions:
     """The heads of a policy that sees only the observation: each set of heads is an option."""
 
-    def __init__(
-        self, policy: Policy, params: Params, normalize: Callable[[Inputs], Inputs]
-    ) -> None:
+    def __init__(self, policy: Policy, params: Params, normalize: Callable[[Inputs], Inputs]):
         """`normalize`: to inputs as the policy takes them.
 
         Without a head ``termination`` among `params` the options do not end.
@@ -84,7 +88,13 @@ class PolicyOptions:
         self._params = params
         self._normalize = normalize
 
-    def act(self, obs: Tensor, noise: Streams, counter: int, mode: Mode) -> Tensor:
+    def act(
+        self,
+        obs: Tensor,
+        noise: Streams,
+        counter: int,
+        mode: Mode,
+    ) -> Tensor:
         inputs, features = self._features(obs)
         heads = self._policy.decide(self._params, features, inputs.obs).heads
         each = heads["action"].unflatten(-1, (self.count, -1))  # [N, M, L, A]
@@ -117,18 +127,31 @@ class _CustomOption:
 
     count = 1
 
-    def __init__(self, option: Option, name: str, spec: Spec) -> None:
+    def __init__(self, option: Option, name: str, spec: Spec):
         self._option = option
         self._name = name
         self._spec = spec
 
-    def act(self, obs: Tensor, noise: Streams, counter: int, mode: Mode) -> Tensor:
+    def act(
+        self,
+        obs: Tensor,
+        noise: Streams,
+        counter: int,
+        mode: Mode,
+    ) -> Tensor:
         last = self._spec.action_width - 1
         shape: tuple[int, ...] = obs.shape[:2]
         dtype = torch.int64
         if not self._spec.discrete:
             shape, dtype = (*shape, last + 1), torch.float32
-        action = self._checked(shape, dtype, self._option.act, obs, noise, counter)
+        action = self._checked(
+            shape,
+            dtype,
+            self._option.act,
+            obs,
+            noise,
+            counter,
+        )
         if self._spec.discrete and not action.equal(action.clamp(0, last)):
             raise MetaRLError(
                 f"option {self._name}: act gives an action that is none of 0 to {last}"
@@ -166,11 +189,17 @@ class _CustomOption:
 class ConcatenatedOptions:
     """Several, side by side, each with random streams of its own."""
 
-    def __init__(self, parts: Sequence[PretrainedOptions]) -> None:
+    def __init__(self, parts: Sequence[PretrainedOptions]):
         self._parts = parts
         self.count = sum(part.count for part in parts)
 
-    def act(self, obs: Tensor, noise: Streams, counter: int, mode: Mode) -> Tensor:
+    def act(
+        self,
+        obs: Tensor,
+        noise: Streams,
+        counter: int,
+        mode: Mode,
+    ) -> Tensor:
         streams = self._streams(noise)
         return torch.cat([part.act(obs, own, counter, mode) for part, own in streams], dim=2)
 

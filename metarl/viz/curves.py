@@ -52,7 +52,14 @@ def draw_adaptation_curve(scores: Mapping[str, Mapping[str, Any]], out: Path) ->
         marker = "." if len(episodes) < 30 else None
         axes.plot(episodes, curve["mean"], color=f"C{i}", label=name, marker=marker)
         low, high = curve["low"], curve["high"]
-        axes.fill_between(episodes, low, high, color=f"C{i}", alpha=0.2, linewidth=0)
+        axes.fill_between(
+            episodes,
+            low,
+            high,
+            color=f"C{i}",
+            alpha=0.2,
+            linewidth=0,
+        )
     first = next(iter(scores.values()))
     optimum = first["summary"].get("optimum")
     if optimum is not None:

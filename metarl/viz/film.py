@@ -112,7 +112,7 @@ def animate(film: Film, hold: int) -> Iterator[Picture]:
 class _Ground:
     """A scene in which the path of an episode grows; those of earlier episodes stay in gray."""
 
-    def __init__(self, film: Film, first: Episode) -> None:
+    def __init__(self, film: Film, first: Episode):
         assert first.scene is not None
         width = 6.4
         height = np.clip(6 * limits_of([first.scene]).aspect, 2, 9) + 1.2
@@ -148,7 +148,7 @@ class _Ground:
 class _Screen:
     """Frames pixel by pixel below two lines of text."""
 
-    def __init__(self, film: Film, first: Episode) -> None:
+    def __init__(self, film: Film, first: Episode):
         frame = first.frames[0]
         zoom = ceil(480 / frame.shape[1])  # or the text would not fit
         self._pixel = np.ones((zoom, zoom, 1), np.uint8)

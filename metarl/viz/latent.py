@@ -84,7 +84,12 @@ def _draw_on_plane(
     return figure, grid
 
 
-def _draw_normals(axes: Axes, means: Array, covariances: Array, colors: Array) -> None:
+def _draw_normals(
+    axes: Axes,
+    means: Array,
+    covariances: Array,
+    colors: Array,
+) -> None:
     """Normal distributions [N, 2], [N, 2, 2] as dots in ellipses, in `colors` [N, 4]."""
     variances, directions = np.linalg.eigh(covariances)  # the larger one last
     short, long = 2 * np.sqrt(variances.clip(0)).T
@@ -103,7 +108,15 @@ def _draw_normals(axes: Axes, means: Array, covariances: Array, colors: Array) -
     )
     axes.add_collection(ellipses)
     x, y = means.T
-    axes.scatter(x, y, c=colors, s=14, linewidths=0.4, edgecolors="white", zorder=3)
+    axes.scatter(
+        x,
+        y,
+        c=colors,
+        s=14,
+        linewidths=0.4,
+        edgecolors="white",
+        zorder=3,
+    )
 
 
 def _draw_over_truth(
@@ -151,7 +164,10 @@ def _limits(points: Array) -> Array:
 
 
 def _create_grid(
-    rows: int, columns: int, height: float, sharex: bool | Literal["row"]
+    rows: int,
+    columns: int,
+    height: float,
+    sharex: bool | Literal["row"],
 ) -> tuple[Figure, Grid]:
     """Panels with a common vertical axis, `height` times as high as wide."""
     width = 4.5

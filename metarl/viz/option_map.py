@@ -143,7 +143,13 @@ def _caption(usage: Usage, option: int) -> str:
     return f"option {option}: {share}, {usage.durations[option]:.1f} at a time"
 
 
-def _draw_cells(axes: Axes, cells: Cells, width: float, color: Array, strength: Array) -> None:
+def _draw_cells(
+    axes: Axes,
+    cells: Cells,
+    width: float,
+    color: Array,
+    strength: Array,
+) -> None:
     """Squares; `strength` [C] from 0 to 1."""
     corners = width / 2 * np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]])
     squares = PolyCollection(
@@ -156,7 +162,13 @@ def _draw_cells(axes: Axes, cells: Cells, width: float, color: Array, strength: 
     axes.add_collection(squares)
 
 
-def _draw_moves(axes: Axes, cells: Cells, width: float, color: Array, longest: float) -> None:
+def _draw_moves(
+    axes: Axes,
+    cells: Cells,
+    width: float,
+    color: Array,
+    longest: float,
+) -> None:
     """Arrows from the centers of the cells; a mean move of `longest` is half a cell long."""
     often = cells.steps >= _FEW
     sizes = _RING * width * np.sqrt(cells.begun / cells.steps) * often

@@ -53,8 +53,13 @@ class EpisodeMap:
     """An episode on its ground: its path, and below it the timeline of its options, if any."""
 
     def __init__(
-        self, axes: Axes, scene: Scene, limits: Limits, options: Ints | None, length: int
-    ) -> None:
+        self,
+        axes: Axes,
+        scene: Scene,
+        limits: Limits,
+        options: Ints | None,
+        length: int,
+    ):
         """`options` [T]; `length`: steps that the width of the timeline stands for."""
         draw_ground(axes, scene, limits)
         self._places = scene.path.numpy()  # [T + 1, 2]
@@ -71,7 +76,14 @@ class EpisodeMap:
         )
         axes.add_collection(self._line)
         x, y = self._places.T
-        self._dots = axes.scatter(x, y, s=9, c=colors, linewidths=0, zorder=3)
+        self._dots = axes.scatter(
+            x,
+            y,
+            s=9,
+            c=colors,
+            linewidths=0,
+            zorder=3,
+        )
         axes.plot(x[:1], y[:1], zorder=4, **_START)
         (self._end,) = axes.plot(x[-1:], y[-1:], zorder=5, **_END)
 
@@ -99,7 +111,12 @@ def draw_ground(axes: Axes, scene: Scene, limits: Limits) -> None:
             axes.add_patch(Circle(goal, scene.goal_radius, facecolor="C2", alpha=0.2, linewidth=0))
 
 
-def draw_legend(figure: Figure, scene: Scene, end: str, num_options: int) -> None:
+def draw_legend(
+    figure: Figure,
+    scene: Scene,
+    end: str,
+    num_options: int,
+) -> None:
     """What the marks mean, below the picture, and the colors of options, if there are any.
 
     `end` says what the end of the path is.

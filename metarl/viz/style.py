@@ -32,7 +32,10 @@ def create_axes() -> tuple[Figure, Axes]:
 
 
 def create_panels(
-    count: int, width: float, height: float, margins: tuple[float, float]
+    count: int,
+    width: float,
+    height: float,
+    margins: tuple[float, float],
 ) -> tuple[Figure, NDArray[np.object_]]:
     """A figure, and the axes of `count` panels with the same limits, in two rows if many.
 
@@ -56,7 +59,13 @@ def mute(axes: Axes) -> None:
     axes.grid(alpha=0.3)
 
 
-def mark(label: str, marker: str, size: int, color: Any, edge: str | None = None) -> dict[str, Any]:
+def mark(
+    label: str,
+    marker: str,
+    size: int,
+    color: Any,
+    edge: str | None = None,
+) -> dict[str, Any]:
     """The keywords of a Line2D that is a mark without a line."""
     return {
         "label": label,

@@ -19,7 +19,7 @@ _HEIGHT = 9  # points
 class Timeline:
     """The strip of one episode, on axes of its own."""
 
-    def __init__(self, axes: Axes, options: Ints, length: int) -> None:
+    def __init__(self, axes: Axes, options: Ints, length: int):
         """`options` [T]; `length`: steps that the whole width stands for, T or more."""
         self._colors = option_colors(options)
         extent = (0, len(options), 0, 1)

@@ -11,6 +11,7 @@ from metarl.collect.collector import collect
 from metarl.collect.world import TrainingWorld
 from metarl.core.errors import MetaRLError
 from metarl.core.protocol import EvalProtocol
+from metarl.core.rng import Rng
 from metarl.core.types import TaskInfo, replace
 from metarl.evaluation import meta_test as module
 from metarl.evaluation.meta_test import Scores, combine, evaluate
@@ -41,9 +42,7 @@ def test_scores_of_an_agent_that_can_be_computed_by_hand():
     family = make_family("bernoulli-bandit", arms=3)
     agent = FirstArm(family.spec)
     scores = evaluate(agent, family, episodes=4, tasks=50, seed=3)
-    tasks = (
-        family.tasks("test", 50, module.Rng(3).child("evaluate", "tasks")).params.double().numpy()
-    )
+    tasks = family.tasks("test", 50, Rng(3).child("evaluate", "tasks")).params.double().numpy()
     assert scores.returns.shape == (1, 4, 50)
     assert scores.returns[0] == pytest.approx(np.tile(tasks[:, 0], (4, 1)))
     assert scores.regrets[0] == pytest.approx(4 * (tasks.max(1) - tasks[:, 0]))
@@ -192,9 +191,9 @@ def test_episodes_that_cannot_be_shared_out_are_a_mistake():
         evaluate(agent, family, episodes=7, tasks=2)
     world = TrainingWorld(family, 7, None, CPU)
     with pytest.raises(MetaRLError, match=says):
-        world.task_info(agent, family.tasks("train", 2, module.Rng(0)))
+        world.task_info(agent, family.tasks("train", 2, Rng(0)))
     world.episodes = 9
-    assert world.task_info(agent, family.tasks("train", 2, module.Rng(0))).episodes == 3
+    assert world.task_info(agent, family.tasks("train", 2, Rng(0))).episodes == 3
 
 
 def test_runs_of_other_lanes_are_not_combined():

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 import pytest
 import torch
@@ -15,6 +13,7 @@ from test_cli import metarl, mistake
 from metarl.collect.collector import collect
 from metarl.config.schema import parse
 from metarl.core.errors import MetaRLError
+from metarl.core.protocol import EvalProtocol
 from metarl.core.rng import Rng
 from metarl.core.types import TaskInfo, replace
 from metarl.evaluation.meta_test import evaluate
@@ -58,7 +57,7 @@ class Summing(Counting):
 def test_a_belief_that_can_be_followed_by_hand():
     """The first episode of task i pays 1, 3, 6, 10, 10, and every round begins with a reset."""
     family = Ragged()
-    inference = infer(Summing(family.spec), family, episodes=3, tasks=5)
+    inference = infer(Summing(family.spec), family, EvalProtocol(episodes=3, tasks=5))
     episodes = np.arange(1, 4)[:, None] * np.ones(5)
     np.testing.assert_array_equal(
         inference.means, np.stack([episodes * [1, 3, 6, 10, 10], episodes], axis=-1)
@@ -76,12 +75,12 @@ def test_a_belief_that_can_be_followed_by_hand():
 def test_lanes_share_the_episodes():
     family = Ragged()
     agent = Summing(family.spec, lanes=2)
-    inference = infer(agent, family, episodes=6, tasks=4)
+    inference = infer(agent, family, EvalProtocol(episodes=6, tasks=4))
     assert inference.episodes_consumed == (2, 4, 6)
     assert inference.means[:, 0].tolist() == [[2, 2], [4, 4], [6, 6]]
     assert agent.info.episodes == 3
     with pytest.raises(MetaRLError, match="cannot be shared out among the 2 lanes"):
-        infer(agent, family, episodes=5)
+        infer(agent, family, EvalProtocol(episodes=5))
 
 
 @pytest.mark.parametrize("mode", ["sample", "greedy"])
@@ -89,7 +88,9 @@ def test_lanes_share_the_episodes():
 def test_pearl_is_asked_after_every_adaptation(split, mode):
     family = make_family("point", variant="pearl")
     agent = make_agent("pearl", family.spec, **TINY)
-    inference = infer(agent, family, episodes=3, tasks=4, split=split, mode=mode, seed=5)
+    inference = infer(
+        agent, family, EvalProtocol(episodes=3, tasks=4, split=split, mode=mode, seed=5)
+    )
 
     rng = Rng(5).child("evaluate")
     tasks = family.tasks(split, 4, rng.child("tasks"))
@@ -114,7 +115,7 @@ def test_the_tasks_are_those_of_evaluation():
     for split in ("test", "train"):
         met = {"episodes": 2, "tasks": 3, "split": split, "seed": 2, "train_set": fixed}
         returns = evaluate(agent, family, **met).returns[0]
-        inference = infer(agent, family, **met)
+        inference = infer(agent, family, EvalProtocol(**met))
         np.testing.assert_allclose(inference.means[..., 0], returns.cumsum(0), rtol=1e-5)
     np.testing.assert_array_equal(inference.params, fixed.params.numpy())
 
@@ -127,7 +128,7 @@ def test_names_tell_goals_from_the_rest_of_the_row():
         family.tasks = lambda *asked: replace(
             given(*asked), params=given(*asked).params.expand(-1, widths["task_width"])
         )  # fmt: skip
-        return infer(Summing(family.spec), family, episodes=1, tasks=2).names
+        return infer(Summing(family.spec), family, EvalProtocol(episodes=1, tasks=2)).names
 
     assert names(task_width=1) == ("task row",)
     assert names(task_width=1, goal_width=1) == ("goal",)
@@ -140,15 +141,15 @@ def test_an_agent_that_infers_nothing_says_so():
         MetaRLError,
         match=r"^RL2 infers no latent task variable; choose an agent that does, such as pearl$",
     ):
-        infer(make_agent("rl2", family.spec), family, episodes=2)
+        infer(make_agent("rl2", family.spec), family, EvalProtocol(episodes=2))
     plain = make_agent("pearl", family.spec, **TINY | {"latent_width": 0})
     with pytest.raises(
         MetaRLError,
         match=r"^PEARL was trained without a latent task variable.*agent\.latent_width above 0$",
     ):
-        infer(plain, family, episodes=2, tasks=2)
+        infer(plain, family, EvalProtocol(episodes=2, tasks=2))
     with pytest.raises(MetaRLError, match="no split 'tset'"):
-        infer(Summing(family.spec), family, episodes=2, split="tset")
+        infer(Summing(family.spec), family, EvalProtocol(episodes=2, split="tset"))
 
 
 # -------------------------------------------------------------------------------------------------
@@ -388,7 +389,11 @@ def test_the_commands_options_reach_the_agent(run, monkeypatch):
     )
     loaded = load(run)
     family = loaded.family()
-    meet = partial(infer, loaded.agent, family, train_set=train_set(loaded.config, family))
+    fixed = train_set(loaded.config, family)
+
+    def meet(**chosen):
+        return infer(loaded.agent, family, EvalProtocol(train_set=fixed, **chosen))
+
     assert metarl("infer", run)[0] == 0
     assert (
         metarl("infer", run / "checkpoints" / "best.pt", "--split", "train", "--tasks", 3)[0] == 0

@@ -95,7 +95,7 @@ def test_what_others_lived_through_is_replayed_round_by_round():
 
 
 def test_what_is_replayed_must_be_whole():
-    """Nothing is learned of a list with a mistake in it, nor in the middle of one's own episodes."""
+    """Nothing is learned of a list with a mistake in it, nor in the middle of an own episode."""
     agent = Adapting(Ragged().spec, lanes=2)
     session = Session(agent, agent.spec)
     good, bad = recording_of(2, 1), recording_of(9, 1)
@@ -126,7 +126,7 @@ def test_what_is_replayed_must_be_whole():
 @pytest.mark.parametrize("discrete", [True, False])
 @pytest.mark.parametrize("memory", ["gru", "lstm"])
 def test_a_replayed_episode_is_remembered_like_one_of_ones_own(discrete, memory):
-    """An agent that was told of three episodes acts in the fourth as one that lived through them."""
+    """An agent that replayed three episodes acts in the fourth as one that collected them."""
     spec = Ragged(discrete).spec
     own, told = (
         Session(make_agent("rl2", spec, memory=memory), spec, mode="greedy") for _ in range(2)

@@ -30,7 +30,7 @@ def test_mean_interval_of_one_run_is_that_of_the_tasks():
 
 
 def test_interval_contains_the_spread_between_runs():
-    """Four runs that differ by far more than their tasks do: thousands of tasks must not hide it."""
+    """Four runs that differ far more than their tasks do: thousands of tasks must not hide it."""
     rng = np.random.default_rng(0)
     runs = np.array([[0.0], [1.0], [2.0], [3.0]])
     estimate = stats.mean(runs + 0.01 * rng.normal(size=(4, 5000)))

@@ -18,6 +18,7 @@ from test_cli import metarl, mistake
 from metarl.collect.collector import collect
 from metarl.config.schema import parse
 from metarl.core.errors import MetaRLError
+from metarl.core.protocol import EvalProtocol
 from metarl.core.rng import Rng
 from metarl.core.types import OptionState, Scene, TaskInfo, replace
 from metarl.evaluation.option_usage import Moves, Usage, measure_option_usage
@@ -63,7 +64,9 @@ class Planned(Counting):
 def test_a_plan_that_can_be_followed_by_hand(lanes):
     """The first episode of task i has 1, 2, 3, 4, 4 steps, and every round begins with a reset."""
     family = Ragged()
-    usage = measure_option_usage(Planned(family.spec, lanes), family, episodes=4, tasks=5)
+    usage = measure_option_usage(
+        Planned(family.spec, lanes), family, EvalProtocol(episodes=4, tasks=5)
+    )
     assert usage.title == "What the options of Planned do on 5 test tasks of ragged"
     assert usage.steps == 4 * 14
     assert usage.begun.tolist() == [4 * 2, 4 * (1 + 1 + 2 + 2 + 2), 0]
@@ -81,7 +84,7 @@ def test_episodes_do_not_follow_each_other():
     family = make_family(MAPPED)
     agent = Planned(family.spec)
     agent.plan, agent.over = torch.zeros(6, dtype=torch.long), torch.tensor([True] + [False] * 5)
-    assert not measure_option_usage(agent, family, episodes=5, tasks=3).followed.any()
+    assert not measure_option_usage(agent, family, EvalProtocol(episodes=5, tasks=3)).followed.any()
 
 
 @pytest.mark.parametrize("mode", ["sample", "greedy"])
@@ -91,7 +94,9 @@ def test_all_is_counted_as_a_loop_counts_it(termination, mode):
     agent = make_agent(
         "rl2", family.spec, options=3, termination=termination, option_length=4, initial_gain=5.0
     )
-    usage = measure_option_usage(agent, family, episodes=3, tasks=6, split="ood", mode=mode, seed=5)
+    usage = measure_option_usage(
+        agent, family, EvalProtocol(episodes=3, tasks=6, split="ood", mode=mode, seed=5)
+    )
 
     rng = Rng(5).child("evaluate")
     tasks = family.tasks("ood", 6, rng.child("tasks"))
@@ -139,7 +144,7 @@ def test_agents_that_adapt_in_many_lanes_are_observed_too():
     options = {"options": 2, "option_length": 3, "termination": "fixed"}
     sizes = {"hidden_sizes": [8], "sub_hidden_sizes": [8]}
     agent = make_agent("maml", family.spec, lanes=4, **options, **sizes)
-    usage = measure_option_usage(agent, family, episodes=8, tasks=3)
+    usage = measure_option_usage(agent, family, EvalProtocol(episodes=8, tasks=3))
     assert usage.steps == len(usage.moves.option) == 8 * 3 * 10
     assert usage.duration == pytest.approx(10 / 4), "three, three, three and one"
 
@@ -148,7 +153,7 @@ def test_the_ground_is_what_all_episodes_share():
     family = make_family("four-rooms", horizon=5)
     agent = make_agent("rl2", family.spec, options=2)
     one, many = (
-        measure_option_usage(agent, family, episodes=3, tasks=tasks).moves.ground
+        measure_option_usage(agent, family, EvalProtocol(episodes=3, tasks=tasks)).moves.ground
         for tasks in (1, 6)
     )
     assert one.goal.shape == (1, 2)
@@ -164,9 +169,9 @@ def test_an_agent_without_options_says_so():
             MetaRLError,
             match=r"acts without options; train one that has some, such as rl2 with agent\.op",
         ):
-            measure_option_usage(make_agent(agent, family.spec), family, episodes=2)
+            measure_option_usage(make_agent(agent, family.spec), family, EvalProtocol(episodes=2))
     with pytest.raises(MetaRLError, match="no split 'tset'"):
-        measure_option_usage(Planned(family.spec), family, episodes=2, split="tset")
+        measure_option_usage(Planned(family.spec), family, EvalProtocol(episodes=2, split="tset"))
 
 
 # -------------------------------------------------------------------------------------------------
@@ -392,9 +397,11 @@ def test_a_table_and_a_picture(runs, tmp_path):
 def test_the_commands_options_reach_the_agent(runs):
     loaded = load(runs / "run")
     family = loaded.family()
-    see = partial(
-        measure_option_usage, loaded.agent, family, train_set=train_set(loaded.config, family)
-    )
+    fixed = train_set(loaded.config, family)
+
+    def see(**chosen):
+        return measure_option_usage(loaded.agent, family, EvalProtocol(train_set=fixed, **chosen))
+
     for arguments, expected in (
         ((), see(episodes=3, tasks=50, mode="greedy")),
         (

@@ -20,6 +20,7 @@ from test_cli import metarl, mistake
 from metarl.collect.collector import collect
 from metarl.config.schema import parse
 from metarl.core.errors import MetaRLError
+from metarl.core.protocol import EvalProtocol
 from metarl.core.rng import Rng
 from metarl.core.types import TaskInfo
 from metarl.evaluation.episodes import record_episodes
@@ -37,9 +38,10 @@ MAPPED = ERRAND.replace(":Errand", ":Mapped")
 DOOR = 3
 
 
-def filmed(name, agent="random", **choices):
+def filmed(name, agent="random", task=0, lane=0, **protocol):
     family = make_family(name)
-    return list(record_episodes(make_agent(agent, family.spec), family, **choices).episodes)
+    acting = make_agent(agent, family.spec)
+    return list(record_episodes(acting, family, EvalProtocol(**protocol), task, lane).episodes)
 
 
 def pictures_of(path):
@@ -113,7 +115,9 @@ def test_another_lane_is_that_of_collect():
     rng = Rng(3).child("evaluate")
     tasks = family.tasks("test", 3, rng.child("tasks"))[2:]
     belief = agent.begin(TaskInfo(1, 4, CPU), lanes=3)
-    shots = list(record_episodes(agent, family, task=2, episodes=4, seed=3, lane=2).episodes)
+    shots = list(
+        record_episodes(agent, family, EvalProtocol(episodes=4, seed=3), task=2, lane=2).episodes
+    )
     for k, shot in enumerate(shots):
         rollout, belief = collect(
             agent, family.make(3), family.spec, belief, tasks, 1, rng.child("episode", k)
@@ -129,7 +133,7 @@ def test_one_lane_is_shown_of_an_agent_that_has_several(lane, tmp_path, monkeypa
     agent = Adapting(family.spec, lanes=3)
     scores = evaluate(agent, family, episodes=6, tasks=3, seed=3)
     agent.rollouts.clear()
-    shot = record_episodes(agent, family, task=2, episodes=6, seed=3, lane=lane)
+    shot = record_episodes(agent, family, EvalProtocol(episodes=6, seed=3), task=2, lane=lane)
     assert (shot.title, shot.length) == (f"Adapting on test task 2 of errand, lane {lane} of 3", 2)
     shots = list(shot.episodes)
     for k, rollout in enumerate(agent.rollouts):
@@ -139,9 +143,9 @@ def test_one_lane_is_shown_of_an_agent_that_has_several(lane, tmp_path, monkeypa
         assert float(rollout.episode_returns().mean()) == pytest.approx(scores.returns[0, k, 2])
     assert len(shots) == len(agent.rollouts) == 2
     with pytest.raises(MetaRLError, match="lane 3: Adapting has 3 lanes, and the first is lane 0"):
-        record_episodes(agent, family, lane=3, episodes=6)
+        record_episodes(agent, family, EvalProtocol(episodes=6), lane=3)
     with pytest.raises(MetaRLError, match="cannot be shared out among the 3 lanes"):
-        record_episodes(agent, family, episodes=4)
+        record_episodes(agent, family, EvalProtocol(episodes=4))
 
 
 def test_without_a_run_an_agent_has_one_episode_in_every_lane(tmp_path, monkeypatch):
@@ -165,7 +169,7 @@ def test_an_agent_adapts_between_the_episodes_of_a_film():
             return super().act(belief, obs, noise, counter, mode)
 
     seen: list[float] = []
-    shot = record_episodes(Adapting(family.spec), family, episodes=3)
+    shot = record_episodes(Adapting(family.spec), family, EvalProtocol(episodes=3))
     assert not seen, "the film was rolled out before it was asked for"
     steps = [episode.steps for episode in shot.episodes]
     assert adapted == steps
@@ -178,12 +182,12 @@ def test_the_tasks_of_a_fixed_training_set_can_be_filmed():
     fixed = family.tasks("train", 3, Rng(5))
     agent = Counting(family.spec)
     agent.task_input = "onehot"
-    shot = record_episodes(agent, family, task=2, split="train", train_set=fixed)
+    shot = record_episodes(agent, family, EvalProtocol(split="train", train_set=fixed), task=2)
     assert next(shot.episodes).rewards[0] == -fixed.params[2]
     with pytest.raises(MetaRLError, match="task 3: there are 3 training tasks"):
-        record_episodes(agent, family, task=3, split="train", train_set=fixed)
+        record_episodes(agent, family, EvalProtocol(split="train", train_set=fixed), task=3)
     with pytest.raises(MetaRLError, match="no place in a one-hot"):
-        record_episodes(agent, family, task=2, train_set=fixed)
+        record_episodes(agent, family, EvalProtocol(train_set=fixed), task=2)
 
 
 # -------------------------------------------------------------------------------------------------
@@ -242,7 +246,9 @@ def test_a_panel_holds_the_whole_path_the_goal_and_the_walls(tmp_path, monkeypat
 
 def test_limits_give_way_to_a_path_that_leaves_them(tmp_path, monkeypatch):
     family = make_family(MAPPED)
-    scene = next(record_episodes(make_agent("random", family.spec), family).episodes).scene
+    scene = next(
+        record_episodes(make_agent("random", family.spec), family, EvalProtocol()).episodes
+    ).scene
     far = replace(scene, path=torch.tensor([[0.0, 0.0], [-9.0, 5.0]]))
     assert limits_of([scene]) == pytest.approx((-0.5, 3.5, -0.2, 1.2))
     assert limits_of([scene, far]) == pytest.approx((-9.0, 3.5, -0.2, 5.0))
@@ -294,7 +300,7 @@ def test_a_video_has_every_moment_of_every_episode(name, suffix, tmp_path):
 
 def test_a_path_grows():
     family = make_family(MAPPED)
-    shot = record_episodes(make_agent("random", family.spec), family)
+    shot = record_episodes(make_agent("random", family.spec), family, EvalProtocol())
     blue = [
         int((picture[..., 2].astype(int) - picture[..., 0] > 40).sum())
         for picture in animate(shot, hold=0)
@@ -321,7 +327,7 @@ def test_a_film_that_breaks_off_leaves_the_old_file(suffix, tmp_path):
             return scenes[-1]
 
     out.write_text("old")
-    shot = record_episodes(make_agent("random", family.spec), Breaking(), episodes=4)
+    shot = record_episodes(make_agent("random", family.spec), Breaking(), EvalProtocol(episodes=4))
     with pytest.raises(MetaRLError, match="in the third episode"):
         draw_storyboard(shot, out) if suffix == ".png" else write_video(
             out, animate(shot, hold=1), fps=4

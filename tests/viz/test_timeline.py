@@ -11,6 +11,7 @@ from helpers import figure_of
 from test_rendering import ERRAND, MAPPED
 
 from metarl.collect.collector import collect
+from metarl.core.protocol import EvalProtocol
 from metarl.core.rng import Rng
 from metarl.core.types import TaskInfo
 from metarl.evaluation.episodes import record_episodes
@@ -23,11 +24,10 @@ from metarl.viz.timeline import Timeline
 OPTIONS = {"options": 3, "option_length": 2, "termination": "random", "initial_gain": 5.0}
 
 
-def shot_of(name, episodes=3, **choices):
+def shot_of(name, episodes=3, task=0, seed=0, lane=0):
     family = make_family(name)
-    return record_episodes(
-        make_agent("rl2", family.spec, **OPTIONS), family, episodes=episodes, **choices
-    )
+    agent = make_agent("rl2", family.spec, **OPTIONS)
+    return record_episodes(agent, family, EvalProtocol(episodes, seed=seed), task, lane)
 
 
 @pytest.fixture
@@ -66,10 +66,10 @@ def test_a_film_knows_what_ran(lane):
 def test_a_flat_agent_has_none(drawn):
     family = make_family(MAPPED)
     for name in ("random", "rl2"):
-        shot = record_episodes(make_agent(name, family.spec), family)
+        shot = record_episodes(make_agent(name, family.spec), family, EvalProtocol())
         assert shot.num_options == 0
         assert [episode.options for episode in shot.episodes] == [None]
-    figure = drawn(record_episodes(make_agent("rl2", family.spec), family))
+    figure = drawn(record_episodes(make_agent("rl2", family.spec), family, EvalProtocol()))
     assert len(figure.legends) == 1
     assert not figure.axes[0].child_axes
 

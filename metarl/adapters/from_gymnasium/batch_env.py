@@ -31,7 +31,7 @@ class LanesEnv:
     not be picklable themselves.
     """
 
-    def __init__(self, family: Lender, width: int) -> None:
+    def __init__(self, family: Lender, width: int):
         self._family = family
         self._width = width
         self._lanes = family.lend_lanes(self)

@@ -64,7 +64,7 @@ class AdaptedFamily(ABC):
 
     Settings: type[BaseSettings] = BaseSettings
 
-    def __init__(self, config: BaseSettings | None = None) -> None:
+    def __init__(self, config: BaseSettings | None = None):
         self.config: Any = config or self.Settings()
 
     @property
@@ -141,9 +141,9 @@ class AdaptedFamily(ABC):
         every = self.rows(split)
         if every is not None:
             table = torch.from_numpy(self._table(every))
-            return Tasks(table, torch.arange(len(table)), split).draw(count, within)
+            return Tasks.numbered(table, split).draw(count, within)
         drawn = [self._draw(split, within.child(i).key) for i in range(count)]
-        return Tasks(torch.from_numpy(self._table(drawn)), torch.arange(count), split)
+        return Tasks.numbered(torch.from_numpy(self._table(drawn)), split)
 
     def make(self, lanes: int) -> BatchEnv:
         """An environment with `lanes` lanes a row, each with a Gymnasium environment of its own."""

@@ -94,7 +94,7 @@ class Builder(Protocol):
 class EnvLanes:
     """Plain environments, one a lane, stepped one by one. Built when first needed, and kept."""
 
-    def __init__(self, family: Builder) -> None:
+    def __init__(self, family: Builder):
         self._family = family
         self._layout = family.env_layout
         self._envs: list[Env] = []
@@ -134,7 +134,14 @@ class EnvLanes:
         obs = next_obs.copy()
         for lane in np.flatnonzero(terminated | truncated).tolist():
             obs[lane] = self._start(lane, self._episode[lane] + 1)
-        return Stepped(obs, next_obs, reward, terminated, truncated, success)
+        return Stepped(
+            obs,
+            next_obs,
+            reward,
+            terminated,
+            truncated,
+            success,
+        )
 
     def frame(self, lane: int) -> Array:
         with offscreen():
@@ -192,7 +199,7 @@ class VectorEnvLanes:
 
     _close: weakref.finalize[[], Any]
 
-    def __init__(self, family: VectorBuilder) -> None:
+    def __init__(self, family: VectorBuilder):
         self._family = family
         self._layout = family.env_layout
         self._keys: list[int] = []

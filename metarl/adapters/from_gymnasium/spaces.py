@@ -117,7 +117,7 @@ class Actions:
         FamilyError: neither Discrete nor a bounded Box of floats.
     """
 
-    def __init__(self, space: Space) -> None:
+    def __init__(self, space: Space):
         if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating):
             if not space.is_bounded():
                 raise FamilyError(

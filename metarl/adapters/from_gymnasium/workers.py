@@ -43,7 +43,7 @@ class Workers:
             own file, or that a worker died.
     """
 
-    def __init__(self, family: Builder, count: int) -> None:
+    def __init__(self, family: Builder, count: int):
         cls = type(family)
         _ = family.env_layout  # found here, or every process would build an environment to find it
         try:

@@ -96,7 +96,7 @@ class MAML(Learner):
         rng: Rng,
         device: torch.device,
         pretrained: PretrainedOptions | None = None,
-    ) -> None:
+    ):
         self.config = config
         self.task_input = config.task_input
         self.lanes = config.episodes_per_task
@@ -141,7 +141,12 @@ class MAML(Learner):
         )
 
     def act(
-        self, belief: Belief, obs: Tensor, noise: Streams, counter: int, mode: Mode
+        self,
+        belief: Belief,
+        obs: Tensor,
+        noise: Streams,
+        counter: int,
+        mode: Mode,
     ) -> tuple[Acted, Belief]:
         """Choose actions by each task's own policy; its memory starts anew with every episode."""
         row: Adapted = belief.row
@@ -149,7 +154,15 @@ class MAML(Learner):
         begins = belief.cue[..., -1] == 1
         rows, lanes = begins.shape
         memory = where(begins, self.policy.start(rows, lanes, self.device), belief.lane)
-        acted, memory = self.policy.act(row.params, inputs, memory, begins, noise, counter, mode)
+        acted, memory = self.policy.act(
+            row.params,
+            inputs,
+            memory,
+            begins,
+            noise,
+            counter,
+            mode,
+        )
         return acted, replace(belief, lane=memory)
 
     def adapt(self, belief: Belief, rollout: Rollout) -> Belief:
@@ -215,7 +228,14 @@ class MAML(Learner):
         returns = discounted_returns(reward, done, self.config.gamma)
         value = linear_baseline(episodes.inputs.obs, time, returns, episodes.valid)
         next_value = next_step(value) * ~done
-        advantage = gae(reward, value, next_value, done, self.config.gamma, self.config.gae_lambda)
+        advantage = gae(
+            reward,
+            value,
+            next_value,
+            done,
+            self.config.gamma,
+            self.config.gae_lambda,
+        )
         return Episodes(
             episodes.inputs,
             self.policy.sampled_actions(episodes),
@@ -272,7 +292,7 @@ class MAML(Learner):
             return self._vector(chain.vjp(query.policy.vjp(cotangent)))
 
         def evaluate(theta: Tensor) -> tuple[float, float]:
-            there = chain.again(self._named(theta, self.params))
+            there = chain.replay_from(self._named(theta, self.params))
             policy = linearize(self.policy, there.params, query.episodes.inputs)
             loss = self._loss(there, _heads(there, policy), query)
             return float(loss), float(query.kl(policy.heads))
@@ -301,7 +321,7 @@ class MAML(Learner):
             for name in self._learned:
                 self.params[name].grad = gradient[name]
             self._optimizer.step()
-            chain = chain.again(self.params)
+            chain = chain.replay_from(self.params)
             policy = linearize(self.policy, chain.params, query.episodes.inputs)
         return {"kl": float(query.kl(policy.heads))}
 

@@ -69,7 +69,13 @@ class PEARL(Learner):
 
     lanes = 1
 
-    def __init__(self, config: PEARLConfig, spec: Spec, rng: Rng, device: torch.device) -> None:
+    def __init__(
+        self,
+        config: PEARLConfig,
+        spec: Spec,
+        rng: Rng,
+        device: torch.device,
+    ):
         self.config = config
         self.task_input = config.task_input
         self.spec = spec
@@ -131,7 +137,12 @@ class PEARL(Learner):
 
     @torch.no_grad()
     def act(
-        self, belief: Belief, obs: Tensor, noise: Streams, counter: int, mode: Mode
+        self,
+        belief: Belief,
+        obs: Tensor,
+        noise: Streams,
+        counter: int,
+        mode: Mode,
     ) -> tuple[Acted, Belief]:
         """Act on z, which is sampled where an episode begins, in every mode."""
         begins = belief.cue[..., -1] == 1
@@ -140,7 +151,13 @@ class PEARL(Learner):
             belief = replace(belief, lane=z)
         inputs = Inputs(obs, latent=belief.lane, task=expand_to_lanes(belief.row.shown, obs))
         acted, _ = self.policy.act(
-            self._networks["policy"], inputs, (), begins, noise, counter, mode
+            self._networks["policy"],
+            inputs,
+            (),
+            begins,
+            noise,
+            counter,
+            mode,
         )
         return acted, belief
 
@@ -176,7 +193,13 @@ class PEARL(Learner):
             noise.split(counter, 1).normal(0, self.config.latent_width).squeeze(2)
         )
 
-    def _factors(self, obs: Tensor, action: Tensor, reward: Tensor, next_obs: Tensor) -> Tensor:
+    def _factors(
+        self,
+        obs: Tensor,
+        action: Tensor,
+        reward: Tensor,
+        next_obs: Tensor,
+    ) -> Tensor:
         """[N, B, 2, Z]: mean and variance of the factor Ψ(z|c) of each transition [N, B, …]."""
         if not self.config.latent_width:
             return torch.ones(*reward.shape, 2, 0, device=self.device)
@@ -220,7 +243,12 @@ class PEARL(Learner):
             set_learning_rate(optimizer, schedule_value(self.config.learning_rate, progress))
 
     def _collect(
-        self, world: World, tasks: Tasks, episodes: int, later: int, rng: Rng
+        self,
+        world: World,
+        tasks: Tasks,
+        episodes: int,
+        later: int,
+        rng: Rng,
     ) -> list[Rollout]:
         """Episodes with z from the prior, then `later` ones with z from the posterior.
 
@@ -290,7 +318,11 @@ class PEARL(Learner):
         return prior.seen(factors)
 
     def _critic_loss(
-        self, batch: Transitions, posterior: Posterior, z: Tensor, generator: torch.Generator
+        self,
+        batch: Transitions,
+        posterior: Posterior,
+        z: Tensor,
+        generator: torch.Generator,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """L_critic + β L_KL (PEARL, Algorithm 1), for z [N, Z] with a gradient to the encoder.
 

@@ -80,7 +80,7 @@ class RL2(Learner):
         rng: Rng,
         device: torch.device,
         pretrained: PretrainedOptions | None = None,
-    ) -> None:
+    ):
         self.config = config
         self.task_input = config.task_input
         self.spec = spec
@@ -120,14 +120,25 @@ class RL2(Learner):
         )
 
     def act(
-        self, belief: Belief, obs: Tensor, noise: Streams, counter: int, mode: Mode
+        self,
+        belief: Belief,
+        obs: Tensor,
+        noise: Streams,
+        counter: int,
+        mode: Mode,
     ) -> tuple[Acted, Belief]:
         """Feed the last step's outcome and obs [N, M, O] to the memory, and choose an action."""
         inputs = self._inputs(belief, obs)
         scaled = self._normalize_inputs(inputs)
         begins = belief.cue[..., -1] == 1
         acted, memory = self.policy.act(
-            self.params, scaled, belief.lane, begins, noise, counter, mode
+            self.params,
+            scaled,
+            belief.lane,
+            begins,
+            noise,
+            counter,
+            mode,
         )
         inputs = replace(inputs, option=acted.inputs.option)
         return replace(acted, inputs=inputs), replace(belief, lane=memory)
@@ -212,7 +223,14 @@ class RL2(Learner):
         for name, process in self.policy.decision_processes(trials).items():
             value = process.extras["value"].movedim(0, -1)  # [N, M, T]: a column for each step
             value = statistics.denormalize(value).movedim(-1, 0) * trials.valid
-            advantage = gae(reward, value, next_step(value), ends, self.config.gamma, gae_lambda)
+            advantage = gae(
+                reward,
+                value,
+                next_step(value),
+                ends,
+                self.config.gamma,
+                gae_lambda,
+            )
             advantage = advantage * trials.valid
             levels[name] = _Level(
                 process.action,

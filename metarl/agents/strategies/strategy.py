@@ -40,7 +40,7 @@ class Strategy(Agent):
         spec: Spec,
         rng: Rng,
         device: torch.device,
-    ) -> None:
+    ):
         self.config = config
         self.spec = spec
         if not self.suits(spec):
