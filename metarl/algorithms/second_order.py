@@ -69,12 +69,12 @@ def leaves(heads: Params) -> Params:
     return {name: value.detach().requires_grad_() for name, value in heads.items()}
 
 
-def gradients(loss: Tensor, of: Params, *, again: bool = False) -> Params:
-    """∂loss / ∂of for loss []; with a graph of its own if it is to be differentiated `again`."""
+def gradients(loss: Tensor, of: Params, *, create_graph: bool = False) -> Params:
+    """∂loss / ∂of for loss []; with a graph of its own if asked to `create_graph`."""
     found = torch.autograd.grad(
         loss,
         list(of.values()),
-        create_graph=again,
+        create_graph=create_graph,
         materialize_grads=True,
     )
     return dict(zip(of, found, strict=True))
@@ -85,7 +85,7 @@ def products(
     of: Params,
     cotangent: Params,
     *,
-    again: bool = False,
+    create_graph: bool = False,
 ) -> Params:
     """The vector-Jacobian product Σ cotangent · ∂functions / ∂of; the graph stays."""
     names = [name for name, value in functions.items() if value.requires_grad]
@@ -96,7 +96,7 @@ def products(
         list(of.values()),
         [cotangent[name] for name in names],
         retain_graph=True,
-        create_graph=again,
+        create_graph=create_graph,
         materialize_grads=True,
     )
     return dict(zip(of, found, strict=True))
@@ -135,7 +135,7 @@ class AutogradLinearization:
     def differentiate(self, loss: Loss) -> LossDerivatives:
         with torch.enable_grad():
             value = loss(self._heads)
-            gradient = gradients(value.sum(), self._params, again=True)
+            gradient = gradients(value.sum(), self._params, create_graph=True)
         hvp = partial(products, gradient, self._params)
         return LossDerivatives(value.detach(), tree_map(Tensor.detach, gradient), hvp)
 
@@ -143,7 +143,7 @@ class AutogradLinearization:
     def _transposed(self) -> tuple[Params, Params]:
         """A cotangent, and `vjp` as a function of it."""
         cotangent = leaves(tree_map(torch.zeros_like, self.heads))
-        return cotangent, products(self._heads, self._params, cotangent, again=True)
+        return cotangent, products(self._heads, self._params, cotangent, create_graph=True)
 
 
 # -------------------------------------------------------------------------------------------------
@@ -202,7 +202,7 @@ class MLPLinearization:
         heads = leaves(self.heads)
         with torch.enable_grad():
             value = loss(heads)
-            slope = gradients(value.sum(), heads, again=True)
+            slope = gradients(value.sum(), heads, create_graph=True)
         hessian = _MLPHessian(self, heads, slope)
         return LossDerivatives(value.detach(), self.vjp(hessian.cotangent), hessian.product)
 

@@ -25,7 +25,7 @@ class Posterior:
         zero = torch.zeros(axes, device=device)
         return Posterior(zero, zero)
 
-    def seen(self, factors: Tensor, valid: Tensor | None = None) -> Posterior:
+    def update(self, factors: Tensor, valid: Tensor | None = None) -> Posterior:
         """With more factors [..., F, 2, Z], means and variances; only the `valid` ones [..., F]."""
         mean, variance = factors.unbind(-2)
         precision = 1 / variance

@@ -42,7 +42,7 @@ def test_factors_are_fused_as_if_two_at_a_time(factors: Tensor):
         more, spread = factors[:, k].unbind(1)
         mean = (mean * spread + more * variance) / (variance + spread)
         variance = variance * spread / (variance + spread)
-    found = nothing(N, Z).seen(factors)
+    found = nothing(N, Z).update(factors)
     torch.testing.assert_close((found.mean, found.variance), (mean, variance), **EXACT)
 
 
@@ -52,26 +52,28 @@ def test_the_density_is_the_normalized_product_of_the_densities(factors: Tensor)
     mean, variance = factors.unbind(-2)
     product = sum(Normal(mean[:, k], variance[:, k].sqrt()).log_prob(grid) for k in range(F)).exp()
     expected = product / torch.trapezoid(product, dx=16 / 4000, dim=0)
-    found = nothing(N, Z).seen(factors)
+    found = nothing(N, Z).update(factors)
     torch.testing.assert_close(
         Normal(found.mean, found.variance.sqrt()).log_prob(grid).exp(), expected, **EXACT
     )
 
 
 def test_neither_order_nor_portions_matter(factors: Tensor):
-    whole = nothing(N, Z).seen(factors)
-    check_equal(nothing(N, Z).seen(factors[:, torch.randperm(F)]), whole)
-    check_equal(nothing(N, Z).seen(factors[:, :2]).seen(factors[:, 2:]), whole)
-    check_equal(nothing(N, Z).seen(factors[:, 2:]).seen(factors[:, :0]).seen(factors[:, :2]), whole)
+    whole = nothing(N, Z).update(factors)
+    check_equal(nothing(N, Z).update(factors[:, torch.randperm(F)]), whole)
+    check_equal(nothing(N, Z).update(factors[:, :2]).update(factors[:, 2:]), whole)
+    check_equal(
+        nothing(N, Z).update(factors[:, 2:]).update(factors[:, :0]).seen(factors[:, :2]), whole
+    )
 
 
 def test_only_valid_factors_count(factors: Tensor):
     """Every task has its own; what stands in the other places does not matter."""
     valid = torch.tensor([[1, 1, 0, 1, 0], [0, 0, 0, 0, 0], [1, 1, 1, 1, 1]]) > 0
     factors[~valid] *= 30
-    found = nothing(N, Z).seen(factors, valid)
+    found = nothing(N, Z).update(factors, valid)
     for i in range(N):
-        alone = nothing(Z).seen(factors[i, valid[i]])
+        alone = nothing(Z).update(factors[i, valid[i]])
         check_equal(Posterior(found.precision[i], found.shift[i]), alone)
 
 
@@ -83,15 +85,15 @@ def test_the_prior_stands_where_nothing_was_seen_and_is_no_factor_elsewhere():
     assert nothing(N, Z).variance.tolist() == [[1] * Z] * N
     assert nothing(N, Z).kl().tolist() == [0] * N
     one = torch.tensor([[[5.0, -3.0], [4.0, 100.0]]])
-    seen = nothing(Z).seen(one)
+    seen = nothing(Z).update(one)
     torch.testing.assert_close((seen.mean, seen.variance), (one[0, 0], one[0, 1]))
-    many = nothing(Z).seen(torch.tensor([[1.0] * Z] * 2).expand(F, 2, Z))
+    many = nothing(Z).update(torch.tensor([[1.0] * Z] * 2).expand(F, 2, Z))
     torch.testing.assert_close((many.mean, many.variance), (torch.ones(Z), torch.full((Z,), 1 / F)))
 
 
 def test_draws_have_its_mean_and_variance(factors: Tensor):
     """Within four standard errors, σ / √n and σ² √(2 / n)."""
-    posterior = nothing(N, Z).seen(factors)
+    posterior = nothing(N, Z).update(factors)
     z = posterior.draw(torch.randn(DRAWS, N, Z, dtype=torch.float64))
     assert ((z.mean(0) - posterior.mean).abs() < 4 * (posterior.variance / DRAWS).sqrt()).all()
     assert (
@@ -105,13 +107,13 @@ def test_draws_are_differentiated_by_what_they_are_made_of(factors: Tensor):
     """
     normal = torch.randn(N, Z, dtype=torch.float64)
     mean, std = (x.requires_grad_() for x in (factors[:, 0, 0].clone(), factors[:, 0, 1].sqrt()))
-    z = nothing(N, Z).seen(torch.stack([mean, std.square()], dim=-2).unsqueeze(1)).draw(normal)
+    z = nothing(N, Z).update(torch.stack([mean, std.square()], dim=-2).unsqueeze(1)).draw(normal)
     torch.testing.assert_close(
         torch.autograd.grad(z.sum(), (mean, std)), (torch.ones_like(mean), normal), **EXACT
     )
 
     def draw_and_kl(factors: Tensor) -> tuple[Tensor, Tensor]:
-        posterior = nothing(N, Z).seen(factors)
+        posterior = nothing(N, Z).update(factors)
         return posterior.draw(normal), posterior.kl()
 
     assert torch.autograd.gradcheck(draw_and_kl, factors.requires_grad_())
@@ -119,7 +121,7 @@ def test_draws_are_differentiated_by_what_they_are_made_of(factors: Tensor):
 
 def test_the_divergence_from_the_prior_is_torchs_and_that_of_draws(factors: Tensor):
     """Summed over the entries of z, and not the divergence the other way."""
-    posterior = nothing(N, Z).seen(factors)
+    posterior = nothing(N, Z).update(factors)
     q, prior = (
         Normal(posterior.mean, posterior.variance.sqrt()),
         Normal(torch.zeros(Z).double(), 1.0),
@@ -137,7 +139,7 @@ def test_gradients_are_finite_where_nothing_was_seen(factors: Tensor):
     valid = torch.tensor([[1, 1, 0, 1, 0], [0, 0, 0, 0, 0], [1, 1, 1, 1, 1]]) > 0
     start = (torch.zeros(N, Z, dtype=torch.float64, requires_grad=True) for _ in range(2))
     leaves = (factors.requires_grad_(), *start)
-    posterior = Posterior(*leaves[1:]).seen(factors, valid)
+    posterior = Posterior(*leaves[1:]).update(factors, valid)
     loss = posterior.draw(torch.randn(N, Z)).sum() + posterior.kl().sum()
     by_factor, *by_start = torch.autograd.grad(loss, leaves)
     assert all(x.isfinite().all() for x in (by_factor, *by_start))

@@ -283,7 +283,7 @@ class MAML(Learner):
         """
         heads = leaves(query.policy.heads)
         with torch.enable_grad():
-            kl_gradient = gradients(query.kl(heads), heads, again=True)
+            kl_gradient = gradients(query.kl(heads), heads, create_graph=True)
         not_learned = tree_map(torch.zeros_like, self.params)
 
         def fisher_product(v: Tensor) -> Tensor:

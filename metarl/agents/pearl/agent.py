@@ -171,7 +171,7 @@ class PEARL(Learner):
             _by_task(rollout.reward),
             _by_task(rollout.next_obs),
         )
-        posterior = row.posterior.seen(factors, _by_task(rollout.valid))
+        posterior = row.posterior.update(factors, _by_task(rollout.valid))
         episodes = row.episodes + (rollout.done & rollout.valid).sum((0, 2))
         return replace(belief, row=TaskPosterior(posterior, episodes, row.shown))
 
@@ -315,7 +315,7 @@ class PEARL(Learner):
         if context is None:
             return prior
         factors = self._factors(context.obs, context.action, context.reward, context.next_obs)
-        return prior.seen(factors)
+        return prior.update(factors)
 
     def _critic_loss(
         self,
