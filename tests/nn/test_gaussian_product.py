@@ -63,7 +63,7 @@ def test_neither_order_nor_portions_matter(factors: Tensor):
     check_equal(nothing(N, Z).update(factors[:, torch.randperm(F)]), whole)
     check_equal(nothing(N, Z).update(factors[:, :2]).update(factors[:, 2:]), whole)
     check_equal(
-        nothing(N, Z).update(factors[:, 2:]).update(factors[:, :0]).seen(factors[:, :2]), whole
+        nothing(N, Z).update(factors[:, 2:]).update(factors[:, :0]).update(factors[:, :2]), whole
     )
 
 
