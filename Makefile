@@ -10,6 +10,11 @@ FOLDERS := $(shell find metarl envs configs -type d -not -name __pycache__)
 
 .PHONY: demo test fast extras lint install clean
 
+# A strict install lives in build/: without it, install again.
+ifeq ($(wildcard build/__editable__.*),)
+.PHONY: $(BIN)/.installed $(EXTRAS)/bin/.installed
+endif
+
 install: $(BIN)/.installed
 
 $(BIN)/.installed: setup.cfg pyproject.toml $(FOLDERS)

@@ -2,7 +2,7 @@
 
 from typing import ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from metarl.config.registry import Settings
 
@@ -35,7 +35,7 @@ class TabularMDPConfig(Settings):
     """number of states, S"""
     actions: int = Field(5, ge=2)
     """number of actions, A"""
-    horizon: int = Field(10, ge=1)
+    horizon: PositiveInt = 10
     """steps of an episode, H"""
 
 
@@ -50,15 +50,15 @@ class PointConfig(Settings):
 
     variant: Literal["maml", "pearl"] = "maml"
     """whose defaults the other options take"""
-    start_range: float = Field(0.0, ge=0)
+    start_range: NonNegativeFloat = 0.0
     """episodes start uniformly on the square of this half-width"""
-    goal_range: float = Field(0.5, gt=0)
+    goal_range: PositiveFloat = 0.5
     """goals are uniform on the square of this half-width"""
-    step_size: float = Field(0.1, gt=0)
+    step_size: PositiveFloat = 0.1
     """farthest move along an axis in one step"""
-    arrival: float = Field(0.01, ge=0)
+    arrival: NonNegativeFloat = 0.01
     """episodes end this close to the goal along both axes; 0: never"""
-    horizon: int = Field(100, ge=1)
+    horizon: PositiveInt = 100
     """longest episode, in steps, H"""
 
 
@@ -74,11 +74,11 @@ class SparsePointConfig(Settings):
     """evenly spaced goals on a half circle, a fifth for test; none: anywhere on it"""
     dense: bool = True
     """agents may learn from the distance to the goal as a second reward"""
-    radius: float = Field(0.2, gt=0)
+    radius: PositiveFloat = 0.2
     """distance to the goal that is rewarded"""
-    step_size: float = Field(0.1, gt=0)
+    step_size: PositiveFloat = 0.1
     """farthest move along an axis in one step"""
-    horizon: int = Field(20, ge=1)
+    horizon: PositiveInt = 20
     """steps of an episode, H"""
 
 
@@ -90,7 +90,7 @@ class GridNaviConfig(Settings):
 
     variant: Literal["all", "held-out"] = "all"
     """all 21 goals in every split, or some held out for validation and test"""
-    horizon: int = Field(15, ge=1)
+    horizon: PositiveInt = 15
     """steps of an episode, H"""
 
 
@@ -103,7 +103,7 @@ class FourRoomsConfig(Settings):
     variant: Literal["held-out", "option-critic", "option-critic-moved"] = "held-out"
     """goals: some of every room held out for validation and test; the one goal of option-critic, or
     those that it moves to, in every split"""
-    horizon: int = Field(1000, ge=1)
+    horizon: PositiveInt = 1000
     """longest episode, in steps, H"""
 
 
@@ -112,7 +112,7 @@ class MovementBanditsConfig(Settings):
 
     configures = "metarl_envs.movement_bandits:MovementBandits"
 
-    horizon: int = Field(50, ge=1)
+    horizon: PositiveInt = 50
     """steps of an episode, H"""
 
 
@@ -121,7 +121,7 @@ class TaxiConfig(Settings):
 
     configures = "metarl_envs.taxi:Taxi"
 
-    horizon: int = Field(1500, ge=1)
+    horizon: PositiveInt = 1500
     """longest episode, in steps, H"""
 
 
@@ -135,7 +135,7 @@ class GoalMazeConfig(Settings):
     """the plan of the maze"""
     step_size: float = Field(0.2, gt=0, le=0.5)
     """farthest move along an axis in one step, in cells"""
-    radius: float = Field(0.3, gt=0)
+    radius: PositiveFloat = 0.3
     """the goal is reached this close to it, in cells"""
-    horizon: int = Field(50, ge=1)
+    horizon: PositiveInt = 50
     """steps of an episode, H"""

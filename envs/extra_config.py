@@ -2,7 +2,7 @@
 
 from typing import ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 from metarl.config.registry import Settings
 
@@ -10,7 +10,7 @@ from metarl.config.registry import Settings
 class ExtraConfig(Settings):
     """What all of them share."""
 
-    workers: int = Field(0, ge=0)
+    workers: NonNegativeInt = 0
     """processes that share the environments; 0: this one steps them all"""
 
 
@@ -21,7 +21,7 @@ class ExtraConfig(Settings):
 class MetaworldConfig(ExtraConfig):
     """What all benchmarks share."""
 
-    goals_seed: int = Field(0, ge=0)
+    goals_seed: NonNegativeInt = 0
     """seed that the package draws the benchmark's 50 goals a class with"""
     reward_function_version: Literal["v2", "v1"] = "v2"
     """the package's rewards: v2, between 0 and 10 in every step; v1, of each class"""
@@ -87,7 +87,7 @@ class FetchReachConfig(RoboticsConfig):
 
     configures = "metarl_envs.robotics:FetchReach"
 
-    horizon: int = Field(50, ge=1)
+    horizon: PositiveInt = 50
     """longest episode, in steps, H"""
 
 
@@ -96,7 +96,7 @@ class FetchPushConfig(RoboticsConfig):
 
     configures = "metarl_envs.robotics:FetchPush"
 
-    horizon: int = Field(50, ge=1)
+    horizon: PositiveInt = 50
     """longest episode, in steps, H"""
 
 
@@ -108,7 +108,7 @@ class PointMazeConfig(RoboticsConfig):
 
     variant: Literal["u", "medium", "large"] = "u"
     """the plan of the maze"""
-    horizon: int = Field(300, ge=1)
+    horizon: PositiveInt = 300
     """longest episode, in steps, H"""
 
 
@@ -128,7 +128,7 @@ class MinigridFourRoomsConfig(MinigridConfig):
 
     configures = "metarl_envs.minigrid:MinigridFourRooms"
 
-    horizon: int = Field(100, ge=1)
+    horizon: PositiveInt = 100
     """longest episode, in steps, H"""
 
 
@@ -141,5 +141,5 @@ class MinigridFetchConfig(MinigridConfig):
     """cells along each side of the room, walls included"""
     things: int = Field(2, ge=1, le=6)
     """how many things lie in the room"""
-    horizon: int = Field(125, ge=1)
+    horizon: PositiveInt = 125
     """longest episode, in steps, H"""

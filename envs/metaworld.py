@@ -15,7 +15,7 @@ from gymnasium.wrappers import TimeLimit
 
 from metarl.adapters.from_gymnasium.spaces import Array
 from metarl.adapters.gymnasium import Env
-from metarl.core.errors import ConfigError, MetaRLError, suggest
+from metarl.core.errors import ConfigError, suggest
 from metarl_envs.extra import ExtraFamily, package
 from metarl_envs.extra_config import ML1Config, MultiTaskConfig
 
@@ -60,11 +60,11 @@ class _Metaworld(ExtraFamily):
         """Set the package's task that `row` stands for.
 
         Raises:
-            MetaRLError: there is none.
+            ConfigError: there is none.
         """
         task = self._task_of.get(row.astype(np.float32).tobytes())
         if task is None:
-            raise MetaRLError(
+            raise ConfigError(
                 f"{self._name}: {row.tolist()} is no task of the benchmark; take rows from tasks()"
             )
         lane: Any = env.unwrapped

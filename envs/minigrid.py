@@ -138,6 +138,7 @@ class _Room(gymnasium.Wrapper[Any, Any, Any, Any]):
         view = (inner.agent_view_size, inner.agent_view_size)
         parts: dict[str, Any] = {"cells": spaces.MultiDiscrete(np.full(view, len(kinds)))}
         if colors:
+            # "colours" is data: it is a name in the specs of checkpoints
             parts["colours"] = spaces.MultiDiscrete(np.full(view, _COLORS))
         parts["direction"] = spaces.Discrete(4)
         self.observation_space = spaces.Dict(parts)

@@ -2,7 +2,7 @@
 
 from typing import ClassVar, Literal
 
-from pydantic import Field
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from metarl.config.registry import Settings
 
@@ -10,9 +10,9 @@ from metarl.config.registry import Settings
 class RobotConfig(Settings):
     """What all robots share."""
 
-    horizon: int = Field(200, ge=1)
+    horizon: PositiveInt = 200
     """longest episode, in control steps, H"""
-    threads: int = Field(0, ge=0)
+    threads: NonNegativeInt = 0
     """threads that step the robots; 0: one for every core"""
 
 
@@ -25,7 +25,7 @@ class HalfCheetahConfig(RobotConfig):
 
     show_torso: bool = True
     """also observe where the torso is, x included"""
-    effort_cost: float = Field(0.05, ge=0)
+    effort_cost: NonNegativeFloat = 0.05
     """cost of ‖a‖²"""
 
 
@@ -41,7 +41,7 @@ class HalfCheetahVelConfig(HalfCheetahConfig):
 
     variant: Literal["pearl", "maml", "promp"] = "pearl"
     """whose speeds, horizon and observation"""
-    fastest: float = Field(3.0, gt=0)
+    fastest: PositiveFloat = 3.0
     """speeds are uniform between 0 and this, m/s"""
 
 
@@ -62,7 +62,7 @@ class HalfCheetahDirConfig(HalfCheetahConfig):
 class AntConfig(RobotConfig):
     """What direction, goal and speed share."""
 
-    contact_cost: float = Field(5e-4, ge=0)
+    contact_cost: NonNegativeFloat = 5e-4
     """cost of ‖contact forces, clipped to ±1‖²; 0: not computed"""
 
 
@@ -81,7 +81,7 @@ class AntDirConfig(AntConfig):
     """PEARL's two directions; all of the plane; MAML's costs; ProMP's horizon"""
     directions: Literal["forward-backward", "plane"] = "forward-backward"
     """along x only, the same two in every split; or anywhere in the plane"""
-    effort_cost: float = Field(0.5, ge=0)
+    effort_cost: NonNegativeFloat = 0.5
     """cost of ‖a‖²"""
     survival: float = 1.0
     """reward of every step"""
@@ -94,9 +94,9 @@ class AntGoalConfig(AntConfig):
 
     configures = "metarl_envs.ant:AntGoal"
 
-    farthest: float = Field(3.0, gt=0)
+    farthest: PositiveFloat = 3.0
     """goals are uniform on the disc of this radius, meters"""
-    effort_cost: float = Field(0.1, ge=0)
+    effort_cost: NonNegativeFloat = 0.1
     """cost of ‖a‖²"""
 
 
@@ -105,9 +105,9 @@ class AntVelConfig(AntConfig):
 
     configures = "metarl_envs.ant:AntVel"
 
-    fastest: float = Field(3.0, gt=0)
+    fastest: PositiveFloat = 3.0
     """speeds are uniform between 0 and this, m/s"""
-    effort_cost: float = Field(0.005, ge=0)
+    effort_cost: NonNegativeFloat = 0.005
     """cost of ‖a‖²"""
     survival: float = 1.05
     """reward of every step"""
@@ -129,7 +129,7 @@ class HumanoidDirConfig(RobotConfig):
 class RandomParamsConfig(RobotConfig):
     """What walker and hopper share."""
 
-    scale: float = Field(3.0, ge=0)
+    scale: NonNegativeFloat = 3.0
     """exponents are uniform between ± this"""
 
 

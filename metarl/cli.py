@@ -296,7 +296,10 @@ def render(
     source: Annotated[
         str, typer.Argument(metavar="FAMILY|RUN", help="family, or a run folder, whose agent acts")
     ],
-    options: FamilyOptions = None,
+    options: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="such as family.horizon=20"),
+    ] = None,
     out: Annotated[Path, typer.Option(help="a picture, .png, or a video, .gif or .mp4")] = Path(
         "rollout.png"
     ),

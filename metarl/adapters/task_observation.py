@@ -9,7 +9,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from torch import Tensor
 
-from metarl.core.errors import FamilyError, suggest
+from metarl.core.errors import ConfigError, suggest
 from metarl.core.family import Family, HasGoalReward
 from metarl.core.types import Tasks
 
@@ -31,7 +31,7 @@ class TaskObservation:
         spec = family.spec
         if task_input not in get_args(TaskInput):
             hint = suggest(task_input, get_args(TaskInput))
-            raise FamilyError(f"task_input {task_input!r}: {hint}")
+            raise ConfigError(f"task_input {task_input!r}: {hint}")
         self._family = family
         self._tasks = tasks
         self._shown = tasks.params[:, : spec.shown_width(task_input)]  # [S, what is shown]
@@ -56,16 +56,16 @@ class TaskObservation:
         """Choose one or some of the tasks, by their places.
 
         Raises:
-            FamilyError: there are not so many, not `count` of them, or one stands there twice.
+            ConfigError: there are not so many, not `count` of them, or one stands there twice.
         """
         places = torch.as_tensor(np.atleast_1d(np.asarray(task, np.int64)))
         if places.min() < 0 or places.max() >= len(self._tasks):
             last = len(self._tasks) - 1
-            raise FamilyError(
+            raise ConfigError(
                 f"task {task}: there are the tasks 0 to {last}; draw more with tasks=…"
             )
         if count not in (None, len(places)) or len(places.unique()) < len(places):
-            raise FamilyError(
+            raise ConfigError(
                 f"task {task}: give {count or 'some'} different tasks; "
                 "lanes are environments of the same task"
             )

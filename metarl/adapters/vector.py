@@ -19,7 +19,7 @@ from metarl.adapters.task_observation import (
     flat,
 )
 from metarl.config.registry import find
-from metarl.core.errors import FamilyError, suggest
+from metarl.core.errors import ConfigError, suggest
 from metarl.core.family import Family, HasFrames
 from metarl.core.rng import Rng
 from metarl.core.types import Step, Tasks
@@ -59,7 +59,7 @@ class FamilyVectorEnv(VectorEnv[Observation, ArrayLike, Array]):
         self.action_space = batch_space(self.single_action_space, self.num_envs)
         modes = ["rgb_array"] if isinstance(self._env, HasFrames) else []
         if render_mode not in (None, *modes):
-            raise FamilyError(f"render_mode {render_mode!r}: {suggest(str(render_mode), modes)}")
+            raise ConfigError(f"render_mode {render_mode!r}: {suggest(str(render_mode), modes)}")
         self.metadata = {
             "autoreset_mode": AutoresetMode.SAME_STEP,
             "render_modes": modes,
@@ -74,7 +74,7 @@ class FamilyVectorEnv(VectorEnv[Observation, ArrayLike, Array]):
         options = options or {}
         task = options.get("task")
         if "reset_mask" in options:
-            raise FamilyError("reset_mask: lanes restart by themselves; reset all or none")
+            raise ConfigError("reset_mask: lanes restart by themselves; reset all or none")
         if task is not None:
             self._shown.choose(task, self._shape[0])
         rng = Rng(int(self.np_random.integers(1 << 63)))
@@ -209,10 +209,10 @@ def make_vector_env(
     With `task`, all environments have this one.
 
     Raises:
-        FamilyError: `num_envs` is no multiple of `lanes`.
+        ConfigError: `num_envs` is no multiple of `lanes`.
     """
     if num_envs % lanes:
-        raise FamilyError(
+        raise ConfigError(
             f"num_envs {num_envs} is no multiple of lanes {lanes}, the environments of each task"
         )
     count = num_envs // lanes
@@ -247,14 +247,14 @@ def draw(
     They are the tasks that `metarl evaluate` draws from this seed.
 
     Raises:
-        FamilyError: unknown split.
+        ConfigError: unknown split.
         ConfigError: unknown family or options.
     """
     found = find("family", family)
     made: Family = found.build(found.configure(options))
     if split not in made.spec.splits:
         hint = suggest(split, made.spec.splits)
-        raise FamilyError(f"{made.spec.name} has no split {split!r}: {hint}")
+        raise ConfigError(f"{made.spec.name} has no split {split!r}: {hint}")
     rng = Rng(task_seed).child("evaluate", "tasks")
     return made, made.tasks(split, max(least, tasks), rng), task_input
 

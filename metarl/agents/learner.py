@@ -29,6 +29,7 @@ class Learner:
         """Parameters and optimizer."""
         return {
             "params": copy_params(self.params, self.device),
+            # the key of version 0.5, whose checkpoints keep loading
             "optimiser": copy.deepcopy(self._optimizer.state_dict()),
         }
 

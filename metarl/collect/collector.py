@@ -100,8 +100,7 @@ def adaptation_rounds(agent: Agent, episodes: int) -> int:
     if rest:
         raise ConfigError(
             f"episodes: {episodes} cannot be shared out among the {agent.lanes} lanes of "
-            f"{type(agent).__name__}; set episodes to a multiple of agent.lanes, such as "
-            f"{(count + 1) * agent.lanes}"
+            f"{type(agent).__name__}; set a multiple, such as {(count + 1) * agent.lanes}"
         )
     return count
 
@@ -124,7 +123,7 @@ def check_array(
 ) -> None:
     """Raises a FamilyError unless `array` has the shape and the type of the spec."""
     if not isinstance(array, Tensor):
-        raise FamilyError(f"{spec.name}: {name} at step {time} is {array!r}, no tensor")
+        raise FamilyError(f"{spec.name}: {name} at step {time} is {array!r}, not a tensor")
     if array.shape != shape or array.dtype != dtype:
         raise FamilyError(
             f"{spec.name}: {name} at step {time} is {array.dtype} of shape {list(array.shape)}; "

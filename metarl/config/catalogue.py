@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 
 from metarl.config.options_text import describe
-from metarl.config.registry import Found, Kind, find, names
+from metarl.config.registry import Found, Kind, find, names, one_line
+from metarl.core.errors import FamilyError, MetaRLError
 
 
 def listing(kind: Kind) -> str:
@@ -27,7 +28,7 @@ def description(kind: Kind, name: str) -> str:
     """One of them with all its options and what each variant or preset changes; a family's shape.
 
     Raises:
-        ConfigError: unknown, or a family that cannot be built with its defaults.
+        MetaRLError: unknown, or a family that cannot be built with its defaults.
     """
     found = find(kind, name)
     lines = [f"{name}: {found.summary}"]
@@ -44,7 +45,13 @@ def description(kind: Kind, name: str) -> str:
 
 def _shape(found: Found) -> Iterator[str]:
     """The spec of the family with default options; imports torch."""
-    spec = found.build(found.settings()).spec
+    try:
+        spec = found.build(found.settings()).spec
+    except MetaRLError:
+        raise
+    except Exception as error:  # a constructor may raise anything
+        line = one_line(error)
+        raise FamilyError(f"family {found.name!r} cannot be described: {line}") from error
     parts = ", ".join(f"{part} [{width}]" for part, width in spec.observation.items())
     kind = "choices" if spec.discrete else "entries in [−1, 1]"
     goal = f", the first {spec.goal_width} its goal" if spec.goal_width else ""

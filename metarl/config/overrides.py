@@ -39,7 +39,7 @@ def read_options(texts: Sequence[str], *sections: str) -> dict[str, dict[str, An
         if len(sections) == 1 and not dot:
             section, option = sections[0], key
         if not equals or section not in read or not option:
-            raise ConfigError(f"{text!r} is no option: write {_forms(sections)}")
+            raise ConfigError(f"{text!r} is not an option: write {_forms(sections)}")
         read[section][option] = read_yaml(value, key)
     return read
 
@@ -62,7 +62,7 @@ def _with_override(tree: dict[str, Any], text: str) -> dict[str, Any]:
     """Another family, agent or preset drops the options of the one before."""
     key, equals, value_text = text.partition("=")
     if not equals or not key:
-        raise ConfigError(f"{text!r} is no override: write key=value")
+        raise ConfigError(f"{text!r} is not an override: write key=value")
     value = read_yaml(value_text, key)
     section, dot, option = key.partition(".")
     if section not in ("agent", "family"):
@@ -71,9 +71,8 @@ def _with_override(tree: dict[str, Any], text: str) -> dict[str, Any]:
     if not isinstance(old, dict):
         old = {"name": old}
     if not dot:
-        return tree if old["name"] == value else tree | {section: value}
+        return tree if old.get("name") == value else tree | {section: value}
     others = {name: kept for name, kept in old.items() if current(name) != current(option)}
-    same = len(others) < len(old) and value in old.values()
-    if option in _PRESETS and not same:
+    if option in _PRESETS and value not in [old.get(name) for name in _PRESETS]:
         others = {"name": old.get("name")}
     return tree | {section: others | {option: value}}

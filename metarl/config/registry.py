@@ -26,10 +26,10 @@ from metarl.config.messages import error_lines
 from metarl.core.errors import ConfigError, suggest
 
 Kind = Literal["family", "agent", "option"]
-_OURS = str(Path(__file__).parents[1])
+_OURS = f"{Path(__file__).parents[1]}/"
 _INSTALLED = sysconfig.get_paths()
 _NOT_THEIRS = ("<frozen", _OURS, _INSTALLED["stdlib"], _INSTALLED["purelib"], _INSTALLED["platlib"])
-"""Where the paths of files begin that no user wrote."""
+"""Path prefixes of code that is not the user's."""
 GROUP = {"family": "metarl.families", "agent": "metarl.agents"}
 
 
@@ -182,9 +182,9 @@ def _attribute(
     module: ModuleType,
     attribute: str,
 ) -> Any:
+    if hasattr(module, attribute):
+        return getattr(module, attribute)
     content = vars(module)
-    if attribute in content:
-        return content[attribute]
     classes = [key for key, value in content.items() if isinstance(value, type)]
     place = content.get("__file__") or module.__name__
     raise ConfigError(

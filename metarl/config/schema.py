@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
 from metarl.config.messages import error_lines
 from metarl.config.registry import Settings, find
@@ -51,7 +51,7 @@ class Config(BaseModel):
     """name (or path/to/file.py:Class) of the family, and its settings"""
     seed: int = 0
     """the one seed that all random numbers of the run grow from"""
-    episodes: int = Field(ge=1)
+    episodes: PositiveInt
     """episodes of a trial, in all lanes: what an agent may use to adapt to one task"""
     train_tasks: int | None = Field(None, ge=1)
     """train on a fixed set of so many tasks; none: fresh tasks in every iteration"""
@@ -66,19 +66,19 @@ class Config(BaseModel):
     score: Literal["total", "last"] = "total"
     """what the best checkpoint is chosen by: the return of the whole trial, or of its last episode
     (the mean of the lanes)"""
-    validate_every: int = Field(20, ge=1)
+    validate_every: PositiveInt = 20
     """iterations between evaluations on validation tasks"""
     validation_tasks: int = Field(500, ge=2)
     """validation tasks; the best checkpoint is chosen on them"""
     test_tasks: int = Field(1000, ge=2)
     """unseen tasks of the test and ood splits, reported at the end"""
-    checkpoint_every: int = Field(10, ge=1)
+    checkpoint_every: PositiveInt = 10
     """iterations between checkpoints"""
     warm_start: Path | None = None
     """run folder or checkpoint whose parameters this run begins from"""
     device: Literal["cpu", "cuda"] = "cpu"
     """where tensors live"""
-    threads: int = Field(1, ge=1)
+    threads: PositiveInt = 1
     """torch's threads"""
 
 

@@ -30,7 +30,7 @@ def read_yaml(text: str, where: str) -> Any:
     except DuplicateKeyError as error:
         key = error.problem.split('"')[1]
         raise ConfigError(
-            f"{where}: line {error.problem_mark.line + 1}: the key {key!r} stands twice"
+            f"{where}: line {error.problem_mark.line + 1}: duplicate key {key!r}"
         ) from None
     except (YAMLError, ValueError) as error:
         raise ConfigError(f"{where} is not YAML: {' '.join(str(error).split())}") from None

@@ -49,7 +49,8 @@ class Agent(Protocol):
     """A belief about task rows, a rule to adapt it, and an outer update.
 
     ``begin → act → adapt`` is the whole trial on a new task, in training, evaluation and use.
-    The constructor takes ``(settings, spec, rng, device)``.
+    The constructor takes ``(config, spec, rng, device)``; one that can act through pretrained
+    options also takes ``pretrained``.
     """
 
     task_input: Literal["none", "row", "goal", "onehot"]

@@ -73,7 +73,7 @@ class HasMeanOptimum(Protocol):
     """A family that knows the exact mean of its optimum."""
 
     mean_optimum: float
-    """Mean of `optimum` over all test tasks: removes task-sampling noise as a control variate."""
+    """Of `optimum` over all tasks, the same in every split but ood: a control variate."""
 
 
 @runtime_checkable

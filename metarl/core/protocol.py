@@ -15,7 +15,7 @@ from metarl.core.types import Tasks
 class EvalProtocol:
     """Which tasks an agent meets, and how; all agents meet the same ones by the same protocol."""
 
-    episodes: int = 1
+    episodes: int
     """Of a trial, in all lanes together: all that an agent may use to adapt to one task."""
     tasks: int = 1000
     split: str = "test"

@@ -6,7 +6,7 @@ Letters, the same in every file, always in the order ``[T, N, M, …]``:
 T        environment steps of a rollout
 N        task rows, one learner a row
 M        lanes: that learner's parallel episodes; they share the row's belief
-K, H     episodes of a trial; horizon of an episode
+K, H     rounds of a trial, an episode in every lane each; horizon of an episode
 O, A, P  widths of observation, action and task row
 =======  ========================================================================
 

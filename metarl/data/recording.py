@@ -35,8 +35,8 @@ def recorded(spec: Spec, episodes: Sequence[Recording], lanes: int = 1) -> Rollo
     """
     if not episodes or len(episodes) % lanes:
         raise MetaRLError(
-            f"episodes: {len(episodes)} were recorded; give at least one, and a multiple of "
-            f"{lanes}, the agent's lanes"
+            f"episodes: {len(episodes)} were recorded; give at least one, and equally many for "
+            f"each lane of the agent, a multiple of {lanes}"
         )
     parts = [_checked(spec, episode, f"episode {i}") for i, episode in enumerate(episodes)]
     return stack_lanes([_stream(spec, parts[lane::lanes]) for lane in range(lanes)])
@@ -69,7 +69,7 @@ def _checked(spec: Spec, episode: Recording, name: str) -> dict[str, Any]:
             )
     if spec.discrete:
         if not torch.isin(action, torch.arange(spec.action_width)).all():
-            raise MetaRLError(f"{name}: an action is none of 0 to {spec.action_width - 1}")
+            raise MetaRLError(f"{name}: actions must be integers from 0 to {spec.action_width - 1}")
         action = action.long()
 
     last = torch.arange(steps) == steps - 1
@@ -87,7 +87,7 @@ def _array(x: ArrayLike, name: str) -> Tensor:
     try:
         array = torch.as_tensor(np.asarray(x, np.float32))
     except (TypeError, ValueError, RuntimeError) as error:
-        raise MetaRLError(f"{name} is no array of numbers: {error}") from None
+        raise MetaRLError(f"{name} is not an array of numbers: {error}") from None
     if not array.isfinite().all():
         raise MetaRLError(f"{name} is not finite everywhere")
     return array

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from metarl.core.errors import MetaRLError
+from metarl.core.errors import CheckpointError, MetaRLError
 from metarl.core.rollout import Rollout
 from metarl.core.types import GoalReward, Spec, append_axes, replace, tree
 
@@ -233,10 +233,10 @@ class Replay:
         """Continue with a copy of what `state_dict` returned.
 
         Raises:
-            MetaRLError: a replay of another capacity.
+            CheckpointError: a replay of another capacity.
         """
         if state["capacity"] != self.capacity:
-            raise MetaRLError(
+            raise CheckpointError(
                 f"replay: of capacity {state['capacity']}, not {self.capacity}; "
                 "set agent.capacity to that"
             )

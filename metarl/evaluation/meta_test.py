@@ -10,7 +10,7 @@ from torch import Tensor
 
 from metarl.collect.collector import adaptation_rounds, collect, task_info
 from metarl.core.agent import Agent
-from metarl.core.errors import MetaRLError
+from metarl.core.errors import ConfigError, FamilyError
 from metarl.core.family import (
     BatchEnv,
     Family,
@@ -81,10 +81,10 @@ class Scores:
         """[R, N]: what the trial's return falls short of the optimum's.
 
         Raises:
-            MetaRLError: the family does not know its optimum.
+            FamilyError: the family does not know its optimum.
         """
         if self.optimum is None:
-            raise MetaRLError(
+            raise FamilyError(
                 "regret: the family does not know its optimum; give it a method optimum(tasks)"
             )
         return self.episodes * self.optimum - self.lanes * self.returns.sum(1)
@@ -140,7 +140,7 @@ def evaluate(
         MetaRLError: a split that the family does not have, episodes that the agent's lanes cannot
             share evenly, or an agent that must be shown what these tasks cannot show.
     """
-    protocol = replace(protocol or EvalProtocol(), **changes)
+    protocol = replace(protocol, **changes) if protocol else EvalProtocol(**changes)
     rows = protocol.rows(family)
     chunk = max(1, _CHUNK // agent.lanes)
     parts = []
@@ -168,16 +168,13 @@ def combine(scores: Sequence[Scores]) -> Scores:
     """The runs of several `Scores` on the same tasks as one.
 
     Raises:
-        MetaRLError: they are not of the same tasks and the same protocol.
+        ConfigError: they are not of the same tasks and the same protocol.
     """
     first = scores[0]
     for other in scores:
-        if (other.task_hash, other.mode, other.episodes_consumed) != (
-            first.task_hash,
-            first.mode,
-            first.episodes_consumed,
-        ):
-            raise MetaRLError(
+        same_tasks = other.task_hash == first.task_hash and other.mode == first.mode
+        if not same_tasks or other.episodes_consumed != first.episodes_consumed:
+            raise ConfigError(
                 "scores of different tasks, episodes, lanes or modes cannot be combined; "
                 "evaluate all with the same options"
             )

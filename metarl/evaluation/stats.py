@@ -24,9 +24,6 @@ class Estimate:
     low: float
     high: float
 
-    def __str__(self) -> str:
-        return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
-
 
 def mean(scores: Array, resamples: int = 2000, seed: int = 0) -> Estimate:
     """Mean over runs and tasks of scores [R, N]."""

@@ -11,7 +11,7 @@ from metarl.collect.collector import adaptation_rounds
 from metarl.config.registry import Found, Settings, find
 from metarl.config.schema import Config
 from metarl.core.agent import Agent
-from metarl.core.errors import MetaRLError
+from metarl.core.errors import ConfigError
 from metarl.core.family import Family
 from metarl.core.protocol import EvalProtocol
 from metarl.core.rng import Rng
@@ -80,9 +80,9 @@ def build(config: Config) -> tuple[Family, Agent]:
             lanes, a warm start that does not fit, a device that is not there.
     """
     if config.device == "cuda" and not torch.cuda.is_available():
-        raise MetaRLError("device: cuda is not available here; use device=cpu")
+        raise ConfigError("device: cuda is not available here; use device=cpu")
     if config.train_tasks is None and config.agent.settings.needs_train_tasks:
-        raise MetaRLError(
+        raise ConfigError(
             f"{config.agent.name} keeps a replay buffer for each training task: "
             "set train_tasks, such as 100"
         )
@@ -133,7 +133,7 @@ def spec_for_agent(config: Config, spec: Spec) -> Spec:
     if getattr(config.agent.settings, "task_input", "none") != "onehot":
         return spec
     if config.train_tasks is None:
-        raise MetaRLError("agent.task_input: onehot needs a fixed training set; set train_tasks")
+        raise ConfigError("agent.task_input: onehot needs a fixed training set; set train_tasks")
     return replace(spec, task_width=config.train_tasks)
 
 
@@ -198,13 +198,13 @@ def load_pretrained_options(
 
 def _options_of_run(path: str, spec: Spec, device: torch.device) -> PretrainedOptions:
     if not Path(path).exists():
-        raise MetaRLError(
+        raise ConfigError(
             f"pretrained_options: there is no run {path}; "
             "name a run folder, or path/to/file.py:Class of your own"
         )
     loaded = load(path, device)
     if _shape(loaded.spec) != _shape(spec):
-        raise MetaRLError(
+        raise ConfigError(
             f"pretrained_options: {path} was trained on {loaded.spec.name}, whose observations or "
             f"actions are others than those of {spec.name}; name a run on a family of that shape"
         )
@@ -212,7 +212,7 @@ def _options_of_run(path: str, spec: Spec, device: torch.device) -> PretrainedOp
     if isinstance(loaded.agent, ActsAsOptions):
         options = loaded.agent.as_options()
     if options is None:
-        raise MetaRLError(
+        raise ConfigError(
             f"pretrained_options: what {path} does depends on more than the observation; name a "
             "run with options whose sub_hidden_sizes is given, or one of an agent without memory "
             "that is shown no task"

@@ -27,7 +27,7 @@ _UNREADABLE = (
 """What reading a file that is no checkpoint may raise."""
 
 FORMAT = 1
-"""Raised when a checkpoint of before cannot be read any more."""
+"""Incremented when checkpoints of earlier versions can no longer be read."""
 
 
 def save(path: Path, content: dict[str, Any]) -> None:
@@ -111,6 +111,6 @@ def disk_error(path: Path, error: OSError) -> CheckpointError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return CheckpointError(
             f"the disk is full: {path} could not be written; "
-            "free some space, then continue with --resume"
+            "free some space and repeat the command (a training with --resume)"
         )
     return CheckpointError(f"{path} could not be written: {error.strerror}")

@@ -7,7 +7,7 @@ from typing import Any
 from metarl.config.registry import names
 from metarl.config.schema import Config
 from metarl.core.agent import Agent
-from metarl.core.errors import MetaRLError
+from metarl.core.errors import CheckpointError, ConfigError
 from metarl.evaluation.meta_test import Scores, combine, evaluate
 from metarl.experiments.building import Loaded, load, make_agent, train_set
 
@@ -16,14 +16,14 @@ def runs(path: str | Path) -> list[Path]:
     """The run folders at `path`: itself, or those right below it (several seeds of one run).
 
     Raises:
-        MetaRLError: there are none.
+        CheckpointError: there are none.
     """
     path = Path(path)
     if path.is_file() or (path / "checkpoints").is_dir():
         return [path]
     found = sorted(folder.parent for folder in path.glob("*/checkpoints"))
     if not found:
-        raise MetaRLError(f"{path} is no run folder and holds none")
+        raise CheckpointError(f"{path} is no run folder and holds none")
     return found
 
 
@@ -43,7 +43,8 @@ def compare(path: str | Path, against: Sequence[str] = (), **given: Any) -> dict
     protocol = first.protocol(**given)
 
     def score(agent: Agent, config: Config) -> Scores:
-        return evaluate(agent, family, protocol, train_set=train_set(config, family))
+        tasks = train_set(config, family)
+        return evaluate(agent, family, protocol, train_set=tasks, device=config.device)
 
     def score_runs(seeds: Sequence[Loaded]) -> Scores:
         return combine([score(seed.agent, seed.config) for seed in seeds])
@@ -56,7 +57,7 @@ def compare(path: str | Path, against: Sequence[str] = (), **given: Any) -> dict
             continue
         others = [load(run) for run in runs(name)]
         if others[0].spec != first.spec:
-            raise MetaRLError(
+            raise ConfigError(
                 f"{name} was trained on {others[0].config.family.name} of another shape than {path}"
             )
         label = Path(name).name

@@ -21,6 +21,7 @@ from metarl.config.schema import Config, to_dict
 from metarl.core.errors import CheckpointError
 from metarl.experiments import checkpoints
 from metarl.experiments.counters import LIMITS
+from metarl.experiments.logs import METRICS
 
 
 class RunFolder:
@@ -75,14 +76,14 @@ class RunFolder:
             CheckpointError: the folder holds a run and `resume` was not asked for, it holds a run
                 of another configuration, or no checkpoint in it can be read.
         """
-        state = self._last_state()
-        if state is None or not state["counters"]["iterations"]:
-            return None
-        if not resume:
+        if not resume and self._holds_run():
             raise CheckpointError(
                 f"{self.path} holds a run already: continue it with --resume, "
                 "or choose another --out"
             )
+        state = self._last_state() if resume else None
+        if state is None or not state["counters"]["iterations"]:
+            return None
         old = to_dict(load_config(self.config))
         new = to_dict(config)
         differing = [key for key in new if key not in LIMITS and old.get(key) != new[key]]
@@ -92,6 +93,14 @@ class RunFolder:
                 f"only {', '.join(LIMITS)} may change"
             )
         return state
+
+    def _holds_run(self) -> bool:
+        """Whether an iteration was finished here."""
+        for file in (self.result, self.checkpoint("best"), self.path / METRICS):
+            if file.is_file() and file.stat().st_size:
+                return True
+        latest = self.checkpoint("latest")
+        return latest.is_file() and checkpoints.load(latest)["counters"]["iterations"] > 0
 
     def _last_state(self) -> dict[str, Any] | None:
         """The latest checkpoint, or the previous one where that is damaged."""

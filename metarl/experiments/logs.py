@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Mapping
 from datetime import timedelta
@@ -77,7 +76,6 @@ class Display:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
-        self._quiet = quiet
         self._console = Console(stderr=True, highlight=False, quiet=quiet)
         self._bar = Progress(
             BarColumn(20),
@@ -107,11 +105,9 @@ class Display:
             f"  left {timedelta(seconds=int(left))}{self._validation}"
         )
         self._bar.update(self._task, completed=progress, description=text)
-        if self._quiet or self._console.is_terminal:
-            return
-        if time.monotonic() - self._last_line >= 10:
+        if not self._console.is_terminal and time.monotonic() - self._last_line >= 10:
             self._last_line = time.monotonic()
-            print(f"{progress:4.0%}  {text}", file=sys.stderr, flush=True)
+            self._console.print(f"{progress:4.0%}  {text}", soft_wrap=True)
 
     def note(self, text: str) -> None:
         """A line that stays."""

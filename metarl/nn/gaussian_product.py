@@ -1,4 +1,4 @@
-"""The belief about a latent task variable of Z entries: a product of independent normal factors."""
+"""The posterior over a latent task variable of Z entries: a product of Gaussian factors."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Posterior:
         return Posterior(zero, zero)
 
     def update(self, factors: Tensor, valid: Tensor | None = None) -> Posterior:
-        """With more factors [..., F, 2, Z], means and variances; only the `valid` ones [..., F]."""
+        """The posterior after `valid` [..., F] factors [..., F, 2, Z], means and variances."""
         mean, variance = factors.unbind(-2)
         precision = 1 / variance
         if valid is not None:

@@ -51,7 +51,9 @@ class Normalizer:
         valid: Tensor,
         window: float = torch.inf,
     ) -> Normalizer:
-        """With the `valid` [..., W or 1] of more samples x [..., W] (Chan et al. 1983, eq. 2.1).
+        """Statistics that include the `valid` [..., W or 1] samples x [..., W].
+
+        Chan et al. 1983, equation 2.1.
 
         Earlier samples count as at most `window` times the new ones, to follow moving targets.
         """

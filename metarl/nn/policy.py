@@ -281,7 +281,7 @@ class Policy:
         by_obs = torch.matmul(obs.unsqueeze(-2), maps[..., 1:, :])
         return constant + by_obs.squeeze(-2)
 
-    # -- what agents ask that may have options, too
+    # -- interface shared with OptionPolicy
 
     def decision_processes(self, rollout: Rollout) -> dict[str, Rollout]:
         """The decision processes that the policy acted in: one, of actions."""
@@ -345,8 +345,8 @@ def check_shapes(own: Params, loaded: Params) -> None:
         there = _shape(loaded, name)
         if here != there:
             raise ConfigError(
-                f"warm start: parameter {name} is {there} there and {here} here; "
-                "use the same agent and family"
+                f"warm start: parameter {name} is {there} in the checkpoint and {here} in this "
+                "agent; use the same agent and family"
             )
 
 

@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.nn.functional import embedding, logsigmoid
 
 from metarl.core.agent import Agent, Mode
-from metarl.core.errors import MetaRLError
+from metarl.core.errors import ConfigError, MetaRLError
 from metarl.core.rng import Streams
 from metarl.core.rollout import Rollout
 from metarl.core.types import NONE, Acted, Inputs, OptionState, Params, replace, tree
@@ -176,7 +176,7 @@ class OptionPolicy:
         }
         return Hierarchy(levels)
 
-    # -- what agents ask of any policy
+    # -- interface shared with Policy
 
     def decision_processes(self, rollout: Rollout) -> dict[str, Rollout]:
         """The high and the low MDP of DAC on the same steps; only the high one if pretrained.
@@ -298,7 +298,13 @@ AnyPolicy = Policy | OptionPolicy
 def with_options(
     policy: Policy, config: OptionsConfig, pretrained: PretrainedOptions | None
 ) -> AnyPolicy:
-    """The policy itself, or one in its place that acts through learned or `pretrained` options."""
+    """The policy itself, or one in its place that acts through learned or `pretrained` options.
+
+    Raises:
+        ConfigError: the configuration asks for pretrained options, and they were not handed in.
+    """
+    if config.pretrained_options and pretrained is None:
+        raise ConfigError("pretrained_options: build the agent by metarl.build, which loads them")
     policy = replace(policy, initial_gain=config.initial_gain)
     count = config.options if pretrained is None else pretrained.count
     if count == 0:

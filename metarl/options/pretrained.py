@@ -147,40 +147,36 @@ class _CustomOption:
         action = self._checked(
             shape,
             dtype,
-            self._option.act,
+            "act",
             obs,
             noise,
             counter,
         )
         if self._spec.discrete and not action.equal(action.clamp(0, last)):
-            raise MetaRLError(
-                f"option {self._name}: act gives an action that is none of 0 to {last}"
-            )
+            raise MetaRLError(f"option {self._name}: act gives an action outside 0 to {last}")
         if not action.isfinite().all():
             raise MetaRLError(f"option {self._name}: act gives an action that is not finite")
         return action.unsqueeze(2)
 
     def ends(self, obs: Tensor, noise: Streams, counter: int) -> Tensor:
-        return self._checked(obs.shape[:2], torch.bool, self._option.ends, obs).unsqueeze(2)
+        return self._checked(obs.shape[:2], torch.bool, "ends", obs).unsqueeze(2)
 
     def _checked(
         self,
         shape: tuple[int, ...],
         dtype: torch.dtype,
-        method: Callable[..., Tensor],
+        method: str,
         obs: Tensor,
         *others: Any,
     ) -> Tensor:
         """What the `method` returns, of this shape and type."""
         try:
-            x = torch.as_tensor(method(obs, *others), device=obs.device)
+            x = torch.as_tensor(getattr(self._option, method)(obs, *others), device=obs.device)
         except Exception as error:
-            raise MetaRLError(
-                f"option {self._name}: {method.__name__} fails: {one_line(error)}"
-            ) from error
+            raise MetaRLError(f"option {self._name}: {method} fails: {one_line(error)}") from error
         if x.shape != shape or x.dtype != dtype:
             raise MetaRLError(
-                f"option {self._name}: {method.__name__} gives {x.dtype} of shape {list(x.shape)} "
+                f"option {self._name}: {method} gives {x.dtype} of shape {list(x.shape)} "
                 f"for observations of {self._spec.name}; give {dtype} of shape {list(shape)}"
             )
         return x

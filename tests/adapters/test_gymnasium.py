@@ -853,3 +853,17 @@ def test_the_example_of_the_documentation_is_a_family():
     velocity = (obs[..., 2] + 1.5 * tasks.params * theta.sin() * 0.05).clamp(-8, 8)
     torch.testing.assert_close(step.next_obs[..., 2], velocity)
     assert family.spec.horizon == 200
+
+
+def test_a_family_of_0_5_may_set_its_options():
+    class Own(GymnasiumFamily):
+        def __init__(self):
+            self.options = "mine"
+
+        def build(self):
+            raise NotImplementedError
+
+        def apply(self, env, row):
+            raise NotImplementedError
+
+    assert (Own().options, Own().config) == ("mine", "mine")

@@ -742,7 +742,7 @@ def test_a_family_that_cannot_be_built_is_a_finding(command):
             [],
             "does not import: ModuleNotFoundError: No module named 'nowhere' (mine.py, line 1)",
         ),
-        (NEEDLE, ["arms"], "'arms' is no option: write key=value"),
+        (NEEDLE, ["arms"], "'arms' is not an option: write key=value"),
         (NEEDLE, ["amrs=3"], "family.amrs: unknown key; did you mean 'arms'?"),
     ],
 )

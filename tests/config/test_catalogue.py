@@ -25,7 +25,7 @@ def test_a_family_is_described_with_its_shape_variants_and_options():
     assert "task row     [2], the first 2 its goal" in told
     assert "splits       train, validation, test (closed: all hold the same tasks)" in told
     assert "variant all: the defaults below" in told
-    assert "  family.horizon\n      steps of an episode, H (int, ≥ 1; default 15)" in told
+    assert "  family.horizon\n      steps of an episode, H (int, > 0; default 15)" in told
     assert "variant maml: fastest=2.0" in description("family", "half-cheetah-vel")
     assert "[17]" not in description("agent", "rl2")
 

@@ -67,7 +67,7 @@ def test_scalars_are_what_they_look_like(text: str, value: object):
 def test_a_duplicate_key_is_a_mistake(text: str):
     """PyYAML keeps the last one silently. The line is that of the second one."""
     with pytest.raises(
-        MetaRLError, match=rf"here: line {len(text.splitlines())}: the key 'a' stands twice"
+        MetaRLError, match=rf"here: line {len(text.splitlines())}: duplicate key 'a'"
     ):
         read_yaml(text, "here")
 
@@ -180,8 +180,8 @@ def test_a_mistake_names_its_key(tree: Any, words: list[str]):
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("seed", "'seed' is no override: write key=value"),
-        ("=3", "'=3' is no override"),
+        ("seed", "'seed' is not an override: write key=value"),
+        ("=3", "'=3' is not an override"),
         ("sede=1", "sede: unknown key; did you mean 'seed'?"),
         ("agent.cliprange=1", "agent.cliprange: unknown key; did you mean 'clip_range'?"),
         ("agent.clip_range=[", "agent.clip_range is not YAML"),
@@ -349,3 +349,21 @@ def test_an_unknown_variant_is_a_mistake(varied: str):
         MetaRLError, match=r"family.variant: input should be 'near' or 'far', not 'fra'"
     ):
         load_config(varied, ["family.variant=fra"])
+
+
+def test_a_preset_named_like_its_agent_drops_the_options_of_the_one_before(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text(
+        "agent: {name: maml, preset: promp, clip_range: 0.1}\nfamily: point\n"
+        "episodes: 40\niterations: 1\n"
+    )
+    chosen = load_config(path, ["agent.preset=maml"]).agent.settings
+    assert (chosen.preset, chosen.clip_range) == ("maml", 0.3)
+    kept = load_config(path, ["agent.preset=promp"]).agent.settings
+    assert (kept.preset, kept.clip_range) == ("promp", 0.1)
+
+
+def test_an_agent_without_a_name_can_be_given_one(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("agent: {memory_width: 3}\nfamily: point\nepisodes: 1\niterations: 1\n")
+    assert load_config(path, ["agent=rl2"]).agent.name == "rl2"

@@ -306,3 +306,18 @@ def test_a_broken_agent_of_an_old_checkpoint_is_told(tmp_path):
     loaded = load(tmp_path)
     with pytest.raises(MetaRLError, match="RL2: log_prob of task"):
         evaluate(loaded.agent, loaded.family(), episodes=2, tasks=3)
+
+
+@pytest.mark.parametrize("left", ["best.pt", "metrics.jsonl", "result.json", "latest.pt"])
+def test_whatever_is_left_of_a_run_is_not_overwritten(tmp_path, left):
+    """Also without its latest checkpoint, which may have been deleted for its size, or damaged."""
+    train(config(iterations=2), tmp_path, quiet=True)
+    checkpoint = tmp_path / "checkpoints"
+    for path in (*checkpoint.iterdir(), tmp_path / "metrics.jsonl", tmp_path / "result.json"):
+        if path.name != left:
+            path.unlink()
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(CheckpointError, match="holds a run already"):
+        train(config(iterations=2), tmp_path, quiet=True)
+    after = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert after == before

@@ -169,7 +169,7 @@ def test_an_action_that_is_no_number_is_named(mine: Path):
         ("Lost", r"cannot be made from the family's Spec: TypeError"),
         ("Silent", "act fails: .*NoneType"),
         ("Broken", "ends fails: IndexError"),
-        ("TooFar", "none of 0 to 2"),
+        ("TooFar", "outside 0 to 2"),
         ("Flat", r"act gives torch.int64 of shape \[4\] .* give torch.int64 of shape \[4, 2\]"),
         ("Floats", r"ends gives torch.float32 .* give torch.bool"),
     ],

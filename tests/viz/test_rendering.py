@@ -38,10 +38,12 @@ MAPPED = ERRAND.replace(":Errand", ":Mapped")
 DOOR = 3
 
 
-def filmed(name, agent="random", task=0, lane=0, **protocol):
+def filmed(name, agent="random", episodes=1, task=0, lane=0, **protocol):
     family = make_family(name)
     acting = make_agent(agent, family.spec)
-    return list(record_episodes(acting, family, EvalProtocol(**protocol), task, lane).episodes)
+    return list(
+        record_episodes(acting, family, EvalProtocol(episodes, **protocol), task, lane).episodes
+    )
 
 
 def pictures_of(path):
@@ -182,12 +184,12 @@ def test_the_tasks_of_a_fixed_training_set_can_be_filmed():
     fixed = family.tasks("train", 3, Rng(5))
     agent = Counting(family.spec)
     agent.task_input = "onehot"
-    shot = record_episodes(agent, family, EvalProtocol(split="train", train_set=fixed), task=2)
+    shot = record_episodes(agent, family, EvalProtocol(1, split="train", train_set=fixed), task=2)
     assert next(shot.episodes).rewards[0] == -fixed.params[2]
     with pytest.raises(MetaRLError, match="task 3: there are 3 training tasks"):
-        record_episodes(agent, family, EvalProtocol(split="train", train_set=fixed), task=3)
+        record_episodes(agent, family, EvalProtocol(1, split="train", train_set=fixed), task=3)
     with pytest.raises(MetaRLError, match="no place in a one-hot"):
-        record_episodes(agent, family, EvalProtocol(train_set=fixed), task=2)
+        record_episodes(agent, family, EvalProtocol(1, train_set=fixed), task=2)
 
 
 # -------------------------------------------------------------------------------------------------
@@ -247,7 +249,7 @@ def test_a_panel_holds_the_whole_path_the_goal_and_the_walls(tmp_path, monkeypat
 def test_limits_give_way_to_a_path_that_leaves_them(tmp_path, monkeypatch):
     family = make_family(MAPPED)
     scene = next(
-        record_episodes(make_agent("random", family.spec), family, EvalProtocol()).episodes
+        record_episodes(make_agent("random", family.spec), family, EvalProtocol(1)).episodes
     ).scene
     far = replace(scene, path=torch.tensor([[0.0, 0.0], [-9.0, 5.0]]))
     assert limits_of([scene]) == pytest.approx((-0.5, 3.5, -0.2, 1.2))
@@ -300,7 +302,7 @@ def test_a_video_has_every_moment_of_every_episode(name, suffix, tmp_path):
 
 def test_a_path_grows():
     family = make_family(MAPPED)
-    shot = record_episodes(make_agent("random", family.spec), family, EvalProtocol())
+    shot = record_episodes(make_agent("random", family.spec), family, EvalProtocol(1))
     blue = [
         int((picture[..., 2].astype(int) - picture[..., 0] > 40).sum())
         for picture in animate(shot, hold=0)

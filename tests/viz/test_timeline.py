@@ -66,10 +66,10 @@ def test_a_film_knows_what_ran(lane):
 def test_a_flat_agent_has_none(drawn):
     family = make_family(MAPPED)
     for name in ("random", "rl2"):
-        shot = record_episodes(make_agent(name, family.spec), family, EvalProtocol())
+        shot = record_episodes(make_agent(name, family.spec), family, EvalProtocol(1))
         assert shot.num_options == 0
         assert [episode.options for episode in shot.episodes] == [None]
-    figure = drawn(record_episodes(make_agent("rl2", family.spec), family, EvalProtocol()))
+    figure = drawn(record_episodes(make_agent("rl2", family.spec), family, EvalProtocol(1)))
     assert len(figure.legends) == 1
     assert not figure.axes[0].child_axes
 

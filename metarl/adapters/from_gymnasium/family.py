@@ -72,6 +72,10 @@ class AdaptedFamily(ABC):
         """`config`, by its name up to version 0.5."""
         return self.config
 
+    @options.setter
+    def options(self, config: Any) -> None:
+        self.config = config
+
     def row(self, split: str, rng: np.random.Generator) -> ArrayLike:
         """One task row [P], drawn with `rng` alone."""
         raise FamilyError(
@@ -146,7 +150,7 @@ class AdaptedFamily(ABC):
         return Tasks.numbered(torch.from_numpy(self._table(drawn)), split)
 
     def make(self, lanes: int) -> BatchEnv:
-        """An environment with `lanes` lanes a row, each with a Gymnasium environment of its own."""
+        """An environment with `lanes` lanes a row."""
         from metarl.adapters.from_gymnasium.batch_env import LanesEnv
 
         return LanesEnv(self, lanes)
@@ -199,10 +203,10 @@ class AdaptedFamily(ABC):
         return Layout(found, actions, horizon, row, env.render_mode == "rgb_array")
 
     def _shortest(self, env: Env | ManyEnvs) -> int:
-        """Longest episode: the least of all limits on it.
+        """The horizon: the smallest limit on an episode.
 
         Raises:
-            FamilyError: there is none, or episodes do not even end when they should.
+            FamilyError: there is no limit, or the wrapper Autoreset is around the environment.
         """
         limits = [self.horizon]
         if env.spec:

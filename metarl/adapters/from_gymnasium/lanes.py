@@ -70,7 +70,7 @@ def success_keys(layout: Layout, info: Info) -> list[str]:
     if names and not layout.has_success:
         raise FamilyError(
             f"info[{names[0]!r}] is reported in some steps and was not in the first; "
-            "put it into every info, or give the family a method success(info) -> bool"
+            "put it into every info (a GymnasiumFamily may have success(info) -> bool instead)"
         )
     return names
 

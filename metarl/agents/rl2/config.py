@@ -28,7 +28,7 @@ class RL2Config(OptionsConfig):
     pair_input: bool = False
     """the memory also sees the last observation times the last action, and that times the reward"""
     readout: Literal["linear", "observation"] = "linear"
-    """heads: linear, or with weights that are linear in the observation"""
+    """heads: linear, or with weights that are affine in the observation"""
     initial_std: PositiveFloat = 1.0
     """standard deviation of the first policy (continuous actions)"""
     trials: PositiveInt = 500

@@ -5,7 +5,7 @@ Strategies learn nothing in training: they are baselines for the learned agents.
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, NonNegativeFloat, PositiveInt
 
 from metarl.config.registry import Settings
 
@@ -56,7 +56,7 @@ class UCB1Config(BanditConfig):
     Pulls are counted as in Duan et al. 2016.
     """
 
-    bonus: float = Field(0.2, ge=0)
+    bonus: NonNegativeFloat = 0.2
     """c, the width of the confidence bound; 1 in theory, 0.2 best on validation"""
 
 
@@ -87,37 +87,37 @@ class MDPConfig(Settings):
 
 
 class PSRLConfig(MDPConfig):
-    """PSRL: solve one process drawn from the posterior in every episode.
+    """PSRL: solve one MDP sampled from the posterior in every episode.
 
     Osband et al. 2013, arXiv:1306.0940.
     """
 
 
 class OPSRLConfig(MDPConfig):
-    """Optimistic PSRL: the largest Q of several drawn processes.
+    """Optimistic PSRL: the largest Q of several sampled MDPs.
 
     Osband & Van Roy 2016; TabulaRL.
     """
 
-    samples: int = Field(5, ge=1)
-    """processes drawn per episode; on validation tasks 2 to 10 are alike"""
+    samples: PositiveInt = 5
+    """MDPs sampled per episode; on validation tasks 2 to 10 are alike"""
 
 
 class BEBConfig(MDPConfig):
-    """Bayesian exploration bonus: solve the mean process with a bonus for rare state-action pairs.
+    """Bayesian exploration bonus: solve the posterior mean MDP with a bonus for rare pairs.
 
     Kolter & Ng 2009; TabulaRL.
     """
 
-    scaling: float = Field(1.6e-4, ge=0)
+    scaling: NonNegativeFloat = 1.6e-4
     """factor of the transition bonus; best: 1.6e-4 (10 episodes), 6e-4 (100)"""
 
 
 class CertaintyEquivalenceConfig(MDPConfig):
-    """Certainty equivalence: solve the posterior mean process as if it were the true one."""
+    """Certainty equivalence: solve the posterior mean MDP as if it were the true one."""
 
 
 class ValueIterationConfig(Settings):
-    """The oracle: solves the true process, which it is shown (Bellman 1957)."""
+    """The oracle: solves the true MDP, which it is shown (Bellman 1957)."""
 
     configures = "metarl.agents.strategies.mdps:Oracle"

@@ -17,7 +17,7 @@ from metarl.agents.strategies.config import (
 from metarl.agents.strategies.strategy import Strategy, random_argmax, sample_dirichlet
 from metarl.config.registry import Settings
 from metarl.core.agent import Mode
-from metarl.core.errors import FamilyError
+from metarl.core.errors import ConfigError
 from metarl.core.rng import Streams
 from metarl.core.rollout import Rollout
 from metarl.core.types import (
@@ -190,13 +190,13 @@ class MDP(Strategy):
         """The best action of the plan, which is made anew where an episode begins.
 
         Raises:
-            FamilyError: the first observation of an episode is not one-hot.
+            ConfigError: the first observation of an episode is not one-hot.
         """
         current: _Plan = belief.lane
         begins = belief.cue[..., -1] == 1
         if begins.any():
             if not ((obs.sum(-1) == 1) & (obs.amax(-1) == 1)).all():
-                raise FamilyError(
+                raise ConfigError(
                     f"{self.spec.name}: observations are not one-hot states; choose another agent"
                 )
             values = plan(self.config, belief.row, noise.split(counter), self.spec.horizon)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from metarl.config.registry import Settings
 from metarl.core.agent import Agent, Mode, World
-from metarl.core.errors import ConfigError, MetaRLError
+from metarl.core.errors import ConfigError
 from metarl.core.rng import Rng, Streams
 from metarl.core.rollout import Rollout
 from metarl.core.types import (
@@ -69,8 +69,8 @@ class Strategy(Agent):
         return replace(self.adapt(belief, rollout), cue=rollout.last_cue(self.spec))
 
     def iterate(self, world: World, rng: Rng) -> dict[str, float]:
-        """Raises a MetaRLError: there is nothing to train."""
-        raise MetaRLError(
+        """Raises a ConfigError: there is nothing to train."""
+        raise ConfigError(
             "a classical strategy learns nothing; compare a run: metarl evaluate RUN --against NAME"
         )
 
