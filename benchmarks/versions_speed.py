@@ -63,16 +63,23 @@ def main() -> None:
     chosen = [name for name in arguments.only.split(",") if name] or list(WORK)
     print(f"{'work':22}{'old, s':>9}{'new, s':>9}  old / new, median [95 %]")
     for name in chosen:
-        old = Contender(arguments.old, __file__, name, {})
-        new = Contender(arguments.new, __file__, name, {})
-        pairs = []
-        for turn in range(arguments.pairs + 1):
-            order = (old, new) if turn % 2 else (new, old)
-            seconds = {contender: contender.turn()["seconds"] for contender in order}
-            pairs.append((seconds[old], seconds[new]))
-        old.end()
-        new.end()
-        report(name, np.array(pairs[1:]))  # the first turn warms up
+        pairs = [turns(arguments, name) for _ in range(arguments.pairs)]
+        report(name, np.array(pairs))
+
+
+def turns(arguments: argparse.Namespace, name: str) -> tuple[float, float]:
+    """Seconds a turn of old and new: the medians of five turns in two fresh processes.
+
+    Where a process happens to lie in memory changes its speed by several percent.
+    """
+    contenders = [
+        Contender(python, __file__, name, {}) for python in (arguments.old, arguments.new)
+    ]
+    seconds = [[contender.turn()["seconds"] for contender in contenders] for _ in range(6)]
+    for contender in contenders:
+        contender.end()
+    old, new = np.median(seconds[1:], axis=0)  # the first turn warms up
+    return old, new
 
 
 def report(name: str, seconds: np.ndarray) -> None:

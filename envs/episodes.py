@@ -68,17 +68,18 @@ class TensorEnv(ABC):
         if moved.terminated is None:  # every episode lasts the horizon, so that all end together
             terminated = self._never
             ended = (self.time + 1) % self.horizon == 0
-            truncated = ~terminated if ended else terminated
+            done = truncated = ~terminated if ended else terminated
         else:
             terminated = moved.terminated
             truncated = self.at_horizon() & ~terminated
-            ended = bool((terminated | truncated).any())
+            done = terminated | truncated
+            ended = bool(done.any())
         self.time += 1
 
         self._state = moved.state
         next_obs = obs = self.observe(moved.state)
         if ended:
-            self._restart(terminated | truncated)
+            self._restart(done)
             obs = self.observe(self._state)
         return Step(
             obs,

@@ -210,9 +210,10 @@ def trial(
     prior = agent.begin(task_info(agent, spec, tasks, rounds, protocol.train_set), lanes=lanes)
     world = env or family.make(lanes)
 
+    rng = protocol.rng
+
     def adapt_in_rounds(belief: Belief) -> Iterator[tuple[Rollout, Belief]]:
         for k in range(rounds):
-            rng = protocol.rng.child("episode", k)
             rollout, belief = collect(
                 agent,
                 world,
@@ -220,7 +221,7 @@ def trial(
                 belief,
                 tasks,
                 1,
-                rng,
+                rng.child("episode", k),
                 protocol.mode,
             )
             belief = agent.adapt(belief, rollout)
@@ -237,10 +238,9 @@ def _evaluate_rows(
 ) -> tuple[stats.Array, stats.Array | None]:
     """Returns and success, [K, N] each."""
     returns, success = [], []
+    expected = family.expected_reward if isinstance(family, KnowsExpectedReward) else None
     for rollout, _ in trial(agent, family, tasks, protocol):
-        reward = rollout.reward
-        if isinstance(family, KnowsExpectedReward):
-            reward = family.expected_reward(tasks, rollout)
+        reward = expected(tasks, rollout) if expected else rollout.reward
         returns.append(to_numpy(rollout.episode_returns(reward)[0].mean(-1)))
         if rollout.success is not None:
             success.append(to_numpy((rollout.success & rollout.valid).any(0).double().mean(-1)))
