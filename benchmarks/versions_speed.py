@@ -75,11 +75,14 @@ def turns(arguments: argparse.Namespace, name: str) -> tuple[float, float]:
     contenders = [
         Contender(python, __file__, name, {}) for python in (arguments.old, arguments.new)
     ]
-    seconds = [[contender.turn()["seconds"] for contender in contenders] for _ in range(6)]
+    seconds = np.empty((6, 2))
+    for turn in range(6):
+        for which in (0, 1) if turn % 2 else (1, 0):
+            seconds[turn, which] = contenders[which].turn()["seconds"]
     for contender in contenders:
         contender.end()
     old, new = np.median(seconds[1:], axis=0)  # the first turn warms up
-    return old, new
+    return float(old), float(new)
 
 
 def report(name: str, seconds: np.ndarray) -> None:

@@ -95,7 +95,7 @@ class _Metaworld(ExtraFamily):
     def _row_of(self, task: Any) -> Array:
         """[P] float32: the row that stands for a task of the package."""
         # pickled by the package, in this process
-        vector = pickle.loads(task.data)["rand_vec"]  # noqa: S301
+        vector = pickle.loads(task.data)["rand_vec"]  # noqa: S301  (the package pickled it)
         if len(self._benchmark.classes) == 1:
             return vector.astype(np.float32)
         row = np.zeros(1 + _VECTOR_WIDTH, np.float32)

@@ -99,7 +99,7 @@ def state(probe: Probe) -> str:
     env = family.make(probe.size[1])
     before = probe.run(env=env, steps=middle)
 
-    copy = pickle.loads(pickle.dumps(env))  # noqa: S301
+    copy = pickle.loads(pickle.dumps(env))  # noqa: S301  (just pickled)
     actions = replay(probe.trace.action)
     times = range(middle, probe.brief)
     after = run_from(copy, probe.spec, before.step.obs[-1], actions, times)
