@@ -1,5 +1,6 @@
 """What ``metarl.NAME`` offers."""
 
+from .checker.agent_check import check_agent as check_agent
 from .checker.check import check_family as check_family
 from .config.files import load_config as load_config
 from .config.registry import Settings as Settings

@@ -27,10 +27,6 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="[KEY=VALUE]...", help="such as agent.memory_width=128"),
 ]
-FamilyOptions = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="[KEY=VALUE]...", help="of the family, such as horizon=20"),
-]
 Split = Annotated[str, typer.Option(help="train, validation, test or ood")]
 Episodes = Annotated[
     int | None, typer.Option(min=1, help="episodes of a trial (default: the run's)")
@@ -168,20 +164,29 @@ def agents(name: Annotated[str | None, typer.Argument(help="agent to describe")]
 
 @app.command()
 def check(
-    family: Annotated[str, typer.Argument(help="name of a family, or my_file.py:MyFamily")],
-    options: FamilyOptions = None,
+    name: Annotated[str, typer.Argument(help="a family or an agent by name, or my_file.py:Mine")],
+    options: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="its options, such as horizon=20"),
+    ] = None,
+    family: Annotated[
+        str | None,
+        typer.Option(help="that an agent is tried on (default: a small one that it accepts)"),
+    ] = None,
 ) -> None:
-    """Look at every promise that a family makes; exit code 1 if one is broken."""
+    """Look at every promise that a family or an agent makes; exit code 1 if one is broken."""
     from metarl.config.overrides import read_options
-    from metarl.config.registry import find
+    from metarl.config.registry import find_either
 
-    chosen = read_options(options or [], "family")
-    found = find("family", family)
-    valid = found.configure(chosen["family"])
+    found = find_either(name)
+    chosen = read_options(options or [], found.kind)[found.kind]
+    if found.kind == "agent":
+        chosen = {**found.settings.small, **chosen}
+    valid = found.configure(chosen)
 
     from metarl.checker.check import check_found  # imports torch, which no mistake above waits for
 
-    report = check_found(found, valid)
+    report = check_found(found, valid, family)
     print(report)
     if not report.ok:
         raise typer.Exit(1)

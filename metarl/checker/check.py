@@ -1,15 +1,14 @@
 """Does a family keep its contract? A report: what was observed, why it matters, how to fix it."""
 
-from dataclasses import dataclass
-
 import torch
 
 from metarl.checker import determinism_rules, task_rules
+from metarl.checker.agent_check import check_found_agent
 from metarl.checker.optional_rules import offers
 from metarl.checker.probe import Probe
-from metarl.checker.rules import Rule
+from metarl.checker.report import Finding, Report, examine
 from metarl.config.registry import Found, Settings, one_line
-from metarl.core.errors import MetaRLError
+from metarl.core.errors import ConfigError, MetaRLError
 from metarl.core.family import Family
 
 RULES = (
@@ -34,90 +33,36 @@ RULES = (
 )
 
 
-@dataclass(frozen=True)
-class Finding:
-    """What was observed of one promise."""
-
-    rule: str
-    passed: bool
-    observed: str
-    why: str
-    fix: str
-
-    def __str__(self) -> str:
-        if self.passed:
-            return f"ok    {self.rule:12} {self.observed}"
-        lines = [
-            f"FAIL  {self.rule}",
-            f"observed: {self.observed}",
-            f"why: {self.why}",
-            f"fix: {self.fix}",
-        ]
-        return "\n        ".join(lines)
-
-
-@dataclass(frozen=True)
-class Report:
-    """The findings on a family, in the order of `RULES`, up to a broken promise that is a gate."""
-
-    family: str
-    findings: tuple[Finding, ...]
-
-    @property
-    def ok(self) -> bool:
-        """Every promise is kept."""
-        return all(finding.passed for finding in self.findings)
-
-    def __str__(self) -> str:
-        summary = f"keeps all {len(self.findings)} promises"
-        if not self.ok:
-            broken = sum(not finding.passed for finding in self.findings)
-            summary = f"{broken} of its promises broken"
-        lines = [f"{self.family}: {summary}", *map(str, self.findings)]
-        if len(self.findings) < len(RULES):
-            lines.append("nothing more can be checked before this is fixed")
-        return "\n".join(lines)
-
-
 @torch.no_grad()
 def check_family(family: Family) -> Report:
     """Check every promise of a family; whatever its code raises becomes a finding."""
     probe = Probe(family)
-    findings = []
-    for rule in RULES:
-        finding = _check(rule, probe)
-        findings.append(finding)
-        if rule.gate and not finding.passed:
-            break
+    findings = examine(RULES, probe)
     name = probe.spec.name if findings[0].passed else type(family).__name__
-    return Report(name, tuple(findings))
+    return Report(name, findings, len(RULES))
 
 
-def check_found(found: Found, chosen: Settings) -> Report:
-    """Build a family with these options and check it; if that fails, it is the only finding.
+def check_found(found: Found, chosen: Settings, family: str | None = None) -> Report:
+    """Check a family with these options, or an agent, which is tried on the `family` called so.
+
+    A family that cannot be built has that as its only finding.
 
     Raises:
-        MetaRLError: its module does not import, or it refuses the options by a MetaRLError.
+        MetaRLError: its module does not import, or it refuses the options by a MetaRLError; an
+            agent that suits no family.
     """
     found.load()
+    if found.kind == "agent":
+        return check_found_agent(found, chosen, family)
+    if family is not None:
+        raise ConfigError(f"--family: {found.name} is a family itself; only an agent needs one")
     try:
-        family = found.build(chosen)
+        built = found.build(chosen)
     except MetaRLError:
         raise
     except Exception as error:  # a constructor may raise anything
         why = "without the family there is nothing to check"
         fix = "fix the constructor, or give other options"
-        return Report(found.name, (Finding("builds", False, one_line(error), why, fix),))
-    return check_family(family)
-
-
-def _check(rule: Rule, probe: Probe) -> Finding:
-    passed = False
-    try:
-        observed = rule.check(probe)
-        passed = True
-    except MetaRLError as error:  # CheckFailed, or one of the family
-        observed = str(error)
-    except Exception as error:  # so may any method
-        observed = one_line(error)
-    return Finding(rule.name, passed, observed, rule.why, rule.fix)
+        finding = Finding("builds", False, one_line(error), why, fix)
+        return Report(found.name, (finding,), len(RULES))
+    return check_family(built)

@@ -1,35 +1,40 @@
-"""A promise of a family that can be checked: what `metarl check` is made of."""
+"""A promise that can be checked: what `metarl check` is made of."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
 
-from metarl.checker.probe import Probe
 from metarl.core.errors import MetaRLError
 
-Check = Callable[[Probe], str]
-"""Says what was observed; raises CheckFailed, or an error of the family, if a promise is broken."""
+P = TypeVar("P")
+"""What is examined: the probe of a family or of an agent."""
 
 
 class CheckFailed(MetaRLError):
     """What was observed of a broken promise."""
 
 
+class Skipped(MetaRLError):
+    """Why a promise is not checked."""
+
+
 @dataclass(frozen=True)
-class Rule:
+class Rule(Generic[P]):
     """One promise."""
 
     name: str
-    check: Check
+    check: Callable[[P], str]
+    """Says what was observed; raises CheckFailed, or an error of what is examined, if the promise
+    is broken."""
     why: str
     fix: str
     gate: bool  # if it is broken, no later rule can be checked
 
 
-def rule(*, why: str, fix: str, gate: bool = False) -> Callable[[Check], Rule]:
+def rule(*, why: str, fix: str, gate: bool = False) -> Callable[[Callable[[P], str]], Rule[P]]:
     """Make a function a rule of its own name."""
     return lambda check: Rule(check.__name__, check, why, fix, gate)
 

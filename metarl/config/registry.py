@@ -12,7 +12,7 @@ import sys
 import sysconfig
 import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.machinery import SourceFileLoader
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -25,12 +25,12 @@ from metarl.config.aliases import translate
 from metarl.config.messages import error_lines
 from metarl.core.errors import ConfigError, suggest
 
-Kind = Literal["family", "agent", "option"]
+Kind = Literal["family", "agent", "option", "class"]
 _OURS = f"{Path(__file__).parents[1]}/"
 _INSTALLED = sysconfig.get_paths()
 _NOT_THEIRS = ("<frozen", _OURS, _INSTALLED["stdlib"], _INSTALLED["purelib"], _INSTALLED["platlib"])
 """Path prefixes of code that is not the user's."""
-GROUP = {"family": "metarl.families", "agent": "metarl.agents"}
+GROUP: dict[Kind, str] = {"family": "metarl.families", "agent": "metarl.agents"}
 
 
 class Settings(BaseModel):
@@ -48,6 +48,9 @@ class Settings(BaseModel):
 
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Named sets of defaults: an agent's option `preset`, or a family's `variant`, chooses one."""
+
+    small: ClassVar[Mapping[str, Any]] = {}
+    """Options with which `metarl check` tries an agent quickly; those that the user gives win."""
 
     @classmethod
     def selector(cls) -> str:
@@ -120,6 +123,32 @@ def find(kind: Kind, name: str) -> Found:
         return _found(kind, name, _from_module(kind, point.value))
     hint = suggest(name, names(kind))
     raise ConfigError(f"{kind} {name!r} is unknown: {hint} (or give path/to/file.py:Class)")
+
+
+def find_either(name: str) -> Found:
+    """The family, or else the agent, called `name`; a class is what its methods make it.
+
+    Raises:
+        ConfigError: nothing of that name, or its file or module does not import.
+    """
+    if ":" not in name:
+        for kind in GROUP:
+            if name in names(kind):
+                return find(kind, name)
+        hint = suggest(name, [*names("family"), *names("agent")])
+        raise ConfigError(
+            f"no family or agent is called {name!r}: {hint} (or give path/to/file.py:Class)"
+        )
+    found = find("class", name)
+    methods = set(dir(found.load()))
+    if {"iterate", "act"} <= methods:
+        return replace(found, kind="agent")
+    if {"tasks", "make"} <= methods:
+        return replace(found, kind="family")
+    raise ConfigError(
+        f"{name!r} is neither a family, which has tasks and make, nor an agent, which has iterate "
+        "and act"
+    )
 
 
 def own(kind: Kind, name: str) -> Any:

@@ -176,7 +176,9 @@ class MAML(Learner):
         first = first_cue(self.spec, rows, lanes, self.device).unsqueeze(0)
         cues = torch.cat([first, rollout.cues(self.spec)[:-1]])
         inputs = self._inputs(belief.row, rollout.inputs.obs, cues)
-        return self.adapt(belief, replace(rollout, inputs=inputs))
+        adapted = self.adapt(belief, replace(rollout, inputs=inputs))
+        last = rollout.reshape_lanes(belief.cue.shape[1]).last_cue(self.spec)
+        return replace(adapted, cue=last)
 
     def _inputs(self, row: Adapted, obs: Tensor, cue: Tensor) -> Inputs:
         """The policy's inputs on obs [..., N, M, O].

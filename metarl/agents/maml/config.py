@@ -29,6 +29,7 @@ class MAMLConfig(OptionsConfig):
     """
 
     configures = "metarl.agents.maml.agent:MAML"
+    small: ClassVar = {"tasks": 3, "episodes_per_task": 4}
     variants: ClassVar = {
         "maml": {},
         "fomaml": {"first_order": True},

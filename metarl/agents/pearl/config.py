@@ -29,6 +29,13 @@ class PEARLConfig(Settings):
         "pearl": {},
         "sac": {"latent_width": 0, "exploration_episodes": 0, "extra_episodes": 0},
     }
+    small: ClassVar = {
+        "initial_episodes": 2,
+        "updates": 3,
+        "batch_size": 16,
+        "encoder_sizes": (16,),
+        "hidden_sizes": (16,),
+    }
 
     preset: Literal["pearl", "sac"] = "pearl"
     """the named set of defaults"""

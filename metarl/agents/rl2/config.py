@@ -1,6 +1,6 @@
 """Configuration of RL²; imports no torch, so that errors are reported at once."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt, ValidationInfo, field_validator
 
@@ -13,6 +13,7 @@ class RL2Config(OptionsConfig):
     """RL²: a recurrent policy learns in a trial, by PPO (Duan et al. 2016, arXiv:1611.02779)."""
 
     configures = "metarl.agents.rl2.agent:RL2"
+    small: ClassVar = {"trials": 6, "epochs": 2, "minibatches": 2}
 
     task_input: TaskInput = "none"
     memory: Literal["gru", "lstm", "none"] = "gru"

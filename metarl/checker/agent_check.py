@@ -1,0 +1,79 @@
+"""Does an agent keep its contract? A report like that on a family."""
+
+from metarl.checker import agent_learning_rules, agent_rules
+from metarl.checker.agent_probe import CPU, AgentProbe, Build
+from metarl.checker.report import Report, examine
+from metarl.config.registry import Found, Settings
+from metarl.core.agent import Agent
+from metarl.core.errors import ConfigError
+from metarl.core.family import Family
+from metarl.core.types import Spec
+from metarl.experiments.building import build_agent, make_family
+
+AGENT_RULES = (
+    agent_rules.attributes,
+    agent_rules.begin,
+    agent_rules.act,
+    agent_rules.adapt,
+    agent_rules.randomness,
+    agent_rules.rows,
+    agent_rules.lanes,
+    agent_rules.trials,
+    agent_rules.replay,
+    agent_learning_rules.iterate,
+    agent_learning_rules.repeat,
+    agent_learning_rules.hidden,
+    agent_learning_rules.resume,
+    agent_learning_rules.acting,
+    agent_learning_rules.pickle,
+)
+
+LIGHT = {
+    "point": {"horizon": 5},
+    "gridnavi": {"horizon": 5},
+    "tabular-mdp": {"states": 3, "horizon": 4},
+    "bernoulli-bandit": {},
+    "goal-maze": {"horizon": 5},
+}
+"""Families that agents are tried on quickly, and their options."""
+
+
+def check_agent(build: Build, family: Family, name: str = "agent") -> Report:
+    """Check every promise of the agents that ``build(spec, seed)`` makes, on a family of short
+    episodes::
+
+        check_agent(partial(make_agent, "maml", episodes_per_task=4), make_family("gridnavi"))
+    """
+    findings = examine(AGENT_RULES, AgentProbe(build, family))
+    return Report(f"{name} on {family.spec.name}", findings, len(AGENT_RULES))
+
+
+def check_found_agent(found: Found, chosen: Settings, family: str | None = None) -> Report:
+    """Check an agent with these options on the family called so, or on a light one that it accepts.
+
+    Raises:
+        ConfigError: it accepts none.
+    """
+
+    def build(spec: Spec, seed: int) -> Agent:
+        return build_agent(found, chosen, spec, seed, CPU)
+
+    candidates = LIGHT if family is None else {family: {}}
+    for candidate, options in candidates.items():
+        tried = make_family(candidate, **options)
+        refusal = _refusal(build, tried)
+        if refusal is None:
+            return check_agent(build, tried, found.name)
+    raise ConfigError(f"{found.name}: {refusal} (tried: {', '.join(candidates)}; see --family)")
+
+
+def _refusal(build: Build, family: Family) -> ConfigError | None:
+    """Why an agent cannot act in a family; other errors are left to the rules."""
+    try:
+        probe = AgentProbe(build, family)
+        probe.trial(probe.fresh())
+    except ConfigError as error:
+        return error
+    except Exception:
+        return None
+    return None

@@ -1,0 +1,158 @@
+"""What every agent promises of its training and its copies.
+
+Rules like those of `metarl.checker.agent_rules`; a strategy, which learns nothing, skips some.
+"""
+
+import copy
+import io
+import math
+from functools import partial
+from pickle import UnpicklingError, dumps, loads
+from typing import Any
+
+import torch
+
+from metarl.checker.agent_probe import AgentProbe, state
+from metarl.checker.agent_rules import with_seed
+from metarl.checker.agent_values import difference, named_leaves, require_same
+from metarl.checker.rules import CheckFailed, Skipped, require, rule
+
+_ONLY_FOR_TRAINING = ("replay", "optim")  # beginnings of keys
+
+
+@rule(
+    why="the loop logs these numbers, shows the return, and counts the steps of the world",
+    fix="collect by world.collect, update the parameters, and return floats by name, such as "
+    "metarl.agents.learner.return_metrics(rollouts)",
+    gate=True,
+)
+def iterate(probe: AgentProbe) -> str:
+    """Collects steps, changes what acts, and gives finite metrics with a return."""
+    if probe.strategy:
+        raise Skipped(f"it learns nothing: {probe.strategy}")
+    agent = probe.fresh()
+    before = copy.deepcopy(agent.acting_state())
+    for number in range(3):
+        world = probe.world()
+        metrics = probe.iterate(agent, number, world)
+        for name, value in metrics.items():
+            kind = type(value).__name__
+            require(isinstance(value, float | int), f"metric {name!r} is {kind}, no float")
+            require(math.isfinite(value), f"metric {name!r} is {value}")
+        require("return" in metrics, f"no metric 'return' among {sorted(metrics)}; logs show it")
+        require(world.env_steps, "no step was collected by world.collect")
+        if difference(before, agent.acting_state()):
+            return f"{world.env_steps} steps, {len(metrics)} metrics; acting_state() changes"
+    raise CheckFailed("after three iterations, acting_state() is as before")
+
+
+@rule(
+    why="a run that cannot be repeated cannot be examined",
+    fix="draw weights and minibatches from the rng that is given (rng.child(…).generator()), not "
+    "from a global generator",
+    gate=True,
+)
+def repeat(probe: AgentProbe) -> str:
+    """Two agents of the same seed do the same in an iteration, whatever global generators do."""
+    if probe.strategy:
+        raise Skipped("it learns nothing")
+    one, _ = with_seed(1, lambda: probe.outcome(probe.fresh()))
+    other, _ = with_seed(2, lambda: probe.outcome(probe.fresh()))
+    require_same(one, other, "two agents that were built and trained alike are not the same")
+    return "two agents built alike have the same metrics, state and trial after an iteration"
+
+
+@rule(
+    why="an agent that looks up the answer does not adapt, and no new task is in its table",
+    fix="learn of a task by obs and reward alone, or by world.task_info; rollout.index and "
+    "tasks.index only name training tasks in iterate, and tasks.params are for no agent to read",
+)
+def hidden(probe: AgentProbe) -> str:
+    """Neither the index nor the params of tasks change anything."""
+    trial = partial(probe.trial, probe.agent)
+    require_same(trial(), trial(renamed=1000), "adapt depends on rollout.index")
+    if probe.strategy:
+        return "adapt does not depend on rollout.index"
+    known = probe.outcome(probe.fresh())
+    disguised = probe.outcome(probe.fresh(), disguised=True)
+    require_same(known, disguised, "iterate depends on tasks.params")
+    return "adapt does not depend on rollout.index, nor iterate on tasks.params"
+
+
+@rule(
+    why="a run that is stopped and resumed must end where it would have ended",
+    fix="put all that iterate changes into state_dict (parameters, optimizer, statistics, counters)"
+    ", as tensors, numbers, strings, lists and dicts, and restore it all in load_state_dict",
+)
+def resume(probe: AgentProbe) -> str:
+    """With its state, another agent goes on as the first one does."""
+    if probe.strategy:
+        raise Skipped("it learns nothing")
+    agent = probe.trained()
+    saved = _plain("state_dict()", agent.state_dict())
+    other = probe.fresh(seed=1)
+    other.load_state_dict(saved)
+    require_same(saved, other.state_dict(), "state_dict() after load_state_dict() is another")
+    goes_on = "after load_state_dict(), the next iteration is another"
+    require_same(probe.outcome(agent, 1), probe.outcome(other, 1), goes_on)
+
+    saved.pop("replay", None)
+    probe.fresh(seed=1).load_state_dict(saved)
+    return "another agent with its state continues as it does"
+
+
+@rule(
+    why="other processes act with copies: they need all that acts, and nothing large besides",
+    fix="return the part of state_dict that begin, act and adapt read: parameters and statistics "
+    "of inputs; and let warm_start restore them",
+)
+def acting(probe: AgentProbe) -> str:
+    """With its acting_state, an agent of other weights acts alike."""
+    agent = probe.trained()
+    given = _plain("acting_state()", agent.acting_state())
+    large = [name for name in given if name.startswith(_ONLY_FOR_TRAINING)]
+    require(not large, f"acting_state() holds {large}, which only training needs")
+    more = named_leaves(given).keys() - named_leaves(agent.state_dict())
+    require(not more, f"acting_state() holds what state_dict() does not: {more}")
+
+    other = probe.fresh(seed=1)
+    other.warm_start(given)
+    what = "after warm_start(acting_state()), another agent acts otherwise"
+    require_same(probe.trial(agent), probe.trial(other), what)
+    return f"another agent acts alike after warm_start({', '.join(given)})"
+
+
+@rule(
+    why="agents are sent to other processes, which must act and learn as the original",
+    fix="where two attributes share tensors, keep one of them, or rebuild the other in "
+    "__setstate__; keep no lambda or handle",
+)
+def pickle(probe: AgentProbe) -> str:
+    """A copy acts and learns alike, and leaves the original alone."""
+    agent = probe.trained()
+    clone = loads(dumps(agent))  # noqa: S301  (just pickled)
+    require_same(probe.trial(agent), probe.trial(clone), "a copy by pickle acts otherwise")
+    if probe.strategy:
+        return "a copy acts as the original"
+    before = state(agent)
+    learned = probe.outcome(clone, 1)
+    require_same(before, agent.state_dict(), "training a copy by pickle changes the original")
+    require_same(probe.outcome(agent, 1), learned, "a copy by pickle learns otherwise")
+    return "a copy acts and learns as the original, and leaves it alone"
+
+
+def _plain(name: str, content: dict[str, Any]) -> dict[str, Any]:
+    """A copy, as a checkpoint keeps it.
+
+    Raises:
+        CheckFailed: something in it cannot be loaded without executing code.
+    """
+    file = io.BytesIO()
+    torch.save(content, file)
+    file.seek(0)
+    try:
+        return dict(torch.load(file, weights_only=True))
+    except UnpicklingError as error:
+        named = str(error).partition("GLOBAL ")[2].partition(" ")[0]
+        plain = "tensors, numbers, strings, lists and dicts"
+        raise CheckFailed(f"{name} holds more than {plain}: {named}") from None

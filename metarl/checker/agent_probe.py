@@ -1,0 +1,250 @@
+"""Probing an agent: short trials and small iterations of training on one family."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any, TypeVar, cast
+
+import torch
+from torch import Tensor
+
+from metarl.checker.agent_values import part, require_acted, require_leading, require_same
+from metarl.checker.rules import require_array
+from metarl.collect.collector import collect, task_info
+from metarl.collect.world import TrainingWorld
+from metarl.core.agent import Agent, Mode
+from metarl.core.errors import ConfigError
+from metarl.core.family import Family
+from metarl.core.rng import Rng
+from metarl.core.rollout import Rollout
+from metarl.core.types import Acted, Belief, GoalReward, Spec, TaskInfo, Tasks, append_axes, replace
+
+CPU = torch.device("cpu")
+TRAIN_TASKS = 8
+ROWS = 4  # tasks of a trial
+ROUNDS = 2  # of a trial
+
+T = TypeVar("T")
+Build = Callable[[Spec, int], Agent]
+"""(spec, seed) → an agent that was not trained."""
+
+
+class SmallWorld:
+    """The protocol `World` and nothing else, with a fixed training set.
+
+    The tasks that it gives have these `params`, but are met and shown as they are.
+    """
+
+    def __init__(self, family: Family, episodes: int, train_set: Tasks, params: Tensor):
+        self.episodes = episodes
+        self.progress = 0.0
+        self.env_steps = 0
+        self.train_set: Tasks | None = replace(train_set, params=params)
+        self._world = TrainingWorld(family, episodes, train_set, CPU)
+        self._given = self.train_set
+        self._params = train_set.params
+
+    @property
+    def goal_reward(self) -> GoalReward:
+        """The family's."""
+        return self._world.goal_reward
+
+    def tasks(self, count: int, rng: Rng) -> Tasks:
+        """`count` training tasks."""
+        return self._given.draw(count, rng.child("tasks"))
+
+    def task_info(self, agent: Agent, tasks: Tasks) -> TaskInfo:
+        """What `agent` may know of `tasks`."""
+        return self._world.task_info(agent, self._true(tasks))
+
+    def collect(
+        self,
+        agent: Agent,
+        belief: Belief,
+        tasks: Tasks,
+        episodes: int,
+        rng: Rng,
+    ) -> tuple[Rollout, Belief]:
+        """Roll out `episodes` whole episodes in every lane."""
+        collected = self._world.collect(agent, belief, self._true(tasks), episodes, rng)
+        self.env_steps = self._world.env_steps
+        return collected
+
+    def _true(self, tasks: Tasks) -> Tasks:
+        return replace(tasks, params=self._params[tasks.index])
+
+
+class Watched:
+    """Acts as an agent does, and raises CheckFailed where that breaks a promise."""
+
+    def __init__(self, agent: Agent, spec: Spec):
+        self.agent = agent
+        self.spec = spec
+        self.task_input = agent.task_input
+        self.lanes = agent.lanes
+
+    def begin(self, info: TaskInfo, lanes: int) -> Belief:
+        """The prior belief."""
+        belief = self._untouched("begin", self.agent.begin, info, lanes)
+        return self._checked("begin", belief, (info.rows, lanes))
+
+    def act(self, belief: Belief, obs: Tensor, *given: Any) -> tuple[Acted, Belief]:
+        """A decision; only the lane changes."""
+        acted, after = self._untouched("act", self.agent.act, belief, obs, *given)
+        require_acted(acted, obs, self.spec)
+        kept = replace(after, lane=belief.lane)
+        require_same(belief, kept, "act changes more of the belief than its lane")
+        return acted, self._checked("act", after, obs.shape[:2])
+
+    def adapt(self, belief: Belief, rollout: Rollout) -> Belief:
+        """Only the row changes."""
+        after = self._untouched("adapt", self.agent.adapt, belief, rollout)
+        kept = replace(after, row=belief.row)
+        require_same(belief, kept, "adapt changes more of the belief than its row")
+        return self._checked("adapt", after, belief.cue.shape[:2])
+
+    def replay(self, belief: Belief, rollout: Rollout) -> Belief:
+        """The cue is the last one."""
+        after = self._untouched("replay", self.agent.replay, belief, rollout)
+        last = rollout.reshape_lanes(belief.cue.shape[1]).last_cue(self.spec)
+        require_same(last, after.cue, "the cue after replay is not how the last step ended")
+        return self._checked("replay", after, belief.cue.shape[:2])
+
+    def _untouched(self, name: str, method: Callable[..., T], *given: Any) -> T:
+        """Its result; what is given and the agent stay as they are."""
+        before = part(given, ...)
+        agent = state(self.agent)
+        result = method(*given)
+        require_same(before, given, f"{name} changes what it is given, in place")
+        require_same(agent, self.agent.state_dict(), f"{name} changes the agent's state_dict")
+        return result
+
+    def _checked(self, name: str, belief: Belief, size: tuple[int, ...]) -> Belief:
+        require_array(f"{name}: cue", belief.cue, (*size, self.spec.cue_width), torch.float32)
+        require_leading(f"{name}: row", belief.row, size[:1])
+        require_leading(f"{name}: lane", belief.lane, size)
+        return belief
+
+
+class AgentProbe:
+    """An agent under examination, on N rows × M lanes."""
+
+    def __init__(self, build: Build, family: Family):
+        self._build = build
+        self.family = family
+        self.spec = family.spec
+        self.rng = Rng(0).child("check")
+        tasks = family.tasks("train", TRAIN_TASKS, self.rng)
+        self.train_set = replace(tasks, index=torch.arange(TRAIN_TASKS), copy=None)
+        self.tasks = self.train_set[:ROWS]
+
+    # -- agents
+
+    def fresh(self, seed: int = 0) -> Agent:
+        """One that was not trained."""
+        agent = self._build(self.spec, seed)
+        if agent.task_input == "onehot":
+            agent = self._build(replace(self.spec, task_width=TRAIN_TASKS), seed)
+        return agent
+
+    @cached_property
+    def agent(self) -> Agent:
+        """The one that trials are tried with, watched; it is never trained."""
+        return cast(Agent, Watched(self.fresh(), self.spec))
+
+    @cached_property
+    def strategy(self) -> str:
+        """Why it cannot be trained, if it is a strategy: without state, it refuses to iterate."""
+        agent = self.fresh()
+        if not agent.state_dict():
+            try:
+                self.iterate(agent)
+            except ConfigError as error:
+                return str(error)
+        return ""
+
+    def trained(self) -> Agent:
+        """One after its first iteration; a strategy as it is."""
+        agent = self.fresh()
+        if not self.strategy:
+            self.iterate(agent)
+        return agent
+
+    # -- trials
+
+    def begin(self, agent: Agent, tasks: Tasks, lanes: int | None = None) -> Belief:
+        """The prior belief."""
+        info = task_info(agent, self.spec, tasks, ROUNDS, self.train_set)
+        return agent.begin(info, lanes or agent.lanes)
+
+    def collect(
+        self,
+        agent: Agent,
+        belief: Belief,
+        tasks: Tasks,
+        number: int = 0,
+        mode: Mode = "sample",
+    ) -> tuple[Rollout, Belief]:
+        """Episode `number` of every lane."""
+        env = self.family.make(belief.cue.shape[1])
+        rng = self.rng.child("episode", number)
+        return collect(agent, env, self.spec, belief, tasks, 1, rng, mode)
+
+    def trial(
+        self,
+        agent: Agent,
+        tasks: Tasks | None = None,
+        between: Callable[[], object] = tuple,
+        renamed: int = 0,
+    ) -> dict[str, object]:
+        """What happens in a trial, with leading axis N.
+
+        Args:
+            between: what is done before every adaptation.
+            renamed: by how much the index of the tasks is changed before it.
+        """
+        tasks = tasks or self.tasks
+        belief = self.begin(agent, tasks)
+        lived: dict[str, object] = {}
+        for number in range(ROUNDS):
+            rollout, belief = self.collect(agent, belief, tasks, number)
+            between()
+            belief = agent.adapt(belief, replace(rollout, index=rollout.index + renamed))
+            lived[f"round {number + 1}"] = {"acting": acting(rollout), "belief": belief}
+        return lived
+
+    # -- training
+
+    def world(self, disguised: bool = False) -> SmallWorld:
+        """A new one; `disguised`: the tasks that it gives have each other's params."""
+        params = self.train_set.params.roll(int(disguised), 0)
+        return SmallWorld(self.family, ROUNDS * self.agent.lanes, self.train_set, params)
+
+    def iterate(
+        self,
+        agent: Agent,
+        number: int = 0,
+        world: SmallWorld | None = None,
+    ) -> dict[str, float]:
+        """An iteration, in a world of its own."""
+        world = world or self.world()
+        world.progress = number / 2
+        return agent.iterate(world, self.rng.child("iteration", number))
+
+    def outcome(self, agent: Agent, number: int = 0, disguised: bool = False) -> dict[str, object]:
+        """What an iteration gives: metrics, the state, and a trial after it."""
+        metrics = self.iterate(agent, number, self.world(disguised))
+        return {"metrics": metrics, "state_dict": state(agent), "trial": self.trial(agent)}
+
+
+def acting(rollout: Rollout) -> dict[str, Tensor]:
+    """[N, M, …] sums over the episode, of what waiting lanes do not change."""
+    kept = {"log_prob": rollout.log_prob, "action": rollout.action, "reward": rollout.reward}
+    return {name: (x * append_axes(rollout.valid, x.dim())).sum(0) for name, x in kept.items()}
+
+
+def state(agent: Agent) -> dict[str, Any]:
+    """A copy of the agent's state."""
+    return copy.deepcopy(agent.state_dict())

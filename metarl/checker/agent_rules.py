@@ -1,0 +1,214 @@
+"""What every agent promises of a trial: checks, each with its reason and a fix.
+
+No rule knows how an agent works inside; all look at what it returns, as an `AgentProbe` calls it.
+"""
+
+import inspect
+import random
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import torch
+
+from metarl.checker.agent_probe import ROWS, AgentProbe, acting
+from metarl.checker.agent_values import difference, part, require_same
+from metarl.checker.rules import CheckFailed, Skipped, require, rule
+from metarl.core.agent import Agent
+from metarl.core.errors import MetaRLError
+from metarl.core.rng import Rng
+from metarl.core.rollout import stack_lanes
+from metarl.core.types import Inputs, first_cue, replace
+
+_TASK_INPUTS = ("none", "row", "goal", "onehot")
+_OTHERS = torch.tensor([2, 0])  # rows, in another order
+
+
+@rule(
+    why="training, evaluation and deployment use these, and nothing else",
+    fix="add what is missing; the protocol and its docstrings are metarl.core.agent.Agent",
+    gate=True,
+)
+def attributes(probe: AgentProbe) -> str:
+    """It is built, and has the attributes and methods of the protocol."""
+    agent = probe.fresh()
+    offered = dict(inspect.getmembers_static(type(agent), callable))
+    missing = []
+    for name, method in vars(Agent).items():
+        public = inspect.isfunction(method) and not name.startswith("_")
+        if public and offered.get(name, method) is method:
+            missing.append(name)
+    require(not missing, f"these methods are missing: {', '.join(missing)}")
+    shown = agent.task_input
+    require(shown in _TASK_INPUTS, f"task_input is {shown!r}, none of {_TASK_INPUTS}")
+    lanes = agent.lanes
+    require(isinstance(lanes, int) and lanes > 0, f"lanes is {lanes!r}, no number from 1 on")
+    return f"task_input {shown}, lanes {lanes}, and all methods"
+
+
+@rule(
+    why="every trial starts alike, and trials of any rows and lanes are cut and joined",
+    fix="return Belief(first_cue(spec, rows, lanes, device), row=…, lane=…) of new tensors, and "
+    "keep nothing of a trial on the agent",
+    gate=True,
+)
+def begin(probe: AgentProbe) -> str:
+    """Belief of the right shape; the agent stays as it is."""
+    begin = partial(probe.begin, probe.agent)
+    belief = begin(probe.tasks)
+    rows, lanes = belief.cue.shape[:2]
+    cue = first_cue(probe.spec, rows, lanes, belief.cue.device)
+    require_same(cue, belief.cue, "the cue is not first_cue(…)")
+    few = begin(probe.tasks[_OTHERS])
+    require_same(part(belief, _OTHERS), few, "two rows do not begin as among all")
+    require_same(belief, begin(probe.tasks), "begin gives another belief when called again")
+    return f"a belief about {rows} rows × {lanes} lanes"
+
+
+@rule(
+    why="one loop steps every agent; it records what act returns, and lanes that wait keep theirs",
+    fix="return new tensors: Acted(Inputs(obs, …), action, log_prob), replace(belief, lane=…); if "
+    "the agent is not for such families, let its constructor raise a ConfigError",
+    gate=True,
+)
+def act(probe: AgentProbe) -> str:
+    """Shapes, types and range of a decision; only the belief's lane changes, nothing in place.
+
+    Whether mode greedy makes actions independent of the noise is only reported.
+    """
+    agent = probe.agent
+    belief = probe.begin(agent, probe.tasks)
+    probe.collect(agent, belief, probe.tasks)
+    rollout, _ = probe.collect(agent, belief, probe.tasks, mode="greedy")
+    obs = rollout.inputs.obs[0]
+    chosen = []
+    for name in ("one", "other"):
+        noise = probe.tasks.streams(Rng(0).child(name), agent.lanes)
+        chosen.append(agent.act(belief, obs, noise, 0, "greedy")[0].action)
+    depends = "depend" if difference(*chosen) else "do not depend"
+    return f"valid actions; in mode greedy they {depends} on the noise"
+
+
+@rule(
+    why="learners, evaluation and sessions adapt beliefs and rollouts that they use again",
+    fix="return replace(belief, row=…) of new tensors; sum over the lanes of the rollout, which "
+    "may be more than those of the belief",
+    gate=True,
+)
+def adapt(probe: AgentProbe) -> str:
+    """Only the belief's row changes, nothing in place; lanes may come one after another."""
+    agent = probe.agent
+    probe.trial(agent)
+    belief = before = probe.begin(agent, probe.tasks, lanes=1)
+    episodes = []
+    for number in range(agent.lanes):
+        episode, belief = probe.collect(agent, belief, probe.tasks, number)
+        episodes.append(episode)
+    after = agent.adapt(belief, stack_lanes(episodes))
+    row = "changes the row" if difference(before.row, after.row) else "leaves the row as it is"
+    return f"{row}; accepts {agent.lanes} episodes of one lane one after another"
+
+
+@rule(
+    why="a result that cannot be repeated cannot be examined; rows must not share their randomness",
+    fix="draw noise.uniform(counter, width) or noise.normal in act, nothing in begin and adapt",
+    gate=True,
+)
+def randomness(probe: AgentProbe) -> str:
+    """A trial is the same whatever the global generators do, and leaves them alone."""
+    trial = partial(probe.trial, probe.agent)
+    one, left = with_seed(1, trial)
+    other, _ = with_seed(2, trial)
+    require_same(one, other, "two trials with the same noise are not the same")
+    _, untouched = with_seed(1, tuple)
+    require(left == untouched, "begin, act or adapt draw from a global random generator")
+    return "all from noise and counter"
+
+
+@rule(
+    why="batches are cut in any way: what is done on a task must not depend on other tasks",
+    fix="compute every row from its own belief, noise and rollout: no mean over the rows",
+)
+def rows(probe: AgentProbe) -> str:
+    """Two of the rows, in another order, have the same trial as among all."""
+    among = part(probe.trial(probe.agent), _OTHERS)
+    alone = probe.trial(probe.agent, probe.tasks[_OTHERS])
+    what = "a trial of rows 2 and 0 alone is not as among all"
+    require_same(among, alone, what, rounding=True)
+    return "rows 2 and 0 have the same trial alone as among all"
+
+
+@rule(
+    why="a deployed agent has one lane: it must act there as in any lane of training",
+    fix="compute every lane from its own cue, lane, obs and noise: no mean over the lanes",
+)
+def lanes(probe: AgentProbe) -> str:
+    """The first lane acts alone as among all."""
+    among, alone = (_first_lane(probe, count) for count in (probe.agent.lanes, 1))
+    require_same(among, alone, "lane 0 alone is not as among all", rounding=True)
+    return f"lane 0 acts alone as among {probe.agent.lanes}"
+
+
+@rule(
+    why="evaluation and sessions interleave trials: what an agent keeps of one leaks into others",
+    fix="keep what is known of a task in the belief's row and lane, nothing on the agent",
+)
+def trials(probe: AgentProbe) -> str:
+    """Another trial in the middle of one changes nothing."""
+    trial = partial(probe.trial, probe.agent)
+    other = partial(trial, probe.train_set[ROWS:])
+    what = "with another trial in its middle, a trial is not the same"
+    require_same(trial(), trial(between=other), what)
+    return "another trial in the middle of one changes nothing"
+
+
+@rule(
+    why="what was recorded elsewhere must count as if it had happened here",
+    fix="in replay, do what acting and adapting do to row and lane, and set the cue to "
+    "rollout.reshape_lanes(M).last_cue(spec); log_prob and extras are missing, inputs are obs, cue",
+)
+def replay(probe: AgentProbe) -> str:
+    """From obs, cue, action and outcome alone, something is learned; the cue is the last one.
+
+    An agent that says why it cannot learn from recorded rollouts is not asked to.
+    """
+    agent = probe.agent
+    before = probe.begin(agent, probe.tasks)
+    live, belief = probe.collect(agent, before, probe.tasks)
+    lived = agent.adapt(belief, live)
+    inputs = Inputs(live.inputs.obs, cue=live.inputs.cue)
+    recorded = replace(live, inputs=inputs, log_prob=0 * live.log_prob, extras={})
+    try:
+        after = agent.replay(before, recorded)
+    except CheckFailed:
+        raise
+    except MetaRLError as error:
+        raise Skipped(f"it refuses to: {error}") from None
+    agent.replay(probe.begin(agent, probe.tasks, lanes=1), recorded)
+
+    before = replace(before, cue=after.cue)
+    forgot = difference(before, lived) and not difference(before, after)
+    require(not forgot, "replay leaves row and lane as they were; acting and adapting do not")
+    same = "not all" if difference(lived, after, rounding=True) else "all"
+    return f"the cue is the last one; {same} of row and lane is as acting and adapting leave it"
+
+
+def with_seed(seed: int, call: Callable[[], object]) -> tuple[object, object]:
+    """The result with global generators seeded like this, and what they draw afterwards."""
+    before = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    try:
+        torch.manual_seed(seed)
+        np.random.seed(seed)
+        random.seed(seed)
+        return call(), (float(torch.rand(())), np.random.rand(), random.getstate())
+    finally:
+        torch.set_rng_state(before[0])
+        np.random.set_state(before[1])
+        random.setstate(before[2])
+
+
+def _first_lane(probe: AgentProbe, lanes: int) -> object:
+    """What the first of some lanes does in an episode."""
+    belief = probe.begin(probe.agent, probe.tasks, lanes)
+    rollout, _ = probe.collect(probe.agent, belief, probe.tasks)
+    return part(acting(rollout), slice(None), slice(1))
