@@ -17,7 +17,7 @@ from importlib.machinery import SourceFileLoader
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
@@ -53,6 +53,14 @@ class Settings(BaseModel):
     def selector(cls) -> str:
         """The option that chooses among `variants`."""
         return "preset" if "preset" in cls.model_fields else "variant"
+
+    @classmethod
+    def choices(cls) -> dict[str, Mapping[str, Any]]:
+        """Those of the `variants` that may be chosen."""
+        if not cls.variants:
+            return {}
+        allowed = get_args(cls.model_fields[cls.selector()].annotation)
+        return {name: defaults for name, defaults in cls.variants.items() if name in allowed}
 
     @model_validator(mode="before")
     @classmethod
