@@ -1,10 +1,10 @@
-"""Finding families and agents by name, by module or by file, importing only what is asked for.
+"""Finding families, agents and worlds by name, importing only what is asked for.
 
-A name is an entry point of the group ``metarl.families`` or ``metarl.agents``. The entry point
-names a `Settings` class, which imports no torch, and the settings name the class that they
-configure; so every mistake in a configuration is reported at once. A class of one's own needs no
-entry point: ``my_file.py:MyFamily`` and ``package.module:MyFamily`` are names too, and its options
-are the nested class `Settings`, if it has one.
+A name is an entry point of a group of `GROUP`. The entry point names a `Settings` class, which
+imports no torch, and the settings name the class that they configure; so every mistake in a
+configuration is reported at once. A class of one's own needs no entry point:
+``my_file.py:MyFamily`` and ``package.module:MyFamily`` are names too, and its options are the
+nested class `Settings`, if it has one.
 """
 
 import importlib
@@ -25,12 +25,12 @@ from metarl.config.aliases import translate
 from metarl.config.messages import error_lines
 from metarl.core.errors import ConfigError, suggest
 
-Kind = Literal["family", "agent", "option"]
+Kind = Literal["family", "agent", "world", "option"]
 _OURS = f"{Path(__file__).parents[1]}/"
 _INSTALLED = sysconfig.get_paths()
 _NOT_THEIRS = ("<frozen", _OURS, _INSTALLED["stdlib"], _INSTALLED["purelib"], _INSTALLED["platlib"])
 """Path prefixes of code that is not the user's."""
-GROUP = {"family": "metarl.families", "agent": "metarl.agents"}
+GROUP = {"family": "metarl.families", "agent": "metarl.agents", "world": "metarl.worlds"}
 
 
 class Settings(BaseModel):
@@ -76,7 +76,7 @@ class Settings(BaseModel):
 
 @dataclass(frozen=True)
 class Found:
-    """A family or an agent that was found; its class may not be imported yet."""
+    """A family, an agent or a world that was found; its class may not be imported yet."""
 
     kind: Kind
     name: str

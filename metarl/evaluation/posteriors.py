@@ -62,7 +62,7 @@ def infer(
         means.append(to_numpy(mean))
         stds.append(to_numpy(std))
     return Inference(
-        f"What {name} inferred of {len(rows)} {protocol.split} tasks of {family.spec.name}",
+        f"What {name} inferred of {len(rows)} {rows.split} tasks of {family.spec.name}",
         np.stack(means),
         np.stack(stds),
         to_numpy(rows.params),
