@@ -29,7 +29,7 @@ _PACKAGES = ("torch", "mujoco", "gymnasium", "numpy", "metaworld", "gymnasium-ro
 """Whose versions a result depends on, where they are installed."""
 
 Callback = Callable[[Update], bool | None]
-"""Called after every iteration; True ends the training, after a last validation."""
+"""Called after every iteration; True ends the training."""
 
 
 def train(
@@ -109,8 +109,6 @@ class _Run:
                     update = replace(update, validation=self.validate())
                 answers = [callback(update) for callback in callbacks]
                 stop = any(answers) or progress >= 1
-                if stop and update.validation is None:
-                    update = replace(update, validation=self.validate())
                 record = update.record()
                 log.write(record)
                 display.show(record, progress, self.counters.seconds * (1 / progress - 1))
