@@ -1,19 +1,44 @@
 """What the learning agents share: their state is that of their engine."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from metarl.algorithms.learner import Learner
+from metarl.core.agent import Agent
+from metarl.core.rng import Rng
 from metarl.core.rollout import Rollout
-from metarl.core.types import Params
+from metarl.core.types import Belief, Params, replace, where
 
 
-class LearningAgent:
-    """An agent whose whole state is held by its `learner`, such as a `PPO` or a `SAC`."""
+class LearningAgent(Agent):
+    """An agent whose whole state is held by its `learner`, such as a `PPO` or a `SAC`.
 
+    It is shown no task, and adapts in one lane by what `act` remembers, unless it says otherwise.
+    """
+
+    task_input: Literal["none", "row", "goal", "onehot"] = "none"
+    lanes = 1
     learner: Learner
+
+    def adapt(self, belief: Belief, rollout: Rollout) -> Belief:
+        """Nothing to do: `act` has seen every step, and the cue holds the last outcome."""
+        return belief
+
+    @torch.no_grad()
+    def replay(self, belief: Belief, rollout: Rollout) -> Belief:
+        """`act` on every recorded observation for its memory alone, then `adapt`."""
+        steps = rollout.reshape_lanes(belief.cue.shape[1])
+        noise = Rng(0).streams(steps.index, belief.cue.shape[1])
+        cues = steps.cues(self.spec)
+        recorded = zip(steps.inputs.obs, steps.valid, cues, strict=True)
+        for time, (obs, valid, cue) in enumerate(recorded):
+            _, after = self.act(belief, obs, noise, time, "greedy")
+            lane = where(valid, after.lane, belief.lane)
+            belief = replace(belief, lane=lane, cue=where(valid, cue, belief.cue))
+        return self.adapt(belief, rollout)
 
     @property
     def params(self) -> Params:

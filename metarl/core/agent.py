@@ -8,7 +8,7 @@ from torch import Tensor
 
 from metarl.core.rng import Rng, Streams
 from metarl.core.rollout import Rollout
-from metarl.core.types import Acted, Belief, GoalReward, TaskInfo, Tasks
+from metarl.core.types import Acted, Belief, GoalReward, Spec, TaskInfo, Tasks
 
 Mode = Literal["sample", "greedy"]
 """Sample actions from the policy, or take its most likely one."""
@@ -58,6 +58,8 @@ class Agent(Protocol):
     task_input: Literal["none", "row", "goal", "onehot"]
     """How it is shown the task: not at all (meta-RL), as its row (an oracle), as the row's goal
     (goal-conditioned RL), or as a one-hot of its index (multi-task RL)."""
+    spec: Spec
+    """Of the families that it acts in."""
     lanes: int
     """Parallel episodes of every row between two adaptations, M."""
 

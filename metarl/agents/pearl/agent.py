@@ -56,8 +56,6 @@ class TaskPosterior:
 class PEARL(LearningAgent):
     """The agent. The row of its belief is each task's posterior; the lane is the episode's z."""
 
-    lanes = 1
-
     def __init__(
         self,
         config: PEARLConfig,

@@ -35,8 +35,6 @@ from metarl.options.pretrained import PretrainedOptions
 class RL2(LearningAgent):
     """The agent. The lane of its belief is the memory; the row is the task, if it is shown."""
 
-    lanes = 1
-
     def __init__(
         self,
         config: RL2Config,
@@ -91,10 +89,6 @@ class RL2(LearningAgent):
         begins = belief.cue[..., -1] == 1
         acted, memory = self.ppo.act(inputs, belief.lane, begins, noise, counter, mode)
         return acted, replace(belief, lane=memory)
-
-    def adapt(self, belief: Belief, rollout: Rollout) -> Belief:
-        """Nothing to do: the memory has seen every step, and the cue holds the last outcome."""
-        return belief
 
     @torch.no_grad()
     def replay(self, belief: Belief, rollout: Rollout) -> Belief:
