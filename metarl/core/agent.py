@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -113,3 +113,11 @@ class Agent(Protocol):
 
     def warm_start(self, state: dict[str, Any]) -> None:
         """Take over another agent's `acting_state`; all else is as before training."""
+
+
+@runtime_checkable
+class InfersLatent(Protocol):
+    """An agent that infers a latent task variable."""
+
+    def inferred(self, belief: Belief) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the posterior, [N, Z] each."""

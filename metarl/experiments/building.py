@@ -9,7 +9,7 @@ import torch
 
 from metarl.collect.collector import adaptation_rounds
 from metarl.config.registry import Found, Settings, find
-from metarl.config.schema import Config
+from metarl.config.schema import Choice, Config
 from metarl.core.agent import Agent, World
 from metarl.core.errors import ConfigError
 from metarl.core.family import Family
@@ -149,11 +149,19 @@ def eval_protocol(config: Config, family: Family, **given: Any) -> EvalProtocol:
 
 def spec_for_agent(config: Config, spec: Spec) -> Spec:
     """The spec as the agent meets it: a one-hot of the task is as wide as the training set."""
-    if getattr(config.agent.settings, "task_input", "none") != "onehot":
+    if _task_input(config.agent) != "onehot":
         return spec
     if config.train_tasks is None:
         raise ConfigError("agent.task_input: onehot needs a fixed training set; set train_tasks")
     return replace(spec, task_width=config.train_tasks)
+
+
+def _task_input(choice: Choice) -> str:
+    """What an agent is shown of the task: one of its options, or an attribute of its class."""
+    is_option = "task_input" in choice.found.settings.model_fields
+    owner = choice.settings if is_option else choice.found.load()
+    shown: str = getattr(owner, "task_input", "none")
+    return shown
 
 
 # -------------------------------------------------------------------------------------------------
