@@ -29,7 +29,7 @@ import numpy as np
 import torch
 
 from metarl import Rng, make_agent, make_family
-from metarl.collect.world import TrainingWorld
+from metarl.collect.world import LocalWorld
 from metarl.config.overrides import read_options
 from metarl.core.agent import Agent
 from metarl.evaluation.stats import mean
@@ -69,7 +69,7 @@ class EpisodeStream:
         self.spec = family.spec
         self.lengths: list[int] = []
         self._rng = rng
-        self._world = TrainingWorld(
+        self._world = LocalWorld(
             family, 1, family.tasks("train", 1, rng.child("goal")), torch.device("cpu")
         )
         self._collect = self._world.collect

@@ -114,7 +114,7 @@ def metarl(turns: TimedTurns, threads: int) -> None:
     import torch
 
     from metarl.agents.maml import agent as maml
-    from metarl.collect.world import TrainingWorld
+    from metarl.collect.world import LocalWorld
     from metarl.core.rng import Rng
     from metarl.experiments.building import make_agent, make_family
 
@@ -142,7 +142,7 @@ def metarl(turns: TimedTurns, threads: int) -> None:
         return step(start, loss, gradient, product, evaluate, **options)
 
     maml.trust_region_step = counted_step
-    world = TrainingWorld(family, 2 * EPISODES, None, torch.device("cpu"))
+    world = LocalWorld(family, 2 * EPISODES, None, torch.device("cpu"))
     world.collect = turns.timed(world.collect)
     for number in range(10**9):
         turns.wait()

@@ -24,7 +24,7 @@ import torch
 from turns import Contender, Turns
 
 from metarl import Rng, make_agent, make_family
-from metarl.collect.world import TrainingWorld
+from metarl.collect.world import LocalWorld
 
 STEPS = 100  # about so many a row in a turn
 FAMILIES = {
@@ -55,7 +55,7 @@ def serve(layer: str, memory: str, families: list[str], threads: int) -> None:
         turns.wait()
         if (name, rows) not in kept:
             family = make_family(name, **FAMILIES[name][0])
-            world = TrainingWorld(
+            world = LocalWorld(
                 family, max(1, STEPS // family.spec.horizon), None, torch.device("cpu")
             )
             agent = make_agent(

@@ -23,7 +23,7 @@ from gymnasium import spaces
 from sb3_contrib import RecurrentPPO
 from stable_baselines3.common.vec_env import VecEnv
 
-from metarl.collect.world import TrainingWorld
+from metarl.collect.world import LocalWorld
 from metarl.core.rng import Rng
 from metarl.experiments.building import make_agent, make_family
 
@@ -92,7 +92,7 @@ def ours(memory: str, trials: int, width: int):
         "minibatches": MINIBATCHES,
     }
     agent = make_agent("rl2", family.spec, **options)
-    world = TrainingWorld(family, PULLS, None, torch.device("cpu"))
+    world = LocalWorld(family, PULLS, None, torch.device("cpu"))
     iterations = iter(range(10**9))
     return lambda: agent.iterate(world, Rng(0).child(next(iterations)))
 

@@ -9,9 +9,10 @@ new one, each in processes of its own. Compared are, in this order:
 * the scores in ``result.json``;
 * what ``metarl evaluate`` prints, with the mode of the configuration and with the other one.
 
-Values are compared in the order in which they stand in the file, so keys may be renamed; only
-parameters must also keep their names. NaN equals NaN. A number that is new in a record or a score
-counts as a difference, unless its key is listed in `ADDED`.
+Values are compared by key where both sides have the same keys, otherwise in the order in which they
+stand in the file, so that keys may be renamed; only parameters must also keep their names. NaN
+equals NaN. A number that is new in a record or a score counts as a difference, unless its key is
+listed in `ADDED`.
 
 All runs are written with the keys of version 0.5, which a newer version must accept.
 
@@ -411,7 +412,7 @@ def compare_source(comparison: Comparison, source: str, old: Any, new: Any) -> N
     if not source.endswith(".pt"):
         skipped.update(key for key in ADDED if key not in old_keys)
     old_values = list(values(old, source, skipped))
-    new_values = list(values(new, source, skipped))
+    new_values = list(values(in_order_of(old, new), source, skipped))
 
     if len(old_values) != len(new_values):  # which belongs to which is not known
         comparison.report(
@@ -471,6 +472,16 @@ def values(tree: Any, place: str, skipped: set[str]) -> Iterator[tuple[str, Valu
             yield from values(branch, f"{place}[{index}]", skipped)
     elif not isinstance(tree, str) or HASH.fullmatch(tree):
         yield place, tree
+
+
+def in_order_of(old: Any, new: Any) -> Any:
+    """`new`, with the keys of its dicts in the order of `old` wherever all of old's are there."""
+    if isinstance(old, dict) and isinstance(new, dict) and old.keys() <= new.keys():
+        ordered = {key: in_order_of(old[key], new[key]) for key in old}
+        return ordered | {key: value for key, value in new.items() if key not in old}
+    if isinstance(old, list | tuple) and isinstance(new, list | tuple) and len(old) == len(new):
+        return [in_order_of(before, after) for before, after in zip(old, new, strict=True)]
+    return new
 
 
 def keys(tree: Any) -> set[str]:

@@ -134,15 +134,20 @@ def prepare(name: str) -> Callable[[], None]:
         return collect
 
     config = metarl.parse(work | {"iterations": 10**9})
-    try:
-        from metarl.collect.world import TrainingWorld
-        from metarl.experiments.building import train_set
-    except ImportError:  # version 0.5
-        from metarl.rollout import TrainingWorld
-        from metarl.run import train_set
     family, agent = metarl.build(config)
-    fixed = train_set(config, family)
-    world = TrainingWorld(family, config.episodes, fixed, torch.device("cpu"))
+    try:
+        from metarl.experiments.building import world_of
+
+        world = world_of(config, family)
+    except ImportError:  # earlier versions, whose runs made their own
+        try:
+            from metarl.collect.world import TrainingWorld
+            from metarl.experiments.building import train_set
+        except ImportError:  # version 0.5
+            from metarl.rollout import TrainingWorld
+            from metarl.run import train_set
+        fixed = train_set(config, family)
+        world = TrainingWorld(family, config.episodes, fixed, torch.device("cpu"))
     updates = metarl.learn(agent, world, metarl.Rng(0), iterations=10**9)
 
     def iterate() -> None:

@@ -1,5 +1,10 @@
 """What ``metarl.NAME`` offers."""
 
+from .agents.learning_agent import LearningAgent as LearningAgent
+from .algorithms.config import PPOConfig as PPOConfig
+from .algorithms.config import SACConfig as SACConfig
+from .algorithms.ppo import PPO as PPO
+from .algorithms.sac import SAC as SAC
 from .checker.agent_check import check_agent as check_agent
 from .checker.check import check_family as check_family
 from .config.files import load_config as load_config
@@ -7,6 +12,7 @@ from .config.registry import Settings as Settings
 from .config.schema import Config as Config
 from .config.schema import parse as parse
 from .core.agent import Agent as Agent
+from .core.agent import World as World
 from .core.errors import CheckpointError as CheckpointError
 from .core.errors import ConfigError as ConfigError
 from .core.errors import FamilyError as FamilyError
@@ -16,11 +22,18 @@ from .core.family import BatchEnv as BatchEnv
 from .core.family import Family as Family
 from .core.protocol import EvalProtocol as EvalProtocol
 from .core.rng import Rng as Rng
+from .core.rollout import Rollout as Rollout
+from .core.types import Acted as Acted
+from .core.types import Belief as Belief
+from .core.types import Inputs as Inputs
 from .core.types import Spec as Spec
 from .core.types import Step as Step
+from .core.types import TaskInfo as TaskInfo
 from .core.types import Tasks as Tasks
 from .data.recording import Recording as Recording
 from .data.recording import recorded as recorded
+from .data.replay import Column as Column
+from .data.replay import Replay as Replay
 from .evaluation.meta_test import Scores as Scores
 from .evaluation.meta_test import combine as combine
 from .evaluation.meta_test import evaluate as evaluate
@@ -32,3 +45,4 @@ from .experiments.building import make_family as make_family
 from .experiments.loop import Update as Update
 from .experiments.loop import learn as learn
 from .experiments.runs import train as train
+from .nn.policy import Policy as Policy

@@ -35,6 +35,10 @@ Mode = Annotated[
     Literal["sample", "greedy"] | None,
     typer.Option(help="how actions are chosen (default: the run's)"),
 ]
+TestMode = Annotated[
+    Literal["sample", "greedy"] | None,
+    typer.Option(help="the same in the last round, after all adaptation (default: as --mode)"),
+]
 Seed = Annotated[int, typer.Option(help="of the tasks and of all other randomness")]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
 
@@ -107,11 +111,16 @@ def evaluate(
     run: Annotated[Path, typer.Argument(help="run folder, or a folder of several seeds")],
     split: Split = "test",
     tasks: Annotated[
-        int | None, typer.Option(min=2, help="how many tasks (default: the run's test_tasks)")
+        str | None,
+        typer.Option(
+            help="how many tasks (default: the run's test_tasks), or a file of task rows, .csv or "
+            ".npy"
+        ),
     ] = None,
     episodes: Episodes = None,
     seed: Seed = 0,
     mode: Mode = None,
+    test_mode: TestMode = None,
     against: Annotated[
         str,
         typer.Option(
@@ -121,6 +130,7 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Evaluate a run on unseen tasks, alone or against others; the folder keeps evaluation.json."""
+    from metarl.data.task_rows import which_tasks
     from metarl.evaluation.meta_test import ARRAYS
     from metarl.experiments.checkpoints import write_atomically
     from metarl.experiments.comparison import compare
@@ -132,9 +142,10 @@ def evaluate(
         run,
         others,
         split=split,
-        tasks=tasks,
+        tasks=None if tasks is None else which_tasks(tasks, split),
         episodes=episodes,
         mode=mode,
+        test_mode=test_mode,
         seed=seed,
     )
     content = {name: score.to_dict() for name, score in scores.items()}

@@ -23,6 +23,7 @@ from metarl.experiments.building import load
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 GUIDE = (ROOT / "docs" / "plugging-in.md").read_text()
+AGENTS = (ROOT / "docs" / "your-own-agent.md").read_text()
 MIGRATION = (ROOT / "docs" / "from-0.5.md").read_text()
 DOCUMENTS = [
     ROOT / "README.md",
@@ -102,6 +103,39 @@ def test_the_guides_families_keep_the_contract_and_train(name: str, tmp_path, mo
     assert (tmp_path / "run" / "result.json").is_file()
 
 
+def test_the_guide_to_agents_trains_resumes_evaluates_and_deploys(tmp_path, monkeypatch, capsys):
+    blocks = PYTHON.findall(AGENTS)
+    files = {}
+    for block in blocks:
+        if block.startswith("# my_"):
+            name = block.partition("\n")[0].removeprefix("# ")
+            files[name] = block
+            (tmp_path / name).write_text(block)
+    assert len(files["my_agent.py"].splitlines()) <= 80
+    monkeypatch.chdir(tmp_path)
+    small = "agent.trials=20 validate_every=2 validation_tasks=20 test_tasks=20"
+    words = f"train rl2/bernoulli-bandit-k5-n10 agent=my_agent.py:Tallies {small} --quiet"
+    assert run(monkeypatch, f"{words} env_steps=1000 --out runs/tallies") == 0
+    assert run(monkeypatch, f"{words} env_steps=2000 --out runs/tallies --resume") == 0
+    assert len((tmp_path / "runs/tallies/metrics.jsonl").read_text().splitlines()) == 10
+    assert run(monkeypatch, "evaluate runs/tallies --tasks 50 --against random,thompson") == 0
+    assert "Tallies" in capsys.readouterr().out
+    assert run(monkeypatch, "agents my_agent.py:Tallies") == 0
+    assert "trials of an iteration" in capsys.readouterr().out
+
+    deployed = next(block for block in blocks if "Session" in block)
+    namespace: dict[str, object] = {}
+    exec(deployed, namespace)
+    assert float(namespace["session"].belief.lane.sum()) > 0
+
+    assert (
+        run(monkeypatch, f"{words} world=my_world.py:Curriculum env_steps=1000 --out runs/easy")
+        == 0
+    )
+    methods = next(block for block in blocks if block.startswith("# within the class"))
+    compile(f"class Agent:\n{methods}", "guide", "exec")
+
+
 def test_the_guides_last_examples_run(tmp_path, monkeypatch):
     for block in PYTHON.findall(GUIDE):
         if not block.startswith("# my_"):
@@ -164,7 +198,9 @@ def test_every_name_that_is_mentioned_exists():
             resolve_name(name)
 
 
-@pytest.mark.parametrize("guide", ["maml", "pearl", "options", "plugging-in", "extras"])
+@pytest.mark.parametrize(
+    "guide", ["maml", "pearl", "options", "plugging-in", "extras", "your-own-agent"]
+)
 def test_every_guide_begins_with_a_link_to_the_glossary(guide: str):
     beginning = (ROOT / "docs" / f"{guide}.md").read_text().splitlines()[:8]
     assert "](glossary.md)" in " ".join(beginning)

@@ -8,5 +8,4 @@ TaskInput = Annotated[
     Literal["none", "row", "goal", "onehot"],
     Field(description="what the agent sees of the task: nothing, its row, its goal, or a one-hot"),
 ]
-Fraction = Annotated[float, Field(gt=0, le=1)]
-UnitInterval = Annotated[float, Field(ge=0, le=1)]
+PRESET = Field(description="the named set of defaults")

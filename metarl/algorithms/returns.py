@@ -55,6 +55,11 @@ def gae(
     return advantage
 
 
+def next_step(x: Tensor) -> Tensor:
+    """x_{t+1} of x [T, ...]; zero, or False, after the last step."""
+    return torch.cat([x[1:], torch.zeros_like(x[:1])])
+
+
 def linear_baseline(
     obs: Tensor,
     time: Tensor,

@@ -13,7 +13,7 @@ from torch import Tensor
 from metarl.checker.agent_values import part, require_acted, require_leading, require_same
 from metarl.checker.rules import require_array
 from metarl.collect.collector import collect, task_info
-from metarl.collect.world import TrainingWorld
+from metarl.collect.world import LocalWorld
 from metarl.core.agent import Agent, Mode
 from metarl.core.errors import ConfigError
 from metarl.core.family import Family
@@ -42,7 +42,7 @@ class SmallWorld:
         self.progress = 0.0
         self.env_steps = 0
         self.train_set: Tasks | None = replace(train_set, params=params)
-        self._world = TrainingWorld(family, episodes, train_set, CPU)
+        self._world = LocalWorld(family, episodes, train_set, CPU)
         self._given = self.train_set
         self._params = train_set.params
 

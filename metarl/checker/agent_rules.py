@@ -18,7 +18,7 @@ from metarl.core.agent import Agent
 from metarl.core.errors import MetaRLError
 from metarl.core.rng import Rng
 from metarl.core.rollout import stack_lanes
-from metarl.core.types import Inputs, first_cue, replace
+from metarl.core.types import Inputs, Spec, first_cue, replace
 
 _TASK_INPUTS = ("none", "row", "goal", "onehot")
 _OTHERS = torch.tensor([2, 0])  # rows, in another order
@@ -43,7 +43,8 @@ def attributes(probe: AgentProbe) -> str:
     require(shown in _TASK_INPUTS, f"task_input is {shown!r}, none of {_TASK_INPUTS}")
     lanes = agent.lanes
     require(isinstance(lanes, int) and lanes > 0, f"lanes is {lanes!r}, no number from 1 on")
-    return f"task_input {shown}, lanes {lanes}, and all methods"
+    require(isinstance(agent.spec, Spec), "spec is not the Spec that it was built with")
+    return f"task_input {shown}, lanes {lanes}, spec, and all methods"
 
 
 @rule(

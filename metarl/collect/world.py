@@ -11,7 +11,7 @@ from metarl.core.rollout import Rollout
 from metarl.core.types import Belief, GoalReward, TaskInfo, Tasks
 
 
-class TrainingWorld:
+class LocalWorld:
     """The training tasks of one family, `collect` on them, and a counter of environment steps."""
 
     def __init__(

@@ -18,8 +18,9 @@ def listing(kind: Kind) -> str:
     for name in known:
         found = find(kind, name)
         line = f"{name:{width}}  {found.summary}"
-        if found.settings.variants:
-            line += f" [{', '.join(found.settings.variants)}]"
+        choices = found.settings.choices()
+        if kind == "family" and choices:  # an agent's presets are agents by their own names
+            line += f" [{', '.join(choices)}]"
         lines.append(line)
     return "\n".join(lines)
 
@@ -34,7 +35,7 @@ def description(kind: Kind, name: str) -> str:
     lines = [f"{name}: {found.summary}"]
     if kind == "family":
         lines += _shape(found)
-    for choice, defaults in found.settings.variants.items():
+    for choice, defaults in found.settings.choices().items():
         changes = [f"{key}={value}" for key, value in defaults.items()]
         text = ", ".join(changes) or "the defaults below"
         lines.append(f"  {found.settings.selector()} {choice}: {text}")

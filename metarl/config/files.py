@@ -6,7 +6,7 @@ from pathlib import Path
 
 from metarl.config.options_text import describe
 from metarl.config.overrides import override
-from metarl.config.schema import Config, parse, to_dict
+from metarl.config.schema import CHOICES, Choice, Config, parse, to_dict
 from metarl.config.yaml_text import one_line_yaml, read_yaml
 from metarl.core.errors import ConfigError, suggest
 
@@ -47,11 +47,12 @@ def to_yaml(config: Config) -> str:
     """The complete configuration, every key with its meaning, type and default as a comment."""
     lines: list[str] = []
     values = to_dict(config)
-    for kind, choice in (("agent", config.agent), ("family", config.family)):
+    for kind in CHOICES:
+        choice: Choice = vars(config)[kind]
         lines += [f"{kind}:", f"  name: {one_line_yaml(choice.name)}"]
         for key, info in type(choice.settings).model_fields.items():
             lines += [f"  # {describe(info)}", f"  {key}: {one_line_yaml(values[kind][key])}"]
     for key, info in Config.model_fields.items():
-        if key not in ("agent", "family"):
+        if key not in CHOICES:
             lines += [f"# {describe(info)}", f"{key}: {one_line_yaml(values[key])}"]
     return "\n".join(lines) + "\n"

@@ -65,7 +65,7 @@ def _with_override(tree: dict[str, Any], text: str) -> dict[str, Any]:
         raise ConfigError(f"{text!r} is not an override: write key=value")
     value = read_yaml(value_text, key)
     section, dot, option = key.partition(".")
-    if section not in ("agent", "family"):
+    if section not in ("agent", "family", "world"):
         return tree | {key: value}
     old = tree.get(section)
     if not isinstance(old, dict):

@@ -1,10 +1,10 @@
-"""Finding families and agents by name, by module or by file, importing only what is asked for.
+"""Finding families, agents and worlds by name, importing only what is asked for.
 
-A name is an entry point of the group ``metarl.families`` or ``metarl.agents``. The entry point
-names a `Settings` class, which imports no torch, and the settings name the class that they
-configure; so every mistake in a configuration is reported at once. A class of one's own needs no
-entry point: ``my_file.py:MyFamily`` and ``package.module:MyFamily`` are names too, and its options
-are the nested class `Settings`, if it has one.
+A name is an entry point of a group of `GROUP`. The entry point names a `Settings` class, which
+imports no torch, and the settings name the class that they configure; so every mistake in a
+configuration is reported at once. A class of one's own needs no entry point:
+``my_file.py:MyFamily`` and ``package.module:MyFamily`` are names too, and its options are the
+nested class `Settings`, if it has one.
 """
 
 import importlib
@@ -17,7 +17,7 @@ from importlib.machinery import SourceFileLoader
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
@@ -25,12 +25,16 @@ from metarl.config.aliases import translate
 from metarl.config.messages import error_lines
 from metarl.core.errors import ConfigError, suggest
 
-Kind = Literal["family", "agent", "option", "class"]
+Kind = Literal["family", "agent", "world", "option", "class"]
 _OURS = f"{Path(__file__).parents[1]}/"
 _INSTALLED = sysconfig.get_paths()
 _NOT_THEIRS = ("<frozen", _OURS, _INSTALLED["stdlib"], _INSTALLED["purelib"], _INSTALLED["platlib"])
 """Path prefixes of code that is not the user's."""
-GROUP: dict[Kind, str] = {"family": "metarl.families", "agent": "metarl.agents"}
+GROUP: dict[Kind, str] = {
+    "family": "metarl.families",
+    "agent": "metarl.agents",
+    "world": "metarl.worlds",
+}
 
 
 class Settings(BaseModel):
@@ -57,6 +61,14 @@ class Settings(BaseModel):
         """The option that chooses among `variants`."""
         return "preset" if "preset" in cls.model_fields else "variant"
 
+    @classmethod
+    def choices(cls) -> dict[str, Mapping[str, Any]]:
+        """Those of the `variants` that may be chosen."""
+        if not cls.variants:
+            return {}
+        allowed = get_args(cls.model_fields[cls.selector()].annotation)
+        return {name: defaults for name, defaults in cls.variants.items() if name in allowed}
+
     @model_validator(mode="before")
     @classmethod
     def _fill_in_defaults(cls, given: Any) -> Any:
@@ -71,7 +83,7 @@ class Settings(BaseModel):
 
 @dataclass(frozen=True)
 class Found:
-    """A family or an agent that was found; its class may not be imported yet."""
+    """A family, an agent or a world that was found; its class may not be imported yet."""
 
     kind: Kind
     name: str
@@ -132,10 +144,13 @@ def find_either(name: str) -> Found:
         ConfigError: nothing of that name, or its file or module does not import.
     """
     if ":" not in name:
-        for kind in GROUP:
-            if name in names(kind):
-                return find(kind, name)
-        hint = suggest(name, [*names("family"), *names("agent")])
+        agents = names("agent")
+        if name in agents:
+            return find("agent", name)
+        families = names("family")
+        if name in families:
+            return find("family", name)
+        hint = suggest(name, families + agents)
         raise ConfigError(
             f"no family or agent is called {name!r}: {hint} (or give path/to/file.py:Class)"
         )

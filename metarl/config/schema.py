@@ -12,11 +12,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, SkipValidation, ValidationError
 
 from metarl.config.messages import error_lines
-from metarl.config.registry import Settings, find
+from metarl.config.registry import Found, Kind, Settings, find
 from metarl.core.errors import ConfigError, MetaRLError
+
+CHOICES: tuple[Kind, ...] = ("agent", "family", "world")
+"""The keys whose values are chosen by name, with settings of their own."""
 
 Schedule = float | tuple[float, float] | tuple[float, float, Annotated[float, Field(gt=0, le=1)]]
 """A constant; ``[first, last]``, linear over the run; ``[first, last, share]``, over that share."""
@@ -32,12 +35,13 @@ def schedule_value(schedule: Schedule, progress: float) -> float:
 
 
 class Choice(BaseModel):
-    """A family or an agent by name, with its settings."""
+    """A family, an agent or a world by name, with its settings."""
 
     model_config = ConfigDict(frozen=True)
 
     name: str
     settings: Settings
+    found: SkipValidation[Found]
 
 
 class Config(BaseModel):
@@ -49,6 +53,8 @@ class Config(BaseModel):
     """name (or path/to/file.py:Class) of the agent, and its settings"""
     family: Choice
     """name (or path/to/file.py:Class) of the family, and its settings"""
+    world: Choice
+    """name (or path/to/file.py:Class) of what the agent is trained on, and its settings"""
     seed: int = 0
     """the one seed that all random numbers of the run grow from"""
     episodes: PositiveInt
@@ -63,6 +69,8 @@ class Config(BaseModel):
     """stop after so many minutes of training (not reproducible)"""
     mode: Literal["sample", "greedy"] = "sample"
     """how actions are chosen in evaluation: sampled from the policy, or its mode"""
+    test_mode: Literal["sample", "greedy"] | None = None
+    """the same in the last round, which tests what the rounds before adapted; none: as in mode"""
     score: Literal["total", "last"] = "total"
     """what the best checkpoint is chosen by: the return of the whole trial, or of its last episode
     (the mean of the lanes)"""
@@ -88,15 +96,16 @@ def parse(tree: Mapping[str, Any], where: str = "configuration") -> Config:
     Raises:
         ConfigError: all mistakes at once, a line each.
     """
-    tree = dict(tree)
+    tree = {"world": "local", **tree}
     mistakes: list[str] = []
-    for kind in ("agent", "family"):
+    for kind in CHOICES:
         if kind in tree:
             try:
                 tree[kind] = _choice(kind, tree[kind])
             except MetaRLError as error:
                 mistakes += str(error).splitlines()
-                tree[kind] = Choice(name="?", settings=Settings())
+                unknown = Found(kind, "?", Settings)
+                tree[kind] = Choice(name="?", settings=Settings(), found=unknown)
     try:
         config = Config.model_validate(tree)
     except ValidationError as error:
@@ -113,19 +122,18 @@ def parse(tree: Mapping[str, Any], where: str = "configuration") -> Config:
 
 def to_dict(config: Config) -> dict[str, Any]:
     """Nested plain values that `parse` reads back."""
-    plain = config.model_dump(mode="json", exclude={"agent", "family"})
-    return {
-        "agent": {"name": config.agent.name, **config.agent.settings.model_dump(mode="json")},
-        "family": {"name": config.family.name, **config.family.settings.model_dump(mode="json")},
-        **plain,
-    }
+    plain: dict[str, Any] = {}
+    for kind in CHOICES:
+        choice: Choice = vars(config)[kind]
+        plain[kind] = {"name": choice.name, **choice.settings.model_dump(mode="json")}
+    return plain | config.model_dump(mode="json", exclude=set[str](CHOICES))
 
 
-def _choice(kind: Literal["agent", "family"], section: Any) -> Choice:
+def _choice(kind: Kind, section: Any) -> Choice:
     if isinstance(section, str):
         section = {"name": section}
     if not isinstance(section, dict) or not isinstance(section.get("name"), str):
         raise ConfigError(f"{kind}: give its name, such as {kind}: {{name: …}}")
     found = find(kind, section["name"])
     given = {key: value for key, value in section.items() if key != "name"}
-    return Choice(name=found.name, settings=found.configure(given))
+    return Choice(name=found.name, settings=found.configure(given), found=found)

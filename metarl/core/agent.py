@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from torch import Tensor
 
 from metarl.core.rng import Rng, Streams
 from metarl.core.rollout import Rollout
-from metarl.core.types import Acted, Belief, GoalReward, TaskInfo, Tasks
+from metarl.core.types import Acted, Belief, GoalReward, Spec, TaskInfo, Tasks
 
 Mode = Literal["sample", "greedy"]
 """Sample actions from the policy, or take its most likely one."""
@@ -19,6 +19,8 @@ class World(Protocol):
 
     episodes: int
     """Episodes of a trial, in all lanes together, K·M."""
+    env_steps: int
+    """Counts the steps of all environments; training sets it when it resumes."""
     progress: float
     """The share of training that is over, from 0 to 1: schedules depend on it."""
     train_set: Tasks | None
@@ -50,12 +52,14 @@ class Agent(Protocol):
 
     ``begin → act → adapt`` is the whole trial on a new task, in training, evaluation and use.
     The constructor takes ``(config, spec, rng, device)``; one that can act through pretrained
-    options also takes ``pretrained``.
+    options also takes ``pretrained``. A pickled copy acts and learns alike.
     """
 
     task_input: Literal["none", "row", "goal", "onehot"]
     """How it is shown the task: not at all (meta-RL), as its row (an oracle), as the row's goal
     (goal-conditioned RL), or as a one-hot of its index (multi-task RL)."""
+    spec: Spec
+    """Of the families that it acts in."""
     lanes: int
     """Parallel episodes of every row between two adaptations, M."""
 
@@ -92,6 +96,12 @@ class Agent(Protocol):
     def iterate(self, world: World, rng: Rng) -> dict[str, float]:
         """One iteration of meta-training → metrics to log."""
 
+    def acting_state(self) -> dict[str, Any]:
+        """What acting needs, a part of `state_dict`: never an optimizer or a replay buffer.
+
+        An agent of the same configuration that takes it over by `warm_start` acts alike.
+        """
+
     def state_dict(self) -> dict[str, Any]:
         """All that training changes, as tensors, numbers, strings, lists and dicts.
 
@@ -102,4 +112,12 @@ class Agent(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
     def warm_start(self, state: dict[str, Any]) -> None:
-        """Begin from the parameters of another run's `state_dict`, with a fresh optimizer."""
+        """Take over another agent's `acting_state`; all else is as before training."""
+
+
+@runtime_checkable
+class InfersLatent(Protocol):
+    """An agent that infers a latent task variable."""
+
+    def inferred(self, belief: Belief) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the posterior, [N, Z] each."""

@@ -1,6 +1,9 @@
 """How agents are evaluated, as a value."""
 
-from dataclasses import dataclass
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -17,9 +20,13 @@ class EvalProtocol:
 
     episodes: int
     """Of a trial, in all lanes together: all that an agent may use to adapt to one task."""
-    tasks: int = 1000
+    tasks: int | Tasks = 1000
+    """How many of the split, or these and no others."""
     split: str = "test"
+    """Of the tasks; given `tasks` say it themselves."""
     mode: Mode = "sample"
+    test_mode: Mode | None = None
+    """Of the last round, which tests what the rounds before adapted; None: the same mode."""
     seed: int = 0
     """Of the tasks and of all other randomness."""
     train_set: Tasks | None = None
@@ -31,12 +38,31 @@ class EvalProtocol:
         """Where all randomness of the evaluation comes from."""
         return Rng(self.seed).child("evaluate")
 
+    def changed(self, **given: Any) -> EvalProtocol:
+        """With what is `given` and not None; a `mode` alone is that of all rounds."""
+        chosen = {name: value for name, value in given.items() if value is not None}
+        if "mode" in chosen:
+            chosen.setdefault("test_mode", None)
+        return replace(self, **chosen)
+
+    def mode_of(self, rounds_left: int) -> Mode:
+        """How actions are chosen when so many rounds come after this one."""
+        return self.mode if rounds_left else self.test_mode or self.mode
+
     def rows(self, family: Family) -> Tasks:
-        """The first `tasks` rows of the split.
+        """The tasks themselves: those given, or the first `tasks` rows of the split.
 
         Raises:
-            ConfigError: a split that the family does not have.
+            ConfigError: a split that the family does not have, or rows of another width.
         """
+        device = torch.device(self.device)
+        if isinstance(self.tasks, Tasks):
+            shape, width = list(self.tasks.params.shape), family.spec.task_width
+            if shape[1:] != [width]:
+                raise ConfigError(
+                    f"tasks: rows of shape {shape}; {family.spec.name} has rows of {width} numbers"
+                )
+            return self.tasks.to(device)
         split, splits = self.split, family.spec.splits
         if split not in splits:
             raise ConfigError(
@@ -46,4 +72,18 @@ class EvalProtocol:
             rows = self.train_set[: self.tasks]
         else:
             rows = family.tasks(split, self.tasks, self.rng.child("tasks"))
-        return rows.to(torch.device(self.device))
+        return rows.to(device)
+
+    def row(self, family: Family, place: int) -> Tasks:
+        """The task at `place`, alone.
+
+        Raises:
+            ConfigError: there are not so many.
+        """
+        protocol = self if isinstance(self.tasks, Tasks) else replace(self, tasks=place + 1)
+        rows = protocol.rows(family)
+        if place >= len(rows):
+            raise ConfigError(
+                f"task {place}: there are {len(rows)} {rows.split} tasks, and the first is task 0"
+            )
+        return rows[place : place + 1]

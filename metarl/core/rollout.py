@@ -53,6 +53,12 @@ class Rollout:
         return self.terminated | self.truncated
 
     @property
+    def ends(self) -> Tensor:
+        """[T, N, M] bool: the lane's last valid step."""
+        following = torch.cat([self.valid[1:], torch.zeros_like(self.valid[:1])])
+        return self.valid & ~following
+
+    @property
     def env_steps(self) -> int:
         return int(self.valid.sum())
 
@@ -146,6 +152,26 @@ def stack_lanes(lanes: Sequence[Rollout]) -> Rollout:
 
     arrays = [replace(lane, index=lane.valid) for lane in lanes]
     return replace(tree_map(join, *arrays), index=lanes[0].index)
+
+
+def join_rows(parts: Sequence[Rollout]) -> Rollout:
+    """Rollouts [T, N, M, …] of different rows one after another: [T of the longest, Σ N, M, …].
+
+    Shorter ones are padded with zeros, `valid` False.
+    """
+
+    steps = max(len(part.valid) for part in parts)
+
+    def join(*arrays: Tensor) -> Tensor:
+        padded = []
+        for x in arrays:
+            padding = x.new_zeros(steps - len(x), *x.shape[1:])
+            padded.append(torch.cat([x, padding]))
+        return torch.cat(padded, dim=1)
+
+    arrays = [replace(part, index=part.valid) for part in parts]
+    index = torch.cat([part.index for part in parts])
+    return replace(tree_map(join, *arrays), index=index)
 
 
 def gather_times(x: Tensor, time: Tensor) -> Tensor:

@@ -1,6 +1,8 @@
-"""The replay buffer: the newest transitions of every training task."""
+"""The replay buffer: the newest steps of every training task."""
 
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -11,6 +13,15 @@ from metarl.core.rollout import Rollout
 from metarl.core.types import GoalReward, Spec, append_axes, replace, tree
 
 _FIRST_SIZE = 1024
+
+
+@dataclass(frozen=True)
+class Column:
+    """One quantity of a step: [...] of type `dtype`, or [..., width] of it."""
+
+    width: int | None = None
+    dtype: torch.dtype = torch.float32
+    """Integers are kept as float32: exact up to 2²⁴."""
 
 
 @tree
@@ -27,42 +38,64 @@ class Transitions:
     task: Tensor | None = None  # [N, B, P] what is shown of the task, its goal in front
 
 
+def transition_columns(spec: Spec) -> dict[str, Column]:
+    """What `Transitions` are made of, for a family of this `spec`."""
+    action = Column(dtype=torch.long) if spec.discrete else Column(spec.action_width)
+    return {
+        "obs": Column(spec.obs_width),
+        "action": action,
+        "reward": Column(),
+        "training_reward": Column(),
+        "next_obs": Column(spec.obs_width),
+        "terminated": Column(dtype=torch.bool),
+    }
+
+
 class Replay:
-    """A ring buffer of the newest `capacity` transitions of each of S tasks.
+    """A ring buffer of the newest `capacity` steps of each of S tasks, with named columns.
 
     Tasks are added as they come. The context of a task is a stretch of its ring: what was added as
     context since `begin_context`.
 
-    A transition is a row of W = 2 O + A + 4 numbers, so that a batch is one look-up. Memory grows
-    with the content, up to S × capacity × W × 4 bytes::
+    A step is a row of W numbers, all columns and how many steps are left of its sequence, so that a
+    batch is one look-up. Memory grows with the content, up to S × capacity × W × 4 bytes::
 
         task 0   t5 t6 t2 t3 t4     capacity 5, count 7, context from 3 to 5: t3, t4
         task 1   t0 t1 .  .  .
     """
 
-    def __init__(self, spec: Spec, capacity: int, device: torch.device):
-        self.spec = spec
+    def __init__(
+        self,
+        columns: Mapping[str, Column],
+        capacity: int,
+        device: torch.device,
+        sequence: Literal["episode", "trial"] = "episode",
+    ):
+        """`sequence`: what `sequences` and `future` end with: an episode, or a whole rollout."""
+        self.columns = dict(columns)
         self.capacity = capacity
         self.device = device
-
-        action = 1 if spec.discrete else spec.action_width
-        # obs, action, reward, training reward, next obs, terminated, steps left in the episode
-        self._widths = (spec.obs_width, action, 1, 1, spec.obs_width, 1, 1)
+        self.sequence = sequence
+        self._widths = [column.width or 1 for column in columns.values()]
+        self._widths.append(1)  # steps left
         self._rows = torch.empty(0, 0, sum(self._widths), device=device)  # [S, size so far, W]
         self.count = torch.zeros(0, dtype=torch.long, device=device)
-        """[S]: transitions that were ever added to every task."""
+        """[S]: steps that were ever added to every task."""
         self._context = torch.zeros(0, 2, dtype=torch.long, device=device)
-        """[S, 2]: number of the first transition of the context, and of the one after the last."""
+        """[S, 2]: number of the first step of the context, and of the one after the last."""
 
     # -- writing
 
-    def add(self, rollout: Rollout, *, context: bool = False) -> None:
-        """Append the episodes of every task one after another; with `context`, as more context.
+    def add(self, rollout: Rollout, *, context: bool = False, **more: Tensor) -> None:
+        """Append the steps of every task lane by lane; with `context`, as more context.
+
+        A column is the array of that name in `rollout`, its inputs or extras, or one of `more`,
+        [T, N, M, …] each.
 
         Raises:
-            MetaRLError: context that does not follow the task's last one.
+            MetaRLError: a column that nothing has, or context that does not follow the last one.
         """
-        rows, owner = self._flat(rollout)
+        rows, owner = self._flat(rollout, more)
         self._add_tasks(rollout.index)
         added = torch.bincount(owner, minlength=self.tasks)
         if context and (self._context[:, 1] != self.count)[added > 0].any():
@@ -85,25 +118,29 @@ class Replay:
         self._add_tasks(tasks)
         self._context[tasks] = self.count[tasks].unsqueeze(1)
 
-    def _flat(self, rollout: Rollout) -> tuple[Tensor, Tensor]:
-        """Its transitions [X, W] and their tasks [X], ordered by task, row, lane and time."""
-        training = rollout.training_reward
-        if training is None:
-            training = rollout.reward
-        time = append_axes(torch.arange(len(rollout.valid), device=self.device), 3)
-        end = torch.where(rollout.done & rollout.valid, time, len(time))
-        end = end.flip(0).cummin(0).values.flip(0)  # [T, N, M]: the last step of this episode
+    def _flat(self, rollout: Rollout, more: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Its steps [X, W] and their tasks [X], ordered by task, row, lane and time."""
+        known: dict[str, Tensor | None] = {
+            **vars(rollout.inputs),
+            **vars(rollout),
+            **rollout.extras,
+        }
+        if rollout.training_reward is None:
+            known["training_reward"] = rollout.reward
+        known |= more
+        arrays = []
+        for name in self.columns:
+            array = known.get(name)
+            if array is None:
+                raise MetaRLError(f"replay: the rollout has no {name!r}; give it to add")
+            arrays.append(array)
 
-        columns = (
-            rollout.inputs.obs,
-            rollout.action,
-            rollout.reward,
-            training,
-            rollout.next_obs,
-            rollout.terminated,
-            end - time,
-        )
-        parts = [x.float().reshape(*rollout.valid.shape, -1) for x in columns]
+        time = append_axes(torch.arange(len(rollout.valid), device=self.device), 3)
+        last = rollout.valid & (rollout.done if self.sequence == "episode" else rollout.ends)
+        end = torch.where(last, time, len(time))
+        end = end.flip(0).cummin(0).values.flip(0)  # [T, N, M]: the last step of this sequence
+
+        parts = [x.float().reshape(*rollout.valid.shape, -1) for x in (*arrays, end - time)]
         valid = rollout.valid.movedim(0, 2)  # [N, M, T]
         rows = torch.cat(parts, dim=-1).movedim(0, 2)[valid]
         owner, order = append_axes(rollout.index, 3).expand_as(valid)[valid].sort(stable=True)
@@ -134,7 +171,7 @@ class Replay:
         return len(self.count)
 
     def __len__(self) -> int:
-        """Transitions that are kept, of all tasks."""
+        """Steps that are kept, of all tasks."""
         return int(self.count.clamp(max=self.capacity).sum())
 
     def sample(
@@ -143,45 +180,60 @@ class Replay:
         size: int,
         generator: torch.Generator,
         *,
-        future: bool = False,
-    ) -> Transitions:
-        """`size` transitions of each of `tasks` [N], uniformly with replacement.
+        future: str | None = None,
+    ) -> dict[str, Tensor]:
+        """Columns [N, B, …] of B = `size` steps of each of `tasks` [N], uniform with replacement.
 
-        `future`: also a goal that the same episode achieved at the same step or a later one,
-        uniformly (Andrychowicz et al. 2017, arXiv:1707.01495, section 4.5: the strategy "future").
+        `future` names a column: as "future", also its value at the same step of the sequence or a
+        later one, uniformly (Andrychowicz et al. 2017, arXiv:1707.01495, section 4.5).
 
         Raises:
-            MetaRLError: a task without transitions.
+            MetaRLError: a task without steps.
         """
         last = self.count[tasks]
-        return self._draw(
-            tasks,
-            torch.zeros_like(last),
-            last,
-            size,
-            generator,
-            future,
-        )
+        number = self._numbers(tasks, torch.zeros_like(last), last, size, generator)
+        columns, left = self._read(tasks, number)
+        if future is not None:
+            later = number + self._below(left + 1, size, generator)
+            columns["future"] = self._read(tasks, later)[0][future]
+        return columns
 
-    def context(self, tasks: Tensor, size: int, generator: torch.Generator) -> Transitions:
-        """`size` transitions of the context of each of `tasks` [N], uniformly with replacement.
+    def sequences(
+        self, tasks: Tensor, size: int, length: int, generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        """Columns [L, N, B, …] of L = `length` steps on end, from uniformly drawn ones.
+
+        They end with their sequence: later steps repeat its last one, and "valid" is False.
+
+        Raises:
+            MetaRLError: a task without steps.
+        """
+        last = self.count[tasks]
+        first = self._numbers(tasks, torch.zeros_like(last), last, size, generator)
+        _, left = self._read(tasks, first)
+        age = append_axes(torch.arange(length, device=self.device), 3)
+        number = first + torch.minimum(age, left)  # [L, N, B]
+        columns, _ = self._read(tasks, number)
+        return columns | {"valid": age <= left}
+
+    def context(self, tasks: Tensor, size: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """Columns [N, B, …] of B = `size` steps of the context of each of `tasks` [N], uniformly.
 
         Raises:
             MetaRLError: a task without context, or whose context was overwritten.
         """
         first, last = self._context[tasks].unbind(1)
-        return self._draw(tasks, first, last, size, generator)
+        return self._read(tasks, self._numbers(tasks, first, last, size, generator))[0]
 
-    def _draw(
+    def _numbers(
         self,
         tasks: Tensor,
         first: Tensor,
         last: Tensor,
         size: int,
         generator: torch.Generator,
-        future: bool = False,
-    ) -> Transitions:
-        """[N, size] transitions from number `first` [N] to before number `last` [N]."""
+    ) -> Tensor:
+        """[N, size] numbers of steps from `first` [N] to before `last` [N]."""
         first = torch.maximum(first, self.count[tasks] - self.capacity)  # the oldest that is left
         empty = last <= first
         if empty.any():
@@ -189,27 +241,17 @@ class Replay:
                 f"replay: task {int(tasks[empty][0])} has nothing to draw from; collect it first, "
                 "or enlarge agent.capacity"
             )
-        number = first.unsqueeze(1) + self._below((last - first).unsqueeze(1), size, generator)
-        obs, action, reward, training, next_obs, terminated, left = self._columns(tasks, number)
-        goal = None
-        if future:
-            left = left.squeeze(-1).long()
-            later = number + self._below(left + 1, size, generator)
-            goal = self.spec.achieved(self._columns(tasks, later)[4])
-        return Transitions(
-            obs=obs,
-            action=action.squeeze(-1).long() if self.spec.discrete else action,
-            reward=reward.squeeze(-1),
-            training_reward=training.squeeze(-1),
-            next_obs=next_obs,
-            terminated=terminated.squeeze(-1) > 0,
-            future=goal,
-        )
+        return first.unsqueeze(1) + self._below((last - first).unsqueeze(1), size, generator)
 
-    def _columns(self, tasks: Tensor, number: Tensor) -> tuple[Tensor, ...]:
-        """[N, B, …] each: the columns of transitions of `tasks` [N] by their number [N, B]."""
+    def _read(self, tasks: Tensor, number: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """[..., N, B, …]: columns of the steps of `tasks` [N] by number, and the steps left."""
         place = tasks.unsqueeze(1) * self._rows.shape[1] + number % self.capacity
-        return self._rows.flatten(0, 1)[place].split(self._widths, -1)
+        *parts, left = self._rows.flatten(0, 1)[place].split(self._widths, -1)
+        columns = {}
+        for (name, column), part in zip(self.columns.items(), parts, strict=True):
+            value = part.squeeze(-1) if column.width is None else part
+            columns[name] = value.to(column.dtype)
+        return columns, left.squeeze(-1).long()
 
     def _below(self, bound: Tensor, size: int, generator: torch.Generator) -> Tensor:
         """[N, B] int64: uniform from 0 to before `bound` [N, 1] or [N, B]."""

@@ -75,11 +75,7 @@ def record_episodes(
         raise ConfigError(
             f"lane {lane}: {type(agent).__name__} has {agent.lanes} lanes, and the first is lane 0"
         )
-    protocol = replace(protocol, tasks=task + 1)
-    row = protocol.rows(family)[task:]
-    if protocol.train_set is not None and not len(row):
-        count = len(protocol.train_set)
-        raise ConfigError(f"task {task}: there are {count} training tasks, and the first is task 0")
+    row = protocol.row(family, task)
     lanes = max(agent.lanes, lane + 1)
     env = family.make(lanes)
     if not isinstance(family, Drawable):
@@ -92,7 +88,7 @@ def record_episodes(
         env,
         lanes,
     )
-    title = f"{type(agent).__name__} on {protocol.split} task {task} of {family.spec.name}"
+    title = f"{type(agent).__name__} on {row.split} task {task} of {family.spec.name}"
     if agent.lanes > 1:
         title += f", lane {lane} of {agent.lanes}"
     recorded = _record(rollouts, family, env, row.params[0].cpu(), lane)

@@ -52,6 +52,8 @@ class Scores:
     closed: bool
     """Whether the family has no other tasks than those of the training."""
     mode: str
+    test_mode: str
+    """Of the last round."""
     seed: int
     task_hash: str
 
@@ -132,7 +134,8 @@ def evaluate(
     """Let `agent` adapt to the tasks of a protocol: begin, then act and adapt in rounds.
 
     ``evaluate(agent, family, episodes=10, tasks=1000, split="test", mode="sample", seed=0)`` names
-    the settings of an `EvalProtocol`, or `changes` of the one that is given. An agent of M lanes
+    the settings of an `EvalProtocol`, or changes of the one that is given; `tasks` may be `Tasks`
+    of one's own. An agent of M lanes
     has `episodes` / M rounds, and adapts to M episodes after each. The result has R = 1;
     `combine` joins several runs.
 
@@ -140,7 +143,7 @@ def evaluate(
         MetaRLError: a split that the family does not have, episodes that the agent's lanes cannot
             share evenly, or an agent that must be shown what these tasks cannot show.
     """
-    protocol = replace(protocol, **changes) if protocol else EvalProtocol(**changes)
+    protocol = protocol.changed(**changes) if protocol else EvalProtocol(**changes)
     rows = protocol.rows(family)
     chunk = max(1, _CHUNK // agent.lanes)
     parts = []
@@ -148,7 +151,8 @@ def evaluate(
         parts.append(_evaluate_rows(agent, family, rows[first : first + chunk], protocol))
     returns, successes = zip(*parts, strict=True)
     mean_optimum = None
-    if isinstance(family, HasMeanOptimum) and protocol.split != "ood":
+    given = isinstance(protocol.tasks, Tasks)
+    if isinstance(family, HasMeanOptimum) and rows.split != "ood" and not given:
         mean_optimum = family.mean_optimum
     return Scores(
         returns=np.concatenate(returns, axis=1)[None],
@@ -156,9 +160,10 @@ def evaluate(
         optimum=to_numpy(family.optimum(rows)) if isinstance(family, KnowsOptimum) else None,
         mean_optimum=mean_optimum,
         lanes=agent.lanes,
-        split=protocol.split,
+        split=rows.split,
         closed=family.spec.closed,
         mode=protocol.mode,
+        test_mode=protocol.mode_of(rounds_left=0),
         seed=protocol.seed,
         task_hash=_hash(rows),
     )
@@ -172,8 +177,7 @@ def combine(scores: Sequence[Scores]) -> Scores:
     """
     first = scores[0]
     for other in scores:
-        same_tasks = other.task_hash == first.task_hash and other.mode == first.mode
-        if not same_tasks or other.episodes_consumed != first.episodes_consumed:
+        if _met(other) != _met(first):
             raise ConfigError(
                 "scores of different tasks, episodes, lanes or modes cannot be combined; "
                 "evaluate all with the same options"
@@ -183,6 +187,11 @@ def combine(scores: Sequence[Scores]) -> Scores:
         return replace(first, returns=returns)
     success = np.concatenate([s.success for s in scores if s.success is not None])
     return replace(first, returns=returns, success=success)
+
+
+def _met(scores: Scores) -> tuple[str, str, str, range]:
+    """Which tasks, and how."""
+    return scores.task_hash, scores.mode, scores.test_mode, scores.episodes_consumed
 
 
 # -------------------------------------------------------------------------------------------------
@@ -222,7 +231,7 @@ def trial(
                 tasks,
                 1,
                 rng.child("episode", k),
-                protocol.mode,
+                protocol.mode_of(rounds - 1 - k),
             )
             belief = agent.adapt(belief, rollout)
             yield rollout, belief

@@ -109,9 +109,7 @@ def measure_option_usage(
             for row, lane in np.ndindex(len(rows), lanes):
                 episode = single_episode(rollout, row, lane)
                 moves.append(_moves(family, rows.params[row].cpu(), episode))
-    title = (
-        f"What the options of {name} do on {len(rows)} {protocol.split} tasks of {family.spec.name}"
-    )
+    title = f"What the options of {name} do on {len(rows)} {rows.split} tasks of {family.spec.name}"
     return _usage(title, stack_lanes(rounds), count, _join(moves) if moves else None)
 
 

@@ -1,26 +1,16 @@
 """What an agent inferred of tasks: its posterior over a latent variable, and the true task rows."""
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 import numpy as np
-from torch import Tensor
 
-from metarl.core.agent import Agent
+from metarl.core.agent import Agent, InfersLatent
 from metarl.core.errors import ConfigError
 from metarl.core.family import Family
 from metarl.core.protocol import EvalProtocol
-from metarl.core.types import Belief, Spec
+from metarl.core.types import Spec
 from metarl.evaluation.meta_test import to_numpy, trial
 from metarl.evaluation.stats import Array
-
-
-@runtime_checkable
-class InfersLatent(Protocol):
-    """An agent that infers a latent task variable."""
-
-    def inferred(self, belief: Belief) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of the posterior, [N, Z] each."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +52,7 @@ def infer(
         means.append(to_numpy(mean))
         stds.append(to_numpy(std))
     return Inference(
-        f"What {name} inferred of {len(rows)} {protocol.split} tasks of {family.spec.name}",
+        f"What {name} inferred of {len(rows)} {rows.split} tasks of {family.spec.name}",
         np.stack(means),
         np.stack(stds),
         to_numpy(rows.params),

@@ -9,8 +9,8 @@ import torch
 
 from metarl.collect.collector import adaptation_rounds
 from metarl.config.registry import Found, Settings, find
-from metarl.config.schema import Config
-from metarl.core.agent import Agent
+from metarl.config.schema import Choice, Config
+from metarl.core.agent import Agent, World
 from metarl.core.errors import ConfigError
 from metarl.core.family import Family
 from metarl.core.protocol import EvalProtocol
@@ -97,14 +97,33 @@ def build(config: Config) -> tuple[Family, Agent]:
 
 def family_of(config: Config) -> Family:
     """The family of a configuration."""
-    family: Family = find("family", config.family.name).build(config.family.settings)
+    family: Family = config.family.found.build(config.family.settings)
     return family
 
 
 def agent_of(config: Config, spec: Spec) -> Agent:
     """The untrained agent of a configuration."""
-    found = find("agent", config.agent.name)
-    return build_agent(found, config.agent.settings, spec, config.seed, torch.device(config.device))
+    chosen, device = config.agent, torch.device(config.device)
+    return build_agent(chosen.found, chosen.settings, spec, config.seed, device)
+
+
+def world_of(config: Config, family: Family) -> World:
+    """What a configuration trains on: its world, made of a `family`.
+
+    A world's constructor takes ``(family, episodes, train_set, device)``, after its settings if it
+    has some.
+    """
+    found, settings = config.world.found, config.world.settings
+    given: tuple[Any, ...] = (
+        family,
+        config.episodes,
+        train_set(config, family),
+        torch.device(config.device),
+    )
+    if found.settings.model_fields:
+        given = (settings, *given)
+    world: World = found.load()(*given)
+    return world
 
 
 def train_set(config: Config, family: Family) -> Tasks | None:
@@ -121,20 +140,28 @@ def eval_protocol(config: Config, family: Family, **given: Any) -> EvalProtocol:
         config.episodes,
         config.test_tasks,
         mode=config.mode,
+        test_mode=config.test_mode,
         train_set=train_set(config, family),
         device=config.device,
     )
-    chosen = {name: value for name, value in given.items() if value is not None}
-    return replace(protocol, **chosen)
+    return protocol.changed(**given)
 
 
 def spec_for_agent(config: Config, spec: Spec) -> Spec:
     """The spec as the agent meets it: a one-hot of the task is as wide as the training set."""
-    if getattr(config.agent.settings, "task_input", "none") != "onehot":
+    if _task_input(config.agent) != "onehot":
         return spec
     if config.train_tasks is None:
         raise ConfigError("agent.task_input: onehot needs a fixed training set; set train_tasks")
     return replace(spec, task_width=config.train_tasks)
+
+
+def _task_input(choice: Choice) -> str:
+    """What an agent is shown of the task: one of its options, or an attribute of its class."""
+    is_option = "task_input" in choice.found.settings.model_fields
+    owner = choice.settings if is_option else choice.found.load()
+    shown: str = getattr(owner, "task_input", "none")
+    return shown
 
 
 # -------------------------------------------------------------------------------------------------

@@ -99,9 +99,12 @@ class Display:
         """The state after an iteration; `progress` from 0 to 1, `left` seconds still to come."""
         if "validation" in record:
             self._validation = f"  validation {record['validation']:.2f}"
+        gained = ""
+        if "return" in record:
+            gained = f"  return {record['return']:.2f}"
         text = (
             f"iteration {record['iteration']}  env steps {record['env_steps']:,}  "
-            f"{record['env_steps_per_second']:,.0f} steps/s  return {record['return']:.2f}"
+            f"{record['env_steps_per_second']:,.0f} steps/s{gained}"
             f"  left {timedelta(seconds=int(left))}{self._validation}"
         )
         self._bar.update(self._task, completed=progress, description=text)

@@ -3,31 +3,37 @@
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
 
-from metarl.collect.world import TrainingWorld
-from metarl.core.agent import Agent
+from metarl.core.agent import Agent, World
 from metarl.core.rng import Rng
 from metarl.experiments.counters import BEGINNING, Counters
 
 
 @dataclass(frozen=True)
 class Update:
-    """What a callback is told after every iteration."""
+    """What a callback is given after every iteration."""
 
     counters: Counters
-    metrics: dict[str, Any]
+    """Iterations, environment steps and seconds so far, this one included."""
+    metrics: dict[str, float]
+    """What `Agent.iterate` returned, and ``env_steps_per_second``."""
     agent: Agent
+    """After the iteration, to look at; changing it changes the training."""
+    validation: float | None = None
+    """The score on validation tasks, in iterations after which `train` validates."""
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> dict[str, float]:
         """What the log says of it."""
         counters = asdict(self.counters)
-        return {"iteration": counters.pop("iterations"), **counters, **self.metrics}
+        record = {"iteration": counters.pop("iterations"), **counters, **self.metrics}
+        if self.validation is not None:
+            record["validation"] = self.validation
+        return record
 
 
 def learn(
     agent: Agent,
-    world: TrainingWorld,
+    world: World,
     rng: Rng,
     *,
     env_steps: int | None = None,

@@ -3,25 +3,23 @@
 import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.utils._pytree import keystr, tree_leaves_with_path
 
-from metarl.collect.world import TrainingWorld
 from metarl.config.files import load_config
 from metarl.config.schema import Config, to_dict
-from metarl.core.agent import Agent
+from metarl.core.agent import Agent, World
 from metarl.core.errors import DISTRIBUTION, MetaRLError
 from metarl.core.family import Family
 from metarl.core.rng import Rng
 from metarl.evaluation.meta_test import evaluate
 from metarl.experiments import checkpoints
-from metarl.experiments.building import build, eval_protocol, load, spec_for_agent, train_set
+from metarl.experiments.building import build, eval_protocol, load, spec_for_agent, world_of
 from metarl.experiments.counters import LIMITS, Counters
 from metarl.experiments.folder import RunFolder
 from metarl.experiments.logs import Display, MetricsLog
@@ -38,14 +36,21 @@ def train(
     config: Config | str,
     out: str | Path,
     *,
+    world: World | None = None,
     resume: bool = False,
     callbacks: Sequence[Callback] = (),
     quiet: bool = False,
 ) -> dict[str, Any]:
     """Train in the run folder `out` to the end, or on from where it was stopped.
 
+    Args:
+        world: what to train on instead of the configuration's world.
+        callbacks: called in their order after every iteration, and after its validation where one
+            is due, with an `Update`.
+
     Returns:
-        The content of result.json.
+        The content of result.json: among it "scores" of the best checkpoint by split, "validation",
+        its score on validation tasks, and the "best_iteration" that it is of.
 
     Raises:
         MetaRLError: a folder that holds another run or is in use, or anything that the
@@ -64,9 +69,10 @@ def train(
         else:
             family, agent = build(config)
         folder.begin(config)
-        _Run(config, family, agent, folder, state).learn(callbacks, display)
+        run = _Run(config, family, agent, folder, state)
+        run.learn(world or world_of(config, family), callbacks, display)
         display.note(f"evaluating the best checkpoint on {config.test_tasks} unseen tasks")
-        return _report(config, family, folder)
+        return _report(config, family, folder, run.best)
 
 
 class _Run:
@@ -88,11 +94,9 @@ class _Run:
             self.counters = Counters(**state["counters"])
             self.best = state["best"]
 
-    def learn(self, callbacks: Sequence[Callback], display: Display) -> None:
+    def learn(self, world: World, callbacks: Sequence[Callback], display: Display) -> None:
         """Iterate until a limit is reached or a callback asks to stop."""
         config, limits = self.config, _limits(self.config)
-        fixed = train_set(config, self.family)
-        world = TrainingWorld(self.family, config.episodes, fixed, torch.device(config.device))
         if self.counters.iterations:
             display.note(f"resuming after iteration {self.counters.iterations}")
         with MetricsLog(self.folder.path, resume_at=self.counters.iterations) as log:
@@ -101,11 +105,11 @@ class _Run:
                 self.counters = update.counters
                 iterations = self.counters.iterations
                 progress = self.counters.progress(**limits)
+                if progress >= 1 or iterations % config.validate_every == 0:
+                    update = replace(update, validation=self.validate())
                 answers = [callback(update) for callback in callbacks]
                 stop = any(answers) or progress >= 1
                 record = update.record()
-                if progress >= 1 or iterations % config.validate_every == 0:
-                    record["validation"] = self.validate()
                 log.write(record)
                 display.show(record, progress, self.counters.seconds * (1 / progress - 1))
                 if stop or iterations % config.checkpoint_every == 0:
@@ -156,7 +160,9 @@ def _limits(config: Config) -> dict[str, Any]:
     return config.model_dump(include=set(LIMITS))
 
 
-def _report(config: Config, family: Family, folder: RunFolder) -> dict[str, Any]:
+def _report(
+    config: Config, family: Family, folder: RunFolder, validation: float | None
+) -> dict[str, Any]:
     """The scores of the best checkpoint on unseen tasks, as result.json keeps them."""
     loaded = load(folder.path)
     splits = ["train"] if loaded.agent.task_input == "onehot" else ["train", "test", "ood"]
@@ -170,6 +176,7 @@ def _report(config: Config, family: Family, folder: RunFolder) -> dict[str, Any]
         "versions": _versions(),
         "command": " ".join(sys.argv),
         "scores": scores,
+        "validation": validation,
         "best_iteration": loaded.counters.iterations,
         "best_env_steps": loaded.counters.env_steps,
     }

@@ -26,9 +26,12 @@ def print_scores(scores: Mapping[str, Mapping[str, Any]]) -> None:
     first = next(iter(scores.values()))
     runs, tasks = len(first["returns"]), len(first["returns"][0][0])
     closed = " (a closed family: the tasks of every split are the same)" if first["closed"] else ""
+    modes = first["mode"]
+    if first["test_mode"] != modes:
+        modes += f", {first['test_mode']} in the last round"
     table = _table(
         f"{tasks} {first['split']} tasks{closed}, {first['episodes_consumed'][-1]} episodes each, "
-        f"actions: {first['mode']}, runs: {runs}"
+        f"actions: {modes}, runs: {runs}"
     )
     known = [key for key in _COLUMNS if key in first["summary"]]
     table.add_column("agent")

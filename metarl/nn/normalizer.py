@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from metarl.core.types import tree, tree_map
+from metarl.core.rollout import Rollout
+from metarl.core.types import Inputs, Spec, replace, tree, tree_map
 
 _SMALLEST_STD = 1e-4
 _LARGEST_CONSTANT = 10.0
@@ -92,3 +95,42 @@ class Normalizer:
     def from_state_dict(state: dict[str, Tensor], device: torch.device) -> Normalizer:
         """The inverse of `state_dict`."""
         return tree_map(lambda x: x.to(device), Normalizer(**state))
+
+
+class InputNormalizer:
+    """Scales a policy's inputs by running statistics of observations and rewards."""
+
+    def __init__(self, spec: Spec, device: torch.device, *, obs: bool, reward: bool):
+        """Whether to scale the observations, and the reward in the cue."""
+        self._scales_obs = obs
+        self._scales_reward = reward
+        self._action_width = spec.action_width
+        self.obs = Normalizer.initial(spec.obs_width, device)
+        self.reward = Normalizer.initial(1, device)
+
+    def normalize(self, inputs: Inputs) -> Inputs:
+        """The inputs [..., W] by the present statistics."""
+        if self._scales_obs:
+            inputs = replace(inputs, obs=self.obs.normalize(inputs.obs))
+        if self._scales_reward and inputs.cue is not None:
+            action, reward, done = inputs.cue.split([self._action_width, 1, 1], dim=-1)
+            reward = reward / self.reward.scale
+            inputs = replace(inputs, cue=torch.cat([action, reward, done], dim=-1))
+        return inputs
+
+    def update(self, rollout: Rollout) -> None:
+        """Take the steps of `rollout` into account."""
+        valid = rollout.valid.unsqueeze(-1)
+        if self._scales_obs:
+            self.obs = self.obs.update(rollout.inputs.obs, valid)
+        if self._scales_reward:
+            self.reward = self.reward.update(rollout.reward.unsqueeze(-1), valid)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Both statistics."""
+        return {"obs": self.obs.state_dict(), "reward": self.reward.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
+        """The inverse of `state_dict`."""
+        self.obs = Normalizer.from_state_dict(state["obs"], device)
+        self.reward = Normalizer.from_state_dict(state["reward"], device)

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from metarl.core.agent import Mode
-from metarl.core.errors import ConfigError
 from metarl.core.rng import Streams
 from metarl.core.rollout import Rollout
 from metarl.core.types import (
@@ -300,6 +299,11 @@ class Policy:
         return {}
 
     @property
+    def recurrent(self) -> bool:
+        """Whether it remembers earlier steps."""
+        return self.memory != "none"
+
+    @property
     def mlp_layers(self) -> tuple[str, ...] | None:
         """Names of the layers up to the action head, if the policy is a plain MLP; else None."""
         if self.memory != "none" or self.pair_input or self.readout != "linear":
@@ -332,23 +336,3 @@ class Policy:
             pair = outer.flatten(-2)
             x = torch.cat([x, pair, pair * reward], dim=-1)
         return layers(params, "encoder", len(self.encoder_sizes), self.activation, x)
-
-
-def check_shapes(own: Params, loaded: Params) -> None:
-    """Check that `loaded` parameters can replace one's `own`.
-
-    Raises:
-        ConfigError: names the first that does not fit.
-    """
-    for name in own | loaded:
-        here = _shape(own, name)
-        there = _shape(loaded, name)
-        if here != there:
-            raise ConfigError(
-                f"warm start: parameter {name} is {there} in the checkpoint and {here} in this "
-                "agent; use the same agent and family"
-            )
-
-
-def _shape(params: Params, name: str) -> tuple[int, ...] | str:
-    return tuple(params[name].shape) if name in params else "absent"

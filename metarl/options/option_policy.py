@@ -218,6 +218,11 @@ class OptionPolicy:
         option = running.current
         return option if self.pretrained is not None else (option, rollout.action)
 
+    @property
+    def recurrent(self) -> bool:
+        """Whether its trunk remembers earlier steps."""
+        return self.trunk.recurrent
+
     def master_parameters(self, names: Iterable[str]) -> set[str]:
         """Those of `names` that belong to the choice of options alone."""
         if self.sub_policy is None and self.pretrained is None:
@@ -337,7 +342,7 @@ def with_options(
 
 
 def options_from_policy(
-    policy: AnyPolicy, params: Params, normalize: Callable[[Inputs], Inputs]
+    policy: AnyPolicy, params: Params, normalize: Callable[[Inputs], Inputs] | None = None
 ) -> PretrainedOptions | None:
     """A policy as options for other agents: its own options, or itself as one.
 

@@ -78,8 +78,13 @@ def custom_option(name: str, spec: Spec) -> PretrainedOptions:
 class PolicyOptions:
     """The heads of a policy that sees only the observation: each set of heads is an option."""
 
-    def __init__(self, policy: Policy, params: Params, normalize: Callable[[Inputs], Inputs]):
-        """`normalize`: to inputs as the policy takes them.
+    def __init__(
+        self,
+        policy: Policy,
+        params: Params,
+        normalize: Callable[[Inputs], Inputs] | None = None,
+    ):
+        """`normalize`: to inputs as the policy takes them; None: as they are.
 
         Without a head ``termination`` among `params` the options do not end.
         """
@@ -117,7 +122,9 @@ class PolicyOptions:
         return noise.substream.uniform(counter, self.count) < beta
 
     def _features(self, obs: Tensor) -> tuple[Inputs, Tensor]:
-        inputs = self._normalize(Inputs(obs))
+        inputs = Inputs(obs)
+        if self._normalize is not None:
+            inputs = self._normalize(inputs)
         features, _ = self._policy.attend(self._params, inputs, ())
         return inputs, features
 

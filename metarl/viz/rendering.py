@@ -1,12 +1,12 @@
 """Pictures and videos of an agent on one task, from a run or by name."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from metarl.config.overrides import read_options
 from metarl.config.registry import names
-from metarl.core.agent import Agent, Mode
+from metarl.core.agent import Agent
 from metarl.core.errors import ConfigError, suggest
 from metarl.core.family import Family
 from metarl.core.protocol import EvalProtocol
@@ -24,18 +24,16 @@ def render(
     *,
     agent: str | None = None,
     task: int = 0,
-    split: str = "test",
-    episodes: int | None = None,
-    mode: Mode | None = None,
-    seed: int = 0,
     lane: int = 0,
     fps: int | None = None,
+    **given: Any,
 ) -> Path:
     """Draw the episodes of `record_episodes` to `out`: .png, .gif or .mp4.
 
     `source` is a run, whose best checkpoint acts unless another `agent` is named, or a family, in
     which that agent or a random one acts; `options` such as ``family.horizon=20`` are for both.
-    What is None is as in the run; by default the longest episode lasts about five seconds.
+    `given` of the protocol are split, episodes, mode, test_mode and seed; what is None is as in the
+    run. By default the longest episode lasts about five seconds.
 
     Raises:
         MetaRLError: an error of `record_episodes`, or no way to write `out`.
@@ -50,13 +48,7 @@ def render(
     film = record_episodes(
         acting,
         family,
-        replace(
-            protocol,
-            split=split,
-            episodes=episodes or protocol.episodes,
-            mode=mode or protocol.mode,
-            seed=seed,
-        ),
+        protocol.changed(**given),
         task=task,
         lane=lane,
     )

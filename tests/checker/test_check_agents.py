@@ -587,8 +587,11 @@ def test_an_action_that_depends_on_chance_in_mode_greedy_is_only_reported():
 # -------------------------------------------------------------------------------------------------
 # The agents of this package
 
-PICKLE = pytest.mark.xfail(reason="pickle breaks the aliases of PEARL's parameters", strict=True)
-STRATEGIES = [name for name in names("agent") if name not in ("rl2", "maml", "pearl")]
+STRATEGIES = [
+    name
+    for name in names("agent")
+    if find("agent", name).settings.__module__ == "metarl.agents.strategies.config"
+]
 LEARNERS: list[Any] = [
     ("rl2", {}),
     ("rl2", {"memory": "none", "normalize_obs": True}),
@@ -598,11 +601,9 @@ LEARNERS: list[Any] = [
     *(("maml", {"preset": preset}) for preset in find("agent", "maml").settings.variants),
     ("maml", {"memory": "gru"}),
     ("maml", {"episodes_per_task": 20}),
-    pytest.param("pearl", {}, marks=PICKLE),
-    pytest.param("pearl", {"preset": "sac", "task_input": "goal", "hindsight": 0.5}, marks=PICKLE),
-    pytest.param(
-        "pearl", {"preset": "sac", "task_input": "onehot", "learn_temperature": True}, marks=PICKLE
-    ),
+    ("pearl", {}),
+    ("pearl", {"preset": "sac", "task_input": "goal", "hindsight": 0.5}),
+    ("pearl", {"preset": "sac", "task_input": "onehot", "learn_temperature": True}),
 ]
 
 
@@ -620,7 +621,7 @@ def test_an_agent_that_learns_keeps_its_promises(name: str, options: dict[str, A
     assert skipped == ["replay"] * needs_options
 
 
-@pytest.mark.parametrize("name", ["rl2", "maml", pytest.param("pearl", marks=PICKLE)])
+@pytest.mark.parametrize("name", ["rl2", "maml", "pearl"])
 def test_so_it_does_with_discrete_actions(name: str):
     report = check_shipped(name, "gridnavi")
     assert report.ok, str(report)

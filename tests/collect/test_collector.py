@@ -11,7 +11,7 @@ from helpers import CPU, Counting, Ragged, live, same
 from torch import Tensor
 
 from metarl.collect.collector import collect, task_info
-from metarl.collect.world import TrainingWorld
+from metarl.collect.world import LocalWorld
 from metarl.core.errors import MetaRLError
 from metarl.core.rng import Rng
 from metarl.core.types import Step, TaskInfo, Tasks, first_cue, one_hot, replace, tree_map
@@ -155,7 +155,7 @@ def test_an_environment_serves_any_number_of_rows(family: Ragged, tasks: Tasks):
 
 def test_repeated_tasks_are_lived_differently(family: Ragged):
     """Batches of 9 from 3 fixed training tasks: copies of one trajectory would be no new data."""
-    world = TrainingWorld(family, EPISODES, family.tasks("train", 3, Rng(0)), CPU)
+    world = LocalWorld(family, EPISODES, family.tasks("train", 3, Rng(0)), CPU)
     tasks = world.tasks(9, Rng(1))
     assert tasks.index.bincount().tolist() == [3, 3, 3]
     agent = Counting(family.spec)
@@ -318,7 +318,7 @@ def test_a_one_hot_of_an_unseen_task_is_a_mistake(split: str, train_tasks: int |
 
 
 def test_a_fixed_training_set_is_walked_through_without_repetition():
-    world = TrainingWorld(Ragged(), 2, Ragged().tasks("train", 5, Rng(0)), CPU)
+    world = LocalWorld(Ragged(), 2, Ragged().tasks("train", 5, Rng(0)), CPU)
     batch = world.tasks(12, Rng(3))
     assert sorted(batch.index[:5].tolist()) == sorted(batch.index[5:10].tolist()) == list(range(5))
     assert len(set(batch.index[10:].tolist())) == 2

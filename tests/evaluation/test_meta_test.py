@@ -8,7 +8,7 @@ import torch
 from helpers import CPU, Adapting, Counting, Ragged
 
 from metarl.collect.collector import collect
-from metarl.collect.world import TrainingWorld
+from metarl.collect.world import LocalWorld
 from metarl.core.errors import MetaRLError
 from metarl.core.protocol import EvalProtocol
 from metarl.core.rng import Rng
@@ -189,7 +189,7 @@ def test_episodes_that_cannot_be_shared_out_are_a_mistake():
     says = r"^episodes: 7 cannot be shared out among the 3 lanes of Adapting; .*, such as 9$"
     with pytest.raises(MetaRLError, match=says):
         evaluate(agent, family, episodes=7, tasks=2)
-    world = TrainingWorld(family, 7, None, CPU)
+    world = LocalWorld(family, 7, None, CPU)
     with pytest.raises(MetaRLError, match=says):
         world.task_info(agent, family.tasks("train", 2, Rng(0)))
     world.episodes = 9

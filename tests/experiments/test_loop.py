@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from helpers import CPU, Ragged
 
-from metarl.collect.world import TrainingWorld
+from metarl.collect.world import LocalWorld
 from metarl.core.rng import Rng
 from metarl.experiments.counters import Counters
 from metarl.experiments.loop import learn
@@ -25,7 +25,7 @@ class Recording:
 
 
 def world():
-    return TrainingWorld(Ragged(), 1, None, CPU)
+    return LocalWorld(Ragged(), 1, None, CPU)
 
 
 def test_progress_is_the_share_of_the_nearest_limit():

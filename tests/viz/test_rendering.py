@@ -186,7 +186,7 @@ def test_the_tasks_of_a_fixed_training_set_can_be_filmed():
     agent.task_input = "onehot"
     shot = record_episodes(agent, family, EvalProtocol(1, split="train", train_set=fixed), task=2)
     assert next(shot.episodes).rewards[0] == -fixed.params[2]
-    with pytest.raises(MetaRLError, match="task 3: there are 3 training tasks"):
+    with pytest.raises(MetaRLError, match="task 3: there are 3 train tasks"):
         record_episodes(agent, family, EvalProtocol(1, split="train", train_set=fixed), task=3)
     with pytest.raises(MetaRLError, match="no place in a one-hot"):
         record_episodes(agent, family, EvalProtocol(1, train_set=fixed), task=2)

@@ -14,13 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from metarl.agents.learner import (
-    Learner,
-    expand_to_lanes,
-    next_step,
-    return_metrics,
-    set_learning_rate,
-)
+from metarl.agents.learning_agent import LearningAgent, expand_to_lanes, return_metrics
 from metarl.agents.maml.config import MAMLConfig
 from metarl.algorithms.inner_loop import (
     STEP_SIZE,
@@ -31,8 +25,9 @@ from metarl.algorithms.inner_loop import (
     likelihood_ratio,
     log_likelihood,
 )
+from metarl.algorithms.learner import Learner, set_learning_rate
 from metarl.algorithms.losses import standardize
-from metarl.algorithms.returns import discounted_returns, gae, linear_baseline
+from metarl.algorithms.returns import discounted_returns, gae, linear_baseline, next_step
 from metarl.algorithms.second_order import Linearization, gradients, leaves, linearize, products
 from metarl.algorithms.trust_region import trust_region_step
 from metarl.config.schema import schedule_value
@@ -84,10 +79,8 @@ class _Query:
         return self.episodes.mean(from_heads(heads).kl(from_heads(self.policy.heads))).mean()
 
 
-class MAML(Learner):
+class MAML(LearningAgent):
     """The agent. The row of its belief is each task's policy; the lane is the policy's memory."""
-
-    requires_grad = False  # derivatives are taken with respect to each task's parameters
 
     def __init__(
         self,
@@ -126,7 +119,8 @@ class MAML(Learner):
                 if name in self._adapted:
                     params[STEP_SIZE + name] = torch.full_like(params[name], config.step_sizes[0])
         self._learned = [name for name in params if name not in fixed]
-        self._set_params(params)
+        # derivatives are taken with respect to each task's parameters
+        self.learner = Learner(params, device, requires_grad=False)
 
     # -- adaptation to a task
 
@@ -193,7 +187,7 @@ class MAML(Learner):
 
     def as_options(self) -> PretrainedOptions | None:
         """Its options, or its flat policy as one; None if it needs more than the observation."""
-        return options_from_policy(self.policy, self._policy_params, lambda inputs: inputs)
+        return options_from_policy(self.policy, self._policy_params)
 
     # -- the inner loop
 
@@ -317,12 +311,14 @@ class MAML(Learner):
     def _proximal(self, chain: Chain, query: _Query, progress: float) -> dict[str, float]:
         """ProMP (arXiv:1810.06784, Algorithm 1): several steps of Adam on the same rollouts."""
         policy = query.policy
-        set_learning_rate(self._optimizer, schedule_value(self.config.learning_rate, progress))
+        set_learning_rate(
+            self.learner.optimizer, schedule_value(self.config.learning_rate, progress)
+        )
         for _ in range(self.config.epochs):
             _, gradient = self._gradient(chain, policy, query)
             for name in self._learned:
                 self.params[name].grad = gradient[name]
-            self._optimizer.step()
+            self.learner.optimizer.step()
             chain = chain.replay_from(self.params)
             policy = linearize(self.policy, chain.params, query.episodes.inputs)
         return {"kl": float(query.kl(policy.heads))}

@@ -1,6 +1,6 @@
 """Configuration of MAML; imports no torch, so that errors are reported at once."""
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import (
     NonNegativeFloat,
@@ -11,21 +11,20 @@ from pydantic import (
     field_validator,
 )
 
-from metarl.agents.config import Fraction, TaskInput, UnitInterval
+from metarl.agents.config import PRESET, TaskInput
+from metarl.algorithms.config import Fraction, UnitInterval
 from metarl.config.schema import Schedule
 from metarl.options.config import OptionsConfig
+
+Preset = Annotated[
+    Literal["maml", "fomaml", "e-maml", "promp", "meta-sgd", "reptile", "famp", "mlsh"], PRESET
+]
 
 
 class MAMLConfig(OptionsConfig):
     """MAML: an initialization for policy-gradient steps (Finn et al. 2017, arXiv:1703.03400).
 
-    Presets: `maml` with a trust region (TRPO); `fomaml`, first-order; `e-maml`, which also credits
-    exploration (Stadie et al. 2018, arXiv:1803.01118); `promp` (Rothfuss et al. 2019,
-    arXiv:1810.06784); `meta-sgd`, which learns the step sizes (Li et al. 2017, arXiv:1707.09835);
-    `reptile` (Nichol et al. 2018, arXiv:1803.02999). With options: `famp`, whose inner steps adapt
-    only the master, from a fixed initialization (Kuric & van Hoof 2023, arXiv:2212.11726); `mlsh`,
-    which relearns the master for every task and improves the sub-policies under it, first-order
-    (Frans et al. 2018, arXiv:1710.09767).
+    Each preset is an agent by its own name; those with options are `famp` and `mlsh`.
     """
 
     configures = "metarl.agents.maml.agent:MAML"
@@ -48,10 +47,7 @@ class MAMLConfig(OptionsConfig):
         },
     }
 
-    preset: Literal["maml", "fomaml", "e-maml", "promp", "meta-sgd", "reptile", "famp", "mlsh"] = (
-        "maml"
-    )
-    """the named set of defaults"""
+    preset: Preset = "maml"
     task_input: TaskInput = "none"
     hidden_sizes: tuple[int, ...] = (64, 64)
     """widths of the hidden layers"""
@@ -141,3 +137,45 @@ class MAMLConfig(OptionsConfig):
         if not numbers or min(numbers) <= 0:
             raise ValueError("give numbers above 0")
         return value
+
+
+class FOMAMLPreset(MAMLConfig):
+    """First-order MAML: no derivative of the inner gradient (Finn et al. 2017, section 5.2)."""
+
+    preset: Annotated[Literal["fomaml"], PRESET] = "fomaml"
+
+
+class EMAMLPreset(MAMLConfig):
+    """E-MAML: also credits exploration before the step (Stadie et al. 2018, arXiv:1803.01118)."""
+
+    preset: Annotated[Literal["e-maml"], PRESET] = "e-maml"
+
+
+class ProMPPreset(MAMLConfig):
+    """ProMP: clipped ratios instead of a trust region (Rothfuss et al. 2019, arXiv:1810.06784)."""
+
+    preset: Annotated[Literal["promp"], PRESET] = "promp"
+
+
+class MetaSGDPreset(MAMLConfig):
+    """Meta-SGD: MAML that learns a step size a parameter (Li et al. 2017, arXiv:1707.09835)."""
+
+    preset: Annotated[Literal["meta-sgd"], PRESET] = "meta-sgd"
+
+
+class ReptilePreset(MAMLConfig):
+    """Reptile: towards the adapted parameters (Nichol et al. 2018, arXiv:1803.02999)."""
+
+    preset: Annotated[Literal["reptile"], PRESET] = "reptile"
+
+
+class FAMPPreset(MAMLConfig):
+    """FAMP: adapts only the master over options (Kuric & van Hoof 2023, arXiv:2212.11726)."""
+
+    preset: Annotated[Literal["famp"], PRESET] = "famp"
+
+
+class MLSHPreset(MAMLConfig):
+    """MLSH: relearns the master over sub-policies (Frans et al. 2018, arXiv:1710.09767)."""
+
+    preset: Annotated[Literal["mlsh"], PRESET] = "mlsh"

@@ -1,33 +1,29 @@
 """Configuration of PEARL; imports no torch, so that errors are reported at once."""
 
-from typing import ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import (
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    ValidationInfo,
-    field_validator,
-)
+from pydantic import NonNegativeInt, PositiveInt, ValidationInfo, field_validator
 
-from metarl.agents.config import Fraction, TaskInput, UnitInterval
-from metarl.config.registry import Settings
+from metarl.agents.config import PRESET, TaskInput
+from metarl.algorithms.config import SACConfig, UnitInterval
 from metarl.config.schema import Schedule
 
+Preset = Annotated[Literal["pearl", "sac", "mtsac"], PRESET]
+_NO_LATENT: dict[str, Any] = {"latent_width": 0, "exploration_episodes": 0, "extra_episodes": 0}
 
-class PEARLConfig(Settings):
+
+class PEARLConfig(SACConfig):
     """PEARL: SAC on a latent task variable (Rakelly et al. 2019, arXiv:1903.08254).
 
-    Presets: `pearl`; `sac`, which infers nothing: shown the task (`task_input`), it is multi-task
-    or, with `hindsight`, goal-conditioned soft actor-critic.
+    Presets: `pearl`; `sac` and `mtsac`, which infer nothing and may be shown the task.
     """
 
     configures = "metarl.agents.pearl.agent:PEARL"
     needs_train_tasks = True
     variants: ClassVar = {
         "pearl": {},
-        "sac": {"latent_width": 0, "exploration_episodes": 0, "extra_episodes": 0},
+        "sac": _NO_LATENT,
+        "mtsac": {**_NO_LATENT, "task_input": "onehot"},
     }
     small: ClassVar = {
         "initial_episodes": 2,
@@ -37,8 +33,7 @@ class PEARLConfig(Settings):
         "hidden_sizes": (16,),
     }
 
-    preset: Literal["pearl", "sac"] = "pearl"
-    """the named set of defaults"""
+    preset: Preset = "pearl"
     task_input: TaskInput = "none"
     latent_width: NonNegativeInt = 5
     """entries of the latent task variable z; 0: none is inferred"""
@@ -46,10 +41,6 @@ class PEARLConfig(Settings):
     """hidden layers of the context encoder"""
     next_obs_input: bool = False
     """the encoder also sees the next observation: for dynamics that vary"""
-    hidden_sizes: tuple[int, ...] = (300, 300, 300)
-    """hidden layers of the policy, and of each critic"""
-    initial_gain: PositiveFloat = 1.0
-    """scale of the first policy's outputs: how much they depend on z"""
     exploration_episodes: NonNegativeInt = 1
     """first episodes of a task, with z from the prior"""
 
@@ -76,24 +67,8 @@ class PEARLConfig(Settings):
     """transitions of each task for the encoder, from its newest context"""
     hindsight: UnitInterval = 0.0
     """share of transitions relabeled with a later goal (HER)"""
-    learning_rate: Schedule = 3e-4
-    """Adam's step size"""
-    gamma: Fraction = 0.99
-    """discount γ"""
-    tau: Fraction = 0.005
-    """τ of the targets' moving average of the critics"""
-    reward_scale: PositiveFloat = 5.0
-    """factor of the rewards for the critics"""
-    temperature: PositiveFloat = 1.0
-    """α, weight of the entropy beside scaled rewards; the initial one if it is learned"""
-    learn_temperature: bool = False
-    """learn α so that the policy's entropy is target_entropy"""
-    target_entropy: float | None = None
-    """in nats; none: −1 per entry of an action, or half of the maximum for discrete actions"""
     kl_coef: Schedule = 0.1
     """β, weight of KL(posterior ‖ prior), summed over z and tasks: scale it with reward_scale²"""
-    regularization: NonNegativeFloat = 1e-3
-    """weight of the mean squares of means and log-stds before the tanh"""
 
     @field_validator("kl_coef")
     @classmethod
@@ -116,3 +91,15 @@ class PEARLConfig(Settings):
                 f"({explored}) knows no posterior; raise prior_episodes"
             )
         return value
+
+
+class SACPreset(PEARLConfig):
+    """SAC: soft actor-critic; with hindsight, goal-conditioned (Haarnoja et al. 2018)."""
+
+    preset: Annotated[Literal["sac"], PRESET] = "sac"
+
+
+class MTSACPreset(PEARLConfig):
+    """Multi-task SAC: shown which of the training tasks it is (Yu et al. 2020)."""
+
+    preset: Annotated[Literal["mtsac"], PRESET] = "mtsac"

@@ -1,23 +1,32 @@
 """Configuration of RL²; imports no torch, so that errors are reported at once."""
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt, ValidationInfo, field_validator
+from pydantic import PositiveFloat, PositiveInt, ValidationInfo, field_validator
 
-from metarl.agents.config import Fraction, TaskInput
-from metarl.config.schema import Schedule
+from metarl.agents.config import PRESET, TaskInput
+from metarl.algorithms.config import PPOConfig
 from metarl.options.config import OptionsConfig
 
+Preset = Annotated[Literal["rl2", "ppo", "dac"], PRESET]
 
-class RL2Config(OptionsConfig):
+
+class RL2Config(PPOConfig, OptionsConfig):
     """RL²: a recurrent policy learns in a trial, by PPO (Duan et al. 2016, arXiv:1611.02779)."""
 
     configures = "metarl.agents.rl2.agent:RL2"
     small: ClassVar = {"trials": 6, "epochs": 2, "minibatches": 2}
+    variants: ClassVar = {
+        "rl2": {},
+        "ppo": {"memory": "none"},
+        "dac": {"memory": "none", "options": 4},
+    }
+
+    preset: Preset = "rl2"
 
     task_input: TaskInput = "none"
     memory: Literal["gru", "lstm", "none"] = "gru"
-    """recurrent memory; none with one episode per trial is plain PPO"""
+    """recurrent memory; none is plain PPO"""
     memory_width: PositiveInt = 64
     """units of the memory"""
     encoder_sizes: tuple[int, ...] = ()
@@ -34,30 +43,6 @@ class RL2Config(OptionsConfig):
     """standard deviation of the first policy (continuous actions)"""
     trials: PositiveInt = 500
     """trials of an iteration, one task each"""
-    epochs: PositiveInt = 4
-    """passes over the trials of an iteration"""
-    minibatches: PositiveInt = 10
-    """minibatches of whole trials in a pass"""
-    learning_rate: Schedule = (2e-3, 0.0)
-    """Adam's step size"""
-    clip_range: PositiveFloat = 0.2
-    """PPO's ε"""
-    gamma: Fraction = 0.99
-    """discount γ, over the whole trial"""
-    gae_lambda: Schedule = (0.3, 0.95)
-    """λ of GAE, over the whole trial"""
-    entropy_coef: Schedule = (0.03, 0.0)
-    """weight of the entropy bonus"""
-    option_entropy_coef: Schedule = (0.03, 0.0)
-    """weight of the entropy of the choice of options"""
-    value_coef: NonNegativeFloat = 0.5
-    """weight of the value loss (targets are normalized)"""
-    max_grad_norm: PositiveFloat = 1.0
-    """gradients are clipped to this norm"""
-    normalize_obs: bool = False
-    """normalize observations by their running mean and variance"""
-    normalize_reward: bool = False
-    """divide the reward in the cue by its running deviation, or a tenth of its mean if larger"""
 
     @field_validator("pair_input")
     @classmethod
@@ -72,3 +57,15 @@ class RL2Config(OptionsConfig):
         if value and others.data.get("pretrained_options"):
             raise ValueError("pretrained options see raw observations; set normalize_obs to false")
         return value
+
+
+class PPOPreset(RL2Config):
+    """PPO: a policy without memory (Schulman et al. 2017, arXiv:1707.06347)."""
+
+    preset: Annotated[Literal["ppo"], PRESET] = "ppo"
+
+
+class DACPreset(RL2Config):
+    """DAC: a master over options, both by PPO (Zhang & Whiteson 2019, arXiv:1904.12691)."""
+
+    preset: Annotated[Literal["dac"], PRESET] = "dac"

@@ -74,6 +74,10 @@ class Strategy(Agent):
             "a classical strategy learns nothing; compare a run: metarl evaluate RUN --against NAME"
         )
 
+    def acting_state(self) -> dict[str, Any]:
+        """Nothing: a rule acts by its configuration."""
+        return {}
+
     def state_dict(self) -> dict[str, Any]:
         """Nothing."""
         return {}

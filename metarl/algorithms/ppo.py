@@ -1,0 +1,226 @@
+"""Proximal policy optimization (Schulman et al. 2017, arXiv:1707.06347) on whole trials.
+
+The engine holds a policy's parameters and the running statistics of its inputs and values; an agent
+acts by the policy, collects trials, and hands them to `update`.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from metarl.algorithms.config import PPOConfig
+from metarl.algorithms.learner import Learner, set_learning_rate
+from metarl.algorithms.losses import ppo_loss, standardize
+from metarl.algorithms.returns import gae, next_step
+from metarl.config.schema import schedule_value
+from metarl.core.agent import Mode
+from metarl.core.rng import Rng, Streams
+from metarl.core.rollout import Rollout
+from metarl.core.types import Acted, Inputs, Spec, replace, tree, tree_map
+from metarl.nn.normalizer import InputNormalizer, Normalizer
+from metarl.nn.policy import State
+from metarl.options.option_policy import AnyPolicy
+
+_TARGET_WINDOW = 10.0  # statistics of the value targets remember about so many iterations
+
+
+@tree
+class _Level:
+    """A decision process as PPO sees it: a flat policy acts in one, options are another.
+
+    See `decision_processes` of the policy.
+    """
+
+    action: Tensor  # [T, N, M] or [T, N, M, A]
+    log_prob: Tensor  # [T, N, M] of the policy that acted
+    advantage: Tensor  # [T, N, M], standardized over the iteration
+    value_target: Tensor  # [T, N, M], normalized by running statistics
+    valid: Tensor  # [T, N, M] bool: an action was chosen at this step
+
+
+@tree
+class _Trials:
+    """N whole trials."""
+
+    inputs: Inputs  # [T, N, M, …]
+    levels: dict[str, _Level]
+
+    def rows(self, chosen: Tensor) -> _Trials:
+        """The trials `chosen` [n]: [T, n, M, …]."""
+        return tree_map(lambda x: x.index_select(1, chosen), self)
+
+
+class PPO(Learner):
+    """A policy with a value head, and what PPO needs to improve it."""
+
+    def __init__(
+        self,
+        policy: AnyPolicy,
+        config: PPOConfig,
+        spec: Spec,
+        rng: Rng,
+        device: torch.device,
+    ):
+        self.policy = policy
+        self.config = config
+        super().__init__(policy.init(rng.child("weights").generator()), device)
+        self.inputs = InputNormalizer(
+            spec, device, obs=config.normalize_obs, reward=config.normalize_reward
+        )
+        self.values = Normalizer.initial(0, device)
+        """Of value targets: a column for each step of the trial, as the return to come shrinks; or
+        one for all steps, if the policy has no memory to tell them apart."""
+
+    def normalize(self, inputs: Inputs) -> Inputs:
+        """The policy's inputs, by statistics that change only in `update`."""
+        return self.inputs.normalize(inputs)
+
+    def act(
+        self,
+        inputs: Inputs,
+        memory: State,
+        begins: Tensor,
+        noise: Streams,
+        counter: int,
+        mode: Mode,
+    ) -> tuple[Acted, State]:
+        """Act on inputs [N, M, …], which are recorded as they are → the action, the next memory."""
+        acted, memory = self.policy.act(
+            self.params,
+            self.normalize(inputs),
+            memory,
+            begins,
+            noise,
+            counter,
+            mode,
+        )
+        inputs = replace(inputs, option=acted.inputs.option)
+        return replace(acted, inputs=inputs), memory
+
+    def update(
+        self, trials: Rollout, progress: float, generator: torch.Generator
+    ) -> dict[str, float]:
+        """Several passes over minibatches of whole trials (Algorithm 1) → mean metrics.
+
+        Args:
+            trials: [T, N, M, …] rollouts of the present policy, from the start of their trials.
+            progress: the share of training that is over, for schedules.
+            generator: shuffles the trials.
+        """
+        config = self.config
+        batch = self._prepare_batch(trials, schedule_value(config.gae_lambda, progress))
+        set_learning_rate(self.optimizer, schedule_value(config.learning_rate, progress))
+        entropy_coef = {
+            "action": schedule_value(config.entropy_coef, progress),
+            "option": schedule_value(config.option_entropy_coef, progress),
+        }
+
+        count = len(trials.index)
+        metrics = defaultdict(list)
+        for _ in range(config.epochs):
+            order = torch.randperm(count, generator=generator).to(self.device)
+            for rows in order.tensor_split(min(config.minibatches, count)):
+                for name, value in self._step(batch.rows(rows), entropy_coef).items():
+                    metrics[name].append(value)
+        self.inputs.update(trials)
+        return {name: float(torch.stack(values).mean()) for name, values in metrics.items()}
+
+    def _prepare_batch(self, trials: Rollout, gae_lambda: float) -> _Trials:
+        """Advantages over whole trials: credit flows from an episode to those before it."""
+        reward = trials.reward * trials.valid
+        ends = ~next_step(trials.valid)  # of the trial, not of an episode
+        steps = len(trials.valid) if self.policy.recurrent else 1
+        statistics = self.values.columns(steps)
+
+        # GAE (arXiv:1506.02438, equation 16); the value target is Â + V
+        levels: dict[str, _Level] = {}
+        for name, process in self.policy.decision_processes(trials).items():
+            value = process.extras["value"].movedim(0, -1)  # [N, M, T]: a column for each step
+            value = statistics.denormalize(value).movedim(-1, 0) * trials.valid
+            advantage = gae(
+                reward,
+                value,
+                next_step(value),
+                ends,
+                self.config.gamma,
+                gae_lambda,
+            )
+            advantage = advantage * trials.valid
+            levels[name] = _Level(
+                process.action,
+                process.log_prob,
+                standardize(advantage, process.valid),
+                advantage + value,
+                process.valid,
+            )
+
+        statistics = self._update_values(statistics, levels, trials.valid)
+        for name, level in levels.items():
+            target = statistics.normalize(level.value_target.movedim(0, -1)).movedim(-1, 0)
+            levels[name] = replace(level, value_target=target)
+        return _Trials(self.normalize(trials.inputs), levels)
+
+    def _update_values(
+        self, statistics: Normalizer, levels: dict[str, _Level], valid: Tensor
+    ) -> Normalizer:
+        """`statistics` of the first steps with the value targets [T, N, M] of all levels.
+
+        The steps after those of this iteration keep theirs.
+        """
+        steps = len(statistics.mean)
+        target = torch.stack([level.value_target for level in levels.values()]).movedim(1, -1)
+        valid = valid.movedim(0, -1).expand_as(target)
+        statistics = statistics.update(
+            target.reshape(-1, steps), valid.reshape(-1, steps), _TARGET_WINDOW
+        )
+        self.values = tree_map(
+            lambda new, old: torch.cat([new, old[steps:]]), statistics, self.values
+        )
+        return statistics
+
+    def _step(self, batch: _Trials, entropy_coef: dict[str, float]) -> dict[str, Tensor]:
+        """One gradient step on whole trials, their memory recomputed from the start."""
+        rows, lanes = batch.inputs.obs.shape[1:3]
+        start = self.policy.start(rows, lanes, self.device)
+        decision = self.policy.unroll(self.params, batch.inputs, start)
+
+        total = torch.zeros((), device=self.device)
+        metrics: dict[str, Tensor] = {}
+        for name, level in batch.levels.items():
+            loss, parts = ppo_loss(
+                decision.levels[name],
+                level.action,
+                level.log_prob,
+                level.advantage,
+                level.value_target,
+                level.valid,
+                clip_range=self.config.clip_range,
+                value_coef=self.config.value_coef,
+                entropy_coef=entropy_coef[name],
+            )
+            total = total + loss
+            prefix = "" if name == "action" else f"{name}_"
+            for key, value in parts.items():
+                metrics[prefix + key] = value
+        return metrics | {"grad_norm": self.descend(total, self.config.max_grad_norm)}
+
+    # -- checkpoints
+
+    def acting_state(self) -> dict[str, Any]:
+        """Parameters, and statistics of inputs and values."""
+        moments = self.inputs.state_dict() | {"target": self.values.state_dict()}
+        return super().acting_state() | {"moments": moments}
+
+    def warm_start(self, state: dict[str, Any]) -> None:
+        """Take over an acting state; a fresh optimizer.
+
+        Raises:
+            ConfigError: parameters of another architecture.
+        """
+        super().warm_start(state)
+        self.inputs.load_state_dict(state["moments"], self.device)
+        self.values = Normalizer.from_state_dict(state["moments"]["target"], self.device)

@@ -1,0 +1,245 @@
+"""Soft actor-critic (Haarnoja et al. 2018, arXiv:1812.05905), for continuous and discrete actions.
+
+The engine holds policy, two critics with slowly following targets, and a temperature; an agent
+makes their inputs of what it knows, and hands batches of transitions to `update`.
+"""
+
+import copy
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import mse_loss
+from torch.optim import Adam, Optimizer
+
+from metarl.algorithms.config import SACConfig
+from metarl.algorithms.learner import Learner, copy_params, set_learning_rate
+from metarl.algorithms.losses import soft_value
+from metarl.config.schema import schedule_value
+from metarl.core.agent import Mode
+from metarl.core.rng import Rng, Streams
+from metarl.core.types import Acted, Inputs, Params, Spec, tree, tree_map
+from metarl.nn.distributions import Distribution, SquashedGaussian
+from metarl.nn.mlp import MLP, named, part
+from metarl.nn.policy import Policy
+
+_OWN = ("policy.", "q1.", "q2.", "log_temperature")
+"""What the names of parameters of SAC itself begin with."""
+
+
+@tree
+class Batch:
+    """B transitions, as policy and critics see them."""
+
+    inputs: Inputs  # [B, …] at s
+    action: Tensor  # [B] int64 or [B, A]
+    reward: Tensor  # [B]
+    next_inputs: Inputs  # [B, …] at s'
+    terminated: Tensor  # [B] bool: nothing follows
+
+
+class SAC(Learner):
+    """Policy, critics and temperature, and what SAC needs to improve them."""
+
+    def __init__(
+        self,
+        config: SACConfig,
+        spec: Spec,
+        width: int,
+        rng: Rng,
+        device: torch.device,
+        more: Params | None = None,
+    ):
+        """`width`: of the flat inputs of policy and critics.
+
+        `more`: parameters of networks that make these inputs; the critics' loss trains them too.
+        """
+        self.config = config
+        self.spec = spec
+        self.policy = Policy(
+            input_width=width,
+            action_width=spec.action_width,
+            discrete=spec.discrete,
+            hidden_sizes=config.hidden_sizes,
+            activation="relu",
+            initial_gain=config.initial_gain,
+            squashed=True,
+            value_head=False,
+        )
+        if spec.discrete:
+            self.critic = MLP(width, config.hidden_sizes, spec.action_width)
+        else:
+            self.critic = MLP(width + spec.action_width, config.hidden_sizes, 1)
+
+        weights = rng.child("weights")
+        params = named(self.policy.init(weights.child("policy").generator()), "policy")
+        for name in ("q1", "q2"):
+            params |= named(self.critic.init(weights.child(name).generator()), name)
+        params |= more or {}
+        params["log_temperature"] = torch.tensor(math.log(config.temperature))
+        super().__init__(params, device)
+
+    def set_params(self, params: Params) -> None:
+        """Copy parameters, with equal targets and fresh optimizers."""
+        self.params = copy_params(params, self.device, requires_grad=True)
+        names = {name.partition(".")[0] for name in self.params}
+        self.networks = {name: part(self.params, name) for name in names}
+        """The parameters of each network, which are the same tensors."""
+        critics = named(self.networks["q1"], "q1") | named(self.networks["q2"], "q2")
+        self.targets = copy_params(critics, self.device)
+        self._target_networks = {name: part(self.targets, name) for name in ("q1", "q2")}
+
+        policy = self.networks["policy"].values()
+        temperature = self.params["log_temperature"]
+        by_critics = list(critics.values())
+        for name in self.params:
+            if not name.startswith(_OWN):
+                by_critics.append(self.params[name])
+        groups = (policy, by_critics, [temperature])
+        self._optimizers = [Adam(group, fused=True) for group in groups]
+        self.set_progress(0.0)
+
+    def set_progress(self, progress: float) -> None:
+        """The learning rate at this share of training."""
+        for optimizer in self._optimizers:
+            set_learning_rate(optimizer, schedule_value(self.config.learning_rate, progress))
+
+    @torch.no_grad()
+    def act(
+        self,
+        inputs: Inputs,
+        begins: Tensor,
+        noise: Streams,
+        counter: int,
+        mode: Mode,
+    ) -> Acted:
+        """Act on inputs [N, M, …]."""
+        policy = self.networks["policy"]
+        acted, _ = self.policy.act(policy, inputs, (), begins, noise, counter, mode)
+        return acted
+
+    # -- learning
+
+    def update(
+        self, batch: Batch, generator: torch.Generator, more_loss: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """One gradient step of the critics, the policy and the temperature → metrics [].
+
+        Args:
+            batch: its `inputs` may have a gradient to the networks that made them.
+            generator: of the sampled actions.
+            more_loss: [] added to the critics' loss, for the networks that made the inputs.
+        """
+        policy_optimizer, critic_optimizer, temperature_optimizer = self._optimizers
+        loss, metrics = self._critic_loss(batch, generator)
+        self._descend(critic_optimizer, loss if more_loss is None else loss + more_loss)
+
+        inputs = tree_map(Tensor.detach, batch.inputs)
+        loss, entropy, more = self._policy_loss(inputs, generator)
+        self._descend(policy_optimizer, loss)
+
+        if self.config.learn_temperature:
+            # SAC, equation 18, with log α in the place of α
+            loss = self.params["log_temperature"] * (entropy - self._target_entropy)
+            self._descend(temperature_optimizer, loss)
+
+        with torch.no_grad():
+            for name, target in self.targets.items():
+                target.lerp_(self.params[name], self.config.tau)
+        return metrics | more | {"entropy": entropy, "temperature": self._temperature}
+
+    def _critic_loss(
+        self, batch: Batch, generator: torch.Generator
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """SAC, equation 5, with the smaller one of two target critics."""
+        with torch.no_grad():
+            after = batch.next_inputs
+            _, value, _ = self._soft_value(after, self._target_networks, generator)
+            reward = self.config.reward_scale * batch.reward
+            target = reward + self.config.gamma * ~batch.terminated * value
+        q1, q2 = self._q_values(self.networks, batch.inputs, batch.action)
+        error = mse_loss(q1, target) + mse_loss(q2, target)
+        return error, {"critic_loss": error.detach(), "q": q1.detach().mean()}
+
+    def _policy_loss(
+        self, inputs: Inputs, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """SAC, equation 7; and the policy's entropy []."""
+        pi, value, entropy = self._soft_value(inputs, self.networks, generator)
+        loss = -value.mean()
+        metrics = {"policy_loss": loss.detach()}
+        if isinstance(pi, SquashedGaussian):
+            size = pi.mean.square().mean() + pi.log_std.square().mean()
+            loss = loss + self.config.regularization * size
+        return loss, entropy.detach().mean(), metrics
+
+    def _soft_value(
+        self, inputs: Inputs, critics: dict[str, Params], generator: torch.Generator
+    ) -> tuple[Distribution, Tensor, Tensor]:
+        """π(· | s), the soft value of s by the smaller one of two critics, and π's entropy."""
+        decision, _ = self.policy.step(self.networks["policy"], inputs, ())
+
+        def smaller_q(action: Tensor | None) -> Tensor:
+            return torch.minimum(*self._q_values(critics, inputs, action))
+
+        pi = decision.actions
+        normal = None
+        if not self.spec.discrete:
+            shape = (len(inputs.obs), self.spec.action_width)
+            normal = torch.randn(shape, generator=generator, device=self.device)
+        value, entropy = soft_value(pi, smaller_q, self._temperature, normal)
+        return pi, value, entropy
+
+    def _q_values(
+        self, networks: dict[str, Params], inputs: Inputs, action: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Q₁ and Q₂ of an action, [B] each; without one, of all discrete actions, [B, A]."""
+        x = inputs.flat()
+        if action is not None and not self.spec.discrete:
+            x = torch.cat([x, action], dim=-1)
+        q1 = self.critic(networks["q1"], x)
+        q2 = self.critic(networks["q2"], x)
+        if action is None:
+            return q1, q2
+        if self.spec.discrete:
+            action = action.unsqueeze(-1)
+            q1 = q1.gather(-1, action)
+            q2 = q2.gather(-1, action)
+        return q1.squeeze(-1), q2.squeeze(-1)
+
+    def _descend(self, optimizer: Optimizer, loss: Tensor) -> None:
+        """A step of the parameters of `optimizer`; no other gets a gradient."""
+        optimizer.zero_grad()
+        loss.backward(inputs=optimizer.param_groups[0]["params"])
+        optimizer.step()
+
+    @property
+    def _temperature(self) -> Tensor:
+        """α []."""
+        return self.params["log_temperature"].detach().exp()
+
+    @property
+    def _target_entropy(self) -> float:
+        """In nats; by default −A, or half of the maximum for discrete actions."""
+        if self.config.target_entropy is not None:
+            return self.config.target_entropy
+        width = self.spec.action_width
+        return 0.5 * math.log(width) if self.spec.discrete else -float(width)
+
+    # -- checkpoints
+
+    def state_dict(self) -> dict[str, Any]:
+        """Parameters, targets and optimizers."""
+        return self.acting_state() | {
+            "targets": copy_params(self.targets, self.device),
+            "optimisers": [copy.deepcopy(optimizer.state_dict()) for optimizer in self._optimizers],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where `state_dict` was taken."""
+        self.warm_start(state)
+        for name, target in self.targets.items():
+            target.copy_(state["targets"][name])
+        for optimizer, content in zip(self._optimizers, state["optimisers"], strict=True):
+            optimizer.load_state_dict(copy.deepcopy(content))

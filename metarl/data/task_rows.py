@@ -1,0 +1,52 @@
+"""Task rows of a user's own, from a file."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from metarl.core.errors import ConfigError
+from metarl.core.types import Tasks
+
+
+def which_tasks(text: str, split: str) -> int | Tasks:
+    """A number of tasks of `split`, or those of the file `text`.
+
+    Raises:
+        ConfigError: fewer than two, or an error of `read_tasks`.
+    """
+    tasks: int | Tasks
+    if text.isdecimal():
+        tasks = count = int(text)
+    else:
+        tasks = read_tasks(text, split)
+        count = len(tasks)
+    if count < 2:
+        raise ConfigError(f"tasks: {text} has fewer than 2; scores need several")
+    return tasks
+
+
+def read_tasks(path: str | Path, split: str = "test") -> Tasks:
+    """The tasks of a file, a row each: .csv (numbers with commas, # comments) or .npy [N, P].
+
+    Raises:
+        ConfigError: no such file, or no finite numbers in rows of one width.
+    """
+    path = Path(path)
+    try:
+        rows = np.load(path) if path.suffix == ".npy" else _read_csv(path)
+        params = torch.as_tensor(rows, dtype=torch.float32)
+    except OSError as error:
+        raise ConfigError(f"tasks: {path}: {error.strerror}") from None
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"tasks: {path}: {error}") from None
+    if params.dim() != 2 or not params.numel() or not params.isfinite().all():
+        raise ConfigError(
+            f"tasks: {path} has numbers of shape {list(params.shape)}; "
+            "give finite numbers, a row for each task"
+        )
+    return Tasks.numbered(params, split)
+
+
+def _read_csv(path: Path) -> np.ndarray:
+    return np.loadtxt(path, delimiter=",", ndmin=2)
