@@ -18,7 +18,7 @@ from metarl.core.agent import Agent
 from metarl.core.errors import MetaRLError
 from metarl.core.rng import Rng
 from metarl.core.rollout import stack_lanes
-from metarl.core.types import Inputs, Spec, first_cue, replace
+from metarl.core.types import Belief, Inputs, Spec, first_cue, replace
 
 _TASK_INPUTS = ("none", "row", "goal", "onehot")
 _OTHERS = torch.tensor([2, 0])  # rows, in another order
@@ -187,11 +187,18 @@ def replay(probe: AgentProbe) -> str:
         raise Skipped(f"it refuses to: {error}") from None
     agent.replay(probe.begin(agent, probe.tasks, lanes=1), recorded)
 
-    before = replace(before, cue=after.cue)
-    forgot = difference(before, lived) and not difference(before, after)
-    require(not forgot, "replay leaves row and lane as they were; acting and adapting do not")
-    same = "not all" if difference(lived, after, rounding=True) else "all"
-    return f"the cue is the last one; {same} of row and lane is as acting and adapting leave it"
+    forgotten = replace(before, cue=after.cue)
+    without, wanted, found = (_next(probe, belief) for belief in (forgotten, lived, after))
+    forgot = difference(without, wanted) and not difference(without, found)
+    require(not forgot, "replay changes nothing in the next episode; acting and adapting do")
+    like = "not as" if difference(wanted, found, rounding=True) else "as"
+    return f"the cue is the last one; the next episode is {like} after acting and adapting"
+
+
+def _next(probe: AgentProbe, belief: Belief) -> object:
+    """What is done in the episode after the first one."""
+    rollout, _ = probe.collect(probe.agent, belief, probe.tasks, 1)
+    return acting(rollout)
 
 
 def with_seed(seed: int, call: Callable[[], object]) -> tuple[object, object]:

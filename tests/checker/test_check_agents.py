@@ -268,7 +268,7 @@ class ForgetsTheCue(Tiny):
         return self.adapt(belief, rollout)
 
 
-@planted("replay", "replay leaves row and lane as they were; acting and adapting do not")
+@planted("replay", "replay changes nothing in the next episode; acting and adapting do")
 class ReplayLearnsNothing(Tiny):
     def replay(self, belief, rollout):
         return replace(super().replay(belief, rollout), row=belief.row)
@@ -598,10 +598,12 @@ LEARNERS: list[Any] = [
     ("rl2", {"memory": "lstm", "normalize_reward": True, "pair_input": True}),
     ("rl2", {"options": 2, "task_input": "goal"}),
     ("rl2", {"task_input": "onehot"}),
+    ("rl2", {"preset": "dac"}),
     *(("maml", {"preset": preset}) for preset in find("agent", "maml").settings.variants),
     ("maml", {"memory": "gru"}),
     ("maml", {"episodes_per_task": 20}),
     ("pearl", {}),
+    ("pearl", {"preset": "mtsac"}),
     ("pearl", {"preset": "sac", "task_input": "goal", "hindsight": 0.5}),
     ("pearl", {"preset": "sac", "task_input": "onehot", "learn_temperature": True}),
 ]
