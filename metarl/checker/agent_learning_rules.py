@@ -23,7 +23,7 @@ _ONLY_FOR_TRAINING = ("replay", "optim")  # beginnings of keys
 @rule(
     why="the loop logs these numbers, shows the return, and counts the steps of the world",
     fix="collect by world.collect, update the parameters, and return floats by name, such as "
-    "metarl.agents.learner.return_metrics(rollouts)",
+    "return_metrics(rollouts) of metarl.agents.learning_agent",
     gate=True,
 )
 def iterate(probe: AgentProbe) -> str:

@@ -269,7 +269,7 @@ class Acted:
     """One decision for every lane, and what must be remembered of it."""
 
     inputs: Inputs  # [N, M, …] inputs of the policy
-    action: Tensor  # [N, M] int64 if discrete, else [N, M, A] float32 in [−1, 1]
+    action: Tensor  # [N, M] int64 if discrete, else [N, M, A] float32, which families clip to ±1
     log_prob: Tensor  # [N, M] of `action`, summed over its entries
     extras: dict[str, Tensor] = field(default_factory=dict)  # [N, M, …] for the agent's update
 
