@@ -21,7 +21,7 @@ from metarl.core.errors import MetaRLError
 from metarl.core.rng import Rng
 from metarl.core.rollout import Rollout
 from metarl.core.types import Inputs, Spec, replace, tree_map
-from metarl.data.replay import Replay, Transitions, hindsight
+from metarl.data.replay import Column, Replay, Transitions, hindsight, transition_columns
 from metarl.experiments.building import make_family
 
 LONGEST = 3  # steps of an episode
@@ -147,6 +147,22 @@ class Looped:
         return torch.cat([part.flatten(0, 2) for part in parts])[number]
 
 
+def empty(capacity: int, spec: Spec = SPEC) -> Replay:
+    """Of transitions."""
+    return Replay(transition_columns(spec), capacity, CPU)
+
+
+def draw(replay: Replay, tasks: Tensor, size: int, generator: torch.Generator) -> Transitions:
+    """Of any age, each with a goal that its episode achieves then or later."""
+    columns = replay.sample(tasks, size, generator, future="next_obs")
+    return replace(Transitions(**columns), future=SPEC.achieved(columns["future"]))
+
+
+def recall(replay: Replay, tasks: Tensor, size: int, generator: torch.Generator) -> Transitions:
+    """Of the context."""
+    return Transitions(**replay.context(tasks, size, generator))
+
+
 def numbers(batch: Transitions) -> Tensor:
     """[N, B]: which steps were drawn."""
     return batch.obs[..., 0].long()
@@ -159,12 +175,12 @@ def goals(batch: Transitions) -> Tensor:
 
 def kept(replay: Replay, task: int = 0, draws: int = 500) -> list[int]:
     """All that can be drawn of a task."""
-    return numbers(replay.sample(torch.tensor([task]), draws, seeded())).unique().tolist()
+    return numbers(draw(replay, torch.tensor([task]), draws, seeded())).unique().tolist()
 
 
 def recent(replay: Replay, task: int = 0, draws: int = 500) -> list[int]:
     """All that can be drawn of its context."""
-    return numbers(replay.context(torch.tensor([task]), draws, seeded())).unique().tolist()
+    return numbers(recall(replay, torch.tensor([task]), draws, seeded())).unique().tolist()
 
 
 # -------------------------------------------------------------------------------------------------
@@ -177,7 +193,7 @@ def compare(replay: Replay, looped: Looped) -> None:
     assert replay.count.tolist() == [looped.count[task] for task in range(replay.tasks)]
     assert len(replay) == sum(map(len, looped.kept.values()))
     for task in looped.kept:
-        batch = replay.sample(torch.tensor([task]), draws, seeded(), future=True)
+        batch = draw(replay, torch.tensor([task]), draws, seeded())
         for name in FIELDS:
             field, expected = getattr(batch, name), looped.at(name, numbers(batch))
             assert field.dtype == expected.dtype
@@ -213,7 +229,7 @@ def test_rings_are_those_of_a_loop(
     capacity: int, first_size: int, spec: Spec, seed: int, visits: list[tuple[str, list[int], int]]
 ):
     """After every visit: late and repeated tasks, rollouts longer than a ring, refused contexts."""
-    replay, looped, met, number = Replay(spec, capacity, CPU), Looped(capacity), 0, 0
+    replay, looped, met, number = empty(capacity, spec), Looped(capacity), 0, 0
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("metarl.data.replay._FIRST_SIZE", first_size)
         for k, (what, index, lanes) in enumerate(visits):
@@ -240,7 +256,7 @@ def test_rings_are_those_of_a_loop(
 
 def test_the_ring_of_the_docstring():
     """Capacity 5, count 7, context from 3 to 5; what follows eats the context up."""
-    replay = Replay(SPEC, 5, CPU)
+    replay = empty(5)
     replay.add(lived([0], steps=3))
     replay.begin_context(torch.tensor([0]))
     replay.add(lived([0], steps=2, first=3), context=True)
@@ -262,7 +278,7 @@ def test_the_ring_of_the_docstring():
 
 def test_a_task_without_transitions_is_named():
     """One that was only begun, and one that was passed over."""
-    replay = Replay(SPEC, 100, CPU)
+    replay = empty(100)
     replay.add(lived([3], steps=2))
     replay.begin_context(torch.tensor([2, 5]))
     assert (replay.tasks, len(replay)) == (6, 2)
@@ -278,9 +294,10 @@ def test_transitions_are_those_of_the_environment():
         family.tasks("train", 5, Rng(0))[torch.tensor([4, 0, 3, 0])],
         copy=torch.tensor([0, 0, 0, 1]),
     )
-    replay = Replay(replace(family.spec, achieved_goal="step"), 30, CPU)
+    replay = empty(30, family.spec)
     replay.add(live(family, tasks, 4, lanes=2)[0])
-    batch = replay.sample(torch.tensor([0, 3, 4]), 2000, seeded(), future=True)
+    tasks = torch.tensor([0, 3, 4])
+    batch = Transitions(**replay.sample(tasks, 2000, seeded(), future="next_obs"))
     task, episode, step, _ = batch.obs.unbind(-1)
     length = family.length(task, episode)
     assert torch.equal(task, torch.tensor([0.0, 3, 4]).unsqueeze(1).expand(-1, 2000))
@@ -289,8 +306,9 @@ def test_transitions_are_those_of_the_environment():
     assert torch.equal(batch.training_reward, batch.reward)
     assert torch.equal(batch.terminated, (step + 1 == length) & (length <= 4))
     assert (step[length == 5] == 3).any()
-    assert (batch.future.squeeze(-1) > step).all()
-    assert (batch.future.squeeze(-1) <= length.clamp(max=4)).all()
+    assert torch.equal(batch.future[..., :2], batch.obs[..., :2])
+    assert (batch.future[..., 2] > step).all()
+    assert (batch.future[..., 2] <= length.clamp(max=4)).all()
 
 
 # -------------------------------------------------------------------------------------------------
@@ -300,7 +318,7 @@ def test_transitions_are_those_of_the_environment():
 @pytest.fixture
 def full() -> tuple[Replay, Looped]:
     """Two tasks whose rings of 10 have wrapped around; the contexts have lost their beginning."""
-    replay, looped, first = Replay(SPEC, 10, CPU), Looped(10), 0
+    replay, looped, first = empty(10), Looped(10), 0
     for k, context in enumerate((False, True, True, False)):
         rollout = lived([0, 1, 0, 1], first=first, seed=k)
         for one in (replay, looped):
@@ -325,8 +343,8 @@ def fair(outcomes: list[object], expected: dict[object, float]) -> bool:
 def test_all_that_is_there_is_equally_likely(full: tuple[Replay, Looped]):
     """Of what is kept, of what is left of a context, and of the later goals of an episode."""
     replay, looped = full
-    batch = replay.sample(torch.tensor([0, 1]), 50_000, seeded(1), future=True)
-    context = replay.context(torch.tensor([0, 1]), 50_000, seeded(2))
+    batch = draw(replay, torch.tensor([0, 1]), 50_000, seeded(1))
+    context = recall(replay, torch.tensor([0, 1]), 50_000, seeded(2))
     for task in (0, 1):
         mine, left = looped.kept[task], looped.recent(task)
         assert 1 < len(left) < min(10, len(looped.contexts[task]))
@@ -341,7 +359,7 @@ def test_all_that_is_there_is_equally_likely(full: tuple[Replay, Looped]):
 def test_draws_are_independent_and_put_back(full: tuple[Replay, Looped]):
     """All pairs of two draws are equally likely, of one row or of two rows of the same task."""
     replay, looped = full
-    batch = numbers(replay.sample(torch.zeros(20_000, dtype=torch.long), 2, seeded(4)))
+    batch = numbers(draw(replay, torch.zeros(20_000, dtype=torch.long), 2, seeded(4)))
     pairs = {(a, b): 1 / 100 for a in looped.kept[0] for b in looped.kept[0]}
     assert fair(list(map(tuple, batch.tolist())), pairs)
     assert fair(list(zip(batch[::2, 0].tolist(), batch[1::2, 0].tolist(), strict=True)), pairs)
@@ -351,8 +369,8 @@ def test_a_seed_says_what_is_drawn(full: tuple[Replay, Looped]):
     def draws(seed: int) -> list[Transitions]:
         tasks = torch.tensor([1, 0, 1])
         return [
-            full[0].sample(tasks, 8, seeded(seed), future=True),
-            full[0].context(tasks, 8, seeded(seed)),
+            draw(full[0], tasks, 8, seeded(seed)),
+            recall(full[0], tasks, 8, seeded(seed)),
         ]
 
     assert same(draws(0), draws(0))
@@ -366,7 +384,7 @@ def test_a_seed_says_what_is_drawn(full: tuple[Replay, Looped]):
 
 def test_memory_grows_with_what_is_in_it():
     """By doubling, up to S × capacity × (2 O + A + 4) numbers."""
-    replay, sizes = Replay(SPEC, 10_000, CPU), set()
+    replay, sizes = empty(10_000), set()
     for count in range(100, 12_100, 100):
         replay.add(lived([0], steps=100))
         size = replay.state_dict()["rows"].shape[1]
@@ -392,12 +410,12 @@ class Operations(TorchDispatchMode):
 
 def test_batches_are_copies_and_the_rings_are_not():
     """A batch may be changed. Drawing, or writing into full rings, allocates nothing as large."""
-    replay, tasks, few = Replay(SPEC, 300, CPU), torch.tensor([2, 0, 2]), lived([0, 1, 2], steps=2)
+    replay, tasks, few = empty(300), torch.tensor([2, 0, 2]), lived([0, 1, 2], steps=2)
     replay.add(lived([0, 1, 2], steps=400), context=True)
     rows = replay.state_dict()["rows"]
     before = rows.clone()
     with Operations() as operations:
-        batches = replay.sample(tasks, 8, seeded(), future=True), replay.context(tasks, 8, seeded())
+        batches = draw(replay, tasks, 8, seeded()), recall(replay, tasks, 8, seeded())
         tree_map(Tensor.zero_, batches)
         assert torch.equal(rows, before)
         replay.add(few)
@@ -412,7 +430,7 @@ def test_batches_are_copies_and_the_rings_are_not():
 
 def test_no_place_is_written_twice():
     """A GPU would let chance choose which write stays."""
-    replay, rollout = Replay(SPEC, 5, CPU), lived([0, 1, 0], lanes=2, steps=3)
+    replay, rollout = empty(5), lived([0, 1, 0], lanes=2, steps=3)
     with Operations() as operations:
         replay.add(rollout)
     writes = [
@@ -431,11 +449,11 @@ def test_another_replay_goes_on_where_one_was_kept(full: tuple[Replay, Looped], 
     if file:
         torch.save(content, buffer := io.BytesIO())
         content = torch.load(io.BytesIO(buffer.getvalue()))
-    other = Replay(SPEC, 10, CPU)
+    other = empty(10)
     other.load_state_dict(content)
 
     def draws(one: Replay) -> list[Transitions]:
-        return [one.sample(tasks, 50, seeded(), future=True), one.context(tasks, 50, seeded())]
+        return [draw(one, tasks, 50, seeded()), recall(one, tasks, 50, seeded())]
 
     before, rollout = draws(replay), lived([0, 1, 2], first=1000)
     assert same(draws(other), before)
@@ -453,7 +471,7 @@ def test_another_replay_goes_on_where_one_was_kept(full: tuple[Replay, Looped], 
 
 def test_only_what_is_chosen_is_relabeled(full: tuple[Replay, Looped]):
     """The goal in front of the task row, and both rewards: of success if it was achieved then."""
-    batch = full[0].sample(torch.tensor([0, 1]), 200, seeded(), future=True)
+    batch = draw(full[0], torch.tensor([0, 1]), 200, seeded())
     batch = replace(
         batch, task=torch.randn(2, 200, 3, generator=seeded(1)), training_reward=batch.reward - 5
     )
@@ -495,9 +513,9 @@ def test_relabeled_rewards_are_those_for_that_goal(name: str, success: float):
     env.reset(relabeled_tasks, Rng(0).child("env"))
     steps = [env.step(action) for action in rollout.action]
 
-    replay, shape = Replay(family.spec, 1000, CPU), (3, 200, -1)
+    replay, shape = empty(1000, family.spec), (3, 200, -1)
     replay.add(rollout)
-    batch = replay.sample(tasks.index, 200, seeded())
+    batch = Transitions(**replay.sample(tasks.index, 200, seeded()))
     batch = replace(
         batch, future=goal.unsqueeze(1).expand(shape), task=tasks.params.unsqueeze(1).expand(shape)
     )
@@ -515,17 +533,17 @@ def test_relabeled_rewards_are_those_for_that_goal(name: str, success: float):
 
 def test_another_capacity_is_refused():
     """Rings of another length would hold other transitions in the same places."""
-    replay = Replay(SPEC, 5, CPU)
+    replay = empty(5)
     replay.add(lived([0, 1], steps=7))
     with pytest.raises(MetaRLError, match="of capacity 5, not 10"):
-        Replay(SPEC, 10, CPU).load_state_dict(replay.state_dict())
+        empty(10).load_state_dict(replay.state_dict())
 
 
 def test_what_was_not_written_is_zero_and_so_is_saved():
     """Else two checkpoints of the same run would differ; uninitialized memory is NaN here."""
     torch.use_deterministic_algorithms(True)
     try:
-        replay = Replay(SPEC, 50, CPU)
+        replay = empty(50)
         replay.add(lived([0, 2], steps=7))
     finally:
         torch.use_deterministic_algorithms(False)
