@@ -100,15 +100,15 @@ def lived(
 class Looped:
     """What a replay should hold: the numbers of every task's steps, by plain loops."""
 
-    def __init__(self, capacity: int) -> None:
-        self.capacity = capacity
+    def __init__(self, capacity: int, sequence: str = "episode") -> None:
+        self.capacity, self.sequence = capacity, sequence
         self.kept: dict[int, deque[int]] = {}
         self.count: Counter[int] = Counter()
         self.contexts: dict[int, list[int]] = {}
         self.closed: set[int] = (
             set()
         )  # tasks that were given something else since their context began
-        self.later: dict[int, list[int]] = {}  # the step and those that follow in its episode
+        self.later: dict[int, list[int]] = {}  # the step and those that follow in its sequence
         self.rollouts: list[Rollout] = []
 
     def begin_context(self, tasks: list[int]) -> None:
@@ -120,6 +120,7 @@ class Looped:
         length, rows, lanes = rollout.valid.shape
         for n, m in ((n, m) for n in range(rows) for m in range(lanes)):
             task, episode = int(rollout.index[n]), []
+            last = int(rollout.valid[:, n, m].sum()) - 1
             for t in range(length):
                 if rollout.valid[t, n, m]:
                     episode.append(int(rollout.inputs.obs[t, n, m, 0]))
@@ -129,7 +130,8 @@ class Looped:
                         self.contexts.setdefault(task, []).append(episode[-1])
                     else:
                         self.closed.add(task)
-                    if rollout.terminated[t, n, m] or rollout.truncated[t, n, m]:
+                    over = rollout.terminated[t, n, m] or rollout.truncated[t, n, m]
+                    if over if self.sequence == "episode" else t == last:
                         self.later |= {number: episode[i:] for i, number in enumerate(episode)}
                         episode = []
 
@@ -312,6 +314,171 @@ def test_transitions_are_those_of_the_environment():
 
 
 # -------------------------------------------------------------------------------------------------
+# Columns of one's own
+
+
+OWN = {
+    "obs": Column(3),
+    "action": Column(dtype=torch.long),
+    "log_prob": Column(),
+    "value": Column(),
+    "hint": Column(3),
+    "flag": Column(dtype=torch.bool),
+    "reward": Column(),
+    "counts": Column(2, torch.long),
+}
+
+
+def own(first: int, seed: int) -> tuple[Rollout, dict[str, Tensor]]:
+    """A rollout with an extra, and what else is handed to `add`."""
+    rollout = lived([0, 2, 0], lanes=2, first=first, seed=seed, spec=DISCRETE)
+    shape, noise = rollout.valid.shape, seeded(seed + 100)
+    more = {
+        "hint": torch.randn(*shape, 3, generator=noise),
+        "flag": torch.rand(shape, generator=noise) < 0.5,
+        "reward": torch.randn(shape, generator=noise),
+        "counts": torch.randint(2**24, (*shape, 2), generator=noise),
+    }
+    return replace(rollout, extras={"value": torch.randn(shape, generator=noise)}), more
+
+
+def test_columns_of_ones_own_come_back_as_they_were():
+    """From the inputs, the rollout, its extras, and what is given, which comes first; with their
+    types; in every way of drawing.
+    """
+    replay, given, first = Replay(OWN, 50, CPU), [], 0
+    for seed in range(4):
+        rollout, more = own(first, seed)
+        replay.add(rollout, context=True, **more)
+        first += rollout.valid.numel()
+        known = {
+            "obs": rollout.inputs.obs,
+            "action": rollout.action,
+            "log_prob": rollout.log_prob,
+            "value": rollout.extras["value"],
+        }
+        given.append(tree_map(lambda x: x.flatten(0, 2), known | more))
+    expected = tree_map(lambda *parts: torch.cat(parts), *given)
+    tasks = torch.tensor([2, 0])
+    sequences = replay.sequences(tasks, 100, 4, seeded())
+    assert sequences.pop("valid").dtype == torch.bool
+    for columns in (
+        replay.sample(tasks, 200, seeded()),
+        replay.context(tasks, 200, seeded()),
+        sequences,
+    ):
+        assert list(columns) == list(OWN)
+        for name, value in columns.items():
+            assert value.dtype == OWN[name].dtype
+            assert torch.equal(value, expected[name][columns["obs"][..., 0].long()]), name
+    later = replay.sample(tasks, 200, seeded(), future="counts")
+    assert later["future"].dtype == torch.long
+    assert later["future"].shape == later["counts"].shape
+
+
+def test_what_is_missing_or_of_another_shape_is_told_in_one_line():
+    """And nothing of it is kept."""
+    replay = Replay(OWN, 50, CPU)
+    rollout, more = own(0, 0)
+    shape = tuple(rollout.valid.shape)
+    for change, words in (
+        ({"hint": None}, "the rollout has no 'hint'; give it to add"),
+        ({"hint": more["hint"][..., :2]}, f"'hint' is {(*shape, 2)}, not {(*shape, 3)}"),
+        ({"flag": more["flag"][:, :1]}, f"'flag' is {(shape[0], 1, 2)}, not {shape}"),
+    ):
+        with pytest.raises(MetaRLError) as caught:
+            replay.add(rollout, **more | change)
+        assert str(caught.value) == f"replay: {words}"
+    with pytest.raises(
+        MetaRLError, match=r"^replay: the rollout has no 'success'; give it to add$"
+    ):
+        Replay({"success": Column(dtype=torch.bool)}, 50, CPU).add(rollout)
+    assert replay.tasks == len(replay) == 0
+    replay.add(rollout, **more)
+    assert len(replay) == rollout.env_steps
+
+
+def test_rows_of_transitions_are_those_of_0_5():
+    """Checkpoints depend on their order: the steps that are left of the episode stand last."""
+    replay, rollout = empty(10), lived([0], steps=3, seed=1)
+    replay.add(rollout)
+    state = replay.state_dict()
+    assert set(state) == {"capacity", "rows", "count", "context"}
+    numbers = [
+        rollout.inputs.obs,
+        rollout.action,
+        rollout.reward,
+        rollout.training_reward,
+        rollout.next_obs,
+        rollout.terminated.float(),
+        torch.tensor([2.0, 1.0, 0.0]),
+    ]
+    expected = torch.cat([x.reshape(3, -1) for x in numbers], dim=-1)
+    assert torch.equal(state["rows"][0, :3], expected)
+
+
+# -------------------------------------------------------------------------------------------------
+# Sequences
+
+
+SEQUENCES = st.sampled_from(["episode", "trial"])
+
+
+@settings(suppress_health_check=[HealthCheck.too_slow], max_examples=30)
+@given(st.integers(1, 14), st.integers(1, 7), SEQUENCES, st.integers(0, 1000))
+def test_sequences_are_those_of_a_loop(capacity: int, length: int, sequence: str, seed: int):
+    """Steps of one episode on end, or of a lane's whole trial, while the ring wraps around; then
+    the last is repeated.
+    """
+    replay = Replay(transition_columns(SPEC), capacity, CPU, sequence)
+    looped, first = Looped(capacity, sequence), 0
+    for k in range(3):
+        rollout = lived([1, 0, 1], lanes=2, first=first, seed=seed + k)
+        replay.add(rollout)
+        looped.add(rollout)
+        first += rollout.valid.numel()
+        drawn = replay.sequences(torch.tensor([1, 0, 1]), 30 * capacity, length, seeded(seed))
+        number = drawn["obs"][..., 0].long()
+        assert number.shape == drawn["valid"].shape == (length, 3, 30 * capacity)
+        for name in FIELDS:
+            assert torch.equal(drawn[name], looped.at(name, number)), name
+        paths, valid = number.movedim(0, -1).tolist(), drawn["valid"].movedim(0, -1).tolist()
+        for row, task in enumerate((1, 0, 1)):
+            assert {path[0] for path in paths[row]} == set(looped.kept[task])
+            for path, lived_through in zip(paths[row], valid[row], strict=True):
+                follows = looped.later[path[0]][:length]
+                rest = length - len(follows)
+                assert path == follows + [follows[-1]] * rest
+                assert lived_through == [True] * len(follows) + [False] * rest
+        batch = draw(replay, torch.tensor([0]), 30 * capacity * LONGEST, seeded(seed))
+        for number, goal in zip(numbers(batch)[0].tolist(), goals(batch)[0].tolist(), strict=True):
+            assert goal in looped.later[number]
+
+
+def test_a_trial_goes_on_where_an_episode_ends_and_ends_with_its_lane():
+    """Two episodes of a lane, then two of the next lane of the same task."""
+    terminated = torch.tensor([[0, 1], [1, 0], [0, 1], [1, 0]]).bool().unsqueeze(1)
+    rollout = lived([0], lanes=2, steps=4)
+    valid = torch.tensor([[1, 1], [1, 1], [1, 1], [1, 0]]).bool().unsqueeze(1)
+    none = torch.zeros_like(terminated)
+    rollout = replace(rollout, valid=valid, terminated=terminated, truncated=none)
+    first, second = [0, 2, 4, 6], [1, 3, 5]  # the numbers of the steps of each lane
+    for sequence, ways in (
+        ("episode", [first[:2], first[2:], second[:1], second[1:]]),
+        ("trial", [first, second]),
+    ):
+        replay = Replay(transition_columns(SPEC), 20, CPU, sequence)
+        replay.add(rollout)
+        drawn = replay.sequences(torch.tensor([0]), 300, 4, seeded())
+        paths = set()
+        for path, lived_through in zip(
+            drawn["obs"][:, 0, :, 0].long().T.tolist(), drawn["valid"][:, 0].T.tolist(), strict=True
+        ):
+            paths.add(tuple(x for x, here in zip(path, lived_through, strict=True) if here))
+        assert paths == {tuple(way[i:]) for way in ways for i in range(len(way))}
+
+
+# -------------------------------------------------------------------------------------------------
 # Chance
 
 
@@ -363,6 +530,14 @@ def test_draws_are_independent_and_put_back(full: tuple[Replay, Looped]):
     pairs = {(a, b): 1 / 100 for a in looped.kept[0] for b in looped.kept[0]}
     assert fair(list(map(tuple, batch.tolist())), pairs)
     assert fair(list(zip(batch[::2, 0].tolist(), batch[1::2, 0].tolist(), strict=True)), pairs)
+
+
+def test_sequences_begin_anywhere_with_equal_chance(full: tuple[Replay, Looped]):
+    """Not only where episodes do."""
+    replay, looped = full
+    starts = replay.sequences(torch.tensor([0, 1]), 50_000, 3, seeded(3))["obs"][0, ..., 0].long()
+    for task in (0, 1):
+        assert fair(starts[task].tolist(), dict.fromkeys(looped.kept[task], 1 / 10))
 
 
 def test_a_seed_says_what_is_drawn(full: tuple[Replay, Looped]):
