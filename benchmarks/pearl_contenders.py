@@ -78,10 +78,8 @@ def metarl(work: Workload) -> Callable[[], object]:
     agent, generator = metarl_agent(work), torch.Generator().manual_seed(0)
     agent.buffer.begin_context(torch.arange(TASKS))
     agent.buffer.add(rollout(work, STEPS), context=True)
-    for optimizer in agent._optimizers:
-        for group in optimizer.param_groups:
-            group["lr"] = 3e-4
-    return lambda: agent._update(*agent._sample_batches(None, None, generator), generator)
+    kl_coef = agent.config.kl_coef
+    return lambda: agent._update(*agent._sample_batches(None, None, generator), kl_coef, generator)
 
 
 def oyster(work: Workload, path: str) -> Callable[[], object]:

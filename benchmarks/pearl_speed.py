@@ -113,8 +113,8 @@ def memory(capacity: int, threads: int) -> None:
         size += sum(x.nbytes for x in vars(part).values() if x is not None) / MIB
     taken, found = peak(draw, 50)
     print(f"  a batch and context of {size:.1f} MiB: {taken:.2f} ms; 50: {found}")
-    milliseconds(lambda: agent._update(*draw(), generator), 1)
-    taken, found = peak(lambda: agent._update(*draw(), generator), 50)
+    milliseconds(lambda: agent._update(*draw(), agent.config.kl_coef, generator), 1)
+    taken, found = peak(lambda: agent._update(*draw(), agent.config.kl_coef, generator), 50)
     print(f"  a gradient step with its batch: {taken:.1f} ms; 50: {found}")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "latest.pt")

@@ -175,12 +175,17 @@ def test_the_table_of_keys_is_that_of_the_loader():
     assert listed == RENAMED
 
 
+NEWER = {("rl2", "preset")}
+"""Keys of today that the agent of 0.5 had under no name."""
+
+
 @pytest.mark.parametrize("agent", ["rl2", "maml", "pearl"])
 def test_the_table_of_keys_says_which_agents_have_them(agent: str):
     fields = find("agent", agent).settings.model_fields
     for _, new, agents in table("Configuration keys"):
         listed = agents.partition(";")[0].split(", ")
-        assert (agent in listed) == (new.strip("`") in fields), new
+        key = new.strip("`")
+        assert (agent in listed) == (key in fields and (agent, key) not in NEWER), new
 
 
 @pytest.mark.parametrize("heading", ["Modules", "Names"])

@@ -13,7 +13,7 @@ import pytest
 import torch
 from helpers import CPU, FILES
 
-from metarl.agents.rl2 import agent as rl2
+from metarl.algorithms import ppo
 from metarl.collect.world import TrainingWorld
 from metarl.config.files import load_config
 from metarl.config.schema import parse
@@ -66,30 +66,30 @@ def test_without_memory_between_episodes_it_fails():
     def forget(agent):
         """A feed-forward policy of the same width: a memory that is zero at the start of every
         one-step episode."""
-        agent.policy = replace(
+        agent.policy = agent.ppo.policy = replace(
             agent.policy, memory="none", hidden_sizes=(agent.policy.memory_width,)
         )
-        agent._set_params(agent.policy.init(torch.Generator().manual_seed(0)))
+        agent.ppo.set_params(agent.policy.init(torch.Generator().manual_seed(0)))
 
     assert trained_score(forget) < FORGETFUL + 0.2
 
 
 def test_without_the_cue_it_fails():
     def deafen(agent):
-        agent._normalize_inputs = lambda inputs: replace(inputs, cue=torch.zeros_like(inputs.cue))
+        agent.ppo.normalize = lambda inputs: replace(inputs, cue=torch.zeros_like(inputs.cue))
 
     assert trained_score(deafen) < FORGETFUL + 0.2
 
 
 def test_with_credit_cut_at_episode_ends_it_fails(monkeypatch):
-    gae = rl2.gae
+    gae = ppo.gae
 
     def cut_at_every_episode(reward, value, next_value, cut, gamma, gae_lambda):
         return gae(
             reward, value, torch.zeros_like(next_value), torch.ones_like(cut), gamma, gae_lambda
         )
 
-    monkeypatch.setattr(rl2, "gae", cut_at_every_episode)
+    monkeypatch.setattr(ppo, "gae", cut_at_every_episode)
     assert trained_score() < FORGETFUL + 0.2
 
 

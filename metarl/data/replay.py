@@ -93,7 +93,8 @@ class Replay:
         [T, N, M, …] each.
 
         Raises:
-            MetaRLError: a column that nothing has, or context that does not follow the last one.
+            MetaRLError: a column that nothing has, or of another shape; context that does not
+                follow the last one.
         """
         rows, owner = self._flat(rollout, more)
         self._add_tasks(rollout.index)
@@ -129,10 +130,13 @@ class Replay:
             known["training_reward"] = rollout.reward
         known |= more
         arrays = []
-        for name in self.columns:
+        for name, column in self.columns.items():
             array = known.get(name)
             if array is None:
                 raise MetaRLError(f"replay: the rollout has no {name!r}; give it to add")
+            shape = (*rollout.valid.shape, *([] if column.width is None else [column.width]))
+            if array.shape != shape:
+                raise MetaRLError(f"replay: {name!r} is {tuple(array.shape)}, not {shape}")
             arrays.append(array)
 
         time = append_axes(torch.arange(len(rollout.valid), device=self.device), 3)

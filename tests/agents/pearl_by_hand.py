@@ -87,10 +87,10 @@ def make(
         for n, x in agent.params.items()
         if x.dim()
     }
-    agent._set_params(
+    agent.sac.set_params(
         {name: (x.detach() + noise.get(name, 0.0)).to(dtype) for name, x in agent.params.items()}
     )
-    for target in agent.targets.values():
+    for target in agent.sac.targets.values():
         target += 0.1 * torch.randn(target.shape, generator=generator).to(dtype)
     return agent
 
@@ -156,7 +156,7 @@ class ByHand:
         self.policy, self.q1, self.q2 = (self.net(name, given) for name in ("policy", "q1", "q2"))
         self.encoder = self.net("encoder", given) if self.latent else None
         held, self.params = self.params, {}
-        self.t1, self.t2 = (self.net(name, agent.targets) for name in ("q1", "q2"))
+        self.t1, self.t2 = (self.net(name, agent.sac.targets) for name in ("q1", "q2"))
         self.targets, self.params = self.params, held
         self.params["log_temperature"] = self.log_alpha = nn.Parameter(given["log_temperature"])
         self.grads: Params = {}

@@ -418,6 +418,6 @@ def test_a_state_is_a_copy_and_another_architecture_is_refused():
     assert same(written(other.state_dict()), written(agent.state_dict()))
     agent.warm_start(state)
     assert len(agent.buffer) == 0, "what was lived through with other parameters"
-    assert same(agent.targets, {name: state["params"][name] for name in agent.targets})
+    assert same(agent.sac.targets, {name: state["params"][name] for name in agent.sac.targets})
     with pytest.raises(MetaRLError, match="warm start"):
         make(family, hidden_sizes=(9,)).warm_start(state)

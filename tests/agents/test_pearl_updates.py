@@ -5,6 +5,7 @@ transitions.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from metarl.agents.pearl.agent import PEARL
 from metarl.core.rng import Rng
 from metarl.core.types import Params, replace, tree_map
 from metarl.data.replay import Transitions
+from metarl.nn.distributions import SquashedGaussian
 from metarl.nn.gaussian_product import Posterior
 
 TASKS, BATCH, CONTEXT, RATE = 3, 4, 5, 0.01
@@ -27,12 +29,21 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+@pytest.fixture(autouse=True)
+def _double_chance(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Normal numbers are single, here and by hand; all that is made of them is double."""
+    draw = SquashedGaussian.draw
+    monkeypatch.setattr(
+        SquashedGaussian,
+        "draw",
+        lambda actions, normal: draw(actions, normal.to(actions.mean.dtype)),
+    )
+
+
 def double_agent(discrete: bool, **options: Any) -> PEARL:
-    """Chance is made double too; γ, which is rounded to single precision, is the same there."""
+    """Its γ is the same in single precision, to which it is rounded."""
     agent = make(Dense(discrete), dtype=torch.float64, **{"gamma": 0.75} | options)
-    draw = agent._normal
-    agent._normal = lambda *given: draw(*given).double()
-    for optimizer in agent._optimizers:
+    for optimizer in agent.sac._optimizers:
         optimizer.param_groups[0]["lr"] = RATE
     return agent
 
@@ -56,6 +67,13 @@ def transitions(agent: PEARL, size: int, seed: int = 0) -> Transitions:
         terminated=normal() > 0.5,
         task=normal(shown) if shown else None,
     )
+
+
+def update(
+    agent: PEARL, batch: Transitions, context: Transitions | None, noise: torch.Generator
+) -> dict[str, Tensor]:
+    """A gradient step with the weight of the divergence that the agent was given."""
+    return agent._update(batch, context, agent.config.kl_coef, noise)
 
 
 def of(params: Params, *prefixes: str) -> Params:
@@ -103,7 +121,7 @@ def test_updates_are_those_by_hand(discrete: bool, options: dict[str, Any]):
         batch = transitions(agent, BATCH, seed=2 * k)
         context = transitions(agent, CONTEXT, seed=2 * k + 1) if agent.config.latent_width else None
         logged, expected = (
-            agent._update(batch, context, own),
+            update(agent, batch, context, own),
             hand.update(batch, context, others, RATE),
         )
         assert logged.keys() == expected.keys()
@@ -116,7 +134,7 @@ def test_updates_are_those_by_hand(discrete: bool, options: dict[str, Any]):
                 assert value.grad is None
             close(value.detach(), hand.params[name].detach())
         close(
-            [agent.targets[name] for name in hand.targets],
+            [agent.sac.targets[name] for name in hand.targets],
             [x.detach() for x in hand.targets.values()],
         )
     assert torch.equal(torch.randn(3, generator=own), torch.randn(3, generator=others))
@@ -125,69 +143,102 @@ def test_updates_are_those_by_hand(discrete: bool, options: dict[str, Any]):
 
 def test_targets_follow_once_a_step():
     agent = double_agent(True, tau=0.25)
-    before = {name: value.clone() for name, value in agent.targets.items()}
-    agent._update(transitions(agent, BATCH), transitions(agent, CONTEXT, 1), generator())
-    for name, value in agent.targets.items():
+    before = {name: value.clone() for name, value in agent.sac.targets.items()}
+    update(agent, transitions(agent, BATCH), transitions(agent, CONTEXT, 1), generator())
+    for name, value in agent.sac.targets.items():
         close(value, 0.75 * before[name] + 0.25 * agent.params[name].detach())
-    assert not any(value.requires_grad for value in agent.targets.values())
+    assert not any(value.requires_grad for value in agent.sac.targets.values())
 
 
 # -------------------------------------------------------------------------------------------------
 # 6. Where gradients go
 
 
+@dataclass
+class Descent:
+    """A loss on its way down: what it depends on, what got its gradient, and what it moved."""
+
+    loss: Tensor
+    reached: Params  # gradients by autograd, where they are not zero
+    given: set[str]  # whose `.grad` it changed
+    moved: set[str]
+
+
+def watch(agent: PEARL) -> list[Descent]:
+    """All descents from now on."""
+    seen, descend, params = [], agent.sac._descend, agent.params
+
+    def differ(before: dict[str, Tensor | None], after: dict[str, Tensor | None]) -> set[str]:
+        return {
+            name
+            for name, value in after.items()
+            if value is not None and (before[name] is None or not torch.equal(value, before[name]))
+        }
+
+    def watched(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+        found = gradients(loss, params)
+        values = {name: value.detach().clone() for name, value in params.items()}
+        grads = {
+            name: None if value.grad is None else value.grad.clone()
+            for name, value in params.items()
+        }
+        descend(optimizer, loss)
+        seen.append(
+            Descent(
+                loss.detach(),
+                {name: grad for name, grad in found.items() if grad is not None and grad.any()},
+                differ(grads, {name: value.grad for name, value in params.items()}),
+                differ(values, {name: value.detach() for name, value in params.items()}),
+            )
+        )
+
+    agent.sac._descend = watched
+    return seen
+
+
 @SPACES
 def test_every_loss_moves_its_own_parameters_and_nothing_else(discrete: bool):
     """Critics and encoder by the first, the policy by the second, the temperature by the third;
     targets by none.
+
+    The policy's loss depends on the critics, and gives them no gradient.
     """
     agent = double_agent(discrete, learn_temperature=True)
-    seen, descend = [], agent._descend
-
-    def watched(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
-        reached = {
-            name
-            for name, grad in gradients(loss, agent.params).items()
-            if grad is not None and grad.any()
-        }
-        before = {name: value.detach().clone() for name, value in agent.params.items()}
-        descend(optimizer, loss)
-        moved = {
-            name
-            for name, value in agent.params.items()
-            if not torch.equal(value.detach(), before[name])
-        }
-        seen.append((reached, moved))
-
-    agent._descend = watched
-    held = {name: value.clone() for name, value in agent.targets.items()}
-    agent.config = agent.config.model_copy(update={"tau": 0.0})
-    agent._update(transitions(agent, BATCH), transitions(agent, CONTEXT, 1), generator())
-    for (reached, moved), prefixes in zip(
-        seen, [("q1", "q2", "encoder"), ("policy",), ("log_temperature",)], strict=True
-    ):
-        assert reached == moved == set(of(agent.params, *prefixes))
-    close(agent.targets, held)
+    held = {name: value.clone() for name, value in agent.sac.targets.items()}
+    agent.sac.config = agent.config.model_copy(update={"tau": 0.0})
+    for seed in range(2):  # in the second, all have a gradient before
+        seen = watch(agent)
+        batch, context = transitions(agent, BATCH, seed), transitions(agent, CONTEXT, seed + 2)
+        update(agent, batch, context, generator(seed))
+        own = [("q1", "q2", "encoder"), ("policy",), ("log_temperature",)]
+        on = [own[0], ("policy", "q1", "q2"), own[2]]
+        for descent, mine, depends in zip(seen, own, on, strict=True):
+            assert descent.given == descent.moved == set(of(agent.params, *mine))
+            reached = set(descent.reached)
+            assert descent.given <= reached <= set(of(agent.params, *depends))
+        assert of(seen[1].reached, "q"), "of the lesser one alone, where that is always the same"
+        close(agent.sac.targets, held)
+        del agent.sac._descend
 
 
 @SPACES
 def test_the_encoder_learns_from_the_critics_error_and_the_divergence(discrete: bool):
     """Its gradient is the sum of the two, each computed apart by hand."""
     agent = double_agent(discrete, kl_coef=0.6)
-    hand = ByHand(agent)
+    hand, seen, noise = ByHand(agent), watch(agent), generator(1)
     batch, context = transitions(agent, BATCH), transitions(agent, CONTEXT, 1)
-    posterior = agent._infer_posterior(context, TASKS)
-    normal = torch.randn(TASKS, 3, generator=generator(1))
-    loss, _ = agent._critic_loss(batch, posterior, posterior.draw(normal), generator(2))
+    update(agent, batch, context, generator(1))
+    normal = torch.randn(TASKS, 3, generator=noise)
     beliefs = hand.believed(context, TASKS)
     z = [q.loc + q.scale * n for q, n in zip(beliefs, normal, strict=True)]
-    noise = None if discrete else torch.randn(TASKS * BATCH, 2, generator=generator(2))
+    actions = None if discrete else torch.randn(TASKS * BATCH, 2, generator=noise)
     encoder = hand.of("encoder")
     by_error, by_kl = (
-        gradients(hand.error(batch, z, noise)[0], encoder),
+        gradients(hand.error(batch, z, actions)[0], encoder),
         gradients(hand.kl(beliefs), encoder),
     )
-    found = gradients(loss, of(agent.params, "encoder"))
+    found = of(seen[0].reached, "encoder")
+    assert set(found) == set(encoder)
     for name, grad in found.items():
         close(grad, by_error[name] + 0.6 * by_kl[name])
         assert min(float(by_error[name].abs().max()), float(by_kl[name].abs().max())) > 1e-4
@@ -204,36 +255,37 @@ def test_the_temperature_goes_where_the_entropy_is_its_target(discrete: bool):
             discrete, learn_temperature=True, target_entropy=target, temperature=0.5
         )
         batch, context = transitions(agent, BATCH), transitions(agent, CONTEXT, 1)
-        metrics = agent._update(batch, context, generator())
+        metrics = update(agent, batch, context, generator())
         value = agent.params["log_temperature"]
         close(value.grad, metrics["entropy"] - target)
         assert (float(metrics["temperature"]) < 0.5) == (float(metrics["entropy"]) > target)
-    assert double_agent(True)._target_entropy == pytest.approx(0.5 * math.log(2))
-    assert double_agent(False)._target_entropy == -2
+    assert double_agent(True).sac._target_entropy == pytest.approx(0.5 * math.log(2))
+    assert double_agent(False).sac._target_entropy == -2
     agent = double_agent(discrete, temperature=0.5)
-    assert float(agent._update(batch, context, generator())["temperature"]) == pytest.approx(0.5)
+    assert float(update(agent, batch, context, generator())["temperature"]) == pytest.approx(0.5)
 
 
 # -------------------------------------------------------------------------------------------------
 # 8. Divergence and reward scale
 
 
-def test_the_divergence_is_summed_over_tasks_and_entries():
+def test_the_divergence_is_summed_over_tasks_and_entries(monkeypatch: pytest.MonkeyPatch):
     """Twice the tasks, twice the divergence, while the error stays a mean; its weight multiplies it
     alone.
     """
-    agent = double_agent(True, kl_coef=0.4)
+    monkeypatch.setattr(Posterior, "draw", lambda posterior, _: posterior.mean)
+    agent, again = (double_agent(True, kl_coef=0.4) for _ in range(2))
     batch, context = transitions(agent, BATCH), transitions(agent, CONTEXT, 1)
-    posterior = agent._infer_posterior(context, TASKS)
-    z = posterior.draw(torch.randn(TASKS, 3, generator=generator(1)))
-    loss, once = agent._critic_loss(batch, posterior, z, generator())
+    posterior = tree_map(Tensor.detach, agent._infer_posterior(context, TASKS))
+    seen = watch(agent)
+    once = update(agent, batch, context, generator())
     expected = kl_divergence(
         Normal(posterior.mean, posterior.variance.sqrt()), Normal(0.0, 1.0)
     ).sum()
-    close(once["kl"], expected.detach())
-    close(loss.detach(), once["critic_loss"] + 0.4 * once["kl"])
-    double = [tree_map(lambda x: torch.cat([x, x]), x) for x in (batch, posterior, z)]
-    _, twice = agent._critic_loss(*double, generator())
+    close(once["kl"], expected)
+    close(seen[0].loss, once["critic_loss"] + 0.4 * once["kl"])
+    double = [tree_map(lambda x: torch.cat([x, x]), x) for x in (batch, context)]
+    twice = update(again, *double, generator())
     close(twice["kl"], 2 * once["kl"])
     close(twice["critic_loss"], once["critic_loss"])
     wide = Posterior(*(torch.cat([x, x], dim=-1) for x in (posterior.precision, posterior.shift)))
@@ -248,7 +300,7 @@ def level(agent: PEARL, value: float) -> None:
         for name, param in agent.params.items():
             if name.startswith("q"):
                 param.zero_()
-                agent.targets[name].fill_(value if name.endswith("head.bias") else 0.0)
+                agent.sac.targets[name].fill_(value if name.endswith("head.bias") else 0.0)
         agent.params["log_temperature"].fill_(-80.0)
 
 
@@ -260,12 +312,9 @@ def test_critics_learn_from_scaled_training_rewards_and_what_follows(discrete: b
     for scale in (1.0, 6.0):
         agent = double_agent(discrete, reward_scale=scale)
         level(agent, 2.5)
-        agent.targets["q1.head.bias"] += 4
-        batch, posterior = (
-            transitions(agent, BATCH),
-            agent._infer_posterior(transitions(agent, CONTEXT, 1), TASKS),
-        )
-        _, metrics = agent._critic_loss(batch, posterior, posterior.mean, generator())
+        agent.sac.targets["q1.head.bias"] += 4
+        batch = transitions(agent, BATCH)
+        metrics = update(agent, batch, transitions(agent, CONTEXT, 1), generator())
         target = scale * batch.training_reward + torch.where(batch.terminated, 0.0, 0.75 * 2.5)
         assert batch.terminated.any()
         assert not batch.terminated.all()
@@ -327,7 +376,8 @@ def test_regularization_reaches_the_policy():
     for weight in (0.0, 0.7):
         agent = double_agent(False, regularization=weight)
         batch, z = transitions(agent, BATCH), torch.randn(TASKS, 3, generator=generator(1)).double()
-        loss, _, metrics = agent._policy_loss(batch, z, generator(2))
+        inputs = agent._inputs(batch.obs, z, batch.task)
+        loss, _, metrics = agent.sac._policy_loss(inputs, generator(2))
         found.append((gradients(loss, of(agent.params, "policy")), metrics["policy_loss"]))
     hand = ByHand(agent)
     regular = hand.policy_loss(
@@ -350,15 +400,18 @@ def test_an_iteration_updates_as_often_as_it_says_and_logs_the_means(discrete: b
     )
     world = world_of(Dense(discrete))
     world.progress = 0.5
-    logged = spy(agent, "_update", lambda *given: given[-1])
+    given = spy(agent, "_update")
     metrics = agent.iterate(world, Rng(0))
+    logged = [each[-1] for each in given]
     assert len(logged) == 4
     for name in ("critic_loss", "kl", "q", "policy_loss", "entropy", "temperature"):
         assert metrics[name] == pytest.approx(
             sum(float(each[name]) for each in logged) / 4, rel=1e-5
         )
     assert all(
-        group["lr"] == 5e-4 for optimizer in agent._optimizers for group in optimizer.param_groups
+        group["lr"] == 5e-4
+        for optimizer in agent.sac._optimizers
+        for group in optimizer.param_groups
     )
-    assert len(agent._optimizers) == 3
-    assert agent.kl_coef == pytest.approx(0.4)
+    assert len(agent.sac._optimizers) == 3
+    assert [each[2] for each in given] == pytest.approx([0.4] * 4)

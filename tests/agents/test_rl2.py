@@ -12,8 +12,8 @@ import pytest
 import torch
 from helpers import CPU, Ragged, same
 
-from metarl.agents.rl2 import agent as rl2
 from metarl.agents.rl2.agent import RL2
+from metarl.algorithms import ppo
 from metarl.algorithms.returns import discounted_returns
 from metarl.collect.collector import collect
 from metarl.collect.world import TrainingWorld
@@ -63,7 +63,7 @@ def log_probs(agent: RL2, inputs: Inputs, action: torch.Tensor) -> torch.Tensor:
     with torch.no_grad():
         start = agent.policy.start(action.shape[1], 1, CPU)
         return agent.policy.unroll(
-            agent.params, agent._normalize_inputs(inputs), start
+            agent.params, agent.ppo.normalize(inputs), start
         ).actions.log_prob(action)
 
 
@@ -167,14 +167,17 @@ def test_a_time_limit_is_seen_as_an_end():
 def advantages(trial: Rollout, **options: Any) -> torch.Tensor:
     """By a fresh agent, so that no running moments differ."""
     return (
-        make(Ragged(), **options)._prepare_batch(trial, gae_lambda=0.8).levels["action"].advantage
+        make(Ragged(), **options)
+        .ppo._prepare_batch(trial, gae_lambda=0.8)
+        .levels["action"]
+        .advantage
     )
 
 
 @pytest.fixture
 def raw_advantages(monkeypatch: pytest.MonkeyPatch) -> None:
     """Standardizing mixes all trials; without it each number can be followed."""
-    monkeypatch.setattr(rl2, "standardize", lambda x, valid: x)
+    monkeypatch.setattr(ppo, "standardize", lambda x, valid: x)
 
 
 @pytest.mark.usefixtures("raw_advantages")
@@ -272,11 +275,11 @@ def test_what_stands_in_waiting_steps_means_nothing():
     agents = []
     for lived in (trial, spoilt):
         agent = make(family, normalize_obs=True, normalize_reward=True)
-        for group in agent._optimizer.param_groups:
+        for group in agent.ppo.optimizer.param_groups:
             group["lr"] = 0.01
-        batch = agent._prepare_batch(lived, gae_lambda=0.8)
-        agent._update_normalizers(lived)
-        metrics, level = agent._update(batch, {"action": 0.01}), batch.levels["action"]
+        batch = agent.ppo._prepare_batch(lived, gae_lambda=0.8)
+        agent.ppo.inputs.update(lived)
+        metrics, level = agent.ppo._step(batch, {"action": 0.01}), batch.levels["action"]
         agents.append(
             (agent, level.advantage[trial.valid], level.value_target[trial.valid], metrics)
         )
@@ -304,18 +307,18 @@ def test_the_scale_of_values_outlasts_trials_of_other_lengths():
     lengths = {len(trial_of(agent, Ragged(), rows=rows)[0].valid) for rows in (2, 5)}
     assert len(lengths) == 2
     train(agent, world, range(5))
-    assert agent.value_normalizer.count[0] == 5 * 2
+    assert agent.ppo.values.count[0] == 5 * 2
 
 
 @pytest.mark.parametrize("layer", [{}, {"options": 2}], ids=["flat", "options"])
 def test_without_memory_a_state_is_worth_the_same_at_every_step(layer: dict[str, Any]):
     """Nothing tells such a policy how much of the trial is to come: its values have one scale."""
     agent = make(Ragged(), memory="none", **layer)
-    agent.value_normalizer = Normalizer.initial(1, CPU).update(
+    agent.ppo.values = Normalizer.initial(1, CPU).update(
         torch.tensor([[1.0], [3.0]]), torch.ones(2, 1) > 0
     )
     trial, _ = trial_of(agent, Ragged())
-    levels, valid = agent._prepare_batch(trial, gae_lambda=1.0).levels, trial.valid
+    levels, valid = agent.ppo._prepare_batch(trial, gae_lambda=1.0).levels, trial.valid
     ahead = discounted_returns(trial.reward * valid, torch.zeros_like(valid), agent.config.gamma)
     standing = Normalizer.initial(1, CPU).update(torch.tensor([[1.0], [3.0]]), torch.ones(2, 1) > 0)
     standing = standing.update(
@@ -324,8 +327,8 @@ def test_without_memory_a_state_is_worth_the_same_at_every_step(layer: dict[str,
     for level in levels.values():
         expected = standing.normalize(ahead.unsqueeze(-1)).squeeze(-1)
         torch.testing.assert_close(level.value_target[valid], expected[valid], rtol=0, atol=1e-4)
-    torch.testing.assert_close(agent.value_normalizer.mean, standing.mean)
-    torch.testing.assert_close(agent.value_normalizer.var, standing.var)
+    torch.testing.assert_close(agent.ppo.values.mean, standing.mean)
+    torch.testing.assert_close(agent.ppo.values.var, standing.var)
 
 
 # -------------------------------------------------------------------------------------------------
@@ -395,10 +398,10 @@ def test_what_the_policy_sees_is_put_on_a_common_scale():
     agent = make(Ragged(), **NORMALIZED)
     train(agent, small_world(), range(2))
     trial, _ = trial_of(agent, Ragged())
-    seen, scaled = trial.inputs, agent._normalize_inputs(trial.inputs)
-    torch.testing.assert_close(scaled.obs, agent.obs_normalizer.normalize(seen.obs))
-    torch.testing.assert_close(scaled.cue[..., -2], seen.cue[..., -2] / agent.reward_normalizer.std)
-    assert float(agent.reward_normalizer.std) > 2
+    seen, scaled = trial.inputs, agent.ppo.normalize(trial.inputs)
+    torch.testing.assert_close(scaled.obs, agent.ppo.inputs.obs.normalize(seen.obs))
+    torch.testing.assert_close(scaled.cue[..., -2], seen.cue[..., -2] / agent.ppo.inputs.reward.std)
+    assert float(agent.ppo.inputs.reward.std) > 2
     assert same(scaled.cue[..., [0, 1, 3]], seen.cue[..., [0, 1, 3]])
 
 

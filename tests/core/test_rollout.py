@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 from helpers import CPU, Ragged, live, same
+from torch.utils._pytree import tree_leaves
 
 from metarl.core.errors import MetaRLError
 from metarl.core.rng import Rng
-from metarl.core.rollout import Recorder, Rollout, stack_lanes
-from metarl.core.types import Acted, Inputs, Spec, Step, Tasks, tree_map
+from metarl.core.rollout import Recorder, Rollout, join_rows, stack_lanes
+from metarl.core.types import Acted, Inputs, Spec, Step, Tasks, replace, tree_map
 
 # Two episodes a row: row 0 lives 1 + 2 steps and waits for two, row 1 lives 2 + 3.
 TERMINATED = [
@@ -107,6 +108,43 @@ def test_the_recorder_keeps_what_was_written():
     assert rollout.success.shape == (3, 2, 1)
     assert rollout.training_reward is None
     assert same(tree_map(lambda x: x.to(CPU), rollout), rollout)
+
+
+def test_rows_that_were_lived_through_apart_are_those_of_all_together():
+    """In their order, though the parts end at different times; what is added waits, and is zero."""
+    family = Ragged()
+    tasks = family.tasks("train", 5, Rng(0))
+    whole, _ = live(family, tasks, 3, lanes=2)
+    places = [slice(0, 2), slice(2, 3), slice(3, 5)]
+    parts = [live(family, tasks[rows], 3, lanes=2)[0] for rows in places]
+    assert len({len(part.valid) for part in parts}) > 1
+    joined = join_rows(parts)
+    assert torch.equal(joined.index, whole.index)
+    assert torch.equal(joined.valid, whole.valid)
+    assert same(joined._map(lambda x: x[joined.valid]), whole._map(lambda x: x[whole.valid]))
+    for rows, part in zip(places, parts, strict=True):
+        mine, end = joined.rows(torch.arange(5)[rows]), len(part.valid)
+        assert same(mine._map(lambda x, end=end: x[:end]), part)
+        rest = mine._map(lambda x, end=end: x[end:])
+        assert not any(x.any() for x in tree_leaves(replace(rest, index=rest.valid)))
+    assert joined.success is None
+
+
+@pytest.mark.parametrize("success", [True, False])
+def test_a_rollout_joined_with_a_longer_one_keeps_all_its_arrays(ragged: Rollout, success: bool):
+    """Types too; alone, it is what it was."""
+    if success:
+        ragged = replace(ragged, success=ragged.valid, training_reward=ragged.reward + 1)
+    short = ragged.rows(torch.tensor([0]))._map(lambda x: x[:3])
+    joined = join_rows([short, ragged])
+    assert joined.index.tolist() == [4, 4, 7]
+    assert joined.valid.shape == (5, 3, 1)
+    assert same(joined.rows(torch.tensor([1, 2])), ragged)
+    assert joined.action.dtype == torch.long
+    assert joined.env_steps == 3 + ragged.env_steps
+    assert same(joined.episode_returns()[:, 0], short.episode_returns()[:, 0])
+    assert (joined.success is not None) == (joined.training_reward is not None) == success
+    assert same(join_rows([ragged]), ragged)
 
 
 # -------------------------------------------------------------------------------------------------

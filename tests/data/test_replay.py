@@ -21,7 +21,7 @@ from metarl.core.errors import MetaRLError
 from metarl.core.rng import Rng
 from metarl.core.rollout import Rollout
 from metarl.core.types import Inputs, Spec, replace, tree_map
-from metarl.data.replay import Replay, Transitions, hindsight
+from metarl.data.replay import Column, Replay, Transitions, hindsight, transition_columns
 from metarl.experiments.building import make_family
 
 LONGEST = 3  # steps of an episode
@@ -100,15 +100,15 @@ def lived(
 class Looped:
     """What a replay should hold: the numbers of every task's steps, by plain loops."""
 
-    def __init__(self, capacity: int) -> None:
-        self.capacity = capacity
+    def __init__(self, capacity: int, sequence: str = "episode") -> None:
+        self.capacity, self.sequence = capacity, sequence
         self.kept: dict[int, deque[int]] = {}
         self.count: Counter[int] = Counter()
         self.contexts: dict[int, list[int]] = {}
         self.closed: set[int] = (
             set()
         )  # tasks that were given something else since their context began
-        self.later: dict[int, list[int]] = {}  # the step and those that follow in its episode
+        self.later: dict[int, list[int]] = {}  # the step and those that follow in its sequence
         self.rollouts: list[Rollout] = []
 
     def begin_context(self, tasks: list[int]) -> None:
@@ -120,6 +120,7 @@ class Looped:
         length, rows, lanes = rollout.valid.shape
         for n, m in ((n, m) for n in range(rows) for m in range(lanes)):
             task, episode = int(rollout.index[n]), []
+            last = int(rollout.valid[:, n, m].sum()) - 1
             for t in range(length):
                 if rollout.valid[t, n, m]:
                     episode.append(int(rollout.inputs.obs[t, n, m, 0]))
@@ -129,7 +130,8 @@ class Looped:
                         self.contexts.setdefault(task, []).append(episode[-1])
                     else:
                         self.closed.add(task)
-                    if rollout.terminated[t, n, m] or rollout.truncated[t, n, m]:
+                    over = rollout.terminated[t, n, m] or rollout.truncated[t, n, m]
+                    if over if self.sequence == "episode" else t == last:
                         self.later |= {number: episode[i:] for i, number in enumerate(episode)}
                         episode = []
 
@@ -147,6 +149,22 @@ class Looped:
         return torch.cat([part.flatten(0, 2) for part in parts])[number]
 
 
+def empty(capacity: int, spec: Spec = SPEC) -> Replay:
+    """Of transitions."""
+    return Replay(transition_columns(spec), capacity, CPU)
+
+
+def draw(replay: Replay, tasks: Tensor, size: int, generator: torch.Generator) -> Transitions:
+    """Of any age, each with a goal that its episode achieves then or later."""
+    columns = replay.sample(tasks, size, generator, future="next_obs")
+    return replace(Transitions(**columns), future=SPEC.achieved(columns["future"]))
+
+
+def recall(replay: Replay, tasks: Tensor, size: int, generator: torch.Generator) -> Transitions:
+    """Of the context."""
+    return Transitions(**replay.context(tasks, size, generator))
+
+
 def numbers(batch: Transitions) -> Tensor:
     """[N, B]: which steps were drawn."""
     return batch.obs[..., 0].long()
@@ -159,12 +177,12 @@ def goals(batch: Transitions) -> Tensor:
 
 def kept(replay: Replay, task: int = 0, draws: int = 500) -> list[int]:
     """All that can be drawn of a task."""
-    return numbers(replay.sample(torch.tensor([task]), draws, seeded())).unique().tolist()
+    return numbers(draw(replay, torch.tensor([task]), draws, seeded())).unique().tolist()
 
 
 def recent(replay: Replay, task: int = 0, draws: int = 500) -> list[int]:
     """All that can be drawn of its context."""
-    return numbers(replay.context(torch.tensor([task]), draws, seeded())).unique().tolist()
+    return numbers(recall(replay, torch.tensor([task]), draws, seeded())).unique().tolist()
 
 
 # -------------------------------------------------------------------------------------------------
@@ -177,7 +195,7 @@ def compare(replay: Replay, looped: Looped) -> None:
     assert replay.count.tolist() == [looped.count[task] for task in range(replay.tasks)]
     assert len(replay) == sum(map(len, looped.kept.values()))
     for task in looped.kept:
-        batch = replay.sample(torch.tensor([task]), draws, seeded(), future=True)
+        batch = draw(replay, torch.tensor([task]), draws, seeded())
         for name in FIELDS:
             field, expected = getattr(batch, name), looped.at(name, numbers(batch))
             assert field.dtype == expected.dtype
@@ -213,7 +231,7 @@ def test_rings_are_those_of_a_loop(
     capacity: int, first_size: int, spec: Spec, seed: int, visits: list[tuple[str, list[int], int]]
 ):
     """After every visit: late and repeated tasks, rollouts longer than a ring, refused contexts."""
-    replay, looped, met, number = Replay(spec, capacity, CPU), Looped(capacity), 0, 0
+    replay, looped, met, number = empty(capacity, spec), Looped(capacity), 0, 0
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("metarl.data.replay._FIRST_SIZE", first_size)
         for k, (what, index, lanes) in enumerate(visits):
@@ -240,7 +258,7 @@ def test_rings_are_those_of_a_loop(
 
 def test_the_ring_of_the_docstring():
     """Capacity 5, count 7, context from 3 to 5; what follows eats the context up."""
-    replay = Replay(SPEC, 5, CPU)
+    replay = empty(5)
     replay.add(lived([0], steps=3))
     replay.begin_context(torch.tensor([0]))
     replay.add(lived([0], steps=2, first=3), context=True)
@@ -262,7 +280,7 @@ def test_the_ring_of_the_docstring():
 
 def test_a_task_without_transitions_is_named():
     """One that was only begun, and one that was passed over."""
-    replay = Replay(SPEC, 100, CPU)
+    replay = empty(100)
     replay.add(lived([3], steps=2))
     replay.begin_context(torch.tensor([2, 5]))
     assert (replay.tasks, len(replay)) == (6, 2)
@@ -278,9 +296,10 @@ def test_transitions_are_those_of_the_environment():
         family.tasks("train", 5, Rng(0))[torch.tensor([4, 0, 3, 0])],
         copy=torch.tensor([0, 0, 0, 1]),
     )
-    replay = Replay(replace(family.spec, achieved_goal="step"), 30, CPU)
+    replay = empty(30, family.spec)
     replay.add(live(family, tasks, 4, lanes=2)[0])
-    batch = replay.sample(torch.tensor([0, 3, 4]), 2000, seeded(), future=True)
+    tasks = torch.tensor([0, 3, 4])
+    batch = Transitions(**replay.sample(tasks, 2000, seeded(), future="next_obs"))
     task, episode, step, _ = batch.obs.unbind(-1)
     length = family.length(task, episode)
     assert torch.equal(task, torch.tensor([0.0, 3, 4]).unsqueeze(1).expand(-1, 2000))
@@ -289,8 +308,174 @@ def test_transitions_are_those_of_the_environment():
     assert torch.equal(batch.training_reward, batch.reward)
     assert torch.equal(batch.terminated, (step + 1 == length) & (length <= 4))
     assert (step[length == 5] == 3).any()
-    assert (batch.future.squeeze(-1) > step).all()
-    assert (batch.future.squeeze(-1) <= length.clamp(max=4)).all()
+    assert torch.equal(batch.future[..., :2], batch.obs[..., :2])
+    assert (batch.future[..., 2] > step).all()
+    assert (batch.future[..., 2] <= length.clamp(max=4)).all()
+
+
+# -------------------------------------------------------------------------------------------------
+# Columns of one's own
+
+
+OWN = {
+    "obs": Column(3),
+    "action": Column(dtype=torch.long),
+    "log_prob": Column(),
+    "value": Column(),
+    "hint": Column(3),
+    "flag": Column(dtype=torch.bool),
+    "reward": Column(),
+    "counts": Column(2, torch.long),
+}
+
+
+def own(first: int, seed: int) -> tuple[Rollout, dict[str, Tensor]]:
+    """A rollout with an extra, and what else is handed to `add`."""
+    rollout = lived([0, 2, 0], lanes=2, first=first, seed=seed, spec=DISCRETE)
+    shape, noise = rollout.valid.shape, seeded(seed + 100)
+    more = {
+        "hint": torch.randn(*shape, 3, generator=noise),
+        "flag": torch.rand(shape, generator=noise) < 0.5,
+        "reward": torch.randn(shape, generator=noise),
+        "counts": torch.randint(2**24, (*shape, 2), generator=noise),
+    }
+    return replace(rollout, extras={"value": torch.randn(shape, generator=noise)}), more
+
+
+def test_columns_of_ones_own_come_back_as_they_were():
+    """From the inputs, the rollout, its extras, and what is given, which comes first; with their
+    types; in every way of drawing.
+    """
+    replay, given, first = Replay(OWN, 50, CPU), [], 0
+    for seed in range(4):
+        rollout, more = own(first, seed)
+        replay.add(rollout, context=True, **more)
+        first += rollout.valid.numel()
+        known = {
+            "obs": rollout.inputs.obs,
+            "action": rollout.action,
+            "log_prob": rollout.log_prob,
+            "value": rollout.extras["value"],
+        }
+        given.append(tree_map(lambda x: x.flatten(0, 2), known | more))
+    expected = tree_map(lambda *parts: torch.cat(parts), *given)
+    tasks = torch.tensor([2, 0])
+    sequences = replay.sequences(tasks, 100, 4, seeded())
+    assert sequences.pop("valid").dtype == torch.bool
+    for columns in (
+        replay.sample(tasks, 200, seeded()),
+        replay.context(tasks, 200, seeded()),
+        sequences,
+    ):
+        assert list(columns) == list(OWN)
+        for name, value in columns.items():
+            assert value.dtype == OWN[name].dtype
+            assert torch.equal(value, expected[name][columns["obs"][..., 0].long()]), name
+    later = replay.sample(tasks, 200, seeded(), future="counts")
+    assert later["future"].dtype == torch.long
+    assert later["future"].shape == later["counts"].shape
+
+
+def test_what_is_missing_or_of_another_shape_is_told_in_one_line():
+    """And nothing of it is kept."""
+    replay = Replay(OWN, 50, CPU)
+    rollout, more = own(0, 0)
+    shape = tuple(rollout.valid.shape)
+    for change, words in (
+        ({"hint": None}, "the rollout has no 'hint'; give it to add"),
+        ({"hint": more["hint"][..., :2]}, f"'hint' is {(*shape, 2)}, not {(*shape, 3)}"),
+        ({"flag": more["flag"][:, :1]}, f"'flag' is {(shape[0], 1, 2)}, not {shape}"),
+    ):
+        with pytest.raises(MetaRLError) as caught:
+            replay.add(rollout, **more | change)
+        assert str(caught.value) == f"replay: {words}"
+    with pytest.raises(
+        MetaRLError, match=r"^replay: the rollout has no 'success'; give it to add$"
+    ):
+        Replay({"success": Column(dtype=torch.bool)}, 50, CPU).add(rollout)
+    assert replay.tasks == len(replay) == 0
+    replay.add(rollout, **more)
+    assert len(replay) == rollout.env_steps
+
+
+def test_rows_of_transitions_are_those_of_0_5():
+    """Checkpoints depend on their order: the steps that are left of the episode stand last."""
+    replay, rollout = empty(10), lived([0], steps=3, seed=1)
+    replay.add(rollout)
+    state = replay.state_dict()
+    assert set(state) == {"capacity", "rows", "count", "context"}
+    numbers = [
+        rollout.inputs.obs,
+        rollout.action,
+        rollout.reward,
+        rollout.training_reward,
+        rollout.next_obs,
+        rollout.terminated.float(),
+        torch.tensor([2.0, 1.0, 0.0]),
+    ]
+    expected = torch.cat([x.reshape(3, -1) for x in numbers], dim=-1)
+    assert torch.equal(state["rows"][0, :3], expected)
+
+
+# -------------------------------------------------------------------------------------------------
+# Sequences
+
+
+SEQUENCES = st.sampled_from(["episode", "trial"])
+
+
+@settings(suppress_health_check=[HealthCheck.too_slow], max_examples=30)
+@given(st.integers(1, 14), st.integers(1, 7), SEQUENCES, st.integers(0, 1000))
+def test_sequences_are_those_of_a_loop(capacity: int, length: int, sequence: str, seed: int):
+    """Steps of one episode on end, or of a lane's whole trial, while the ring wraps around; then
+    the last is repeated.
+    """
+    replay = Replay(transition_columns(SPEC), capacity, CPU, sequence)
+    looped, first = Looped(capacity, sequence), 0
+    for k in range(3):
+        rollout = lived([1, 0, 1], lanes=2, first=first, seed=seed + k)
+        replay.add(rollout)
+        looped.add(rollout)
+        first += rollout.valid.numel()
+        drawn = replay.sequences(torch.tensor([1, 0, 1]), 30 * capacity, length, seeded(seed))
+        number = drawn["obs"][..., 0].long()
+        assert number.shape == drawn["valid"].shape == (length, 3, 30 * capacity)
+        for name in FIELDS:
+            assert torch.equal(drawn[name], looped.at(name, number)), name
+        paths, valid = number.movedim(0, -1).tolist(), drawn["valid"].movedim(0, -1).tolist()
+        for row, task in enumerate((1, 0, 1)):
+            assert {path[0] for path in paths[row]} == set(looped.kept[task])
+            for path, lived_through in zip(paths[row], valid[row], strict=True):
+                follows = looped.later[path[0]][:length]
+                rest = length - len(follows)
+                assert path == follows + [follows[-1]] * rest
+                assert lived_through == [True] * len(follows) + [False] * rest
+        batch = draw(replay, torch.tensor([0]), 30 * capacity * LONGEST, seeded(seed))
+        for number, goal in zip(numbers(batch)[0].tolist(), goals(batch)[0].tolist(), strict=True):
+            assert goal in looped.later[number]
+
+
+def test_a_trial_goes_on_where_an_episode_ends_and_ends_with_its_lane():
+    """Two episodes of a lane, then two of the next lane of the same task."""
+    terminated = torch.tensor([[0, 1], [1, 0], [0, 1], [1, 0]]).bool().unsqueeze(1)
+    rollout = lived([0], lanes=2, steps=4)
+    valid = torch.tensor([[1, 1], [1, 1], [1, 1], [1, 0]]).bool().unsqueeze(1)
+    none = torch.zeros_like(terminated)
+    rollout = replace(rollout, valid=valid, terminated=terminated, truncated=none)
+    first, second = [0, 2, 4, 6], [1, 3, 5]  # the numbers of the steps of each lane
+    for sequence, ways in (
+        ("episode", [first[:2], first[2:], second[:1], second[1:]]),
+        ("trial", [first, second]),
+    ):
+        replay = Replay(transition_columns(SPEC), 20, CPU, sequence)
+        replay.add(rollout)
+        drawn = replay.sequences(torch.tensor([0]), 300, 4, seeded())
+        paths = set()
+        for path, lived_through in zip(
+            drawn["obs"][:, 0, :, 0].long().T.tolist(), drawn["valid"][:, 0].T.tolist(), strict=True
+        ):
+            paths.add(tuple(x for x, here in zip(path, lived_through, strict=True) if here))
+        assert paths == {tuple(way[i:]) for way in ways for i in range(len(way))}
 
 
 # -------------------------------------------------------------------------------------------------
@@ -300,7 +485,7 @@ def test_transitions_are_those_of_the_environment():
 @pytest.fixture
 def full() -> tuple[Replay, Looped]:
     """Two tasks whose rings of 10 have wrapped around; the contexts have lost their beginning."""
-    replay, looped, first = Replay(SPEC, 10, CPU), Looped(10), 0
+    replay, looped, first = empty(10), Looped(10), 0
     for k, context in enumerate((False, True, True, False)):
         rollout = lived([0, 1, 0, 1], first=first, seed=k)
         for one in (replay, looped):
@@ -325,8 +510,8 @@ def fair(outcomes: list[object], expected: dict[object, float]) -> bool:
 def test_all_that_is_there_is_equally_likely(full: tuple[Replay, Looped]):
     """Of what is kept, of what is left of a context, and of the later goals of an episode."""
     replay, looped = full
-    batch = replay.sample(torch.tensor([0, 1]), 50_000, seeded(1), future=True)
-    context = replay.context(torch.tensor([0, 1]), 50_000, seeded(2))
+    batch = draw(replay, torch.tensor([0, 1]), 50_000, seeded(1))
+    context = recall(replay, torch.tensor([0, 1]), 50_000, seeded(2))
     for task in (0, 1):
         mine, left = looped.kept[task], looped.recent(task)
         assert 1 < len(left) < min(10, len(looped.contexts[task]))
@@ -341,18 +526,26 @@ def test_all_that_is_there_is_equally_likely(full: tuple[Replay, Looped]):
 def test_draws_are_independent_and_put_back(full: tuple[Replay, Looped]):
     """All pairs of two draws are equally likely, of one row or of two rows of the same task."""
     replay, looped = full
-    batch = numbers(replay.sample(torch.zeros(20_000, dtype=torch.long), 2, seeded(4)))
+    batch = numbers(draw(replay, torch.zeros(20_000, dtype=torch.long), 2, seeded(4)))
     pairs = {(a, b): 1 / 100 for a in looped.kept[0] for b in looped.kept[0]}
     assert fair(list(map(tuple, batch.tolist())), pairs)
     assert fair(list(zip(batch[::2, 0].tolist(), batch[1::2, 0].tolist(), strict=True)), pairs)
+
+
+def test_sequences_begin_anywhere_with_equal_chance(full: tuple[Replay, Looped]):
+    """Not only where episodes do."""
+    replay, looped = full
+    starts = replay.sequences(torch.tensor([0, 1]), 50_000, 3, seeded(3))["obs"][0, ..., 0].long()
+    for task in (0, 1):
+        assert fair(starts[task].tolist(), dict.fromkeys(looped.kept[task], 1 / 10))
 
 
 def test_a_seed_says_what_is_drawn(full: tuple[Replay, Looped]):
     def draws(seed: int) -> list[Transitions]:
         tasks = torch.tensor([1, 0, 1])
         return [
-            full[0].sample(tasks, 8, seeded(seed), future=True),
-            full[0].context(tasks, 8, seeded(seed)),
+            draw(full[0], tasks, 8, seeded(seed)),
+            recall(full[0], tasks, 8, seeded(seed)),
         ]
 
     assert same(draws(0), draws(0))
@@ -366,7 +559,7 @@ def test_a_seed_says_what_is_drawn(full: tuple[Replay, Looped]):
 
 def test_memory_grows_with_what_is_in_it():
     """By doubling, up to S × capacity × (2 O + A + 4) numbers."""
-    replay, sizes = Replay(SPEC, 10_000, CPU), set()
+    replay, sizes = empty(10_000), set()
     for count in range(100, 12_100, 100):
         replay.add(lived([0], steps=100))
         size = replay.state_dict()["rows"].shape[1]
@@ -392,12 +585,12 @@ class Operations(TorchDispatchMode):
 
 def test_batches_are_copies_and_the_rings_are_not():
     """A batch may be changed. Drawing, or writing into full rings, allocates nothing as large."""
-    replay, tasks, few = Replay(SPEC, 300, CPU), torch.tensor([2, 0, 2]), lived([0, 1, 2], steps=2)
+    replay, tasks, few = empty(300), torch.tensor([2, 0, 2]), lived([0, 1, 2], steps=2)
     replay.add(lived([0, 1, 2], steps=400), context=True)
     rows = replay.state_dict()["rows"]
     before = rows.clone()
     with Operations() as operations:
-        batches = replay.sample(tasks, 8, seeded(), future=True), replay.context(tasks, 8, seeded())
+        batches = draw(replay, tasks, 8, seeded()), recall(replay, tasks, 8, seeded())
         tree_map(Tensor.zero_, batches)
         assert torch.equal(rows, before)
         replay.add(few)
@@ -412,7 +605,7 @@ def test_batches_are_copies_and_the_rings_are_not():
 
 def test_no_place_is_written_twice():
     """A GPU would let chance choose which write stays."""
-    replay, rollout = Replay(SPEC, 5, CPU), lived([0, 1, 0], lanes=2, steps=3)
+    replay, rollout = empty(5), lived([0, 1, 0], lanes=2, steps=3)
     with Operations() as operations:
         replay.add(rollout)
     writes = [
@@ -431,11 +624,11 @@ def test_another_replay_goes_on_where_one_was_kept(full: tuple[Replay, Looped], 
     if file:
         torch.save(content, buffer := io.BytesIO())
         content = torch.load(io.BytesIO(buffer.getvalue()))
-    other = Replay(SPEC, 10, CPU)
+    other = empty(10)
     other.load_state_dict(content)
 
     def draws(one: Replay) -> list[Transitions]:
-        return [one.sample(tasks, 50, seeded(), future=True), one.context(tasks, 50, seeded())]
+        return [draw(one, tasks, 50, seeded()), recall(one, tasks, 50, seeded())]
 
     before, rollout = draws(replay), lived([0, 1, 2], first=1000)
     assert same(draws(other), before)
@@ -453,7 +646,7 @@ def test_another_replay_goes_on_where_one_was_kept(full: tuple[Replay, Looped], 
 
 def test_only_what_is_chosen_is_relabeled(full: tuple[Replay, Looped]):
     """The goal in front of the task row, and both rewards: of success if it was achieved then."""
-    batch = full[0].sample(torch.tensor([0, 1]), 200, seeded(), future=True)
+    batch = draw(full[0], torch.tensor([0, 1]), 200, seeded())
     batch = replace(
         batch, task=torch.randn(2, 200, 3, generator=seeded(1)), training_reward=batch.reward - 5
     )
@@ -495,9 +688,9 @@ def test_relabeled_rewards_are_those_for_that_goal(name: str, success: float):
     env.reset(relabeled_tasks, Rng(0).child("env"))
     steps = [env.step(action) for action in rollout.action]
 
-    replay, shape = Replay(family.spec, 1000, CPU), (3, 200, -1)
+    replay, shape = empty(1000, family.spec), (3, 200, -1)
     replay.add(rollout)
-    batch = replay.sample(tasks.index, 200, seeded())
+    batch = Transitions(**replay.sample(tasks.index, 200, seeded()))
     batch = replace(
         batch, future=goal.unsqueeze(1).expand(shape), task=tasks.params.unsqueeze(1).expand(shape)
     )
@@ -515,17 +708,17 @@ def test_relabeled_rewards_are_those_for_that_goal(name: str, success: float):
 
 def test_another_capacity_is_refused():
     """Rings of another length would hold other transitions in the same places."""
-    replay = Replay(SPEC, 5, CPU)
+    replay = empty(5)
     replay.add(lived([0, 1], steps=7))
     with pytest.raises(MetaRLError, match="of capacity 5, not 10"):
-        Replay(SPEC, 10, CPU).load_state_dict(replay.state_dict())
+        empty(10).load_state_dict(replay.state_dict())
 
 
 def test_what_was_not_written_is_zero_and_so_is_saved():
     """Else two checkpoints of the same run would differ; uninitialized memory is NaN here."""
     torch.use_deterministic_algorithms(True)
     try:
-        replay = Replay(SPEC, 50, CPU)
+        replay = empty(50)
         replay.add(lived([0, 2], steps=7))
     finally:
         torch.use_deterministic_algorithms(False)

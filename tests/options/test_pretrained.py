@@ -273,7 +273,7 @@ def test_a_runs_options_act_and_end_as_they_did_there(name: str, tmp_path: Path)
 
     rows = 4000
     seen = torch.eye(104)[:2].repeat(rows // 2, 1).unsqueeze(1)
-    scaled = agent._normalize_inputs(Inputs(seen)) if name == "rl2" else Inputs(seen)
+    scaled = agent.ppo.normalize(Inputs(seen)) if name == "rl2" else Inputs(seen)
     own = {
         key.removeprefix("sub."): value
         for key, value in agent.params.items()
@@ -325,7 +325,7 @@ def test_a_flat_run_is_one_option_that_does_not_end(tmp_path: Path):
     assert acted.shape == (2000, 1, 1, 2)
     assert not options.ends(seen, noise(2000, 1), 0).any()
     agent: Any = loaded.agent
-    actions = agent.policy.step(agent.params, agent._normalize_inputs(Inputs(seen)), ())[0].actions
+    actions = agent.policy.step(agent.params, agent.ppo.normalize(Inputs(seen)), ())[0].actions
     z = (acted[:, 0, 0] - actions.mean[:, 0]) / actions.log_std.exp()
     assert float(z.mean().abs()) < 0.1
     assert abs(float(z.std()) - 1) < 0.1

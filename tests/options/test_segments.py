@@ -227,7 +227,7 @@ def test_views_split_what_the_agent_did(termination: str, sub_hidden_sizes: Any,
     trial, _ = lived(agent, family_of("rl2", discrete))
     with torch.no_grad():
         found = agent.policy.unroll(
-            agent.params, agent._normalize_inputs(trial.inputs), agent.policy.start(ROWS, 1, CPU)
+            agent.params, agent.ppo.normalize(trial.inputs), agent.policy.start(ROWS, 1, CPU)
         )
     decision_processes, valid, running = (
         agent.policy.decision_processes(trial),
@@ -388,7 +388,7 @@ def test_each_process_teaches_its_own(termination: str, sub_hidden_sizes: Any):
     lesson to π̂.
     """
     agent = make("rl2", False, termination=termination, sub_hidden_sizes=sub_hidden_sizes)
-    batch, taught = agent._prepare_batch(lived(agent, Ragged(False))[0], gae_lambda=0.9), {}
+    batch, taught = agent.ppo._prepare_batch(lived(agent, Ragged(False))[0], gae_lambda=0.9), {}
     for name, level in batch.levels.items():
         for of in ("policy", "value"):
             decision = agent.policy.unroll(
