@@ -14,7 +14,7 @@ import torch
 from helpers import CPU, FILES
 
 from metarl.algorithms import ppo
-from metarl.collect.world import TrainingWorld
+from metarl.collect.world import LocalWorld
 from metarl.config.files import load_config
 from metarl.config.schema import parse
 from metarl.core.rng import Rng
@@ -47,7 +47,7 @@ def trained(config, change=lambda agent: None):
     """The family, and the agent after all its training."""
     family, agent = build(config)
     change(agent)
-    world = TrainingWorld(family, config.episodes, train_set(config, family), CPU)
+    world = LocalWorld(family, config.episodes, train_set(config, family), CPU)
     for _ in learn(agent, world, Rng(0), env_steps=config.env_steps, iterations=config.iterations):
         pass
     return family, agent

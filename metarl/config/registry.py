@@ -7,6 +7,7 @@ configuration is reported at once. A class of one's own needs no entry point:
 nested class `Settings`, if it has one.
 """
 
+import hashlib
 import importlib
 import sys
 import sysconfig
@@ -205,7 +206,9 @@ def _from_file(kind: Kind, name: str) -> Any:
     path = Path(path_text).resolve()
     if not path.is_file():
         raise ConfigError(f"{kind} {name!r}: there is no file {path}")
-    module_name = f"metarl_file_{path.stem}_{abs(hash(str(path))):x}"
+    # the same in every process: where the file was loaded, what was pickled elsewhere can be read
+    digest = hashlib.sha256(str(path).encode()).hexdigest()[:12]
+    module_name = f"metarl_file_{path.stem}_{digest}"
     if module_name not in sys.modules:
         loader = SourceFileLoader(module_name, str(path))
         module = ModuleType(module_name)

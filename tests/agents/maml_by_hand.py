@@ -20,7 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from metarl.agents.maml.agent import MAML
 from metarl.algorithms.inner_loop import STEP_SIZE, Episodes
-from metarl.collect.world import TrainingWorld
+from metarl.collect.world import LocalWorld
 from metarl.core.family import Family
 from metarl.core.rng import Rng
 from metarl.core.rollout import Rollout
@@ -86,8 +86,8 @@ def make(family: Family, seed: int = 0, **options: Any) -> MAML:
 
 def world_of(
     family: Family, lanes: int = SMALL["episodes_per_task"], train_tasks: int | None = None
-) -> TrainingWorld:
-    return TrainingWorld(
+) -> LocalWorld:
+    return LocalWorld(
         family, 2 * lanes, train_tasks and family.tasks("train", train_tasks, Rng(5)), CPU
     )
 
@@ -98,7 +98,7 @@ def begin(agent: MAML, tasks: Tasks, lanes: int = SMALL["episodes_per_task"]) ->
 
 
 def spy(
-    world: TrainingWorld, change: Callable[[Rollout], Rollout] = lambda x: x
+    world: LocalWorld, change: Callable[[Rollout], Rollout] = lambda x: x
 ) -> list[tuple[Belief, Rollout]]:
     """What the world's `collect` will be given and will give, which may be changed first."""
     seen, collect = [], world.collect

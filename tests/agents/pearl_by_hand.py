@@ -15,7 +15,7 @@ from torch.distributions import Categorical, Normal, TanhTransform, kl_divergenc
 
 from metarl.agents.pearl.agent import PEARL
 from metarl.collect.collector import collect
-from metarl.collect.world import TrainingWorld
+from metarl.collect.world import LocalWorld
 from metarl.core.family import Family
 from metarl.core.rng import Rng
 from metarl.core.rollout import Rollout
@@ -95,12 +95,12 @@ def make(
     return agent
 
 
-def world_of(family: Family, train_tasks: int | None = 5) -> TrainingWorld:
+def world_of(family: Family, train_tasks: int | None = 5) -> LocalWorld:
     """Training tasks are numbered by their place, as by `metarl.experiments.building.train_set`."""
     if train_tasks is None:
-        return TrainingWorld(family, 3, None, CPU)
+        return LocalWorld(family, 3, None, CPU)
     tasks = replace(family.tasks("train", train_tasks, Rng(5)), index=torch.arange(train_tasks))
-    return TrainingWorld(family, 3, tasks, CPU)
+    return LocalWorld(family, 3, tasks, CPU)
 
 
 def begin(agent: PEARL, tasks: Tasks, lanes: int = 1) -> Belief:

@@ -19,7 +19,7 @@ from helpers import CPU, same
 
 from metarl.agents.learning_agent import LearningAgent
 from metarl.collect.collector import collect
-from metarl.collect.world import TrainingWorld
+from metarl.collect.world import LocalWorld
 from metarl.config.registry import names
 from metarl.config.schema import parse
 from metarl.core.agent import Agent, Mode
@@ -113,12 +113,10 @@ def make_runs(folder: Path) -> None:
 # What may not differ
 
 
-def world_of(name: str) -> TrainingWorld:
+def world_of(name: str) -> LocalWorld:
     family = make_family(**family_of(name))
     tasks = family.tasks("train", TASKS, Rng(3))
-    return TrainingWorld(
-        family, EPISODES, replace(tasks, index=torch.arange(TASKS), copy=None), CPU
-    )
+    return LocalWorld(family, EPISODES, replace(tasks, index=torch.arange(TASKS), copy=None), CPU)
 
 
 def lives(name: str, agent: Agent) -> list[Rollout]:

@@ -18,7 +18,7 @@ from torch import Tensor
 from metarl.agents.maml.agent import MAML
 from metarl.agents.maml.config import MAMLConfig
 from metarl.collect.collector import collect
-from metarl.collect.world import TrainingWorld
+from metarl.collect.world import LocalWorld
 from metarl.config.schema import parse
 from metarl.core.errors import MetaRLError
 from metarl.core.rng import Rng
@@ -45,7 +45,7 @@ RUN = {
 PRESETS = pytest.mark.parametrize("preset", MAMLConfig.variants)
 
 
-def iterated(agent: MAML, world: TrainingWorld, iterations: range) -> list[dict[str, float]]:
+def iterated(agent: MAML, world: LocalWorld, iterations: range) -> list[dict[str, float]]:
     return [agent.iterate(world, Rng(9).child("iteration", i)) for i in iterations]
 
 

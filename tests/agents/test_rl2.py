@@ -16,7 +16,7 @@ from metarl.agents.rl2.agent import RL2
 from metarl.algorithms import ppo
 from metarl.algorithms.returns import discounted_returns
 from metarl.collect.collector import collect
-from metarl.collect.world import TrainingWorld
+from metarl.collect.world import LocalWorld
 from metarl.core.family import Family
 from metarl.core.rng import Rng
 from metarl.core.rollout import Rollout
@@ -67,13 +67,13 @@ def log_probs(agent: RL2, inputs: Inputs, action: torch.Tensor) -> torch.Tensor:
         ).actions.log_prob(action)
 
 
-def train(agent: RL2, world: TrainingWorld, iterations: range) -> list[dict[str, float]]:
+def train(agent: RL2, world: LocalWorld, iterations: range) -> list[dict[str, float]]:
     return [agent.iterate(world, Rng(9).child("iteration", i)) for i in iterations]
 
 
-def small_world(family: Family | None = None, train_tasks: int | None = None) -> TrainingWorld:
+def small_world(family: Family | None = None, train_tasks: int | None = None) -> LocalWorld:
     family = family or Ragged()
-    return TrainingWorld(
+    return LocalWorld(
         family, EPISODES, train_tasks and family.tasks("train", train_tasks, Rng(5)), CPU
     )
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from metarl.agents.learning_agent import LearningAgent, expand_to_lanes
 from metarl.algorithms.config import PPOConfig
 from metarl.algorithms.ppo import PPO
-from metarl.collect.world import TrainingWorld
+from metarl.collect.world import LocalWorld
 from metarl.core.agent import Mode
 from metarl.core.rng import Rng, Streams
 from metarl.core.rollout import Rollout, join_rows
@@ -54,7 +54,7 @@ class Plain(LearningAgent):
     def adapt(self, belief: Belief, rollout: Rollout) -> Belief:
         return belief
 
-    def iterate(self, world: TrainingWorld, rng: Rng) -> dict[str, float]:
+    def iterate(self, world: LocalWorld, rng: Rng) -> dict[str, float]:
         tasks = world.tasks(20, rng)
         belief = self.begin(world.task_info(self, tasks), self.lanes)
         trials, _ = world.collect(self, belief, tasks, 2, rng)
@@ -99,7 +99,7 @@ def test_it_computes_what_rl2_does(memory: str, options: dict[str, Any]):
         "rl2", family.spec, 3, trials=6, memory=memory, memory_width=5, **settings, **options
     )
     engine = PPO(agent.policy, PPOConfig(**settings), family.spec, Rng(3).child("agent"), CPU)
-    world = TrainingWorld(family, 3, None, CPU)
+    world = LocalWorld(family, 3, None, CPU)
     lived = spy(world, "collect", lambda *given: given[-1][0])
     for i in range(2):
         world.progress = i / 2
@@ -116,7 +116,7 @@ def test_it_computes_what_rl2_does(memory: str, options: dict[str, Any]):
 # Rows that were lived through apart
 
 
-class Apart(TrainingWorld):
+class Apart(LocalWorld):
     """Collects two rows of tasks at a time, as workers do, and joins what they lived through."""
 
     longest: set[int]
@@ -147,7 +147,7 @@ class Apart(TrainingWorld):
 def test_joined_parts_teach_what_the_whole_teaches(name: str, options: dict[str, Any]):
     """Up to rounding, whatever the lengths of the parts."""
     family, agents, logged = Ragged(), [], []
-    for kind in (TrainingWorld, Apart):
+    for kind in (LocalWorld, Apart):
         agent = make_agent(name, family.spec, **options)
         before = tree_map(lambda x: x.detach().clone(), agent.params)
         world = kind(family, 3, None, CPU)

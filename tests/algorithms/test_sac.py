@@ -13,7 +13,7 @@ from torch import Tensor
 from metarl.agents.learning_agent import LearningAgent, expand_to_lanes
 from metarl.algorithms.config import SACConfig
 from metarl.algorithms.sac import SAC, Batch
-from metarl.collect.world import TrainingWorld
+from metarl.collect.world import LocalWorld
 from metarl.core.agent import Mode
 from metarl.core.rng import Rng, Streams
 from metarl.core.rollout import Rollout
@@ -55,7 +55,7 @@ class Plain(LearningAgent):
     def adapt(self, belief: Belief, rollout: Rollout) -> Belief:
         return belief
 
-    def iterate(self, world: TrainingWorld, rng: Rng) -> dict[str, float]:
+    def iterate(self, world: LocalWorld, rng: Rng) -> dict[str, float]:
         tasks = world.tasks(4, rng)
         belief = self.begin(world.task_info(self, tasks), self.lanes)
         rollout, _ = world.collect(self, belief, tasks, 2, rng)

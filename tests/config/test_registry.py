@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import pickle
+import subprocess
+import sys
 from importlib import import_module
 from pathlib import Path
 
@@ -159,3 +162,18 @@ def test_nearest():
     assert suggest("abd", ["abc", "xyz"]) == "did you mean 'abc'?"
     assert suggest("q", ["b", "a"]) == "there is: a, b"
     assert suggest("q", []) == "there is: nothing"
+
+
+def test_what_a_file_defines_unpickles_where_the_file_was_loaded(tmp_path):
+    """Another process that finds the same name reads what was pickled here."""
+    (tmp_path / "mine.py").write_text("class Mine:\n    number = 3\n")
+    name = f"{tmp_path}/mine.py:Mine"
+    (tmp_path / "mine.pkl").write_bytes(pickle.dumps(find("agent", name).load()()))
+    code = (
+        "import pathlib, pickle\n"
+        "from metarl.config.registry import find\n"
+        f"find('agent', {name!r})\n"
+        f"print(pickle.loads(pathlib.Path({str(tmp_path)!r}, 'mine.pkl').read_bytes()).number)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "3\n"

@@ -17,7 +17,7 @@ from torch import Tensor
 from metarl.algorithms.losses import ppo_loss
 from metarl.algorithms.returns import discounted_returns
 from metarl.collect.collector import collect
-from metarl.collect.world import TrainingWorld
+from metarl.collect.world import LocalWorld
 from metarl.core.errors import MetaRLError
 from metarl.core.rng import Rng
 from metarl.core.rollout import Rollout
@@ -77,7 +77,7 @@ def lived(
 
 
 def train(agent: Any, family: Any, iterations: range) -> list[dict[str, float]]:
-    world = TrainingWorld(family, EPISODES if agent.lanes == 1 else 2 * agent.lanes, None, CPU)
+    world = LocalWorld(family, EPISODES if agent.lanes == 1 else 2 * agent.lanes, None, CPU)
     return [agent.iterate(world, Rng(9).child("iteration", i)) for i in iterations]
 
 
@@ -467,7 +467,7 @@ def test_the_meta_gradient_goes_through_the_masters_steps(
         [],
     )
     monkeypatch.setattr(agent, "_trust_region", lambda *given: caught.append(given) or {})
-    agent.iterate(TrainingWorld(family_of("maml", discrete), 2 * agent.lanes, None, CPU), Rng(0))
+    agent.iterate(LocalWorld(family_of("maml", discrete), 2 * agent.lanes, None, CPU), Rng(0))
     ((chain, query, _),) = caught
     _, found = agent._gradient(chain, query.policy, query)
 
