@@ -64,7 +64,7 @@ class Settings(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _fill_in_defaults(cls, given: Any) -> Any:
+    def _fill_in_defaults(cls, given: object) -> object:
         if not cls.variants or not isinstance(given, dict):
             return given
         selector = cls.selector()
@@ -130,7 +130,7 @@ def find(kind: Kind, name: str) -> Found:
     raise ConfigError(f"{kind} {name!r} is unknown: {hint} (or give path/to/file.py:Class)")
 
 
-def own(kind: Kind, name: str) -> Any:
+def own(kind: Kind, name: str) -> object:
     """What somebody wrote: the thing called ``path/to/file.py:Name`` or ``package.module:Name``.
 
     Raises:
@@ -139,7 +139,7 @@ def own(kind: Kind, name: str) -> Any:
     return _from_file(kind, name) if ".py:" in name else _from_module(kind, name)
 
 
-def _found(kind: Kind, name: str, thing: Any) -> Found:
+def _found(kind: Kind, name: str, thing: object) -> Found:
     if not isinstance(thing, type):
         raise ConfigError(f"{kind} {name!r} is no class but {type(thing).__name__}: name a class")
     if issubclass(thing, Settings):
@@ -154,7 +154,7 @@ def _found(kind: Kind, name: str, thing: Any) -> Found:
     return Found(kind, name, settings, thing)
 
 
-def _from_module(kind: Kind, name: str) -> Any:
+def _from_module(kind: Kind, name: str) -> object:
     module, _, attribute = name.partition(":")
     try:
         loaded = importlib.import_module(module)
@@ -164,7 +164,7 @@ def _from_module(kind: Kind, name: str) -> Any:
     return _attribute(kind, name, loaded, attribute)
 
 
-def _from_file(kind: Kind, name: str) -> Any:
+def _from_file(kind: Kind, name: str) -> object:
     path_text, _, attribute = name.rpartition(":")
     path = Path(path_text).resolve()
     if not path.is_file():
@@ -189,7 +189,7 @@ def _attribute(
     name: str,
     module: ModuleType,
     attribute: str,
-) -> Any:
+) -> object:
     if hasattr(module, attribute):
         return getattr(module, attribute)
     content = vars(module)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import torch
@@ -155,10 +154,10 @@ class Pair:
     option: Categorical  # [..., L] given the previous option
     action: Primitive  # [..., A] given the option that was drawn
 
-    def log_prob(self, action: Any) -> Tensor:
+    def log_prob(self, action: tuple[Tensor, Tensor]) -> Tensor:
         """[...] of a pair: an option [...] and the action that was drawn with it."""
-        option, action = action
-        return self.option.log_prob(option) + self.action.log_prob(action)
+        option, primitive = action
+        return self.option.log_prob(option) + self.action.log_prob(primitive)
 
     def entropy(self) -> Tensor:
         """[...] in nats: exact in expectation over the option that was drawn."""

@@ -73,7 +73,7 @@ class AdaptedFamily(ABC):
         return self.config
 
     @options.setter
-    def options(self, config: Any) -> None:
+    def options(self, config: object) -> None:
         self.config = config
 
     def row(self, split: str, rng: np.random.Generator) -> ArrayLike:
