@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metarl.adapters.mujoco import Array, Flags, Physics
-from metarl.core.rng import Rng, Streams
+from metarl.core.rng import Rng
 from metarl.core.types import Tasks
-from metarl_envs.locomotion import Robot, effort, noisy_start
+from metarl_envs.locomotion import Robot, effort
 from metarl_envs.robot_config import HopperParamsConfig, RandomParamsConfig, WalkerParamsConfig
 
 _FASTEST = 10.0  # velocities are clipped to ± this where they are observed
@@ -37,9 +37,11 @@ class RandomParams(Robot):
     frame_skip = 4
     seconds = 0.008
     has_goal = False
+    start_spread = 0.005
 
     def __init__(self, config: RandomParamsConfig):
         self.observation = {"position": self.joints + 2, "velocity": self.joints + 3}
+        self.start_position = np.array([0.0, 1.25, *[0.0] * (self.joints + 1)])
         self.task_width = sum(part.size for part in _changed(self.model()))
         super().__init__(config)
 
@@ -64,11 +66,6 @@ class RandomParams(Robot):
             first += part.size
         mujoco.mj_setConst(own, mujoco.MjData(own))
         return own
-
-    def start(self, noise: Streams, counter: int) -> tuple[Array, Array]:
-        """Standing."""
-        position = np.array([0.0, 1.25, *[0.0] * (self.joints + 1)])
-        return noisy_start(noise, counter, position, self.joints + 3, 0.005, normal=False)
 
     def observe(self, now: Physics) -> Array:
         """[N, M, O]."""

@@ -93,6 +93,7 @@ class AntGoalConfig(AntConfig):
     """An ant that must walk to a hidden place (Rakelly et al. 2019)."""
 
     configures = "metarl_envs.ant:AntGoal"
+    survival: ClassVar[float] = 0.0
 
     farthest: PositiveFloat = 3.0
     """goals are uniform on the disc of this radius, meters"""

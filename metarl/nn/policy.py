@@ -26,7 +26,13 @@ from metarl.core.types import (
     tree,
 )
 from metarl.nn import recurrent
-from metarl.nn.distributions import Pair, Primitive, from_heads
+from metarl.nn.distributions import (
+    Pair,
+    Primitive,
+    SquashedGaussian,
+    from_heads,
+    from_squashed_head,
+)
 from metarl.nn.mlp import (
     Activation,
     init_layers,
@@ -53,8 +59,10 @@ class Decision:
         return {"action": self}
 
     @cached_property
-    def actions(self) -> Primitive:
+    def actions(self) -> Primitive | SquashedGaussian:
         """[...]: the action distribution."""
+        if "squashed" in self.heads:
+            return from_squashed_head(self.heads["squashed"])
         actions = from_heads(self.heads)
         assert not isinstance(actions, Pair)
         return actions
