@@ -5,19 +5,12 @@ from abc import abstractmethod
 
 import mujoco
 import numpy as np
+import torch
 
 from metarl.adapters.mujoco import Array, Flags, Physics, add_contact_forces, contact_forces
 from metarl.core.rng import Rng
 from metarl.core.types import SPLITS, Tasks
-from metarl_envs.locomotion import (
-    Robot,
-    direction,
-    directions,
-    effort,
-    listed,
-    outside,
-    speeds,
-)
+from metarl_envs.locomotion import Robot, direction, directions, effort, outside, speeds
 from metarl_envs.robot_config import AntDirConfig, AntGoalConfig, AntVelConfig
 
 _BODIES = 13
@@ -97,7 +90,7 @@ class AntDir(Ant):
     def tasks(self, split: str, count: int, rng: Rng) -> Tasks:
         """`count` directions."""
         if self.spec.closed:
-            return listed([[1.0, 0.0], [-1.0, 0.0]], split, count, rng)
+            return Tasks.listed(torch.tensor([[1.0, 0.0], [-1.0, 0.0]]), split, count, rng)
         return directions(split, count, rng)
 
     def task_reward(self, before: Physics, after: Physics, params: Array) -> Array:

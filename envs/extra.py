@@ -24,9 +24,8 @@ def package(name: str, extra: str) -> ModuleType:
     """
     root = name.partition(".")[0]
     try:
-        import_module(root)
+        return import_module(name)
     except ModuleNotFoundError as error:
         if error.name != root:
             raise
         raise MetaRLError(f"the package {root} is missing: {install_command(extra)}") from None
-    return import_module(name)

@@ -3,11 +3,12 @@
 from abc import abstractmethod
 
 import numpy as np
+import torch
 
 from metarl.adapters.mujoco import Array, Physics
 from metarl.core.rng import Rng
 from metarl.core.types import SPLITS, Tasks
-from metarl_envs.locomotion import Robot, effort, listed, speeds
+from metarl_envs.locomotion import Robot, effort, speeds
 from metarl_envs.robot_config import HalfCheetahConfig, HalfCheetahDirConfig, HalfCheetahVelConfig
 
 _TORSO_HEIGHT = 0.7  # meters: of the torso where its vertical slider is at 0
@@ -99,7 +100,7 @@ class HalfCheetahDir(HalfCheetah):
 
     def tasks(self, split: str, count: int, rng: Rng) -> Tasks:
         """`count` times one of both directions."""
-        return listed([[1.0], [-1.0]], split, count, rng)
+        return Tasks.listed(torch.tensor([[1.0], [-1.0]]), split, count, rng)
 
     def task_reward(self, speed: Array, task: Array) -> Array:
         """d · v."""

@@ -92,17 +92,6 @@ class Robot(Simulated):
 # Task rows
 
 
-def listed(
-    rows: list[list[float]],
-    split: str,
-    count: int,
-    rng: Rng,
-) -> Tasks:
-    """`count` of these `rows`, which are the tasks of every split."""
-    params = torch.tensor(rows)
-    return Tasks.numbered(params, split).draw(count, rng.child(split))
-
-
 def direction(angle: Tensor) -> Tensor:
     """[...] radians → [..., 2] unit vectors."""
     return torch.stack([angle.cos(), angle.sin()], dim=-1)

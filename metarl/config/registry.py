@@ -47,7 +47,8 @@ class Settings(BaseModel):
     """Whether the agent learns from a fixed set of training tasks alone."""
 
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-    """Named sets of defaults: an agent's option `preset`, or a family's `variant`, chooses one."""
+    """Named sets of defaults: an agent's option `preset`, or a family's `variant`, chooses one.
+    A name that the option has and `variants` has not stands for the defaults of the fields."""
 
     @classmethod
     def selector(cls) -> str:
@@ -56,11 +57,11 @@ class Settings(BaseModel):
 
     @classmethod
     def choices(cls) -> dict[str, Mapping[str, Any]]:
-        """Those of the `variants` that may be chosen."""
+        """What may be chosen, and its defaults; without `variants` there is no choice."""
         if not cls.variants:
             return {}
         allowed = get_args(cls.model_fields[cls.selector()].annotation)
-        return {name: defaults for name, defaults in cls.variants.items() if name in allowed}
+        return {name: cls.variants.get(name, {}) for name in allowed}
 
     @model_validator(mode="before")
     @classmethod

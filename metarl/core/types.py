@@ -165,6 +165,11 @@ class Tasks:
         """The rows `params` [N, P] of `split`, each with its place as its index."""
         return Tasks(params, torch.arange(len(params)), split)
 
+    @staticmethod
+    def listed(rows: Tensor, split: str, count: int, rng: Rng) -> Tasks:
+        """`count` of `rows` [S, P], which are all that `split` has: see `draw`."""
+        return Tasks.numbered(rows, split).draw(count, rng.child(split))
+
     def __len__(self) -> int:
         return len(self.index)
 

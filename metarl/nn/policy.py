@@ -18,13 +18,7 @@ from torch import Tensor
 from metarl.core.agent import Mode
 from metarl.core.rng import Streams
 from metarl.core.rollout import Rollout
-from metarl.core.types import (
-    Acted,
-    Inputs,
-    Params,
-    Spec,
-    tree,
-)
+from metarl.core.types import Acted, Inputs, Params, Spec, tree
 from metarl.nn import recurrent
 from metarl.nn.distributions import (
     Pair,
@@ -33,15 +27,7 @@ from metarl.nn.distributions import (
     from_heads,
     from_squashed_head,
 )
-from metarl.nn.mlp import (
-    Activation,
-    init_layers,
-    layers,
-    linear,
-    named,
-    orthogonal,
-    part,
-)
+from metarl.nn.mlp import Activation, init_layers, layers, linear, named, orthogonal, part
 
 State = recurrent.State
 
