@@ -24,8 +24,9 @@ def package(name: str, extra: str) -> ModuleType:
     """
     root = name.partition(".")[0]
     try:
-        return import_module(name)
+        import_module(root)
     except ModuleNotFoundError as error:
         if error.name != root:
             raise
         raise MetaRLError(f"the package {root} is missing: {install_command(extra)}") from None
+    return import_module(name)
