@@ -1,26 +1,18 @@
 """A four-legged robot that walks in a hidden direction, to a hidden place or at a hidden speed."""
 
 import math
+from abc import abstractmethod
 
 import mujoco
 import numpy as np
+import torch
 
 from metarl.adapters.mujoco import Array, Flags, Physics, add_contact_forces, contact_forces
-from metarl.core.rng import Rng, Streams
+from metarl.core.rng import Rng
 from metarl.core.types import SPLITS, Tasks
-from metarl_envs.locomotion import (
-    Robot,
-    direction,
-    directions,
-    effort,
-    listed,
-    noisy_start,
-    outside,
-    speeds,
-)
-from metarl_envs.robot_config import AntConfig, AntDirConfig, AntGoalConfig, AntVelConfig
+from metarl_envs.locomotion import Robot, direction, directions, effort, outside, speeds
+from metarl_envs.robot_config import AntDirConfig, AntGoalConfig, AntVelConfig
 
-_START = np.array([0.0, 0.0, 0.75, 1.0, *[0.0] * 11])
 _BODIES = 13
 _HIGHEST = 1.0  # meters: an ant whose torso is higher has jumped, and its episode ends
 _PROPRIOCEPTION = {"pose": 13, "velocity": 14}
@@ -39,11 +31,14 @@ class Ant(Robot):
     ============  ==================================================================================
     """
 
-    config: AntConfig
+    config: AntDirConfig | AntGoalConfig | AntVelConfig
     file = "ant.xml"
     joints = 8
     seconds = 0.05
     observation = _PROPRIOCEPTION
+    start_position = np.array([0.0, 0.0, 0.75, 1.0, *[0.0] * 11])
+    start_spread = 0.1
+    start_normal = True
     observes_contacts = False
 
     def add_sensors(self, spec: mujoco.MjSpec) -> None:
@@ -51,15 +46,23 @@ class Ant(Robot):
         if self.observes_contacts or self.config.contact_cost > 0:
             add_contact_forces(spec)
 
-    def start(self, noise: Streams, counter: int) -> tuple[Array, Array]:
-        """In the air, about to fall on its feet."""
-        return noisy_start(noise, counter, _START, 14, 0.1, normal=True)
+    @abstractmethod
+    def task_reward(self, before: Physics, after: Physics, params: Array) -> Array:
+        """[N, M]: the reward without costs and survival."""
 
-    def observe(self, now: Physics) -> Array:
-        """[N, M, 27]: all but x and y."""
-        return np.concatenate([now.qpos[..., 2:], now.qvel], axis=-1)
+    def reward(
+        self,
+        before: Physics,
+        after: Physics,
+        control: Array,
+        params: Array,
+    ) -> Array:
+        """[N, M]: see above."""
+        cost = self.config.effort_cost * effort(control)
+        gain = self.task_reward(before, after, params) - cost - self._contact(after)
+        return gain + self.config.survival
 
-    def contact(self, after: Physics) -> Array | float:
+    def _contact(self, after: Physics) -> Array | float:
         """[N, M]: the contact cost."""
         if not self.config.contact_cost:
             return 0.0
@@ -87,20 +90,12 @@ class AntDir(Ant):
     def tasks(self, split: str, count: int, rng: Rng) -> Tasks:
         """`count` directions."""
         if self.spec.closed:
-            return listed([[1.0, 0.0], [-1.0, 0.0]], split, count, rng)
+            return Tasks.listed(torch.tensor([[1.0, 0.0], [-1.0, 0.0]]), split, count, rng)
         return directions(split, count, rng)
 
-    def reward(
-        self,
-        before: Physics,
-        after: Physics,
-        control: Array,
-        params: Array,
-    ) -> Array:
-        """[N, M]: see above."""
-        forward = (self.velocity(before, after) * params).sum(-1)
-        cost = self.config.effort_cost * effort(control)
-        return forward - cost - self.contact(after) + self.config.survival
+    def task_reward(self, before: Physics, after: Physics, params: Array) -> Array:
+        """⟨d, v⟩."""
+        return (self.velocity(before, after) * params).sum(-1)
 
     def terminated(self, after: Physics) -> Flags:
         """[N, M]: lying or jumping."""
@@ -134,16 +129,9 @@ class AntGoal(Ant):
         forces = contact_forces(now).clip(-1, 1)
         return np.concatenate([now.qpos, now.qvel, forces.reshape(*forces.shape[:2], -1)], axis=-1)
 
-    def reward(
-        self,
-        before: Physics,
-        after: Physics,
-        control: Array,
-        params: Array,
-    ) -> Array:
-        """[N, M]: see above."""
-        distance = np.abs(after.qpos[..., :2] - params).sum(-1)
-        return -distance - self.config.effort_cost * effort(control) - self.contact(after)
+    def task_reward(self, before: Physics, after: Physics, params: Array) -> Array:
+        """−‖xy − g‖₁."""
+        return -np.abs(after.qpos[..., :2] - params).sum(-1)
 
 
 class AntVel(Ant):
@@ -161,17 +149,9 @@ class AntVel(Ant):
         """`count` speeds."""
         return speeds(split, count, rng, self.config.fastest)
 
-    def reward(
-        self,
-        before: Physics,
-        after: Physics,
-        control: Array,
-        params: Array,
-    ) -> Array:
-        """[N, M]: see above."""
-        error = np.abs(self.velocity(before, after)[..., 0] - params[..., 0])
-        cost = self.config.effort_cost * effort(control)
-        return -error - cost - self.contact(after) + self.config.survival
+    def task_reward(self, before: Physics, after: Physics, params: Array) -> Array:
+        """−|v_x − v*|."""
+        return -np.abs(self.velocity(before, after)[..., 0] - params[..., 0])
 
     def terminated(self, after: Physics) -> Flags:
         """[N, M]: lying or jumping."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -107,23 +108,23 @@ class GaussianBandit(_Bandit):
         return mean + noise.normal(time, 1).squeeze(-1)
 
 
+@dataclass
 class _Bandits:
     """N bandits × M lanes."""
 
-    def __init__(self, family: _Bandit, lanes: int):
-        self._family = family
-        self._lanes = lanes
+    family: _Bandit
+    lanes: int
 
     def reset(self, tasks: Tasks, rng: Rng) -> Tensor:
         self._means = tasks.params
-        self._noise = tasks.streams(rng, self._lanes)
+        self._noise = tasks.streams(rng, self.lanes)
         self._time = 0
-        self._obs = tasks.params.new_ones(len(tasks), self._lanes, 1)
+        self._obs = tasks.params.new_ones(len(tasks), self.lanes, 1)
         self._never = torch.zeros_like(self._obs[..., 0], dtype=torch.bool)
         return self._obs
 
     def step(self, action: Tensor) -> Step:
-        reward = self._family.reward(_pulled(self._means, action), self._noise, self._time)
+        reward = self.family.reward(_pulled(self._means, action), self._noise, self._time)
         self._time += 1
         return Step(
             obs=self._obs,

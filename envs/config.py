@@ -44,7 +44,6 @@ class PointConfig(Settings):
 
     configures = "metarl_envs.point:Point"
     variants: ClassVar = {
-        "maml": {},
         "pearl": {"start_range": 1.0, "goal_range": 1.0, "arrival": 0.0, "horizon": 20},
     }
 
@@ -66,7 +65,7 @@ class SparsePointConfig(Settings):
     """A point rewarded only near a hidden goal on a half circle (Rakelly et al. 2019)."""
 
     configures = "metarl_envs.sparse_point:SparsePoint"
-    variants: ClassVar = {"pearl": {}, "varibad": {"goals": None, "dense": False, "horizon": 100}}
+    variants: ClassVar = {"varibad": {"goals": None, "dense": False, "horizon": 100}}
 
     variant: Literal["pearl", "varibad"] = "pearl"
     """whose defaults the other options take"""
@@ -129,7 +128,7 @@ class GoalMazeConfig(Settings):
     """A point in a maze with a sparse reward that is rarely found at random, for hindsight."""
 
     configures = "metarl_envs.goal_maze:GoalMaze"
-    variants: ClassVar = {"u": {}, "medium": {"horizon": 100}}
+    variants: ClassVar = {"medium": {"horizon": 100}}
 
     variant: Literal["u", "medium"] = "u"
     """the plan of the maze"""

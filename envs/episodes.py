@@ -11,7 +11,7 @@ from torch import Tensor
 
 from metarl.core.family import Family
 from metarl.core.rng import Rng
-from metarl.core.types import Step, Tasks
+from metarl.core.types import Step, Tasks, where
 
 
 class Transition(NamedTuple):
@@ -94,9 +94,7 @@ class TensorEnv(ABC):
     def _restart(self, done: Tensor) -> None:
         """Start the next episode in the lanes `done` [N, M]."""
         self._end = torch.where(done, self.time + self.horizon, self._end)
-        state = self._state
-        first = self.start()
-        self._state = torch.where(done.view(*done.shape, *[1] * (state.dim() - 2)), first, state)
+        self._state = where(done, self.start(), self._state)
 
     def at_horizon(self) -> Tensor:
         """[N, M] bool: whether this step of an episode is its last."""

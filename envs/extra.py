@@ -1,7 +1,7 @@
 """What families share that need an extra package."""
 
 from importlib import import_module
-from typing import Any
+from types import ModuleType
 
 from metarl.adapters.gymnasium import GymnasiumFamily
 from metarl.core.errors import MetaRLError, install_command
@@ -16,7 +16,7 @@ class ExtraFamily(GymnasiumFamily):
         self.workers = config.workers
 
 
-def package(name: str, extra: str) -> Any:
+def package(name: str, extra: str) -> ModuleType:
     """The module called `name`, of a package that our extra `extra` installs.
 
     Raises:

@@ -104,7 +104,7 @@ class PointMazeConfig(RoboticsConfig):
     """A ball that must be rolled to a hidden place in a maze (Fu et al. 2020, D4RL)."""
 
     configures = "metarl_envs.robotics:PointMaze"
-    variants: ClassVar = {"u": {}, "medium": {"horizon": 600}, "large": {"horizon": 800}}
+    variants: ClassVar = {"medium": {"horizon": 600}, "large": {"horizon": 800}}
 
     variant: Literal["u", "medium", "large"] = "u"
     """the plan of the maze"""

@@ -77,7 +77,7 @@ class FourRooms:
     def tasks(self, split: str, count: int, rng: Rng) -> Tasks:
         """`count` goal cells."""
         goals = torch.tensor(self._goals[split], dtype=torch.float32)
-        return Tasks.numbered(goals, split).draw(count, rng.child(split))
+        return Tasks.listed(goals, split, count, rng)
 
     def make(self, lanes: int) -> TensorEnv:
         """N tasks × `lanes` lanes."""
@@ -144,10 +144,9 @@ class _Rooms(TensorEnv):
 
 def cell_numbers(coordinates: Tensor) -> Tensor:
     """Columns and rows [N, 2] → [N] int64: their places in `CELLS`."""
-    place = torch.zeros(13, 13, dtype=torch.long)
-    place[tuple(torch.tensor(CELLS).T)] = torch.arange(len(CELLS))
-    column, row = coordinates.long().unbind(1)
-    return place.to(coordinates.device)[column, row]
+    cell = torch.tensor(CELLS, device=coordinates.device)
+    found = (coordinates.long().unsqueeze(1) == cell).all(-1)  # [N, S]
+    return found.long().argmax(1)
 
 
 @functools.cache

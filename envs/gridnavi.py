@@ -62,7 +62,7 @@ class GridNavi:
     def tasks(self, split: str, count: int, rng: Rng) -> Tasks:
         """`count` goal cells."""
         goals = torch.tensor(self._goals[split], dtype=torch.float32)
-        return Tasks.numbered(goals, split).draw(count, rng.child(split))
+        return Tasks.listed(goals, split, count, rng)
 
     def make(self, lanes: int) -> TensorEnv:
         """N tasks × `lanes` lanes."""

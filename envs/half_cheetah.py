@@ -3,11 +3,12 @@
 from abc import abstractmethod
 
 import numpy as np
+import torch
 
 from metarl.adapters.mujoco import Array, Physics
-from metarl.core.rng import Rng, Streams
+from metarl.core.rng import Rng
 from metarl.core.types import SPLITS, Tasks
-from metarl_envs.locomotion import Robot, effort, listed, noisy_start, speeds
+from metarl_envs.locomotion import Robot, effort, speeds
 from metarl_envs.robot_config import HalfCheetahConfig, HalfCheetahDirConfig, HalfCheetahVelConfig
 
 _TORSO_HEIGHT = 0.7  # meters: of the torso where its vertical slider is at 0
@@ -30,6 +31,10 @@ class HalfCheetah(Robot):
     file = "half_cheetah.xml"
     joints = 6
     seconds = 0.05
+    hidden_positions = 1
+    start_position = np.zeros(9)
+    start_spread = 0.1
+    start_normal = True
     task_width = 1
 
     def __init__(self, config: HalfCheetahConfig):
@@ -42,17 +47,14 @@ class HalfCheetah(Robot):
     def task_reward(self, speed: Array, task: Array) -> Array:
         """[N, M]: the reward for `speed` [N, M] in m/s, in tasks [N, 1]."""
 
-    def start(self, noise: Streams, counter: int) -> tuple[Array, Array]:
-        """Lying on its feet."""
-        return noisy_start(noise, counter, np.zeros(9), 9, 0.1, normal=True)
-
     def observe(self, now: Physics) -> Array:
         """[N, M, O]."""
-        parts = [now.qpos[..., 1:], now.qvel]
-        if self.config.show_torso:
-            x, z = now.qpos[..., 0], now.qpos[..., 1]
-            parts.append(np.stack([x, np.zeros_like(x), z + _TORSO_HEIGHT], axis=-1))
-        return np.concatenate(parts, axis=-1)
+        observed = super().observe(now)
+        if not self.config.show_torso:
+            return observed
+        x, z = now.qpos[..., 0], now.qpos[..., 1]
+        torso = np.stack([x, np.zeros_like(x), z + _TORSO_HEIGHT], axis=-1)
+        return np.concatenate([observed, torso], axis=-1)
 
     def reward(
         self,
@@ -98,7 +100,7 @@ class HalfCheetahDir(HalfCheetah):
 
     def tasks(self, split: str, count: int, rng: Rng) -> Tasks:
         """`count` times one of both directions."""
-        return listed([[1.0], [-1.0]], split, count, rng)
+        return Tasks.listed(torch.tensor([[1.0], [-1.0]]), split, count, rng)
 
     def task_reward(self, speed: Array, task: Array) -> Array:
         """d · v."""

@@ -11,14 +11,13 @@ from metarl.adapters.mujoco import (
     add_contact_forces,
     contact_forces,
 )
-from metarl.core.rng import Rng, Streams
+from metarl.core.rng import Rng
 from metarl.core.types import SPLITS, Tasks
-from metarl_envs.locomotion import Robot, directions, effort, noisy_start, outside
+from metarl_envs.locomotion import Robot, directions, effort, outside
 from metarl_envs.robot_config import HumanoidDirConfig
 
-_PHYSICS_SECONDS = 0.003  # of a physics step, five of which are a control step
 _OBSERVATION = {"pose": 22, "velocity": 23}
-_START = np.array([0.0, 0.0, 1.4, 1.0, *[0.0] * 20])
+_PHYSICS_SECONDS = 0.003  # of a physics step, five of which are a control step
 
 
 class HumanoidDir(Robot):
@@ -46,6 +45,8 @@ class HumanoidDir(Robot):
     seconds = 5 * _PHYSICS_SECONDS
     name = "humanoid-dir"
     observation = _OBSERVATION
+    start_position = np.array([0.0, 0.0, 1.4, 1.0, *[0.0] * 20])
+    start_spread = 0.01
     task_width = 2
     splits = SPLITS[:3]
 
@@ -59,14 +60,6 @@ class HumanoidDir(Robot):
             add_contact_forces(spec)
         else:
             add_com(spec)
-
-    def start(self, noise: Streams, counter: int) -> tuple[Array, Array]:
-        """Standing."""
-        return noisy_start(noise, counter, _START, 23, 0.01, normal=False)
-
-    def observe(self, now: Physics) -> Array:
-        """[N, M, 45]: all but x and y."""
-        return np.concatenate([now.qpos[..., 2:], now.qvel], axis=-1)
 
     def reward(
         self,

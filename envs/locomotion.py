@@ -30,6 +30,13 @@ class Robot(Simulated):
 
     name: str
     observation: dict[str, int]
+    hidden_positions = 2
+    """Of the generalized positions, the first few that are not observed: x and y."""
+    start_position: Array
+    """[nq] around which episodes start, `start_spread` to either side."""
+    start_spread: float
+    start_normal = False
+    """Velocities start normal with deviation `start_spread`; or uniform on ± `start_spread`."""
     task_width: int
     has_goal = True
     """The whole task row is its goal."""
@@ -58,6 +65,20 @@ class Robot(Simulated):
     def add_sensors(self, spec: mujoco.MjSpec) -> None:
         """Add what `observe` and `reward` look up in `Physics.sensors`: here nothing."""
 
+    def start(self, noise: Streams, counter: int) -> tuple[Array, Array]:
+        """qpos [N, M, nq] and qvel [N, M, nv] at random about `start_position`, at rest."""
+        split = len(self.start_position)
+        uniform = noise.uniform(counter, split + self.observation["velocity"]).double()
+        shift = 2 * uniform[..., :split] - 1
+        velocity = uniform[..., split:]
+        velocity = torch.special.ndtri(velocity) if self.start_normal else 2 * velocity - 1
+        position = self.start_position + self.start_spread * shift.numpy()
+        return position, self.start_spread * velocity.numpy()
+
+    def observe(self, now: Physics) -> Array:
+        """[N, M, O]: positions and velocities."""
+        return np.concatenate([now.qpos[..., self.hidden_positions :], now.qvel], axis=-1)
+
     def make(self, lanes: int) -> MujocoEnv:
         """N tasks × `lanes` robots."""
         return MujocoEnv(self, lanes)
@@ -69,17 +90,6 @@ class Robot(Simulated):
 
 # -------------------------------------------------------------------------------------------------
 # Task rows
-
-
-def listed(
-    rows: list[list[float]],
-    split: str,
-    count: int,
-    rng: Rng,
-) -> Tasks:
-    """`count` of these `rows`, which are the tasks of every split."""
-    params = torch.tensor(rows)
-    return Tasks.numbered(params, split).draw(count, rng.child(split))
 
 
 def direction(angle: Tensor) -> Tensor:
@@ -108,26 +118,6 @@ def speeds(
 
 # -------------------------------------------------------------------------------------------------
 # Physics
-
-
-def noisy_start(
-    noise: Streams,
-    counter: int,
-    position: Array,
-    velocities: int,
-    spread: float,
-    *,
-    normal: bool,
-) -> tuple[Array, Array]:
-    """`position` [nq] ± `spread`, and random velocities → [N, M, nq], [N, M, nv].
-
-    Velocities are normal with deviation `spread`, or uniform on ± `spread`.
-    """
-    uniform = noise.uniform(counter, len(position) + velocities).double()
-    shift = 2 * uniform[..., : len(position)] - 1
-    velocity = uniform[..., len(position) :]
-    velocity = torch.special.ndtri(velocity) if normal else 2 * velocity - 1
-    return position + spread * shift.numpy(), spread * velocity.numpy()
 
 
 def effort(control: Array) -> Array:

@@ -6,14 +6,14 @@ import itertools
 import pickle
 from collections import defaultdict
 from functools import cache, cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import gymnasium
 import numpy as np
 from gymnasium import spaces
 from gymnasium.wrappers import TimeLimit
 
-from metarl.adapters.from_gymnasium.spaces import Array
+from metarl.adapters.from_gymnasium.spaces import Array, Info
 from metarl.adapters.gymnasium import Env
 from metarl.core.errors import ConfigError, suggest
 from metarl_envs.extra import ExtraFamily, package
@@ -83,7 +83,7 @@ class _Metaworld(ExtraFamily):
         return ()
 
     @cached_property
-    def _task_of(self) -> dict[bytes, Any]:
+    def _task_of(self) -> dict[bytes, _Task]:
         """The bytes of a row → the task of the package."""
         tasks = itertools.chain(*self._benchmark.tasks.values())
         return {self._row_of(task).tobytes(): task for task in tasks}
@@ -92,7 +92,7 @@ class _Metaworld(ExtraFamily):
     def _shelf(self) -> _Shelf:
         return _Shelf(self.config.reward_function_version)
 
-    def _row_of(self, task: Any) -> Array:
+    def _row_of(self, task: _Task) -> Array:
         """[P] float32: the row that stands for a task of the package."""
         # pickled by the package, in this process
         vector = pickle.loads(task.data)["rand_vec"]  # noqa: S301  (the package pickled it)
@@ -138,13 +138,22 @@ class MT50(_Metaworld):
 # Tasks
 
 
+class _Task(Protocol):
+    """A task of the package."""
+
+    env_name: str
+    """Its class."""
+    data: bytes
+    """Its pickled `rand_vec`, and more."""
+
+
 class _Benchmark(NamedTuple):
     """The classes and tasks of a benchmark."""
 
     classes: tuple[str, ...]
     """Those of train, then those of test."""
-    tasks: dict[str, list[Any]]
-    """Split → tasks of the package: the name of a class, and its pickled `rand_vec`."""
+    tasks: dict[str, list[_Task]]
+    """Those of every split."""
 
 
 @cache
@@ -179,22 +188,22 @@ class _Shelf:
 
     def __init__(self, version: str):
         self._version = version
-        self._simulators: defaultdict[str, list[Any]] = defaultdict(list)
+        self._simulators: defaultdict[str, list[Env]] = defaultdict(list)
 
     def __reduce__(self) -> tuple[type[_Shelf], tuple[str]]:
         return _Shelf, (self._version,)
 
-    def take(self, name: str) -> Any:
+    def take(self, name: str) -> Env:
         """One of them, or a new one."""
         if self._simulators[name]:
             return self._simulators[name].pop()
         build = package("metaworld.env_dict", "metaworld").ALL_V3_ENVIRONMENTS[name]
-        simulator = build(
+        simulator: Env = build(
             reward_function_version=self._version, render_mode="rgb_array", camera_name="corner2"
         )
         return simulator
 
-    def put(self, name: str, simulator: Any) -> None:
+    def put(self, name: str, simulator: Env) -> None:
         """Keep one for later."""
         self._simulators[name].append(simulator)
 
@@ -218,7 +227,7 @@ class _Lane(gymnasium.Env[Any, Any]):
         self._name = ""
         self._simulator: Any = None
 
-    def take(self, task: Any) -> None:
+    def take(self, task: _Task) -> None:
         """Take a task of the package, for the next reset."""
         if self._name != task.env_name:
             self.close()
@@ -226,20 +235,18 @@ class _Lane(gymnasium.Env[Any, Any]):
             self._simulator = self._shelf.take(self._name)
         self._simulator.unwrapped.set_task(task)
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Any, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: Info | None = None) -> tuple[Any, Info]:
         """The start of the task; there is no randomness for a seed."""
         obs, info = self._simulator.reset()
         return self._observe(obs), info
 
-    def step(self, action: Array) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+    def step(self, action: Array) -> tuple[Any, float, bool, bool, Info]:
         """One step of the simulator."""
         obs, reward, _, truncated, info = self._simulator.step(action)
         terminated = self._terminates and info["success"] == 1
         return self._observe(obs), float(reward), terminated, truncated, info
 
-    def render(self) -> Any:
+    def render(self) -> Array:
         """A picture."""
         return self._simulator.render()[::-1, ::-1].copy()  # the camera hangs upside down
 
@@ -249,7 +256,7 @@ class _Lane(gymnasium.Env[Any, Any]):
             self._shelf.put(self._name, self._simulator)
             self._name, self._simulator = "", None
 
-    def _observe(self, obs: Array) -> Any:
+    def _observe(self, obs: Array) -> Array | dict[str, object]:
         if not self._shown:
             return obs
         return {"class": self._shown.index(self._name), "observation": obs}

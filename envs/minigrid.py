@@ -8,7 +8,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.wrappers import TimeLimit
 
-from metarl.adapters.from_gymnasium.spaces import Array
+from metarl.adapters.from_gymnasium.spaces import Array, Info
 from metarl.adapters.gymnasium import Env
 from metarl_envs.extra import ExtraFamily, package
 
@@ -144,21 +144,19 @@ class _Room(gymnasium.Wrapper[Any, Any, Any, Any]):
         self.observation_space = spaces.Dict(parts)
         self.action_space = spaces.Discrete(actions)
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Any, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: Info | None = None) -> tuple[Any, Info]:
         """The first start that fits."""
         obs, info = self.env.reset(seed=seed, options=options)
         while not self._fits(self.unwrapped):
             obs, info = self.env.reset(options=options)
         return self._observe(obs), info
 
-    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+    def step(self, action: object) -> tuple[Any, Any, bool, bool, Info]:
         """What pays is a success."""
         obs, reward, terminated, truncated, info = self.env.step(action)
         return self._observe(obs), reward, terminated, truncated, {**info, "success": bool(reward)}
 
-    def _observe(self, obs: dict[str, Any]) -> dict[str, Any]:
+    def _observe(self, obs: dict[str, Array]) -> dict[str, Array]:
         image = obs["image"]  # [v, v, 3] what is in a cell, of which color, whether open
         parts = {"cells": self._choice[image[..., 0]], "direction": obs["direction"]}
         if self._colors:

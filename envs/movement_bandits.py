@@ -50,7 +50,7 @@ class MovementBandits:
 
     def tasks(self, split: str, count: int, rng: Rng) -> Tasks:
         """`count` rows of which goal is rewarded."""
-        return Tasks.numbered(torch.eye(2), split).draw(count, rng.child(split))
+        return Tasks.listed(torch.eye(2), split, count, rng)
 
     def make(self, lanes: int) -> TensorEnv:
         """N tasks × `lanes` lanes."""

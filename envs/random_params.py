@@ -1,16 +1,15 @@
 """Planar robots of hidden dynamics: the task is their masses, inertias, frictions and damping."""
 
 import copy
-from abc import abstractmethod
 
 import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
 from metarl.adapters.mujoco import Array, Flags, Physics
-from metarl.core.rng import Rng, Streams
+from metarl.core.rng import Rng
 from metarl.core.types import Tasks
-from metarl_envs.locomotion import Robot, effort, noisy_start
+from metarl_envs.locomotion import Robot, effort
 from metarl_envs.robot_config import HopperParamsConfig, RandomParamsConfig, WalkerParamsConfig
 
 _FASTEST = 10.0  # velocities are clipped to ± this where they are observed
@@ -37,15 +36,18 @@ class RandomParams(Robot):
     frame_skip = 4
     seconds = 0.008
     has_goal = False
+    start_spread = 0.005
+    lowest: float
+    highest = np.inf
+    """Meters: where its height leaves this interval, the robot has fallen."""
+    steepest: float
+    """Radians, to either side: so much inclined, it has fallen as well."""
 
     def __init__(self, config: RandomParamsConfig):
         self.observation = {"position": self.joints + 2, "velocity": self.joints + 3}
+        self.start_position = np.array([0.0, 1.25, *[0.0] * (self.joints + 1)])
         self.task_width = sum(part.size for part in _changed(self.model()))
         super().__init__(config)
-
-    @abstractmethod
-    def terminated(self, after: Physics) -> Flags:
-        """[N, M]: fallen."""
 
     def tasks(self, split: str, count: int, rng: Rng) -> Tasks:
         """`count` rows of exponents."""
@@ -65,11 +67,6 @@ class RandomParams(Robot):
         mujoco.mj_setConst(own, mujoco.MjData(own))
         return own
 
-    def start(self, noise: Streams, counter: int) -> tuple[Array, Array]:
-        """Standing."""
-        position = np.array([0.0, 1.25, *[0.0] * (self.joints + 1)])
-        return noisy_start(noise, counter, position, self.joints + 3, 0.005, normal=False)
-
     def observe(self, now: Physics) -> Array:
         """[N, M, O]."""
         return np.concatenate([now.qpos[..., 1:], now.qvel.clip(-_FASTEST, _FASTEST)], axis=-1)
@@ -84,6 +81,12 @@ class RandomParams(Robot):
         """[N, M]: v + 1 − 10⁻³ ‖a‖²."""
         return self.velocity(before, after)[..., 0] + 1 - 1e-3 * effort(control)
 
+    def terminated(self, after: Physics) -> Flags:
+        """[N, M]: fallen."""
+        height, angle = after.qpos[..., 1], after.qpos[..., 2]
+        outside = (height <= self.lowest) | (height >= self.highest)
+        return outside | (np.abs(angle) >= self.steepest)
+
 
 class WalkerParams(RandomParams):
     """A walker, which has fallen where its height leaves (0.8, 2) m or its angle (−1, 1) rad."""
@@ -92,11 +95,9 @@ class WalkerParams(RandomParams):
     file = "walker2d_v5.xml"
     name = "walker-params"
     joints = 6
-
-    def terminated(self, after: Physics) -> Flags:
-        """[N, M]: fallen."""
-        height, angle = after.qpos[..., 1], after.qpos[..., 2]
-        return (height <= 0.8) | (height >= 2) | (np.abs(angle) >= 1)
+    lowest = 0.8
+    highest = 2.0
+    steepest = 1.0
 
 
 class HopperParams(RandomParams):
@@ -109,13 +110,13 @@ class HopperParams(RandomParams):
     file = "hopper.xml"
     name = "hopper-params"
     joints = 3
+    lowest = 0.7
+    steepest = 0.2
 
     def terminated(self, after: Physics) -> Flags:
-        """[N, M]: fallen."""
-        height, angle = after.qpos[..., 1], after.qpos[..., 2]
+        """[N, M]: fallen, or far away."""
         state = np.concatenate([after.qpos[..., 2:], after.qvel], axis=-1)
-        far = (np.abs(state) >= 100).any(-1)
-        return (height <= 0.7) | (np.abs(angle) >= 0.2) | far
+        return super().terminated(after) | (np.abs(state) >= 100).any(-1)
 
 
 def _changed(model: mujoco.MjModel) -> list[Array]:

@@ -34,7 +34,6 @@ class HalfCheetahVelConfig(HalfCheetahConfig):
 
     configures = "metarl_envs.half_cheetah:HalfCheetahVel"
     variants: ClassVar = {
-        "pearl": {},
         "maml": {"fastest": 2.0},
         "promp": {"horizon": 100, "show_torso": False},
     }
@@ -49,7 +48,7 @@ class HalfCheetahDirConfig(HalfCheetahConfig):
     """A half-cheetah that must run in a hidden direction, to and fro (Finn et al. 2017); closed."""
 
     configures = "metarl_envs.half_cheetah:HalfCheetahDir"
-    variants: ClassVar = {"pearl": {}, "promp": {"horizon": 100, "show_torso": False}}
+    variants: ClassVar = {"promp": {"horizon": 100, "show_torso": False}}
 
     variant: Literal["pearl", "promp"] = "pearl"
     """whose horizon and observation"""
@@ -71,7 +70,6 @@ class AntDirConfig(AntConfig):
 
     configures = "metarl_envs.ant:AntDir"
     variants: ClassVar = {
-        "forward-backward": {},
         "plane": {"directions": "plane"},
         "maml": {"effort_cost": 0.005, "survival": 0.05},
         "promp": {"horizon": 100, "lowest": 0.0},
@@ -93,6 +91,7 @@ class AntGoalConfig(AntConfig):
     """An ant that must walk to a hidden place (Rakelly et al. 2019)."""
 
     configures = "metarl_envs.ant:AntGoal"
+    survival: ClassVar[float] = 0.0
 
     farthest: PositiveFloat = 3.0
     """goals are uniform on the disc of this radius, meters"""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import gymnasium
 import numpy as np
 
-from metarl.adapters.from_gymnasium.spaces import Array
+from metarl.adapters.from_gymnasium.spaces import Array, Info
 from metarl.adapters.gymnasium import Env
 from metarl_envs.extra import ExtraFamily, package
 
@@ -26,10 +25,6 @@ class _Goals(ExtraFamily):
     hidden = ("desired_goal",)
     achieved_goal = "achieved_goal"
 
-    @abstractmethod
-    def goal_reward(self, achieved: Tensor, desired: Tensor) -> Tensor:
-        """[...]: the reward at `achieved` [..., G] where `desired` [..., G] is the goal."""
-
     @property
     def _dense(self) -> bool:
         return self.config.reward == "dense"
@@ -37,14 +32,13 @@ class _Goals(ExtraFamily):
     def make_env(self, name: str) -> Env:
         """The package's environment of that name."""
         gymnasium.register_envs(package("gymnasium_robotics", "robotics"))
-        env = gymnasium.make(
+        return gymnasium.make(
             name,
             max_episode_steps=self.config.horizon,
             reward_type=self.config.reward,
             render_mode="rgb_array",
             disable_env_checker=True,
         )
-        return env
 
 
 # -------------------------------------------------------------------------------------------------
@@ -178,9 +172,7 @@ class _Aimed(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     goal: Array
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Any, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: Info | None = None) -> tuple[Any, Info]:
         """The package's own start for a goal in this cell, then exactly this goal."""
         inner: Any = self.unwrapped
         goal_cell = inner.maze.cell_xy_to_rowcol(self.goal)

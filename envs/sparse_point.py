@@ -59,7 +59,7 @@ class SparsePoint:
                 angle = -angle
             return Tasks.numbered(_on_circle(angle), split)
         goals = _on_circle(_angles(self.config.goals, split))
-        return Tasks.numbered(goals, split).draw(count, rng.child(split))
+        return Tasks.listed(goals, split, count, rng)
 
     def make(self, lanes: int) -> TensorEnv:
         """N tasks × `lanes` lanes."""

@@ -70,7 +70,7 @@ class Taxi:
         places = torch.tensor([task for task in _every_task() if _split(*task) == split])
         goal, passenger, start = places.T
         rows = torch.cat([one_hot(goal, 4), one_hot(passenger, 5), one_hot(start, 4)], dim=1)
-        return Tasks.numbered(rows, split).draw(count, rng.child(split))
+        return Tasks.listed(rows, split, count, rng)
 
     def make(self, lanes: int) -> TensorEnv:
         """N tasks × `lanes` lanes."""

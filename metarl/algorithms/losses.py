@@ -54,11 +54,13 @@ def ppo_loss(
     Returns:
         The loss [] and its parts, detached.
     """
-    log_ratio = decision.actions.log_prob(action) - old_log_prob
+    actions = decision.actions
+    assert not isinstance(actions, SquashedGaussian), "no entropy in closed form"
+    log_ratio = actions.log_prob(action) - old_log_prob
     ratio = log_ratio.exp()
     policy_loss = -masked_mean(clipped_surrogate(ratio, advantage, clip_range), valid)
     value_loss = 0.5 * masked_mean((decision.value - value_target).square(), valid)
-    entropy = masked_mean(decision.actions.entropy(), valid)
+    entropy = masked_mean(actions.entropy(), valid)
     clipped = (ratio - 1).abs() > clip_range
     metrics = {
         "policy_loss": policy_loss,

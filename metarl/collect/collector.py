@@ -76,10 +76,8 @@ def task_info(
         ConfigError: a one-hot of tasks that are not of a fixed training set.
     """
     shown = None
-    if agent.task_input == "row":
-        shown = tasks.params
-    elif agent.task_input == "goal":
-        shown = tasks.params[:, : spec.goal_width]
+    if agent.task_input in ("row", "goal"):
+        shown = tasks.params[:, : spec.shown_width(agent.task_input)]
     elif agent.task_input == "onehot":
         if train_set is None or tasks.split != "train":
             raise ConfigError(

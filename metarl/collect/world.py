@@ -43,9 +43,12 @@ class LocalWorld:
 
     def tasks(self, count: int, rng: Rng) -> Tasks:
         """`count` training tasks: fresh ones, or rows of the fixed set, all before any returns."""
+        rng = rng.child("tasks")
         if self.train_set is None:
-            return self.family.tasks("train", count, rng.child("tasks")).to(self.device)
-        return self.train_set.draw(count, rng.child("tasks")).to(self.device)
+            drawn = self.family.tasks("train", count, rng)
+        else:
+            drawn = self.train_set.draw(count, rng)
+        return drawn.to(self.device)
 
     def task_info(self, agent: Agent, tasks: Tasks) -> TaskInfo:
         """What `agent` may know of `tasks`."""
@@ -64,12 +67,10 @@ class LocalWorld:
         lanes = belief.cue.shape[1]
         if lanes not in self._envs:
             self._envs[lanes] = self.family.make(lanes)
-        env = self._envs[lanes]
-        spec = self.family.spec
         rollout, belief = collect(
             agent,
-            env,
-            spec,
+            self._envs[lanes],
+            self.family.spec,
             belief,
             tasks,
             episodes,

@@ -8,6 +8,7 @@ from metarl.config.yaml_text import read_yaml
 from metarl.core.errors import ConfigError
 
 _TABLES = read_yaml(Path(__file__).with_name("aliases.yaml").read_text(), "aliases.yaml")
+assert isinstance(_TABLES, dict)
 
 RENAMED: dict[str, str] = _TABLES["renamed"]
 """Key of version 0.5 → key of today, wherever a class has the second and not the first."""

@@ -1,9 +1,9 @@
 """What pydantic finds wrong with a configuration, in words."""
 
 from collections.abc import Collection, Mapping
-from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from metarl.config.aliases import FOREIGN
 from metarl.core.errors import suggest
@@ -31,7 +31,7 @@ def error_lines(
     return list(lines.values())
 
 
-def _message(item: Any, key: str, known: Collection[str]) -> str:
+def _message(item: ErrorDetails, key: str, known: Collection[str]) -> str:
     if item["type"] in ("extra_forbidden", "invalid_key"):
         ours = FOREIGN.get(key)
         return (

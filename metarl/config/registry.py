@@ -52,7 +52,8 @@ class Settings(BaseModel):
     """Whether the agent learns from a fixed set of training tasks alone."""
 
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-    """Named sets of defaults: an agent's option `preset`, or a family's `variant`, chooses one."""
+    """Named sets of defaults: an agent's option `preset`, or a family's `variant`, chooses one.
+    A name that the option has and `variants` has not stands for the defaults of the fields."""
 
     small: ClassVar[Mapping[str, Any]] = {}
     """Options with which `metarl check` tries an agent quickly; those that the user gives win."""
@@ -64,15 +65,15 @@ class Settings(BaseModel):
 
     @classmethod
     def choices(cls) -> dict[str, Mapping[str, Any]]:
-        """Those of the `variants` that may be chosen."""
+        """What may be chosen, and its defaults; without `variants` there is no choice."""
         if not cls.variants:
             return {}
         allowed = get_args(cls.model_fields[cls.selector()].annotation)
-        return {name: defaults for name, defaults in cls.variants.items() if name in allowed}
+        return {name: cls.variants.get(name, {}) for name in allowed}
 
     @model_validator(mode="before")
     @classmethod
-    def _fill_in_defaults(cls, given: Any) -> Any:
+    def _fill_in_defaults(cls, given: object) -> object:
         if not cls.variants or not isinstance(given, dict):
             return given
         selector = cls.selector()
@@ -167,7 +168,7 @@ def find_either(name: str) -> Found:
     )
 
 
-def own(kind: Kind, name: str) -> Any:
+def own(kind: Kind, name: str) -> object:
     """What somebody wrote: the thing called ``path/to/file.py:Name`` or ``package.module:Name``.
 
     Raises:
@@ -176,7 +177,7 @@ def own(kind: Kind, name: str) -> Any:
     return _from_file(kind, name) if ".py:" in name else _from_module(kind, name)
 
 
-def _found(kind: Kind, name: str, thing: Any) -> Found:
+def _found(kind: Kind, name: str, thing: object) -> Found:
     if not isinstance(thing, type):
         raise ConfigError(f"{kind} {name!r} is no class but {type(thing).__name__}: name a class")
     if issubclass(thing, Settings):
@@ -191,7 +192,7 @@ def _found(kind: Kind, name: str, thing: Any) -> Found:
     return Found(kind, name, settings, thing)
 
 
-def _from_module(kind: Kind, name: str) -> Any:
+def _from_module(kind: Kind, name: str) -> object:
     module, _, attribute = name.partition(":")
     try:
         loaded = importlib.import_module(module)
@@ -201,7 +202,7 @@ def _from_module(kind: Kind, name: str) -> Any:
     return _attribute(kind, name, loaded, attribute)
 
 
-def _from_file(kind: Kind, name: str) -> Any:
+def _from_file(kind: Kind, name: str) -> object:
     path_text, _, attribute = name.rpartition(":")
     path = Path(path_text).resolve()
     if not path.is_file():
@@ -228,7 +229,7 @@ def _attribute(
     name: str,
     module: ModuleType,
     attribute: str,
-) -> Any:
+) -> object:
     if hasattr(module, attribute):
         return getattr(module, attribute)
     content = vars(module)

@@ -129,7 +129,7 @@ def to_dict(config: Config) -> dict[str, Any]:
     return plain | config.model_dump(mode="json", exclude=set[str](CHOICES))
 
 
-def _choice(kind: Kind, section: Any) -> Choice:
+def _choice(kind: Kind, section: object) -> Choice:
     if isinstance(section, str):
         section = {"name": section}
     if not isinstance(section, dict) or not isinstance(section.get("name"), str):

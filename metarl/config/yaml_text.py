@@ -1,7 +1,6 @@
 """YAML 1.2 as text: 1e-3 is a number, `on` and `yes` are words, and a key stands once."""
 
 from io import StringIO
-from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.constructor import DuplicateKeyError, SafeConstructor
@@ -17,7 +16,7 @@ class _Constructor(SafeConstructor):
 _Constructor.add_constructor("tag:yaml.org,2002:timestamp", SafeConstructor.construct_yaml_str)
 
 
-def read_yaml(text: str, where: str) -> Any:
+def read_yaml(text: str, where: str) -> object:
     """Parsed YAML.
 
     Raises:
@@ -36,7 +35,7 @@ def read_yaml(text: str, where: str) -> Any:
         raise ConfigError(f"{where} is not YAML: {' '.join(str(error).split())}") from None
 
 
-def one_line_yaml(value: Any) -> str:
+def one_line_yaml(value: object) -> str:
     """A value as YAML on one line."""
     yaml = YAML(typ="safe", pure=True)
     yaml.default_flow_style = True

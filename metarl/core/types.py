@@ -17,7 +17,7 @@ reach them, and a field that is None stays None.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from dataclasses import replace as replace
 from typing import Any, TypeVar, dataclass_transform
@@ -34,6 +34,9 @@ C = TypeVar("C")
 SPLITS = ("train", "validation", "test", "ood")
 """`validation` selects checkpoints and hyper-parameters; `test` and `ood` (out of distribution) are
 only ever reported."""
+
+Structure = tuple[tuple[str, ...], tuple[tuple[str, object], ...]]
+"""Of a tree: names of the children, and all other fields."""
 
 Params = dict[str, Tensor]
 """A policy's parameters by name. One copy a task puts the axis N in front of every tensor."""
@@ -57,7 +60,7 @@ def tree(cls: type[C]) -> type[C]:
     frozen: Any = dataclass(frozen=True)(cls)
     fields = dataclasses.fields(frozen)
 
-    def flatten(value: Any) -> tuple[list[Any], tuple[Any, ...]]:
+    def flatten(value: C) -> tuple[list[object], Structure]:
         children = {}
         fixed = {}
         for f in fields:
@@ -68,8 +71,8 @@ def tree(cls: type[C]) -> type[C]:
                 children[f.name] = part
         return list(children.values()), (tuple(children), tuple(fixed.items()))
 
-    def unflatten(children: Any, context: Any) -> Any:
-        names, fixed = context
+    def unflatten(children: Iterable[object], structure: Structure) -> C:
+        names, fixed = structure
         return frozen(**dict(zip(names, children, strict=True)), **dict(fixed))
 
     pytree.register_pytree_node(frozen, flatten, unflatten)
@@ -161,6 +164,11 @@ class Tasks:
     def numbered(params: Tensor, split: str) -> Tasks:
         """The rows `params` [N, P] of `split`, each with its place as its index."""
         return Tasks(params, torch.arange(len(params)), split)
+
+    @staticmethod
+    def listed(rows: Tensor, split: str, count: int, rng: Rng) -> Tasks:
+        """`count` of `rows` [S, P], which are all that `split` has: see `draw`."""
+        return Tasks.numbered(rows, split).draw(count, rng.child(split))
 
     def __len__(self) -> int:
         return len(self.index)

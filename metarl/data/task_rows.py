@@ -34,7 +34,7 @@ def read_tasks(path: str | Path, split: str = "test") -> Tasks:
     """
     path = Path(path)
     try:
-        rows = np.load(path) if path.suffix == ".npy" else _read_csv(path)
+        rows = np.load(path) if path.suffix == ".npy" else np.loadtxt(path, delimiter=",", ndmin=2)
         params = torch.as_tensor(rows, dtype=torch.float32)
     except OSError as error:
         raise ConfigError(f"tasks: {path}: {error.strerror}") from None
@@ -46,7 +46,3 @@ def read_tasks(path: str | Path, split: str = "test") -> Tasks:
             "give finite numbers, a row for each task"
         )
     return Tasks.numbered(params, split)
-
-
-def _read_csv(path: Path) -> np.ndarray:
-    return np.loadtxt(path, delimiter=",", ndmin=2)

@@ -11,13 +11,7 @@ from torch import Tensor
 from metarl.collect.collector import adaptation_rounds, collect, task_info
 from metarl.core.agent import Agent
 from metarl.core.errors import ConfigError, FamilyError
-from metarl.core.family import (
-    BatchEnv,
-    Family,
-    HasMeanOptimum,
-    KnowsExpectedReward,
-    KnowsOptimum,
-)
+from metarl.core.family import BatchEnv, Family, HasMeanOptimum, KnowsExpectedReward, KnowsOptimum
 from metarl.core.protocol import EvalProtocol
 from metarl.core.rollout import Rollout
 from metarl.core.types import Belief, Tasks

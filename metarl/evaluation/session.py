@@ -1,17 +1,16 @@
 """A deployed agent: one environment, one task, no batch."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from metarl.core.agent import Agent, Mode
 from metarl.core.errors import MetaRLError
 from metarl.core.rng import Rng
 from metarl.core.rollout import Recorder, Rollout, stack_lanes
-from metarl.core.types import Spec, Step, TaskInfo, Tasks, next_cue, replace
+from metarl.core.types import Acted, Spec, Step, TaskInfo, Tasks, next_cue, replace
 from metarl.data.recording import Recording, recorded
 
 
@@ -47,11 +46,11 @@ class Session:
         self._episode = 0
         rounds = -(-episodes // agent.lanes)
         self.belief = agent.begin(TaskInfo(1, rounds, torch.device("cpu"), shown), lanes=1)
-        self._acted: Any = None
+        self._acted: Acted | None = None
         self._round: list[Rollout] = []  # since the last adaptation
         self._start_episode()
 
-    def act(self, obs: ArrayLike) -> Any:
+    def act(self, obs: ArrayLike) -> int | NDArray[np.float32]:
         """The action on obs [O]: an int if discrete, else an array [A] (clip it to [−1, 1]).
 
         Raises:

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
+_RESAMPLES = 2000
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -25,16 +27,16 @@ class Estimate:
     high: float
 
 
-def mean(scores: Array, resamples: int = 2000, seed: int = 0) -> Estimate:
+def mean(scores: Array) -> Estimate:
     """Mean over runs and tasks of scores [R, N]."""
 
     def weighted(runs: Array, tasks: Array) -> float:
         return float(runs @ scores @ tasks)
 
-    return _estimate(scores, float(scores.mean()), weighted, resamples, seed)
+    return _estimate(scores, float(scores.mean()), weighted)
 
 
-def iqm(scores: Array, resamples: int = 2000, seed: int = 0) -> Estimate:
+def iqm(scores: Array) -> Estimate:
     """Interquartile mean: the mean of the middle half of scores [R, N].
 
     Agarwal et al. 2021, arXiv:2108.13264.
@@ -50,39 +52,28 @@ def iqm(scores: Array, resamples: int = 2000, seed: int = 0) -> Estimate:
 
     runs, tasks = scores.shape
     value = middle(np.full(runs, 1 / runs), np.full(tasks, 1 / tasks))
-    return _estimate(scores, value, middle, resamples, seed)
+    return _estimate(scores, value, middle)
 
 
-def mean_curve(curves: Array, resamples: int = 2000, seed: int = 0) -> tuple[Array, Array, Array]:
+def mean_curve(curves: Array) -> tuple[Array, Array, Array]:
     """Mean over runs and tasks of curves [R, K, N] → (mean, low, high), each [K]."""
-    runs, tasks = _weights(curves.shape[0], curves.shape[2], resamples, seed)
+    runs, tasks = _weights(curves.shape[0], curves.shape[2])
     draws = np.einsum("br,rkn,bn->bk", runs, curves, tasks, optimize=True)
     low, high = np.quantile(draws, (0.025, 0.975), axis=0)
     return curves.mean((0, 2)), low, high
 
 
-def _estimate(
-    scores: Array,
-    value: float,
-    statistic: Callable[[Array, Array], float],
-    resamples: int,
-    seed: int,
-) -> Estimate:
-    runs, tasks = _weights(scores.shape[0], scores.shape[1], resamples, seed)
+def _estimate(scores: Array, value: float, statistic: Callable[[Array, Array], float]) -> Estimate:
+    runs, tasks = _weights(*scores.shape)
     draws = [statistic(r, t) for r, t in zip(runs, tasks, strict=True)]
     low, high = np.quantile(draws, (0.025, 0.975))
     return Estimate(value, float(low), float(high))
 
 
 @functools.lru_cache(maxsize=4)  # many figures of the same runs and tasks are estimated in turn
-def _weights(
-    runs: int,
-    tasks: int,
-    resamples: int,
-    seed: int,
-) -> tuple[Array, Array]:
+def _weights(runs: int, tasks: int) -> tuple[Array, Array]:
     """How often each run and each task is drawn, as shares: [B, R] and [B, N]."""
-    rng = np.random.default_rng(seed)
-    run_counts = rng.multinomial(runs, np.full(runs, 1 / runs), size=resamples)
-    task_counts = rng.multinomial(tasks, np.full(tasks, 1 / tasks), size=resamples)
+    rng = np.random.default_rng(0)
+    run_counts = rng.multinomial(runs, np.full(runs, 1 / runs), size=_RESAMPLES)
+    task_counts = rng.multinomial(tasks, np.full(tasks, 1 / tasks), size=_RESAMPLES)
     return run_counts / runs, task_counts / tasks

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
@@ -18,7 +16,6 @@ _SQUASHED_LOG_STD = (-20.0, 2.0)
 _EDGE = 1 - 2**-24  # the largest float32 below 1
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 _NORMAL_ENTROPY = 0.5 * math.log(2 * math.pi * math.e)
-_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(64)
 
 
 @tree
@@ -98,11 +95,6 @@ class SquashedGaussian:
     mean: Tensor  # [..., A] before the tanh, as is the deviation
     log_std: Tensor  # [..., A]
 
-    @property
-    def gaussian(self) -> Gaussian:
-        """The normals before the tanh."""
-        return Gaussian(self.mean, self.log_std)
-
     def draw(self, normal: Tensor) -> tuple[Tensor, Tensor]:
         """An action [..., A] made of standard normal numbers [..., A], and its log-density [...].
 
@@ -114,7 +106,7 @@ class SquashedGaussian:
 
     def sample(self, noise: Streams, counter: int) -> Tensor:
         """[N, M, A] float32."""
-        return torch.tanh(self.gaussian.sample(noise, counter))
+        return torch.tanh(Gaussian(self.mean, self.log_std).sample(noise, counter))
 
     def mode(self) -> Tensor:
         """[..., A]: the tanh of the mean, which is the median."""
@@ -130,22 +122,8 @@ class SquashedGaussian:
         _, log_prob = self.draw(normal)
         return log_prob
 
-    def entropy(self) -> Tensor:
-        """[...] in nats, at most A · log 2: by Gauss–Hermite quadrature with 64 nodes."""
-        nodes = self.mean.new_tensor(_NODES)
-        weights = self.mean.new_tensor(_WEIGHTS)
-        std = self.log_std.exp().unsqueeze(-1)
-        before = self.mean.unsqueeze(-1) + std * nodes
-        slope = (_log_tanh_slope(before) * weights).sum(-1) / math.sqrt(2 * math.pi)
-        return (self.log_std + _NORMAL_ENTROPY + slope).sum(-1)
 
-    def kl(self, other: Distribution) -> Tensor:
-        """[...]: KL(self ‖ other) in nats, for another of the same kind: that of the normals."""
-        assert isinstance(other, SquashedGaussian)
-        return self.gaussian.kl(other.gaussian)
-
-
-Primitive = Categorical | Gaussian | SquashedGaussian
+Primitive = Categorical | Gaussian
 
 
 @tree
@@ -155,10 +133,10 @@ class Pair:
     option: Categorical  # [..., L] given the previous option
     action: Primitive  # [..., A] given the option that was drawn
 
-    def log_prob(self, action: Any) -> Tensor:
+    def log_prob(self, action: tuple[Tensor, Tensor]) -> Tensor:
         """[...] of a pair: an option [...] and the action that was drawn with it."""
-        option, action = action
-        return self.option.log_prob(option) + self.action.log_prob(action)
+        option, primitive = action
+        return self.option.log_prob(option) + self.action.log_prob(primitive)
 
     def entropy(self) -> Tensor:
         """[...] in nats: exact in expectation over the option that was drawn."""
@@ -170,7 +148,10 @@ class Pair:
         return self.option.kl(other.option) + self.action.kl(other.action)
 
 
-Distribution = Primitive | Pair
+Comparable = Primitive | Pair
+"""Those with an entropy and a KL divergence."""
+
+Distribution = Comparable | SquashedGaussian
 
 
 def sample_by_inversion(uniform: Tensor, probs: Tensor) -> Tensor:
@@ -179,14 +160,13 @@ def sample_by_inversion(uniform: Tensor, probs: Tensor) -> Tensor:
     return (bounds < uniform).sum(-1)
 
 
-def from_heads(heads: Params) -> Distribution:
+def from_heads(heads: Params) -> Comparable:
     """The distribution that a policy's heads describe.
 
     Args:
         heads: ``action`` [..., A]: logits; or means, with ``log_std`` [A], [N, A] (one deviation
-            per task) or [..., A], clamped to at least log 1e-6. Or ``squashed`` [..., 2 A]: means
-            and log-deviations before the tanh, the latter clamped to [−20, 2]. With options, also
-            their logits ``option`` [..., L]; as the only head, they are all that is drawn.
+            per task) or [..., A], clamped to at least log 1e-6. With options, also their logits
+            ``option`` [..., L]; as the only head, they are all that is drawn.
     """
     if "option" not in heads:
         return _primitive(heads)
@@ -196,9 +176,6 @@ def from_heads(heads: Params) -> Distribution:
 
 def _primitive(heads: Params) -> Primitive:
     """The distribution of actions."""
-    if "squashed" in heads:
-        mean, log_std = heads["squashed"].chunk(2, -1)
-        return SquashedGaussian(mean, log_std.clamp(*_SQUASHED_LOG_STD))
     if "log_std" not in heads:
         return Categorical(heads["action"])
     mean = heads["action"]
@@ -206,6 +183,12 @@ def _primitive(heads: Params) -> Primitive:
     if 1 < log_std.dim() < mean.dim():
         log_std = log_std.unsqueeze(-2)  # [N, A] → [N, 1, A]
     return Gaussian(mean, log_std)
+
+
+def from_squashed_head(head: Tensor) -> SquashedGaussian:
+    """From means and log-deviations [..., 2 A] before the tanh, the latter clamped to [−20, 2]."""
+    mean, log_std = head.chunk(2, -1)
+    return SquashedGaussian(mean, log_std.clamp(*_SQUASHED_LOG_STD))
 
 
 def _log_tanh_slope(x: Tensor) -> Tensor:

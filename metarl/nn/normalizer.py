@@ -89,7 +89,7 @@ class Normalizer:
 
     def state_dict(self) -> dict[str, Tensor]:
         """Mean, variance and count."""
-        return {"mean": self.mean, "var": self.var, "count": self.count}
+        return dict(vars(self))
 
     @staticmethod
     def from_state_dict(state: dict[str, Tensor], device: torch.device) -> Normalizer:

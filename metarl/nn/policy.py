@@ -18,24 +18,16 @@ from torch import Tensor
 from metarl.core.agent import Mode
 from metarl.core.rng import Streams
 from metarl.core.rollout import Rollout
-from metarl.core.types import (
-    Acted,
-    Inputs,
-    Params,
-    Spec,
-    tree,
-)
+from metarl.core.types import Acted, Inputs, Params, Spec, tree
 from metarl.nn import recurrent
-from metarl.nn.distributions import Pair, Primitive, from_heads
-from metarl.nn.mlp import (
-    Activation,
-    init_layers,
-    layers,
-    linear,
-    named,
-    orthogonal,
-    part,
+from metarl.nn.distributions import (
+    Pair,
+    Primitive,
+    SquashedGaussian,
+    from_heads,
+    from_squashed_head,
 )
+from metarl.nn.mlp import Activation, init_layers, layers, linear, named, orthogonal, part
 
 State = recurrent.State
 
@@ -53,8 +45,10 @@ class Decision:
         return {"action": self}
 
     @cached_property
-    def actions(self) -> Primitive:
+    def actions(self) -> Primitive | SquashedGaussian:
         """[...]: the action distribution."""
+        if "squashed" in self.heads:
+            return from_squashed_head(self.heads["squashed"])
         actions = from_heads(self.heads)
         assert not isinstance(actions, Pair)
         return actions

@@ -7,11 +7,11 @@ task; the inputs then carry it too.
 """
 
 from operator import itemgetter
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+from torch.autograd.function import BackwardCFunction, FunctionCtx, once_differentiable
 
 from metarl.core.types import Params
 from metarl.nn.mlp import affine, orthogonal
@@ -137,7 +137,7 @@ class _GRUSequence(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
+        ctx: FunctionCtx,
         x: Tensor,
         h: Tensor,
         w_ih: Tensor,
@@ -174,8 +174,8 @@ class _GRUSequence(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
-        x, w_ih, w_hh, rz, n, q, hs = ctx.saved_tensors
+    def backward(ctx: BackwardCFunction, grad_out: Tensor) -> tuple[Tensor | None, ...]:
+        x, w_ih, w_hh, rz, n, q, hs = list(ctx.saved_tensors)  # one tensor, by torch's stubs
         steps, batch, width = n.shape
         gates = [2 * width, width]
         r, z = rz.split(width, dim=2)

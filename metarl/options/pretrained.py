@@ -1,6 +1,7 @@
 """Pretrained options: of a trained run or written by hand, to be chosen and never to be changed."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -32,7 +33,8 @@ class Option(Protocol):
 class PretrainedOptions(Protocol):
     """L options side by side."""
 
-    count: int
+    @property
+    def count(self) -> int: ...
 
     def act(
         self,
@@ -75,23 +77,19 @@ def custom_option(name: str, spec: Spec) -> PretrainedOptions:
     return _CustomOption(option, name, spec)
 
 
+@dataclass(frozen=True)
 class PolicyOptions:
     """The heads of a policy that sees only the observation: each set of heads is an option."""
 
-    def __init__(
-        self,
-        policy: Policy,
-        params: Params,
-        normalize: Callable[[Inputs], Inputs] | None = None,
-    ):
-        """`normalize`: to inputs as the policy takes them; None: as they are.
+    policy: Policy
+    params: Params
+    """Without a head ``termination`` among them the options do not end."""
+    normalize: Callable[[Inputs], Inputs] | None
+    """To inputs as the policy takes them; None: as they are."""
 
-        Without a head ``termination`` among `params` the options do not end.
-        """
-        self.count = policy.num_heads
-        self._policy = policy
-        self._params = params
-        self._normalize = normalize
+    @property
+    def count(self) -> int:
+        return self.policy.num_heads
 
     def act(
         self,
@@ -101,9 +99,9 @@ class PolicyOptions:
         mode: Mode,
     ) -> Tensor:
         inputs, features = self._features(obs)
-        heads = self._policy.decide(self._params, features, inputs.obs).heads
+        heads = self.policy.decide(self.params, features, inputs.obs).heads
         each = heads["action"].unflatten(-1, (self.count, -1))  # [N, M, L, A]
-        if self._policy.discrete:
+        if self.policy.discrete:
             if mode == "greedy":
                 return each.argmax(-1)
             uniform = noise.uniform(counter, self.count).unsqueeze(-1)
@@ -115,29 +113,28 @@ class PolicyOptions:
         return torch.addcmul(each, std, normal)
 
     def ends(self, obs: Tensor, noise: Streams, counter: int) -> Tensor:
-        if "termination.weight" not in self._params:
+        if "termination.weight" not in self.params:
             return torch.zeros(*obs.shape[:2], self.count, dtype=torch.bool, device=obs.device)
         inputs, features = self._features(obs)
-        beta = self._policy.read(self._params, "termination", features, inputs.obs).sigmoid()
+        beta = self.policy.read(self.params, "termination", features, inputs.obs).sigmoid()
         return noise.substream.uniform(counter, self.count) < beta
 
     def _features(self, obs: Tensor) -> tuple[Inputs, Tensor]:
         inputs = Inputs(obs)
-        if self._normalize is not None:
-            inputs = self._normalize(inputs)
-        features, _ = self._policy.attend(self._params, inputs, ())
+        if self.normalize is not None:
+            inputs = self.normalize(inputs)
+        features, _ = self.policy.attend(self.params, inputs, ())
         return inputs, features
 
 
+@dataclass(frozen=True)
 class _CustomOption:
     """A custom option whose answers are checked at every step."""
 
-    count = 1
-
-    def __init__(self, option: Option, name: str, spec: Spec):
-        self._option = option
-        self._name = name
-        self._spec = spec
+    option: Option
+    name: str
+    spec: Spec
+    count: int = 1
 
     def act(
         self,
@@ -146,10 +143,10 @@ class _CustomOption:
         counter: int,
         mode: Mode,
     ) -> Tensor:
-        last = self._spec.action_width - 1
+        last = self.spec.action_width - 1
         shape: tuple[int, ...] = obs.shape[:2]
         dtype = torch.int64
-        if not self._spec.discrete:
+        if not self.spec.discrete:
             shape, dtype = (*shape, last + 1), torch.float32
         action = self._checked(
             shape,
@@ -159,10 +156,10 @@ class _CustomOption:
             noise,
             counter,
         )
-        if self._spec.discrete and not action.equal(action.clamp(0, last)):
-            raise MetaRLError(f"option {self._name}: act gives an action outside 0 to {last}")
+        if self.spec.discrete and not action.equal(action.clamp(0, last)):
+            raise MetaRLError(f"option {self.name}: act gives an action outside 0 to {last}")
         if not action.isfinite().all():
-            raise MetaRLError(f"option {self._name}: act gives an action that is not finite")
+            raise MetaRLError(f"option {self.name}: act gives an action that is not finite")
         return action.unsqueeze(2)
 
     def ends(self, obs: Tensor, noise: Streams, counter: int) -> Tensor:
@@ -178,13 +175,13 @@ class _CustomOption:
     ) -> Tensor:
         """What the `method` returns, of this shape and type."""
         try:
-            x = torch.as_tensor(getattr(self._option, method)(obs, *others), device=obs.device)
+            x = torch.as_tensor(getattr(self.option, method)(obs, *others), device=obs.device)
         except Exception as error:
-            raise MetaRLError(f"option {self._name}: {method} fails: {one_line(error)}") from error
+            raise MetaRLError(f"option {self.name}: {method} fails: {one_line(error)}") from error
         if x.shape != shape or x.dtype != dtype:
             raise MetaRLError(
-                f"option {self._name}: {method} gives {x.dtype} of shape {list(x.shape)} "
-                f"for observations of {self._spec.name}; give {dtype} of shape {list(shape)}"
+                f"option {self.name}: {method} gives {x.dtype} of shape {list(x.shape)} "
+                f"for observations of {self.spec.name}; give {dtype} of shape {list(shape)}"
             )
         return x
 

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba_array
 from matplotlib.figure import Figure
+from matplotlib.typing import ColorType
 from numpy.typing import NDArray
 
 from metarl.core.errors import ConfigError
@@ -63,7 +64,7 @@ def mark(
     label: str,
     marker: str,
     size: int,
-    color: Any,
+    color: ColorType,
     edge: str | None = None,
 ) -> dict[str, Any]:
     """The keywords of a Line2D that is a mark without a line."""

@@ -13,7 +13,7 @@ from metarl.experiments.building import make_family
 VARIANTS = [
     (name, variant)
     for name in FAMILIES
-    for variant in find("family", name).settings.variants or [""]
+    for variant in find("family", name).settings.choices() or [""]
 ]
 
 DETERMINISTIC = {"gridnavi", "point:maml", "sparse-point", "taxi"}

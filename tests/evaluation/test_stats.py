@@ -41,8 +41,8 @@ def test_interval_contains_the_spread_between_runs():
 def test_interval_covers_the_truth_as_often_as_it_says():
     rng = np.random.default_rng(1)
     hits = 0
-    for trial in range(300):
-        estimate = stats.mean(rng.exponential(1.0, (1, 200)), resamples=400, seed=trial)
+    for _ in range(300):
+        estimate = stats.mean(rng.exponential(1.0, (1, 200)))
         hits += estimate.low <= 1.0 <= estimate.high
     assert 0.90 <= hits / 300 <= 0.98
 
@@ -56,7 +56,6 @@ def test_curve_equals_the_mean_of_every_column():
         assert (low[k], high[k]) == pytest.approx((column.low, column.high))
 
 
-def test_same_seed_same_interval():
+def test_same_scores_same_interval():
     scores = np.random.default_rng(0).normal(size=(2, 30))
     assert stats.iqm(scores) == stats.iqm(scores)
-    assert stats.iqm(scores) != stats.iqm(scores, seed=1)

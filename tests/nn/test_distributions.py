@@ -19,7 +19,14 @@ from torch.distributions import Normal, TanhTransform, TransformedDistribution, 
 
 from metarl.core.rng import Rng
 from metarl.core.types import Params
-from metarl.nn.distributions import Categorical, Gaussian, Pair, SquashedGaussian, from_heads
+from metarl.nn.distributions import (
+    Categorical,
+    Gaussian,
+    Pair,
+    SquashedGaussian,
+    from_heads,
+    from_squashed_head,
+)
 
 T, N, M, A = 4, 3, 2, 3
 EXACT = {"rtol": 1e-10, "atol": 1e-12}
@@ -214,39 +221,6 @@ def test_the_ends_count_as_the_nearest_numbers_within():
         assert not torch.equal(at_end, actions.log_prob(torch.nextafter(within, torch.zeros(1))))
 
 
-@pytest.mark.parametrize(
-    ("log_std", "tolerance"),
-    [((-5.0, 0.0), 1e-10), ((0.0, 1.0), 1e-4), ((1.0, 2.0), 0.025)],
-    ids=str,
-)
-def test_the_entropy_of_a_squashed_normal(log_std: tuple[float, float], tolerance: float):
-    """A numerical integral of so fine steps that nothing is lost, for means up to 3 and deviations
-    from e⁻⁵ to e².
-    """
-    mean, log_std = torch.meshgrid(
-        torch.linspace(-3, 3, 25, dtype=torch.float64),
-        torch.linspace(*log_std, 15, dtype=torch.float64),
-        indexing="ij",
-    )
-    normal = torch.linspace(-9, 9, 2001, dtype=torch.float64)
-    mass = Normal(0.0, 1.0).log_prob(normal).exp() * 18 / 2000
-    slope = log_slope(mean.unsqueeze(-1) + log_std.exp().unsqueeze(-1) * normal) @ mass
-    found = SquashedGaussian(mean.unsqueeze(-1), log_std.unsqueeze(-1)).entropy()
-    expected = Normal(mean, log_std.exp()).entropy() + slope
-    torch.testing.assert_close(found, expected, rtol=0, atol=tolerance)
-    assert (found < math.log(2)).all()
-
-
-def test_the_entropy_is_the_mean_surprise_of_draws():
-    """Within four standard errors, summed over the entries of an action."""
-    actions = random_squashed(0)
-    surprise = -actions.draw(normals(100_000))[1]
-    assert actions.entropy().shape == (N, M)
-    assert (
-        (surprise.mean(0) - actions.entropy()).abs() < 4 * surprise.std(0) / math.sqrt(100_000)
-    ).all()
-
-
 def test_the_mode_of_a_squashed_normal_is_its_median():
     actions = random_squashed(0)
     torch.testing.assert_close(
@@ -273,20 +247,9 @@ def test_squashed_actions_are_within_bounds_and_functions_of_their_place():
     assert abs(torch.corrcoef(before.T)[0, 1]) < 4 / math.sqrt(20_000)
 
 
-def test_the_divergence_of_squashed_normals_is_that_before_the_tanh():
-    """And the mean log-ratio of their densities after it, within four standard errors."""
-    here, there = random_squashed(0), random_squashed(1)
-    before = [Normal(actions.mean, actions.log_std.exp()) for actions in (here, there)]
-    torch.testing.assert_close(here.kl(there), kl_divergence(*before).sum(-1), **EXACT)
-    action, log_prob = here.draw(normals(100_000))
-    ratio = log_prob - there.log_prob(action)
-    assert ((ratio.mean(0) - here.kl(there)).abs() < 4 * ratio.std(0) / math.sqrt(100_000)).all()
-
-
 def test_squashed_heads_are_means_then_deviations_within_limits():
     heads = torch.tensor([[-30.0, 0.3, 30.0, -30.0, 0.5, 30.0], [1.0, 2.0, 3.0, -20.0, 2.0, -1.0]])
-    actions = from_heads({"squashed": heads})
-    assert isinstance(actions, SquashedGaussian)
+    actions = from_squashed_head(heads)
     assert torch.equal(actions.mean, heads[:, :3])
     assert actions.log_std.tolist() == [[-20, 0.5, 2], [-20, 2, -1]]
 

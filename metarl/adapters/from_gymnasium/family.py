@@ -73,7 +73,7 @@ class AdaptedFamily(ABC):
         return self.config
 
     @options.setter
-    def options(self, config: Any) -> None:
+    def options(self, config: object) -> None:
         self.config = config
 
     def row(self, split: str, rng: np.random.Generator) -> ArrayLike:
@@ -141,12 +141,10 @@ class AdaptedFamily(ABC):
 
         from metarl.core.types import Tasks
 
-        within = rng.child(split)
         every = self.rows(split)
         if every is not None:
-            table = torch.from_numpy(self._table(every))
-            return Tasks.numbered(table, split).draw(count, within)
-        drawn = [self._draw(split, within.child(i).key) for i in range(count)]
+            return Tasks.listed(torch.from_numpy(self._table(every)), split, count, rng)
+        drawn = [self._draw(split, rng.child(split, i).key) for i in range(count)]
         return Tasks.numbered(torch.from_numpy(self._table(drawn)), split)
 
     def make(self, lanes: int) -> BatchEnv:

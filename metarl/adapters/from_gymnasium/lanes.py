@@ -289,11 +289,11 @@ class VectorEnvLanes:
         obs, _ = self._env.reset(seed=seeds, options=options)
         return self._flat(obs)
 
-    def _flat(self, obs: Any) -> Array:
+    def _flat(self, obs: object) -> Array:
         """[L, O] of a batch of observations."""
         return self._layout.flat(obs, len(self._keys))
 
-    def _final(self, final: Any, ended: Array) -> Array:
+    def _final(self, final: object, ended: Array) -> Array:
         """[ended, O] of SAME_STEP's last observations: an object array of them, or a batch."""
         if isinstance(final, np.ndarray) and final.dtype == object:
             return np.concatenate([self._layout.flat(obs, 1) for obs in final[ended]])

@@ -176,6 +176,6 @@ class Layout:
         """Width of each part, as in `Spec.observation`."""
         return {part.name: part.width for part in self.parts}
 
-    def flat(self, observation: Any, count: int) -> Array:
+    def flat(self, observation: object, count: int) -> Array:
         """[count, O] float32, a new array, of one observation (count 1) or of a batch."""
         return np.concatenate([part.flat(observation, count) for part in self.parts], axis=1)

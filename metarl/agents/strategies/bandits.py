@@ -5,7 +5,7 @@ Under the prior, arm means are uniform on [0, 1], as they are in metarl's bandit
 
 import functools
 import math
-from typing import Any, Literal
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -38,6 +38,9 @@ from metarl.core.types import (
 _FEW_PULLS = 1e-6  # instead of 0 pulls in a denominator: the posterior is flat to six digits
 _FAR = 6.0  # averages farther outside [0, 1] are clamped to so many standard deviations
 _GRID = 500  # values of the known arm; twice as many change 100 pulls of two arms by 1e-6
+
+
+Count = TypeVar("Count", int, Tensor)
 
 
 @tree
@@ -216,7 +219,7 @@ def gittins_indices(horizon: int) -> Tensor:
     return indices
 
 
-def _place(reach: Any, pulls: Any, successes: Any) -> Any:
+def _place(reach: Count, pulls: Count, successes: Count) -> Count:
     """Where the index of an arm is, for integers or tensors; reach = its pulls + pulls left.
 
     Every reach from 1 has a triangle of states, successes ≤ pulls < reach, stored row by row.

@@ -11,15 +11,7 @@ from metarl.core.agent import Agent, Mode, World
 from metarl.core.errors import ConfigError
 from metarl.core.rng import Rng, Streams
 from metarl.core.rollout import Rollout
-from metarl.core.types import (
-    Acted,
-    Belief,
-    Inputs,
-    Spec,
-    TaskInfo,
-    first_cue,
-    replace,
-)
+from metarl.core.types import Acted, Belief, Inputs, Spec, TaskInfo, first_cue, replace
 
 
 class Strategy(Agent):
