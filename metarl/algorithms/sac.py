@@ -18,6 +18,7 @@ from metarl.algorithms.learner import Learner, copy_params, set_learning_rate
 from metarl.algorithms.losses import soft_value
 from metarl.config.schema import schedule_value
 from metarl.core.agent import Mode
+from metarl.core.errors import MetaRLError
 from metarl.core.rng import Rng, Streams
 from metarl.core.types import Acted, Inputs, Params, Spec, tree, tree_map
 from metarl.nn.distributions import Distribution, SquashedGaussian
@@ -53,7 +54,11 @@ class SAC(Learner):
     ):
         """`width`: of the flat inputs of policy and critics.
 
-        `more`: parameters of networks that make these inputs; the critics' loss trains them too.
+        `more`: parameters of networks that make these inputs, called ``network.parameter``; the
+        critics' loss trains them too.
+
+        Raises:
+            MetaRLError: names in `more` that are not of this form, or SAC's own.
         """
         self.config = config
         self.spec = spec
@@ -76,6 +81,12 @@ class SAC(Learner):
         params = named(self.policy.init(weights.child("policy").generator()), "policy")
         for name in ("q1", "q2"):
             params |= named(self.critic.init(weights.child(name).generator()), name)
+        for name in more or {}:
+            if "." not in name or name.startswith(_OWN):
+                raise MetaRLError(
+                    f"SAC: more has {name!r}; call parameters network.parameter, and the network "
+                    "not policy, q1 or q2"
+                )
         params |= more or {}
         params["log_temperature"] = torch.tensor(math.log(config.temperature))
         super().__init__(params, device)
