@@ -23,6 +23,9 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+_INTERRUPTED = 130
+"""The exit code of Typer after Ctrl-C."""
+
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="[KEY=VALUE]...", help="such as agent.memory_width=128"),
@@ -51,9 +54,10 @@ def main() -> None:
         for line in str(error).splitlines():
             print(f"metarl: {line}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("metarl: interrupted; a run continues with --resume", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code == _INTERRUPTED:
+            print("metarl: interrupted; a run continues with --resume", file=sys.stderr)
+        raise
 
 
 @app.command()
