@@ -9,13 +9,13 @@ from torch import Tensor
 
 from metarl.collect.world import TrainingWorld
 from metarl.config.files import to_yaml
-from metarl.config.registry import find, one_line
+from metarl.config.registry import one_line
 from metarl.config.schema import Config, parse
 from metarl.core.errors import FamilyError, MetaRLError
 from metarl.core.family import Family
 from metarl.core.rng import Rng
 from metarl.core.types import Spec
-from metarl.experiments.building import build, make_agent, train_set
+from metarl.experiments.building import build, make_agent, make_family, train_set
 from metarl.experiments.loop import learn
 
 _ROWS = 20  # tasks that are probed
@@ -33,10 +33,8 @@ def suggest(name: str, options: dict[str, Any]) -> str:
     Raises:
         MetaRLError: unknown family or options, or a family that cannot be stepped.
     """
-    found = find("family", name)
-    settings = found.configure(options)
     try:
-        probe = _probe(found.build(settings))
+        probe = _probe(make_family(name, **options))
         tree, reasons = _pearl(probe) if _suits_pearl(probe) else _rl2(probe)
         config = parse({**tree, "family": {"name": name, **options}})
         minutes = _minutes(config)
@@ -46,7 +44,7 @@ def suggest(name: str, options: dict[str, Any]) -> str:
         line = one_line(error)
         raise FamilyError(f"{name} cannot be stepped: {line}; see metarl check {name}") from error
 
-    time = f"env_steps: {config.env_steps:,} take about {minutes:.0f} minutes on one such core."
+    time = f"env_steps: {config.env_steps:,} take about {minutes:.0f} minutes of a core like this."
     return "".join(f"# {reason}\n" for reason in [*reasons, time]) + to_yaml(config)
 
 
@@ -135,6 +133,7 @@ def _rl2(probe: _Probe) -> tuple[dict[str, Any], list[str]]:
         "gamma": gamma,
         "gae_lambda": 0.95,
         "entropy_coef": [entropy, 0.0],
+        "max_grad_norm": 0.5,
         "normalize_obs": farthest > 1,
         "normalize_reward": not spec.discrete or not 0.5 <= largest <= 5,
     }
