@@ -138,14 +138,14 @@ def _rl2(probe: _Probe) -> tuple[dict[str, Any], list[str]]:
         "normalize_reward": not spec.discrete or not 0.5 <= largest <= 5,
     }
     reasons = [
-        "agent: rl2 learns to explore within a trial; the many steps that it needs are cheap here.",
+        "agent: rl2 learns to explore; actions are discrete, or rewards sparse, or steps cheap.",
         f"episodes: {episodes} of at most {horizon} steps, to explore and to use what was found.",
         f"gamma: credit goes back over up to {steps} steps, those of a trial.",
         f"entropy_coef: {entropy} keeps exploration alive; 0 at the end, to use what was learned.",
         f"normalize_…: a probe met observations up to {farthest:.2g}, rewards to {largest:.2g}.",
     ]
     if probe.sparse:
-        reasons.append("rewards are sparse: without a rise of the return, try more entropy_coef.")
+        reasons.append("rewards are sparse: if the return stays, more trials and entropy help.")
     tree = {"agent": agent, "episodes": episodes, "env_steps": 10_000_000}
     return tree | _evaluation(steps), reasons
 
@@ -174,10 +174,10 @@ def _pearl(probe: _Probe) -> tuple[dict[str, Any], list[str]]:
         "learn_temperature": True,
     }
     reasons = [
-        "agent: pearl learns off-policy from few steps; rewards are dense, actions continuous.",
+        "agent: pearl needs few steps; rewards are dense, and steps costly or episodes short.",
         "episodes: 4, one to explore on the prior, then on the posterior of what came before.",
         f"gamma: credit goes back over half an episode of {horizon} steps; z carries the rest.",
-        "reward_scale: rewards become about 3, beside which the entropy counts at first.",
+        "reward_scale: rewards deviate by 3 then, beside which the entropy counts at first.",
         "train_tasks: so many that small networks do not learn them by heart.",
     ]
     tree = {
