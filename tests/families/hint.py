@@ -10,10 +10,10 @@ ARMS = 10
 
 
 class Hint:
-    """One of ten arms pays 1 and nine nothing; the eleventh pays a tenth of the best one's number.
+    """One of ten arms pays 1, the others nothing; the eleventh pays 0.02 × the number of that one.
 
-    Pulling the last arm once and the best one after that is the optimum. All that it pays is
-    far below 1, so that one pull at a time it is never the right choice.
+    To pull the eleventh once and the paying one from then on is the optimum. What it pays is little:
+    one pull at a time, it is never worth its while.
     """
 
     spec = Spec(
