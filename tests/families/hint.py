@@ -12,8 +12,8 @@ ARMS = 10
 class Hint:
     """One of ten arms pays 1, the others nothing; the eleventh pays 0.02 × the number of that one.
 
-    To pull the eleventh once and the paying one from then on is the optimum. What it pays is little:
-    one pull at a time, it is never worth its while.
+    To pull the eleventh once and the paying one from then on is the optimum. It pays so little that
+    it is never worth a pull by itself.
     """
 
     spec = Spec(
