@@ -213,11 +213,19 @@ def config(
         str | None, typer.Argument(help="configuration; without one, the shipped names are listed")
     ] = None,
     overrides: Overrides = None,
+    suggest: Annotated[
+        bool, typer.Option("--suggest", help="NAME is a family: one to begin with, and why")
+    ] = False,
 ) -> None:
     """Print a complete configuration, every key explained."""
     from metarl.config.files import load_config, shipped, to_yaml
+    from metarl.config.overrides import read_options
 
-    if name is None:
+    if suggest:
+        from metarl.experiments.suggestion import suggest as suggest_for
+
+        print(suggest_for(name or "", read_options(overrides or [], "family")["family"]), end="")
+    elif name is None:
         print("\n".join(shipped()))
     else:
         print(to_yaml(load_config(name, overrides or [])), end="")

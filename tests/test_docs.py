@@ -14,7 +14,7 @@ import typer
 
 from metarl import cli
 from metarl.config.aliases import RENAMED
-from metarl.config.files import load_config
+from metarl.config.files import load_config, shipped
 from metarl.config.registry import find
 from metarl.core.protocol import EvalProtocol
 from metarl.evaluation.option_usage import measure_option_usage
@@ -218,6 +218,13 @@ def test_every_path_that_is_mentioned_exists():
     for document in [*DOCUMENTS, *(ROOT / "benchmarks" / "results").glob("*.md")]:
         for path in re.findall(r"`((?:metarl|envs|tests)/[\w/.]+)`", document.read_text()):
             assert (ROOT / path).exists(), path
+
+
+def test_the_configurations_that_are_recommended_are_shipped():
+    page = (ROOT / "docs" / "which-agent.md").read_text()
+    names = re.findall(r"`((?:rl2|maml|pearl)/[\w-]+)`", page)
+    assert len(names) > 10
+    assert set(names) <= set(shipped())
 
 
 def test_every_package_is_installed():

@@ -1,0 +1,202 @@
+"""A first configuration for any family, from its spec and some seconds of random actions."""
+
+from dataclasses import dataclass
+from time import process_time
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from metarl.collect.world import TrainingWorld
+from metarl.config.files import to_yaml
+from metarl.config.registry import one_line
+from metarl.config.schema import Config, parse
+from metarl.core.errors import FamilyError, MetaRLError
+from metarl.core.family import Family
+from metarl.core.rng import Rng
+from metarl.core.types import Spec
+from metarl.experiments.building import build, make_agent, make_family, train_set
+from metarl.experiments.loop import learn
+
+_ROWS = 20  # tasks that are probed
+_CPU = torch.device("cpu")
+_COSTLY = 5_000  # environment steps a second: at fewer, ten million take more than half an hour
+_SHORT = 50  # steps of a short episode
+_EPISODES = {1: 100, 10: 10, _SHORT: 4, 500: 2}  # longest episode → episodes of a trial; else 1
+
+
+def suggest(name: str, options: dict[str, Any]) -> str:
+    """A complete configuration for the family called `name`, with reasons, as YAML.
+
+    Repeated, it gives the same but for the expected time.
+
+    Raises:
+        MetaRLError: unknown family or options, or a family that cannot be stepped.
+    """
+    try:
+        probe = _probe(make_family(name, **options))
+        tree, reasons = _pearl(probe) if _suits_pearl(probe) else _rl2(probe)
+        config = parse({**tree, "family": {"name": name, **options}})
+        minutes = _minutes(config)
+    except MetaRLError:
+        raise
+    except Exception as error:  # a stranger's family may raise anything
+        line = one_line(error)
+        raise FamilyError(f"{name} cannot be stepped: {line}; see metarl check {name}") from error
+
+    time = f"env_steps: {config.env_steps:,} take about {minutes:.0f} minutes of a core like this."
+    return "".join(f"# {reason}\n" for reason in [*reasons, time]) + to_yaml(config)
+
+
+# -------------------------------------------------------------------------------------------------
+# What a family is like
+
+
+@dataclass(frozen=True)
+class _Probe:
+    """S steps of random actions."""
+
+    spec: Spec
+    obs: Tensor  # [S, O]
+    reward: Tensor  # [S]
+    terminated: bool
+    speed: float  # environment steps a second of processor time
+
+    @property
+    def sparse(self) -> bool:
+        """Nearly all steps pay the same, in episodes that do not end by it."""
+        usual = self.reward == self.reward.median()
+        survival = self.terminated and bool(usual.all())
+        return bool(usual.float().mean() > 0.9) and not survival
+
+
+def _probe(family: Family) -> _Probe:
+    """20 random trials; short episodes are repeated."""
+    spec = family.spec
+    agent = make_agent("random", spec)
+    world = TrainingWorld(family, max(1, _ROWS // spec.horizon), None, _CPU)
+    tasks = world.tasks(_ROWS, Rng(0))
+    belief = agent.begin(world.task_info(agent, tasks), lanes=1)
+    began = process_time()
+    trials, _ = world.collect(agent, belief, tasks, world.episodes, Rng(0))
+    valid = trials.valid
+    speed = valid.numel() / (process_time() - began)
+    terminated = bool(trials.terminated[valid].any())
+    return _Probe(spec, trials.inputs.obs[valid], trials.reward[valid], terminated, speed)
+
+
+def _minutes(config: Config) -> float:
+    """Expected processor time of training, by the second iteration on a few tasks."""
+    few = config.model_copy(update={"train_tasks": config.train_tasks and 5})
+    family, agent = build(few)
+    world = TrainingWorld(family, few.episodes, train_set(few, family), _CPU)
+    updates = learn(agent, world, Rng(few.seed), iterations=2)
+    first = next(updates).counters.env_steps
+    began = process_time()
+    steps = next(updates).counters.env_steps - first
+    return (config.env_steps or 0) / steps * (process_time() - began) / 60
+
+
+# -------------------------------------------------------------------------------------------------
+# What suits it: a configuration without its family, and why it is so
+
+
+def _suits_pearl(probe: _Probe) -> bool:
+    """Whether every step tells something about the task, and steps are costly or episodes short."""
+    if probe.spec.discrete or probe.sparse:
+        return False
+    return 1 < probe.spec.horizon <= _SHORT or probe.speed < _COSTLY
+
+
+def _rl2(probe: _Probe) -> tuple[dict[str, Any], list[str]]:
+    spec, horizon = probe.spec, probe.spec.horizon
+    episodes = next((count for longest, count in _EPISODES.items() if horizon <= longest), 1)
+    steps = episodes * horizon
+    trials = _clip(30_000 // steps, 40, 500)
+    gamma = round(_clip(1 - 1 / steps, 0.95, 0.99), 3)
+    farthest, largest = float(probe.obs.abs().max()), float(probe.reward.abs().max())
+    one_hot = bool(((probe.obs.sum(-1) == 1) & (probe.obs.amax(-1) == 1)).all())
+    tabular = one_hot and 1 < spec.obs_width <= 20
+    entropy = 0.01
+    if spec.discrete:
+        entropy = 0.05 if probe.sparse else 0.03
+    agent = {
+        "name": "rl2",
+        "encoder_sizes": [64] * (farthest > 1),
+        "hidden_sizes": [64],
+        "pair_input": tabular,
+        "readout": "observation" if tabular else "linear",
+        "initial_std": 0.5,
+        "trials": trials,
+        "minibatches": _clip(trials // 16, 2, 8),
+        "learning_rate": [2e-3, 0.0],
+        "gamma": gamma,
+        "gae_lambda": 0.95,
+        "entropy_coef": [entropy, 0.0],
+        "max_grad_norm": 0.5,
+        "normalize_obs": farthest > 1,
+        "normalize_reward": not spec.discrete or not 0.5 <= largest <= 5,
+    }
+    reasons = [
+        "agent: rl2 learns to explore; actions are discrete, or rewards sparse, or steps cheap.",
+        f"episodes: {episodes} of at most {horizon} steps, to explore and to use what was found.",
+        f"gamma: credit goes back over up to {steps} steps, those of a trial.",
+        f"entropy_coef: {entropy} keeps exploration alive; 0 at the end, to use what was learned.",
+        f"normalize_…: a probe met observations up to {farthest:.2g}, rewards to {largest:.2g}.",
+    ]
+    if probe.sparse:
+        reasons.append("rewards are sparse: if the return stays, more trials and entropy help.")
+    tree = {"agent": agent, "episodes": episodes, "env_steps": 10_000_000}
+    return tree | _evaluation(steps), reasons
+
+
+def _pearl(probe: _Probe) -> tuple[dict[str, Any], list[str]]:
+    horizon = probe.spec.horizon
+    short = horizon <= _SHORT
+    agent = {
+        "name": "pearl",
+        "latent_width": 10,
+        "encoder_sizes": [128] * 3,
+        "next_obs_input": True,
+        "hidden_sizes": [64 if probe.spec.obs_width <= 10 else 128] * 2,
+        "tasks": _clip(1200 // horizon, 5, 60),
+        "initial_episodes": 4,
+        "extra_episodes": 2,
+        "capacity": 20_000,
+        "updates": 500,
+        "meta_batch_size": 32,
+        "batch_size": 16,
+        "context_size": 40,
+        "learning_rate": [1e-3, 1e-4],
+        "gamma": round(_clip(1 - 2 / horizon, 0.9, 0.99), 3),
+        "reward_scale": float(f"{3 / (float(probe.reward.std()) or 3):.1g}"),
+        "kl_coef": 0.01,
+        "learn_temperature": True,
+    }
+    reasons = [
+        "agent: pearl needs few steps; rewards are dense, and steps costly or episodes short.",
+        "episodes: 4, one to explore on the prior, then on the posterior of what came before.",
+        f"gamma: credit goes back over half an episode of {horizon} steps; z carries the rest.",
+        "reward_scale: rewards deviate by 3 then, beside which the entropy counts at first.",
+        "train_tasks: so many that small networks do not learn them by heart.",
+    ]
+    tree = {
+        "agent": agent,
+        "train_tasks": 300 if short else 100,
+        "env_steps": 200_000 if short else 1_000_000,
+        "episodes": 4,
+        "mode": "greedy",
+        "score": "last",
+        "validate_every": 4 if short else 10,
+    }
+    return tree | _evaluation(4 * horizon), reasons
+
+
+def _evaluation(steps: int) -> dict[str, float]:
+    """How many trials of so many `steps` are enough and do not take long."""
+    tasks = _clip(60_000 // steps, 20, 500)
+    return {"validation_tasks": tasks, "test_tasks": 2 * tasks}
+
+
+def _clip(number: float, low: float, high: float) -> float:
+    return min(max(number, low), high)
