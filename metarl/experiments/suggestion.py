@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metarl.collect.world import TrainingWorld
+from metarl.collect.world import LocalWorld
 from metarl.config.files import to_yaml
 from metarl.config.registry import one_line
 from metarl.config.schema import Config, parse
@@ -15,7 +15,7 @@ from metarl.core.errors import FamilyError, MetaRLError
 from metarl.core.family import Family
 from metarl.core.rng import Rng
 from metarl.core.types import Spec
-from metarl.experiments.building import build, make_agent, make_family, train_set
+from metarl.experiments.building import build, make_agent, make_family, world_of
 from metarl.experiments.loop import learn
 
 _ROWS = 20  # tasks that are probed
@@ -74,7 +74,7 @@ def _probe(family: Family) -> _Probe:
     """20 random trials; short episodes are repeated."""
     spec = family.spec
     agent = make_agent("random", spec)
-    world = TrainingWorld(family, max(1, _ROWS // spec.horizon), None, _CPU)
+    world = LocalWorld(family, max(1, _ROWS // spec.horizon), None, _CPU)
     tasks = world.tasks(_ROWS, Rng(0))
     belief = agent.begin(world.task_info(agent, tasks), lanes=1)
     began = process_time()
@@ -89,8 +89,7 @@ def _minutes(config: Config) -> float:
     """Expected processor time of training, by the second iteration on a few tasks."""
     few = config.model_copy(update={"train_tasks": config.train_tasks and 5})
     family, agent = build(few)
-    world = TrainingWorld(family, few.episodes, train_set(few, family), _CPU)
-    updates = learn(agent, world, Rng(few.seed), iterations=2)
+    updates = learn(agent, world_of(few, family), Rng(few.seed), iterations=2)
     first = next(updates).counters.env_steps
     began = process_time()
     steps = next(updates).counters.env_steps - first
