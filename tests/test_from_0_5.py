@@ -32,7 +32,8 @@ def today(tree: dict[str, Any]) -> dict[str, Any]:
     agent = {RENAMED.get(key, key): value for key, value in tree["agent"].items()}
     if agent["name"] == "rl2":
         agent["preset"] = "rl2"  # which had none
-    return tree | {"agent": agent}
+    newer = {"world": {"name": "local"}, "test_mode": None}
+    return tree | newer | {"agent": agent}
 
 
 def test_all_fifty_configurations_of_0_5_are_here():
