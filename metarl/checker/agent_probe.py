@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any, TypeVar, cast
@@ -10,8 +9,8 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor
 
-from metarl.checker.agent_values import part, require_acted, require_leading, require_same
-from metarl.checker.rules import require_array
+from metarl.checker.rules import require, require_array
+from metarl.checker.values import part, require_leading, require_same
 from metarl.collect.collector import collect, task_info
 from metarl.collect.world import LocalWorld
 from metarl.core.agent import Agent, Mode
@@ -34,26 +33,24 @@ Build = Callable[[Spec, int], Agent]
 class SmallWorld:
     """The protocol `World` and nothing else, with a fixed training set.
 
-    The tasks that it gives have these `params`, but are met and shown as they are.
+    `disguised`: the tasks that it gives have each other's params, but are met and shown as they
+    are.
     """
 
-    def __init__(self, family: Family, episodes: int, train_set: Tasks, params: Tensor):
+    def __init__(self, family: Family, episodes: int, train_set: Tasks, disguised: bool):
         self.episodes = episodes
         self.progress = 0.0
         self.env_steps = 0
-        self.train_set: Tasks | None = replace(train_set, params=params)
+        shown = replace(train_set, params=train_set.params.roll(int(disguised), 0))
+        self.train_set: Tasks | None = shown
+        self.tasks = LocalWorld(family, episodes, shown, CPU).tasks
         self._world = LocalWorld(family, episodes, train_set, CPU)
-        self._given = self.train_set
         self._params = train_set.params
 
     @property
     def goal_reward(self) -> GoalReward:
         """The family's."""
         return self._world.goal_reward
-
-    def tasks(self, count: int, rng: Rng) -> Tasks:
-        """`count` training tasks."""
-        return self._given.draw(count, rng.child("tasks"))
 
     def task_info(self, agent: Agent, tasks: Tasks) -> TaskInfo:
         """What `agent` may know of `tasks`."""
@@ -93,7 +90,7 @@ class Watched:
     def act(self, belief: Belief, obs: Tensor, *given: Any) -> tuple[Acted, Belief]:
         """A decision; only the lane changes."""
         acted, after = self._untouched("act", self.agent.act, belief, obs, *given)
-        require_acted(acted, obs, self.spec)
+        self._require_acted(acted, obs)
         kept = replace(after, lane=belief.lane)
         require_same(belief, kept, "act changes more of the belief than its lane")
         return acted, self._checked("act", after, obs.shape[:2])
@@ -115,7 +112,7 @@ class Watched:
     def _untouched(self, name: str, method: Callable[..., T], *given: Any) -> T:
         """Its result; what is given and the agent stay as they are."""
         before = part(given, ...)
-        agent = state(self.agent)
+        agent = part(self.agent.state_dict(), ...)
         result = method(*given)
         require_same(before, given, f"{name} changes what it is given, in place")
         require_same(agent, self.agent.state_dict(), f"{name} changes the agent's state_dict")
@@ -126,6 +123,21 @@ class Watched:
         require_leading(f"{name}: row", belief.row, size[:1])
         require_leading(f"{name}: lane", belief.lane, size)
         return belief
+
+    def _require_acted(self, acted: Acted, obs: Tensor) -> None:
+        """Raises CheckFailed unless `acted` is a decision on obs [N, M, O]."""
+        size = tuple(obs.shape[:2])
+        choices = self.spec.action_width
+        require_same(obs, acted.inputs.obs, "act: inputs.obs is not the observation")
+        require_array("log_prob", acted.log_prob, size)
+        require_leading("act: extras", acted.extras, size)
+        if not self.spec.discrete:
+            require_array("action", acted.action, (*size, choices), torch.float32)
+            return
+        require_array("action", acted.action, size, torch.int64)
+        low, high = acted.action.aminmax()
+        inside = low >= 0 and high < choices
+        require(inside, f"actions from {low} to {high}, not from 0 to {choices - 1}")
 
 
 class AgentProbe:
@@ -151,7 +163,7 @@ class AgentProbe:
 
     @cached_property
     def agent(self) -> Agent:
-        """The one that trials are tried with, watched; it is never trained."""
+        """The one that trials are tried with unless another is given: watched, never trained."""
         return cast(Agent, Watched(self.fresh(), self.spec))
 
     @cached_property
@@ -174,27 +186,34 @@ class AgentProbe:
 
     # -- trials
 
-    def begin(self, agent: Agent, tasks: Tasks, lanes: int | None = None) -> Belief:
+    def begin(
+        self,
+        lanes: int | None = None,
+        tasks: Tasks | None = None,
+        agent: Agent | None = None,
+    ) -> Belief:
         """The prior belief."""
-        info = task_info(agent, self.spec, tasks, ROUNDS, self.train_set)
+        agent = self.agent if agent is None else agent
+        info = task_info(agent, self.spec, tasks or self.tasks, ROUNDS, self.train_set)
         return agent.begin(info, lanes or agent.lanes)
 
     def collect(
         self,
-        agent: Agent,
         belief: Belief,
-        tasks: Tasks,
         number: int = 0,
         mode: Mode = "sample",
+        tasks: Tasks | None = None,
+        agent: Agent | None = None,
     ) -> tuple[Rollout, Belief]:
         """Episode `number` of every lane."""
+        agent = self.agent if agent is None else agent
         env = self.family.make(belief.cue.shape[1])
         rng = self.rng.child("episode", number)
-        return collect(agent, env, self.spec, belief, tasks, 1, rng, mode)
+        return collect(agent, env, self.spec, belief, tasks or self.tasks, 1, rng, mode)
 
     def trial(
         self,
-        agent: Agent,
+        agent: Agent | None = None,
         tasks: Tasks | None = None,
         between: Callable[[], object] = tuple,
         renamed: int = 0,
@@ -205,11 +224,11 @@ class AgentProbe:
             between: what is done before every adaptation.
             renamed: by how much the index of the tasks is changed before it.
         """
-        tasks = tasks or self.tasks
-        belief = self.begin(agent, tasks)
+        agent = self.agent if agent is None else agent
+        belief = self.begin(tasks=tasks, agent=agent)
         lived: dict[str, object] = {}
         for number in range(ROUNDS):
-            rollout, belief = self.collect(agent, belief, tasks, number)
+            rollout, belief = self.collect(belief, number, tasks=tasks, agent=agent)
             between()
             belief = agent.adapt(belief, replace(rollout, index=rollout.index + renamed))
             lived[f"round {number + 1}"] = {"acting": acting(rollout), "belief": belief}
@@ -217,34 +236,34 @@ class AgentProbe:
 
     # -- training
 
-    def world(self, disguised: bool = False) -> SmallWorld:
-        """A new one; `disguised`: the tasks that it gives have each other's params."""
-        params = self.train_set.params.roll(int(disguised), 0)
-        return SmallWorld(self.family, ROUNDS * self.agent.lanes, self.train_set, params)
-
     def iterate(
         self,
         agent: Agent,
         number: int = 0,
-        world: SmallWorld | None = None,
-    ) -> dict[str, float]:
-        """An iteration, in a world of its own."""
-        world = world or self.world()
+        disguised: bool = False,
+    ) -> tuple[dict[str, float], int]:
+        """An iteration, in a world of its own → metrics and steps."""
+        world = SmallWorld(self.family, ROUNDS * agent.lanes, self.train_set, disguised)
         world.progress = number / 2
-        return agent.iterate(world, self.rng.child("iteration", number))
+        return agent.iterate(world, self.rng.child("iteration", number)), world.env_steps
 
-    def outcome(self, agent: Agent, number: int = 0, disguised: bool = False) -> dict[str, object]:
-        """What an iteration gives: metrics, the state, and a trial after it."""
-        metrics = self.iterate(agent, number, self.world(disguised))
-        return {"metrics": metrics, "state_dict": state(agent), "trial": self.trial(agent)}
+    def outcome(
+        self,
+        agent: Agent | None = None,
+        number: int = 0,
+        disguised: bool = False,
+    ) -> dict[str, object]:
+        """An iteration's metrics, the state and a trial after it; by default of a fresh agent.
+
+        A strategy has no iterations.
+        """
+        agent = self.fresh() if agent is None else agent
+        metrics = {} if self.strategy else self.iterate(agent, number, disguised)[0]
+        state = part(agent.state_dict(), ...)
+        return {"metrics": metrics, "state_dict": state, "trial": self.trial(agent)}
 
 
 def acting(rollout: Rollout) -> dict[str, Tensor]:
     """[N, M, …] sums over the episode, of what waiting lanes do not change."""
     kept = {"log_prob": rollout.log_prob, "action": rollout.action, "reward": rollout.reward}
     return {name: (x * append_axes(rollout.valid, x.dim())).sum(0) for name, x in kept.items()}
-
-
-def state(agent: Agent) -> dict[str, Any]:
-    """A copy of the agent's state."""
-    return copy.deepcopy(agent.state_dict())

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
-from operator import itemgetter
-from typing import Any
+from typing import cast
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from metarl.checker.values import difference, part
 from metarl.collect.collector import check_array, check_step
 from metarl.core.family import BatchEnv, Family
 from metarl.core.rng import Rng, Streams
@@ -38,38 +37,11 @@ class Trace:
     age: Tensor  # [T, N, M] int64: number of steps since the episode began
     changed: str | None = static(default=None)  # a returned array that was changed in place later
 
-    def part(
-        self, steps: slice = slice(None), rows: Any = slice(None), lanes: slice = slice(None)
-    ) -> Trace:
-        """Some steps of some rows and lanes."""
-        return tree_map(lambda x: x[steps][:, rows][:, :, lanes], self)
-
-
-def difference(one: Trace, other: Trace, *, rounding: bool = False) -> str | None:
-    """The first difference of two traces of equal shape, or None; `rounding` ignores small ones."""
-    tolerance = (1e-4, 1e-5) if rounding else (0.0, 0.0)
-    found = []
-    for name, a, b in (
-        ("obs", one.obs, other.obs),
-        ("next_obs", one.step.next_obs, other.step.next_obs),
-        ("reward", one.step.reward, other.step.reward),
-        ("terminated", one.step.terminated, other.step.terminated),
-        ("truncated", one.step.truncated, other.step.truncated),
-        ("returned obs", one.step.obs, other.step.obs),
-    ):
-        differs = ~torch.isclose(a.float(), b.float(), *tolerance, equal_nan=True)
-        differs = differs.reshape(*a.shape[:3], -1).any(-1)  # [T, N, M]
-        for time, row, lane in differs.nonzero()[:1].tolist():
-            values = f"{_short(a[time, row, lane])} and {_short(b[time, row, lane])}"
-            found.append((time, f"{name} at step {time}, row {row}, lane {lane}: {values}"))
-    if found:
-        return min(found, key=itemgetter(0))[1]
-    return None
-
-
-def _short(x: Tensor) -> str:
-    """A number, or the first and last of a vector."""
-    return np.array2string(x.numpy(), precision=6, threshold=4, edgeitems=2)
+    @property
+    def seen(self) -> dict[str, Tensor]:
+        """What comes from the family."""
+        arrays = {**vars(self.step), "obs before": self.obs}
+        return {f"{name} [step, row, lane]": x for name, x in arrays.items()}
 
 
 def run_from(
@@ -78,7 +50,7 @@ def run_from(
     obs: Tensor,
     choose: Choose,
     times: range,
-    rng: Any = None,
+    rng: Rng | Still | None = None,
 ) -> Trace:
     """Step an environment whose present observation is `obs` [N, M, O]."""
     rows, lanes = obs.shape[:2]
@@ -95,14 +67,15 @@ def run_from(
         check_step(step, spec, (rows, lanes), time)
 
         step = replace(step, success=None, training_reward=None)
-        returned.append(Trace(obs, action, step, episode, age))
-        copies.append(Trace(before, action, tree_map(torch.clone, step), episode, age))
+        now = Trace(obs, action, step, episode, age)
+        returned.append(now)
+        copies.append(replace(part(now, ...), obs=before))
         obs = step.obs
         episode = episode + step.done.long()
         age = (age + 1).masked_fill(step.done, 0)
 
     trace = tree_map(_stack, *copies)
-    return replace(trace, changed=difference(trace, tree_map(_stack, *returned)))
+    return replace(trace, changed=difference(trace.seen, tree_map(_stack, *returned).seen))
 
 
 def _stack(*arrays: Tensor) -> Tensor:
@@ -130,12 +103,8 @@ def random(
     `alike`: every episode of a lane has the actions of its first one.
     """
     noise = Rng(0).child("action").streams(torch.arange(rows), lanes)
-    width = 1 if spec.discrete else spec.action_width
-    table = torch.stack([noise.uniform(t, width) for t in range(509)])  # [509, N, M, A]
-    if spec.discrete:
-        table = (table.squeeze(-1) * spec.action_width).long()
-    else:
-        table = 2 * table - 1
+    table = torch.stack([noise.uniform(t, spec.action_width) for t in range(509)])  # [509, N, M, A]
+    table = (table[..., 0] * spec.action_width).long() if spec.discrete else 2 * table - 1
     row = torch.arange(rows).unsqueeze(1)
     lane = torch.arange(lanes)
     hold = 4 ** ((row + lane) % 4)
@@ -292,10 +261,13 @@ class Probe:
     @cached_property
     def brief(self) -> int:
         """Number of steps of a short trace, a few of them after the first end of an episode."""
-        ended = self.trace.step.done.flatten(1).any(1)
-        if not ended.any():
-            return self.steps
-        return min(max(int(ended.long().argmax()) + 9, 24), self.steps)
+        for ended in self.trace.step.done.nonzero()[:1, 0].tolist():
+            return min(max(ended + 9, 24), self.steps)
+        return self.steps
+
+    def short(self, *place: slice | Tensor) -> Trace:
+        """`trace` for so long, of some rows and lanes."""
+        return part(self.trace, slice(self.brief), *place)
 
     def run(
         self,
@@ -304,7 +276,7 @@ class Probe:
         tasks: Tasks | None = None,
         lanes: int | None = None,
         env: BatchEnv | None = None,
-        rng: Any = None,
+        rng: Rng | Still | None = None,
         steps: int | None = None,
     ) -> Trace:
         """Reset an environment and step it; by default a short trace of the actions of `trace`.
@@ -318,7 +290,7 @@ class Probe:
         env = env or self.family.make(lanes)
         rng = rng or self.rng
 
-        obs = env.reset(tasks, rng)
+        obs = env.reset(tasks, cast(Rng, rng))
         shape = (len(tasks), lanes, self.spec.obs_width)
         check_array("the first observation", obs, shape, torch.float32, self.spec, time=0)
         return run_from(

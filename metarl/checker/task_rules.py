@@ -9,8 +9,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from metarl.checker.probe import Probe, Still, difference, random
+from metarl.checker.probe import Probe, Still, random
 from metarl.checker.rules import CheckFailed, require, require_array, rule
+from metarl.checker.values import difference, require_nowhere, require_same
 from metarl.core.family import HasGoalReward
 from metarl.core.rng import Rng
 from metarl.core.rollout import gather_times
@@ -83,12 +84,13 @@ def tasks(probe: Probe) -> str:
             require_array(f"copy of 9 {split} tasks", many.copy, (9,), torch.int64)
         require(many.split == split, f"tasks({split!r}, …) says that its split is {many.split!r}")
 
-        again = draw(split, 9, probe.rng)
-        require(_same(many, again), f"asking twice for 9 {split} tasks gives other rows")
-        few = draw(split, 4, probe.rng)
-        require(_same(many[:4], few), f"the first 4 of 9 {split} tasks are not those of 4")
-        streams = _streams(draw(split, 200, probe.rng)).unique()
-        require(len(streams) == 200, f"(index, copy) stands twice among 200 {split} tasks")
+        again = _content(draw(split, 9, probe.rng))
+        require_same(_content(many), again, f"asking twice for 9 {split} tasks gives other rows")
+        few = _content(draw(split, 4, probe.rng))
+        require_same(_content(many[:4]), few, f"the first 4 of 9 {split} tasks are not those of 4")
+        streams = _content(draw(split, 200, probe.rng))["(index, copy)"]
+        unique = len(streams.unique()) == 200
+        require(unique, f"(index, copy) stands twice among 200 {split} tasks")
     return f"rows of {', '.join(probe.spec.splits)}"
 
 
@@ -107,24 +109,17 @@ def splits(probe: Probe) -> str:
         rows[split] = set(map(tuple, params.tolist()))
 
     for one, other in itertools.combinations(rows, 2):
-        if closed:
-            single = len(rows[one] ^ rows[other])
-            require(not single, f"closed, but {single} rows of {one} and {other} are in one only")
-        else:
-            shared = len(rows[one] & rows[other])
-            require(not shared, f"{shared} rows are both in {one} and in {other}")
+        odd = rows[one] ^ rows[other] if closed else rows[one] & rows[other]
+        place = "one only, and the spec says closed" if closed else "both"
+        require(not odd, f"{len(odd)} rows of {one} and {other} are in {place}")
     sizes = ", ".join(f"{split} {len(found)}" for split, found in rows.items())
     kind = "closed: the same in all" if closed else "none in two"
     return f"different rows among {count}: {sizes}; {kind}"
 
 
-def _same(a: Tasks, b: Tasks) -> bool:
-    return torch.equal(a.params, b.params) and torch.equal(_streams(a), _streams(b))
-
-
-def _streams(tasks: Tasks) -> Tensor:
-    """[N, 1]: the keys of their random streams, which differ if (index, copy) do."""
-    return tasks.streams(Rng(0), lanes=1).keys
+def _content(tasks: Tasks) -> dict[str, Tensor]:
+    """Rows and, in place of (index, copy), the keys [N, 1] of the random streams made from it."""
+    return {"params": tasks.params, "(index, copy)": tasks.streams(Rng(0), lanes=1).keys}
 
 
 # -------------------------------------------------------------------------------------------------
@@ -141,10 +136,8 @@ def steps(probe: Probe) -> str:
     trace = probe.trace
     step = trace.step
     for name, x in (("obs", trace.obs), ("next_obs", step.next_obs), ("reward", step.reward)):
-        require(x.isfinite().all(), f"{name} is not finite")
-    both = (step.terminated & step.truncated).flatten(1).any(1)
-    first = int(both.long().argmax())
-    require(not both.any(), f"terminated and truncated at once, first at step {first}")
+        require_nowhere(~x.isfinite(), f"{name} is not finite")
+    require_nowhere(step.terminated & step.truncated, "terminated and truncated at once")
     require(trace.changed is None, f"returned arrays are changed in place later: {trace.changed}")
     rows, lanes = probe.size
     return f"{len(trace.action)} steps of {rows} rows × {lanes} lanes with random actions"
@@ -158,9 +151,7 @@ def continuity(probe: Probe) -> str:
     """Within an episode, the next observation that is acted on is the successor."""
     step = probe.trace.step
     torn = (step.obs != step.next_obs).any(-1) & ~step.done
-    for time, row, lane in torn.nonzero()[:1].tolist():
-        place = f"step {time}, row {row}, lane {lane}"
-        raise CheckFailed(f"obs is not next_obs at {place}, where no episode ended")
+    require_nowhere(torn, "no episode ended, but obs is not next_obs")
     return "obs is next_obs wherever no episode ended"
 
 
@@ -174,9 +165,7 @@ def horizon(probe: Probe) -> str:
     step = trace.step
     longest = probe.spec.horizon
     length = trace.age + 1
-    for time, row, lane in (length > longest).nonzero()[:1].tolist():
-        episode = f"episode {int(trace.episode[time, row, lane]) + 1} of row {row}, lane {lane}"
-        raise CheckFailed(f"{episode} goes on after {longest} steps")
+    require_nowhere(length > longest, f"an episode goes on after {longest} steps")
     for early in length[step.truncated & (length < longest)][:1].tolist():
         raise CheckFailed(f"truncated after {early} steps, but the spec's horizon is {longest}")
     terminated = int(step.terminated.sum())
@@ -257,7 +246,7 @@ def hidden(probe: Probe) -> str:
     The whole row counts for families without a goal: a start may depend on the task, as a taxi's
     does, if something is left to infer.
     """
-    if torch.equal(_first(probe, probe.tasks), _first(probe, probe.exchanged)):
+    if torch.equal(_starts(probe, probe.tasks), _starts(probe, probe.exchanged)):
         return "the first observation is the same for other tasks"
     goal = probe.spec.goal_width
     explained = _explained(probe)
@@ -272,8 +261,11 @@ def hidden(probe: Probe) -> str:
     return f"the start depends on the task, but tells entries {entries}"
 
 
-def _first(probe: Probe, tasks: Tasks) -> Tensor:
-    return probe.family.make(probe.size[1]).reset(tasks, probe.rng).clone()
+def _starts(probe: Probe, tasks: Tasks) -> Tensor:
+    """[N, O]: the first observations; many tasks take turns in one environment."""
+    env = probe.family.make(1)
+    turns = [slice(first, first + 32) for first in range(0, len(tasks), 32)]
+    return torch.cat([env.reset(tasks[turn], probe.rng)[:, 0].clone() for turn in turns])
 
 
 def _explained(probe: Probe) -> dict[int, float]:
@@ -283,21 +275,15 @@ def _explained(probe: Probe) -> dict[int, float]:
     predicted as well.
     """
     tasks = probe.family.tasks("train", 4 * probe.spec.obs_width + 200, probe.rng)
-    env = probe.family.make(1)
-    starts = []
-    for first in range(0, len(tasks), 32):
-        starts.append(env.reset(tasks[first : first + 32], probe.rng).clone())
-    obs = torch.cat(starts).squeeze(1).double()
+    obs = _starts(probe, tasks).double()
     features = torch.cat([obs, torch.ones_like(obs[:, :1])], dim=1)
     row = tasks.params.double()
-
-    def r_squared(target: Tensor) -> Tensor:  # [N, P] → [P]
-        fit = torch.linalg.lstsq(features[::2], target[::2], driver="gelsd").solution
-        error = (features[1::2] @ fit - target[1::2]).square().mean(0)
-        return 1 - error / target[1::2].var(0).clamp(min=1e-12)
-
-    angle = torch.minimum(r_squared(row.sin()), r_squared(row.cos()))
-    shares = torch.maximum(r_squared(row), angle)
+    target = torch.cat([row, row.sin(), row.cos()], dim=1)
+    fit = torch.linalg.lstsq(features[::2], target[::2], driver="gelsd").solution
+    error = (features[1::2] @ fit - target[1::2]).square().mean(0)
+    r_squared = 1 - error / target[1::2].var(0).clamp(min=1e-12)
+    straight, sine, cosine = r_squared.view(3, -1)
+    shares = torch.maximum(straight, torch.minimum(sine, cosine))
     varies = (row != row[0]).any(0).nonzero().flatten()
     return dict(zip(varies.tolist(), shares[varies].tolist(), strict=True))
 
@@ -321,7 +307,7 @@ def persistence(probe: Probe) -> str:
         return f"no second episode within {probe.steps} steps"
 
     first = tree_map(partial(gather_times, time=trace.age), trace)  # the first episode, repeated
-    differs = difference(first, trace)
+    differs = difference(first.seen, trace.seen)
     if differs and still.escaped:
         return _task_persists(probe)
     same = "with the same randomness and actions"
