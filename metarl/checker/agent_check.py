@@ -1,5 +1,7 @@
 """Does an agent keep its contract? A report like that on a family."""
 
+from contextlib import suppress
+
 from metarl.checker import agent_learning_rules, agent_rules
 from metarl.checker.agent_probe import CPU, AgentProbe, Build
 from metarl.checker.report import Report, examine
@@ -54,11 +56,9 @@ def check_found_agent(found: Found, chosen: Settings, family: str | None = None)
 
 def _refusal(build: Build, family: Family) -> ConfigError | None:
     """Why an agent cannot act in a family; other errors are left to the rules."""
-    try:
-        probe = AgentProbe(build, family)
-        probe.trial(probe.fresh())
-    except ConfigError as error:
-        return error
-    except Exception:
-        pass
+    with suppress(Exception):
+        try:
+            AgentProbe(build, family).trial()
+        except ConfigError as error:
+            return error
     return None

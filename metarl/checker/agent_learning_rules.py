@@ -33,9 +33,8 @@ def iterate(probe: AgentProbe) -> str:
     for number in range(3):
         metrics, steps = probe.iterate(agent, number)
         for name, value in metrics.items():
-            kind = type(value).__name__
-            require(isinstance(value, float | int), f"metric {name!r} is {kind}, no float")
-            require(math.isfinite(value), f"metric {name!r} is {value}")
+            number_given = isinstance(value, float | int) and math.isfinite(value)
+            require(number_given, f"metric {name!r} is {value!r}, no finite number")
         require("return" in metrics, f"no metric 'return' among {sorted(metrics)}; logs show it")
         require(steps, "no step was collected by world.collect")
         if difference(before, agent.acting_state()):
@@ -106,7 +105,7 @@ def acting(probe: AgentProbe) -> str:
     other = probe.fresh(seed=1)
     other.warm_start(given)
     what = "after warm_start(acting_state()), another agent acts otherwise"
-    require_same(probe.trial(agent), probe.trial(other), what)
+    require_same(probe.trial_of(agent), probe.trial_of(other), what)
     return f"another agent acts alike after warm_start({', '.join(given)})"
 
 
@@ -119,7 +118,8 @@ def pickle(probe: AgentProbe) -> str:
     """A copy acts and learns alike, and leaves the original alone."""
     agent = probe.trained()
     clone = loads(dumps(agent))  # noqa: S301  (just pickled)
-    require_same(probe.trial(agent), probe.trial(clone), "a copy by pickle acts otherwise")
+    acts = "a copy by pickle acts otherwise"
+    require_same(probe.trial_of(agent), probe.trial_of(clone), acts)
     before = part(agent.state_dict(), ...)
     learned = probe.outcome(clone, 1)
     require_same(before, agent.state_dict(), "training a copy by pickle changes the original")

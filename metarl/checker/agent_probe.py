@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar, cast
 
@@ -119,7 +120,6 @@ class Watched:
         return result
 
     def _checked(self, name: str, belief: Belief, size: tuple[int, ...]) -> Belief:
-        require_array(f"{name}: cue", belief.cue, (*size, self.spec.cue_width), torch.float32)
         require_leading(f"{name}: row", belief.row, size[:1])
         require_leading(f"{name}: lane", belief.lane, size)
         return belief
@@ -140,31 +140,41 @@ class Watched:
         require(inside, f"actions from {low} to {high}, not from 0 to {choices - 1}")
 
 
+@dataclass(frozen=True)
 class AgentProbe:
-    """An agent under examination, on N rows × M lanes."""
+    """An agent under examination; trials are of some `rows` of its training tasks."""
 
-    def __init__(self, build: Build, family: Family):
-        self._build = build
-        self.family = family
-        self.spec = family.spec
-        self.rng = Rng(0).child("check")
-        tasks = family.tasks("train", TRAIN_TASKS, self.rng)
-        self.train_set = replace(tasks, index=torch.arange(TRAIN_TASKS), copy=None)
-        self.tasks = self.train_set[:ROWS]
+    build: Build
+    family: Family
+    rows: Tensor = torch.arange(ROWS)  # noqa: RUF009  (never changed)
+    other: Agent | None = None
+    rng = Rng(0).child("check")
+
+    @cached_property
+    def train_set(self) -> Tasks:
+        tasks = self.family.tasks("train", TRAIN_TASKS, self.rng)
+        return Tasks.numbered(tasks.params, tasks.split)
+
+    @property
+    def tasks(self) -> Tasks:
+        return self.train_set[self.rows]
 
     # -- agents
 
     def fresh(self, seed: int = 0) -> Agent:
         """One that was not trained."""
-        agent = self._build(self.spec, seed)
+        spec = self.family.spec
+        agent = self.build(spec, seed)
         if agent.task_input == "onehot":
-            agent = self._build(replace(self.spec, task_width=TRAIN_TASKS), seed)
+            agent = self.build(replace(spec, task_width=TRAIN_TASKS), seed)
         return agent
 
     @cached_property
     def agent(self) -> Agent:
-        """The one that trials are tried with unless another is given: watched, never trained."""
-        return cast(Agent, Watched(self.fresh(), self.spec))
+        """The one that trials are tried with: `other`, or one that is watched and never trained."""
+        if self.other is None:
+            return cast(Agent, Watched(self.fresh(), self.family.spec))
+        return self.other
 
     @cached_property
     def strategy(self) -> str:
@@ -186,35 +196,24 @@ class AgentProbe:
 
     # -- trials
 
-    def begin(
-        self,
-        lanes: int | None = None,
-        tasks: Tasks | None = None,
-        agent: Agent | None = None,
-    ) -> Belief:
+    def begin(self, lanes: int | None = None) -> Belief:
         """The prior belief."""
-        agent = self.agent if agent is None else agent
-        info = task_info(agent, self.spec, tasks or self.tasks, ROUNDS, self.train_set)
-        return agent.begin(info, lanes or agent.lanes)
+        info = task_info(self.agent, self.family.spec, self.tasks, ROUNDS, self.train_set)
+        return self.agent.begin(info, lanes or self.agent.lanes)
 
     def collect(
         self,
         belief: Belief,
         number: int = 0,
         mode: Mode = "sample",
-        tasks: Tasks | None = None,
-        agent: Agent | None = None,
     ) -> tuple[Rollout, Belief]:
         """Episode `number` of every lane."""
-        agent = self.agent if agent is None else agent
         env = self.family.make(belief.cue.shape[1])
         rng = self.rng.child("episode", number)
-        return collect(agent, env, self.spec, belief, tasks or self.tasks, 1, rng, mode)
+        return collect(self.agent, env, self.family.spec, belief, self.tasks, 1, rng, mode)
 
     def trial(
         self,
-        agent: Agent | None = None,
-        tasks: Tasks | None = None,
         between: Callable[[], object] = tuple,
         renamed: int = 0,
     ) -> dict[str, object]:
@@ -224,15 +223,22 @@ class AgentProbe:
             between: what is done before every adaptation.
             renamed: by how much the index of the tasks is changed before it.
         """
-        agent = self.agent if agent is None else agent
-        belief = self.begin(tasks=tasks, agent=agent)
+        belief = self.begin()
         lived: dict[str, object] = {}
         for number in range(ROUNDS):
-            rollout, belief = self.collect(belief, number, tasks=tasks, agent=agent)
+            rollout, belief = self.collect(belief, number)
             between()
-            belief = agent.adapt(belief, replace(rollout, index=rollout.index + renamed))
+            belief = self.agent.adapt(belief, replace(rollout, index=rollout.index + renamed))
             lived[f"round {number + 1}"] = {"acting": acting(rollout), "belief": belief}
         return lived
+
+    def on(self, rows: Tensor) -> AgentProbe:
+        """The same with other tasks."""
+        return replace(self, rows=rows, other=self.agent)
+
+    def trial_of(self, agent: Agent) -> dict[str, object]:
+        """The same with another agent."""
+        return replace(self, other=agent).trial()
 
     # -- training
 
@@ -260,7 +266,7 @@ class AgentProbe:
         agent = self.fresh() if agent is None else agent
         metrics = {} if self.strategy else self.iterate(agent, number, disguised)[0]
         state = part(agent.state_dict(), ...)
-        return {"metrics": metrics, "state_dict": state, "trial": self.trial(agent)}
+        return {"metrics": metrics, "state_dict": state, "trial": self.trial_of(agent)}
 
 
 def acting(rollout: Rollout) -> dict[str, Tensor]:

@@ -6,13 +6,12 @@ No rule knows how an agent works inside; all look at what it returns, as an `Age
 import inspect
 import random
 from collections.abc import Callable
-from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from metarl.checker.agent_probe import ROWS, AgentProbe, acting
+from metarl.checker.agent_probe import CPU, ROWS, AgentProbe, acting
 from metarl.checker.rules import CheckFailed, Skipped, require, rule
 from metarl.checker.values import difference, equal, part, require_same
 from metarl.core.agent import Agent
@@ -55,13 +54,13 @@ def attributes(probe: AgentProbe) -> str:
 def begin(probe: AgentProbe) -> str:
     """Belief of the right shape; the agent stays as it is."""
     belief = probe.begin()
-    rows, lanes = belief.cue.shape[:2]
-    cue = first_cue(probe.spec, rows, lanes, belief.cue.device)
+    lanes = probe.agent.lanes
+    cue = first_cue(probe.family.spec, ROWS, lanes, CPU)
     require_same(cue, belief.cue, "the cue is not first_cue(…)")
-    few = probe.begin(tasks=probe.tasks[_OTHERS])
+    few = probe.on(_OTHERS).begin()
     require_same(part(belief, _OTHERS), few, "two rows do not begin as among all")
     require_same(belief, probe.begin(), "begin gives another belief when called again")
-    return f"a belief about {rows} rows × {lanes} lanes"
+    return f"a belief about {ROWS} rows × {lanes} lanes"
 
 
 @rule(
@@ -129,7 +128,7 @@ def randomness(probe: AgentProbe) -> str:
 def rows(probe: AgentProbe) -> str:
     """Two of the rows, in another order, have the same trial as among all."""
     among = part(probe.trial(), _OTHERS)
-    alone = probe.trial(tasks=probe.tasks[_OTHERS])
+    alone = probe.on(_OTHERS).trial()
     return equal(among, alone, "a trial of rows 2 and 0, among all and alone", rounding=True)
 
 
@@ -150,8 +149,7 @@ def lanes(probe: AgentProbe) -> str:
 )
 def trials(probe: AgentProbe) -> str:
     """Another trial in the middle of one changes nothing."""
-    other = partial(probe.trial, tasks=probe.train_set[ROWS:])
-    disturbed = probe.trial(between=other)
+    disturbed = probe.trial(between=probe.on(ROWS + probe.rows).trial)
     return equal(probe.trial(), disturbed, "a trial, without and with another in its middle")
 
 
@@ -194,13 +192,14 @@ def _episode(probe: AgentProbe, belief: Belief, number: int = 0) -> dict[str, Te
 
 def with_seed(seed: int, call: Callable[[], object]) -> tuple[object, object]:
     """The result with global generators seeded like this, and what they draw afterwards."""
-    before = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    numpy_state = np.random.get_state()
+    python_state = random.getstate()
     try:
-        torch.manual_seed(seed)
-        np.random.seed(seed)
-        random.seed(seed)
-        return call(), (float(torch.rand(())), np.random.rand(), random.getstate())
+        with torch.random.fork_rng([]):
+            torch.manual_seed(seed)
+            np.random.seed(seed)
+            random.seed(seed)
+            return call(), (float(torch.rand(())), np.random.rand(), random.getstate())
     finally:
-        torch.set_rng_state(before[0])
-        np.random.set_state(before[1])
-        random.setstate(before[2])
+        np.random.set_state(numpy_state)
+        random.setstate(python_state)

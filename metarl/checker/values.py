@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from metarl.checker.rules import CheckFailed, require
 
@@ -83,7 +83,8 @@ def _difference(one: object, other: object, rounding: bool) -> tuple[list[int], 
 
 def require_leading(name: str, tree: object, leading: tuple[int, ...]) -> None:
     """Raises CheckFailed unless all leaves of `tree` are tensors [*leading, …]."""
-    for place, x in named_leaves(tree, name).items():
+    for x in tree_leaves(tree):
         fits = isinstance(x, Tensor) and x.shape[: len(leading)] == leading
         axes = list(leading)
-        require(x is None or fits, f"{place} is no tensor with the leading axes {axes}")
+        kind = type(x).__name__
+        require(x is None or fits, f"{name} holds {kind}, no tensor with the leading axes {axes}")
