@@ -60,7 +60,7 @@ def begin(probe: AgentProbe) -> str:
     few = probe.on(_OTHERS).begin()
     require_same(part(belief, _OTHERS), few, "two rows do not begin as among all")
     require_same(belief, probe.begin(), "begin gives another belief when called again")
-    return f"a belief about {ROWS} rows × {lanes} lanes"
+    return f"a belief about rows × lanes: {ROWS} × {lanes}"
 
 
 @rule(
@@ -103,7 +103,7 @@ def adapt(probe: AgentProbe) -> str:
         episodes.append(episode)
     after = agent.adapt(belief, stack_lanes(episodes))
     row = "changes the row" if difference(before.row, after.row) else "leaves the row as it is"
-    return f"{row}; accepts {agent.lanes} episodes of one lane one after another"
+    return f"{row}; episodes of one lane may come one after another, here {agent.lanes}"
 
 
 @rule(

@@ -81,7 +81,9 @@ def lanes(probe: Probe) -> str:
     few = probe.size[1] - 1
     among = probe.short(slice(None), slice(few))
     alone = probe.run(replay(among.action), lanes=few)
-    return equal(among.seen, alone.seen, f"{few} lanes among {few + 1} and alone", rounding=True)
+    return equal(
+        among.seen, alone.seen, f"{few} of {few + 1} lanes, among all and alone", rounding=True
+    )
 
 
 @rule(

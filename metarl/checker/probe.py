@@ -40,7 +40,7 @@ class Trace:
     @property
     def seen(self) -> dict[str, Tensor]:
         """What comes from the family."""
-        arrays = {**vars(self.step), "obs before": self.obs}
+        arrays = {"obs before": self.obs, **vars(self.step)}
         return {f"{name} [step, row, lane]": x for name, x in arrays.items()}
 
 

@@ -714,8 +714,9 @@ def test_the_command_says_why_and_how_and_fails(command):
         (["mine.py:Mine", "--family", "pont"], "did you mean 'point'?"),
         (["mine.py:Neither"], "is neither a family, which has tasks and make, nor an agent"),
         (["nowhere.py:Mine"], "there is no file"),
-        (["perl"], "did you mean 'pearl'?"),
-        (["gridnavy"], "did you mean 'gridnavi'?"),
+        (["perl"], "did you mean pearl"),
+        (["gridnavy"], "did you mean gridnavi?"),
+        (["xyzzy"], "called 'xyzzy': `metarl envs` and `metarl agents` list them"),
         (["gridnavi", "--family", "point"], "gridnavi is a family itself"),
     ],
 )
