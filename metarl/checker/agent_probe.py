@@ -86,7 +86,7 @@ class Watched:
     def begin(self, info: TaskInfo, lanes: int) -> Belief:
         """The prior belief."""
         belief = self._untouched("begin", self.agent.begin, info, lanes)
-        return self._checked("begin", belief, (info.rows, lanes))
+        return self._checked("begin", belief)
 
     def act(self, belief: Belief, obs: Tensor, *given: Any) -> tuple[Acted, Belief]:
         """A decision; only the lane changes."""
@@ -94,21 +94,21 @@ class Watched:
         self._require_acted(acted, obs)
         kept = replace(after, lane=belief.lane)
         require_same(belief, kept, "act changes more of the belief than its lane")
-        return acted, self._checked("act", after, obs.shape[:2])
+        return acted, self._checked("act", after)
 
     def adapt(self, belief: Belief, rollout: Rollout) -> Belief:
         """Only the row changes."""
         after = self._untouched("adapt", self.agent.adapt, belief, rollout)
         kept = replace(after, row=belief.row)
         require_same(belief, kept, "adapt changes more of the belief than its row")
-        return self._checked("adapt", after, belief.cue.shape[:2])
+        return self._checked("adapt", after)
 
     def replay(self, belief: Belief, rollout: Rollout) -> Belief:
         """The cue is the last one."""
         after = self._untouched("replay", self.agent.replay, belief, rollout)
         last = rollout.reshape_lanes(belief.cue.shape[1]).last_cue(self.spec)
         require_same(last, after.cue, "the cue after replay is not how the last step ended")
-        return self._checked("replay", after, belief.cue.shape[:2])
+        return self._checked("replay", after)
 
     def _untouched(self, name: str, method: Callable[..., T], *given: Any) -> T:
         """Its result; what is given and the agent stay as they are."""
@@ -119,7 +119,9 @@ class Watched:
         require_same(agent, self.agent.state_dict(), f"{name} changes the agent's state_dict")
         return result
 
-    def _checked(self, name: str, belief: Belief, size: tuple[int, ...]) -> Belief:
+    def _checked(self, name: str, belief: Belief) -> Belief:
+        """The belief, if row and lane fit its cue, which is compared elsewhere."""
+        size = belief.cue.shape[:2]
         require_leading(f"{name}: row", belief.row, size[:1])
         require_leading(f"{name}: lane", belief.lane, size)
         return belief

@@ -38,6 +38,10 @@ class Trace:
     changed: str | None = static(default=None)  # a returned array that was changed in place later
 
     @property
+    def moved(self) -> Tensor:
+        return self.step.next_obs - self.obs
+
+    @property
     def seen(self) -> dict[str, Tensor]:
         """What comes from the family."""
         arrays = {"obs before": self.obs, **vars(self.step)}
@@ -248,14 +252,12 @@ class Probe:
     @cached_property
     def effect(self) -> dict[str, Tensor]:
         """What depends on the task → where [T, N, M]."""
-        one = self.trace.step
-        other = self.other.step
-        moved = one.next_obs - self.trace.obs
-        other_moved = other.next_obs - self.other.obs
+        one = self.trace
+        other = self.other
         return {
-            "reward": ~torch.isclose(one.reward, other.reward),
-            "dynamics": ~torch.isclose(moved, other_moved, atol=1e-5).all(-1),
-            "end": one.done != other.done,
+            "reward": ~torch.isclose(one.step.reward, other.step.reward),
+            "dynamics": ~torch.isclose(one.moved, other.moved, atol=1e-5).all(-1),
+            "end": one.step.done != other.step.done,
         }
 
     @cached_property

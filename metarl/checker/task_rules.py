@@ -263,8 +263,8 @@ def hidden(probe: Probe) -> str:
 def _starts(probe: Probe, tasks: Tasks) -> Tensor:
     """[N, O]: the first observations; many tasks take turns in one environment."""
     env = probe.family.make(1)
-    turns = [slice(first, first + 32) for first in range(0, len(tasks), 32)]
-    return torch.cat([env.reset(tasks[turn], probe.rng)[:, 0].clone() for turn in turns])
+    turns = torch.arange(len(tasks)).split(32)
+    return torch.cat([env.reset(tasks[rows], probe.rng)[:, 0].clone() for rows in turns])
 
 
 def _explained(probe: Probe) -> dict[int, float]:
@@ -335,6 +335,6 @@ def _task_persists(probe: Probe) -> str:
     observed = f"the task matters in {int(sooner.sum())} of {len(sooner)} first episodes"
     if later.any():
         return f"{observed}, later in {int(later.sum())}"
-    share = float(sooner.float().mean()) if len(sooner) else 0.0
+    share = float(sooner.float().mean())  # if there are none, NaN ** 0 is 1
     require((1 - share) ** len(sooner) >= _IMPROBABLE, f"{observed}, and never later")
     return f"{observed}, later in 0: too rarely to be sure that it persists"

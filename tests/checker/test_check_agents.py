@@ -360,7 +360,7 @@ class ReadsTheGoal(Tiny):
         return metrics
 
 
-@planted("resume", "after load_state_dict(), the next iteration is another; ")
+@planted("resume", "another with its state_dict() learn next: not the same; ")
 class OptimizerIsNotSaved(Tiny):
     def state_dict(self):
         state = super().state_dict()
@@ -371,7 +371,7 @@ class OptimizerIsNotSaved(Tiny):
         super().load_state_dict(state | {"momentum": torch.zeros_like(state["weights"])})
 
 
-@planted("resume", "after load_state_dict(), the next iteration is another; metrics loss differs")
+@planted("resume", "another with its state_dict() learn next: not the same; metrics loss differs")
 class CountsOutside(Tiny):
     def __init__(self, *given):
         super().__init__(*given)
@@ -409,7 +409,7 @@ class NeedsItsReplay(Tiny):
 
 @planted(
     "acting",
-    "after warm_start(acting_state()), another agent acts otherwise; round 1 acting",
+    "another after warm_start(acting_state()): not the same; round 1 acting",
 )
 class ActsWithoutItsMean(Tiny):
     def acting_state(self):
@@ -438,7 +438,7 @@ class SendsMore(Tiny):
 
 @planted(
     "acting",
-    "after warm_start(acting_state()), another agent acts otherwise; round 1 acting",
+    "another after warm_start(acting_state()): not the same; round 1 acting",
 )
 class StartsCold(Tiny):
     def warm_start(self, state):
