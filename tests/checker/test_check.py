@@ -542,7 +542,7 @@ def rows_compete(env, action):
     return replace(step, reward=step.reward - env.goal.mean())
 
 
-@planted("lanes", "3 lanes among 4 and alone: not the same; reward [step, row, lane]")
+@planted("lanes", "3 of 4 lanes, among all and alone: not the same; reward [step, row, lane]")
 def lanes_compete(env, action):
     step = env.healthy_step(action)
     return replace(step, reward=step.reward / env.lanes)
