@@ -19,7 +19,17 @@ from metarl.core.errors import ConfigError
 from metarl.core.family import Family
 from metarl.core.rng import Rng
 from metarl.core.rollout import Rollout
-from metarl.core.types import Acted, Belief, GoalReward, Spec, TaskInfo, Tasks, append_axes, replace
+from metarl.core.types import (
+    Acted,
+    Belief,
+    GoalReward,
+    Spec,
+    TaskInfo,
+    Tasks,
+    append_axes,
+    first_cue,
+    replace,
+)
 
 CPU = torch.device("cpu")
 TRAIN_TASKS = 8
@@ -86,6 +96,8 @@ class Watched:
     def begin(self, info: TaskInfo, lanes: int) -> Belief:
         """The prior belief."""
         belief = self._untouched("begin", self.agent.begin, info, lanes)
+        cue = first_cue(self.spec, info.rows, lanes, CPU)
+        require_same(cue, belief.cue, "the cue is not first_cue(…)")
         return self._checked("begin", belief)
 
     def act(self, belief: Belief, obs: Tensor, *given: Any) -> tuple[Acted, Belief]:

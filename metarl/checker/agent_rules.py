@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metarl.checker.agent_probe import CPU, ROWS, AgentProbe, acting
+from metarl.checker.agent_probe import ROWS, AgentProbe, acting
 from metarl.checker.rules import CheckFailed, Skipped, require, rule
 from metarl.checker.values import difference, equal, part, require_same
 from metarl.core.agent import Agent
 from metarl.core.errors import MetaRLError
 from metarl.core.rng import Rng
 from metarl.core.rollout import stack_lanes
-from metarl.core.types import Belief, Inputs, Spec, first_cue, replace
+from metarl.core.types import Belief, Inputs, Spec, replace
 
 _TASK_INPUTS = ("none", "row", "goal", "onehot")
 _OTHERS = torch.tensor([2, 0])  # rows, in another order
@@ -54,13 +54,10 @@ def attributes(probe: AgentProbe) -> str:
 def begin(probe: AgentProbe) -> str:
     """Belief of the right shape; the agent stays as it is."""
     belief = probe.begin()
-    lanes = probe.agent.lanes
-    cue = first_cue(probe.family.spec, ROWS, lanes, CPU)
-    require_same(cue, belief.cue, "the cue is not first_cue(…)")
     few = probe.on(_OTHERS).begin()
     require_same(part(belief, _OTHERS), few, "two rows do not begin as among all")
     require_same(belief, probe.begin(), "begin gives another belief when called again")
-    return f"a belief about rows × lanes: {ROWS} × {lanes}"
+    return f"a belief about rows × lanes: {ROWS} × {probe.agent.lanes}"
 
 
 @rule(
