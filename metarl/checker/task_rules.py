@@ -249,11 +249,9 @@ def hidden(probe: Probe) -> str:
         return "the first observation is the same for other tasks"
     goal = probe.spec.goal_width
     explained = _explained(probe)
-    known = [entry for entry, share in explained.items() if share > 0.99]
-    needed = len(explained)
-    if goal:
-        known = [entry for entry in known if entry < goal]
-        needed = 1
+    secret = goal or probe.spec.task_width
+    known = [entry for entry, share in explained.items() if share > 0.99 and entry < secret]
+    needed = 1 if goal else len(explained)
     if known and len(known) >= needed:
         raise CheckFailed(f"the first observation tells entries {known} of the task row")
     entries = f"{known or 'none'} of {sorted(explained)}"
