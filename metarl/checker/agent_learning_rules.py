@@ -1,6 +1,7 @@
 """What every agent promises of its training and its copies.
 
-Rules like those of `metarl.checker.agent_rules`; a strategy, which learns nothing, skips some.
+Rules like those of `metarl.checker.agent_rules`; of a strategy, which learns nothing, all but
+`iterate` are checked.
 """
 
 import io

@@ -8,7 +8,7 @@ from functools import partial
 
 import torch
 
-from metarl.checker.probe import Probe, replay, run_from
+from metarl.checker.probe import Probe, replay
 from metarl.checker.rules import require, rule
 from metarl.checker.values import difference, equal, part
 from metarl.core.types import replace, tree_map
@@ -100,7 +100,7 @@ def state(probe: Probe) -> str:
 
     copy = pickle.loads(pickle.dumps(env))  # noqa: S301  (just pickled)
     times = range(middle, probe.brief)
-    after = run_from(copy, probe.spec, before.step.obs[-1], replay(probe.trace.action), times)
+    after = probe.go_on(copy, before.step.obs[-1], replay(probe.trace.action), times)
 
     equal(part(probe.trace, slice(middle)).seen, before.seen, "a family and its copy by pickle")
     rest = part(probe.trace, slice(middle, probe.brief))

@@ -48,40 +48,6 @@ class Trace:
         return {f"{name} [step, row, lane]": x for name, x in arrays.items()}
 
 
-def run_from(
-    env: BatchEnv,
-    spec: Spec,
-    obs: Tensor,
-    choose: Choose,
-    times: range,
-    rng: Rng | Still | None = None,
-) -> Trace:
-    """Step an environment whose present observation is `obs` [N, M, O]."""
-    rows, lanes = obs.shape[:2]
-    age = torch.zeros(rows, lanes, dtype=torch.long)
-    episode = torch.zeros_like(age)
-    returned = []
-    copies = []
-    for time in times:
-        action = choose(time, episode, age)
-        if isinstance(rng, Still):
-            rng.time += 1
-        before = obs.clone()
-        step = env.step(action.clone())
-        check_step(step, spec, (rows, lanes), time)
-
-        step = replace(step, success=None, training_reward=None)
-        now = Trace(obs, action, step, episode, age)
-        returned.append(now)
-        copies.append(replace(part(now, ...), obs=before))
-        obs = step.obs
-        episode = episode + step.done.long()
-        age = (age + 1).masked_fill(step.done, 0)
-
-    trace = tree_map(_stack, *copies)
-    return replace(trace, changed=difference(trace.seen, tree_map(_stack, *returned).seen))
-
-
 def _stack(*arrays: Tensor) -> Tensor:
     return torch.stack(arrays)
 
@@ -93,32 +59,6 @@ def _stack(*arrays: Tensor) -> Tensor:
 def replay(action: Tensor) -> Choose:
     """The recorded actions [T, N, M, …]."""
     return lambda time, episode, age: action[time]
-
-
-def random(
-    spec: Spec,
-    rows: int,
-    lanes: int,
-    *,
-    alike: bool = False,
-) -> Choose:
-    """Random actions; some lanes repeat theirs for 4, 16 or 64 steps, to get far.
-
-    `alike`: every episode of a lane has the actions of its first one.
-    """
-    noise = Rng(0).child("action").streams(torch.arange(rows), lanes)
-    table = torch.stack([noise.uniform(t, spec.action_width) for t in range(509)])  # [509, N, M, A]
-    table = (table[..., 0] * spec.action_width).long() if spec.discrete else 2 * table - 1
-    row = torch.arange(rows).unsqueeze(1)
-    lane = torch.arange(lanes)
-    hold = 4 ** ((row + lane) % 4)
-    shift = 0 if alike else 7  # entries of the table, from one episode to the next
-
-    def choose(time: int, episode: Tensor, age: Tensor) -> Tensor:
-        place = age // hold + shift * episode
-        return table[place % len(table), row, lane]
-
-    return choose
 
 
 # -------------------------------------------------------------------------------------------------
@@ -239,10 +179,33 @@ class Probe:
         """The same rows, each with the task of the one before."""
         return replace(self.tasks, params=self.tasks.params.roll(1, 0))
 
+    def random(self, *, alike: bool = False) -> Choose:
+        """Random actions; some lanes repeat theirs for 4, 16 or 64 steps, to get far.
+
+        `alike`: every episode of a lane has the actions of its first one.
+        """
+        rows, lanes = self.size
+        spec = self.spec
+        noise = Rng(0).child("action").streams(torch.arange(rows), lanes)
+        table = torch.stack(
+            [noise.uniform(t, spec.action_width) for t in range(509)]
+        )  # [509, N, M, A]
+        table = (table[..., 0] * spec.action_width).long() if spec.discrete else 2 * table - 1
+        row = torch.arange(rows).unsqueeze(1)
+        lane = torch.arange(lanes)
+        hold = 4 ** ((row + lane) % 4)
+        shift = 0 if alike else 7  # entries of the table, from one episode to the next
+
+        def choose(time: int, episode: Tensor, age: Tensor) -> Tensor:
+            place = age // hold + shift * episode
+            return table[place % len(table), row, lane]
+
+        return choose
+
     @cached_property
     def trace(self) -> Trace:
         """What everything else is compared with."""
-        return self.run(random(self.spec, *self.size), steps=self.steps)
+        return self.run(self.random(), steps=self.steps)
 
     @cached_property
     def other(self) -> Trace:
@@ -295,11 +258,37 @@ class Probe:
         obs = env.reset(tasks, cast(Rng, rng))
         shape = (len(tasks), lanes, self.spec.obs_width)
         check_array("the first observation", obs, shape, torch.float32, self.spec, time=0)
-        return run_from(
-            env,
-            self.spec,
-            obs,
-            choose,
-            range(steps or self.brief),
-            rng,
-        )
+        return self.go_on(env, obs, choose, range(steps or self.brief), rng)
+
+    def go_on(
+        self,
+        env: BatchEnv,
+        obs: Tensor,
+        choose: Choose,
+        times: range,
+        rng: Rng | Still | None = None,
+    ) -> Trace:
+        """Step an environment whose present observation is `obs` [N, M, O]."""
+        rows, lanes = obs.shape[:2]
+        age = torch.zeros(rows, lanes, dtype=torch.long)
+        episode = torch.zeros_like(age)
+        returned = []
+        copies = []
+        for time in times:
+            action = choose(time, episode, age)
+            if isinstance(rng, Still):
+                rng.time += 1
+            before = obs.clone()
+            step = env.step(action.clone())
+            check_step(step, self.spec, (rows, lanes), time)
+
+            step = replace(step, success=None, training_reward=None)
+            now = Trace(obs, action, step, episode, age)
+            returned.append(now)
+            copies.append(replace(part(now, ...), obs=before))
+            obs = step.obs
+            episode = episode + step.done.long()
+            age = (age + 1).masked_fill(step.done, 0)
+
+        trace = tree_map(_stack, *copies)
+        return replace(trace, changed=difference(trace.seen, tree_map(_stack, *returned).seen))

@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from metarl.checker.probe import Probe, Still, random
+from metarl.checker.probe import Probe, Still
 from metarl.checker.rules import CheckFailed, require, require_array, rule
 from metarl.checker.values import difference, require_nowhere, require_same
 from metarl.core.family import HasGoalReward
@@ -299,7 +299,7 @@ def persistence(probe: Probe) -> str:
     if int(_differs(probe).any(0).sum()) < _FEW:
         probe = probe.wide()
     still = Still(probe.rng)
-    trace = probe.run(random(probe.spec, *probe.size, alike=True), rng=still, steps=probe.steps)
+    trace = probe.run(probe.random(alike=True), rng=still, steps=probe.steps)
     if not trace.episode.any():
         return f"no second episode within {probe.steps} steps"
 
