@@ -1,8 +1,11 @@
 """Does an agent keep its contract? A report like that on a family."""
 
+from contextlib import suppress
+
 from metarl.checker import agent_learning_rules, agent_rules
 from metarl.checker.agent_probe import CPU, AgentProbe, Build
 from metarl.checker.report import Report, examine
+from metarl.checker.rules import rules_of
 from metarl.config.registry import Found, Settings
 from metarl.core.agent import Agent
 from metarl.core.errors import ConfigError
@@ -10,23 +13,7 @@ from metarl.core.family import Family
 from metarl.core.types import Spec
 from metarl.experiments.building import build_agent, make_family
 
-AGENT_RULES = (
-    agent_rules.attributes,
-    agent_rules.begin,
-    agent_rules.act,
-    agent_rules.adapt,
-    agent_rules.randomness,
-    agent_rules.rows,
-    agent_rules.lanes,
-    agent_rules.trials,
-    agent_rules.replay,
-    agent_learning_rules.iterate,
-    agent_learning_rules.repeat,
-    agent_learning_rules.hidden,
-    agent_learning_rules.resume,
-    agent_learning_rules.acting,
-    agent_learning_rules.pickle,
-)
+AGENT_RULES = (*rules_of(agent_rules), *rules_of(agent_learning_rules))
 
 LIGHT = {
     "point": {"horizon": 5},
@@ -69,11 +56,9 @@ def check_found_agent(found: Found, chosen: Settings, family: str | None = None)
 
 def _refusal(build: Build, family: Family) -> ConfigError | None:
     """Why an agent cannot act in a family; other errors are left to the rules."""
-    try:
-        probe = AgentProbe(build, family)
-        probe.trial(probe.fresh())
-    except ConfigError as error:
-        return error
-    except Exception:
-        return None
+    with suppress(Exception):
+        try:
+            AgentProbe(build, family).trial()
+        except ConfigError as error:
+            return error
     return None

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
 
-from metarl.checker.agent_values import part, require_acted, require_leading, require_same
-from metarl.checker.rules import require_array
+from metarl.checker.rules import require, require_array
+from metarl.checker.values import part, require_leading, require_same
 from metarl.collect.collector import collect, task_info
 from metarl.collect.world import LocalWorld
 from metarl.core.agent import Agent, Mode
@@ -19,7 +19,17 @@ from metarl.core.errors import ConfigError
 from metarl.core.family import Family
 from metarl.core.rng import Rng
 from metarl.core.rollout import Rollout
-from metarl.core.types import Acted, Belief, GoalReward, Spec, TaskInfo, Tasks, append_axes, replace
+from metarl.core.types import (
+    Acted,
+    Belief,
+    GoalReward,
+    Spec,
+    TaskInfo,
+    Tasks,
+    append_axes,
+    first_cue,
+    replace,
+)
 
 CPU = torch.device("cpu")
 TRAIN_TASKS = 8
@@ -34,26 +44,24 @@ Build = Callable[[Spec, int], Agent]
 class SmallWorld:
     """The protocol `World` and nothing else, with a fixed training set.
 
-    The tasks that it gives have these `params`, but are met and shown as they are.
+    `disguised`: the tasks that it gives have each other's params, but are met and shown as they
+    are.
     """
 
-    def __init__(self, family: Family, episodes: int, train_set: Tasks, params: Tensor):
+    def __init__(self, family: Family, episodes: int, train_set: Tasks, disguised: bool):
         self.episodes = episodes
         self.progress = 0.0
         self.env_steps = 0
-        self.train_set: Tasks | None = replace(train_set, params=params)
+        shown = replace(train_set, params=train_set.params.roll(int(disguised), 0))
+        self.train_set: Tasks | None = shown
+        self.tasks = LocalWorld(family, episodes, shown, CPU).tasks
         self._world = LocalWorld(family, episodes, train_set, CPU)
-        self._given = self.train_set
         self._params = train_set.params
 
     @property
     def goal_reward(self) -> GoalReward:
         """The family's."""
         return self._world.goal_reward
-
-    def tasks(self, count: int, rng: Rng) -> Tasks:
-        """`count` training tasks."""
-        return self._given.draw(count, rng.child("tasks"))
 
     def task_info(self, agent: Agent, tasks: Tasks) -> TaskInfo:
         """What `agent` may know of `tasks`."""
@@ -88,71 +96,99 @@ class Watched:
     def begin(self, info: TaskInfo, lanes: int) -> Belief:
         """The prior belief."""
         belief = self._untouched("begin", self.agent.begin, info, lanes)
-        return self._checked("begin", belief, (info.rows, lanes))
+        cue = first_cue(self.spec, info.rows, lanes, CPU)
+        require_same(cue, belief.cue, "the cue is not first_cue(…)")
+        return self._checked("begin", belief)
 
     def act(self, belief: Belief, obs: Tensor, *given: Any) -> tuple[Acted, Belief]:
         """A decision; only the lane changes."""
         acted, after = self._untouched("act", self.agent.act, belief, obs, *given)
-        require_acted(acted, obs, self.spec)
+        self._require_acted(acted, obs)
         kept = replace(after, lane=belief.lane)
         require_same(belief, kept, "act changes more of the belief than its lane")
-        return acted, self._checked("act", after, obs.shape[:2])
+        return acted, self._checked("act", after)
 
     def adapt(self, belief: Belief, rollout: Rollout) -> Belief:
         """Only the row changes."""
         after = self._untouched("adapt", self.agent.adapt, belief, rollout)
         kept = replace(after, row=belief.row)
         require_same(belief, kept, "adapt changes more of the belief than its row")
-        return self._checked("adapt", after, belief.cue.shape[:2])
+        return self._checked("adapt", after)
 
     def replay(self, belief: Belief, rollout: Rollout) -> Belief:
         """The cue is the last one."""
         after = self._untouched("replay", self.agent.replay, belief, rollout)
         last = rollout.reshape_lanes(belief.cue.shape[1]).last_cue(self.spec)
         require_same(last, after.cue, "the cue after replay is not how the last step ended")
-        return self._checked("replay", after, belief.cue.shape[:2])
+        return self._checked("replay", after)
 
     def _untouched(self, name: str, method: Callable[..., T], *given: Any) -> T:
         """Its result; what is given and the agent stay as they are."""
         before = part(given, ...)
-        agent = state(self.agent)
+        agent = part(self.agent.state_dict(), ...)
         result = method(*given)
         require_same(before, given, f"{name} changes what it is given, in place")
         require_same(agent, self.agent.state_dict(), f"{name} changes the agent's state_dict")
         return result
 
-    def _checked(self, name: str, belief: Belief, size: tuple[int, ...]) -> Belief:
-        require_array(f"{name}: cue", belief.cue, (*size, self.spec.cue_width), torch.float32)
+    def _checked(self, name: str, belief: Belief) -> Belief:
+        """The belief, if row and lane fit its cue, which is compared elsewhere."""
+        size = belief.cue.shape[:2]
         require_leading(f"{name}: row", belief.row, size[:1])
         require_leading(f"{name}: lane", belief.lane, size)
         return belief
 
+    def _require_acted(self, acted: Acted, obs: Tensor) -> None:
+        """Raises CheckFailed unless `acted` is a decision on obs [N, M, O]."""
+        size = tuple(obs.shape[:2])
+        choices = self.spec.action_width
+        require_same(obs, acted.inputs.obs, "act: inputs.obs is not the observation")
+        require_array("log_prob", acted.log_prob, size)
+        require_leading("act: extras", acted.extras, size)
+        if not self.spec.discrete:
+            require_array("action", acted.action, (*size, choices), torch.float32)
+            return
+        require_array("action", acted.action, size, torch.int64)
+        low, high = acted.action.aminmax()
+        inside = low >= 0 and high < choices
+        require(inside, f"actions from {low} to {high}, not from 0 to {choices - 1}")
 
+
+@dataclass(frozen=True)
 class AgentProbe:
-    """An agent under examination, on N rows × M lanes."""
+    """An agent under examination; trials are of some `rows` of its training tasks."""
 
-    def __init__(self, build: Build, family: Family):
-        self._build = build
-        self.family = family
-        self.spec = family.spec
-        self.rng = Rng(0).child("check")
-        tasks = family.tasks("train", TRAIN_TASKS, self.rng)
-        self.train_set = replace(tasks, index=torch.arange(TRAIN_TASKS), copy=None)
-        self.tasks = self.train_set[:ROWS]
+    build: Build
+    family: Family
+    rows: Tensor = torch.arange(ROWS)  # noqa: RUF009  (never changed)
+    other: Agent | None = None
+    rng = Rng(0).child("check")
+
+    @cached_property
+    def train_set(self) -> Tasks:
+        tasks = self.family.tasks("train", TRAIN_TASKS, self.rng)
+        return Tasks.numbered(tasks.params, tasks.split)
+
+    @property
+    def tasks(self) -> Tasks:
+        return self.train_set[self.rows]
 
     # -- agents
 
     def fresh(self, seed: int = 0) -> Agent:
         """One that was not trained."""
-        agent = self._build(self.spec, seed)
+        spec = self.family.spec
+        agent = self.build(spec, seed)
         if agent.task_input == "onehot":
-            agent = self._build(replace(self.spec, task_width=TRAIN_TASKS), seed)
+            agent = self.build(replace(spec, task_width=TRAIN_TASKS), seed)
         return agent
 
     @cached_property
     def agent(self) -> Agent:
-        """The one that trials are tried with, watched; it is never trained."""
-        return cast(Agent, Watched(self.fresh(), self.spec))
+        """The one that trials are tried with: `other`, or one that is watched and never trained."""
+        if self.other is None:
+            return cast(Agent, Watched(self.fresh(), self.family.spec))
+        return self.other
 
     @cached_property
     def strategy(self) -> str:
@@ -174,28 +210,24 @@ class AgentProbe:
 
     # -- trials
 
-    def begin(self, agent: Agent, tasks: Tasks, lanes: int | None = None) -> Belief:
+    def begin(self, lanes: int | None = None) -> Belief:
         """The prior belief."""
-        info = task_info(agent, self.spec, tasks, ROUNDS, self.train_set)
-        return agent.begin(info, lanes or agent.lanes)
+        info = task_info(self.agent, self.family.spec, self.tasks, ROUNDS, self.train_set)
+        return self.agent.begin(info, lanes or self.agent.lanes)
 
     def collect(
         self,
-        agent: Agent,
         belief: Belief,
-        tasks: Tasks,
         number: int = 0,
         mode: Mode = "sample",
     ) -> tuple[Rollout, Belief]:
         """Episode `number` of every lane."""
         env = self.family.make(belief.cue.shape[1])
         rng = self.rng.child("episode", number)
-        return collect(agent, env, self.spec, belief, tasks, 1, rng, mode)
+        return collect(self.agent, env, self.family.spec, belief, self.tasks, 1, rng, mode)
 
     def trial(
         self,
-        agent: Agent,
-        tasks: Tasks | None = None,
         between: Callable[[], object] = tuple,
         renamed: int = 0,
     ) -> dict[str, object]:
@@ -205,46 +237,53 @@ class AgentProbe:
             between: what is done before every adaptation.
             renamed: by how much the index of the tasks is changed before it.
         """
-        tasks = tasks or self.tasks
-        belief = self.begin(agent, tasks)
+        belief = self.begin()
         lived: dict[str, object] = {}
         for number in range(ROUNDS):
-            rollout, belief = self.collect(agent, belief, tasks, number)
+            rollout, belief = self.collect(belief, number)
             between()
-            belief = agent.adapt(belief, replace(rollout, index=rollout.index + renamed))
+            belief = self.agent.adapt(belief, replace(rollout, index=rollout.index + renamed))
             lived[f"round {number + 1}"] = {"acting": acting(rollout), "belief": belief}
         return lived
 
-    # -- training
+    def on(self, rows: Tensor) -> AgentProbe:
+        """The same with other tasks."""
+        return replace(self, rows=rows, other=self.agent)
 
-    def world(self, disguised: bool = False) -> SmallWorld:
-        """A new one; `disguised`: the tasks that it gives have each other's params."""
-        params = self.train_set.params.roll(int(disguised), 0)
-        return SmallWorld(self.family, ROUNDS * self.agent.lanes, self.train_set, params)
+    def trial_of(self, agent: Agent) -> dict[str, object]:
+        """The same with another agent."""
+        return replace(self, other=agent).trial()
+
+    # -- training
 
     def iterate(
         self,
         agent: Agent,
         number: int = 0,
-        world: SmallWorld | None = None,
-    ) -> dict[str, float]:
-        """An iteration, in a world of its own."""
-        world = world or self.world()
+        disguised: bool = False,
+    ) -> tuple[dict[str, float], int]:
+        """An iteration, in a world of its own → metrics and steps."""
+        world = SmallWorld(self.family, ROUNDS * agent.lanes, self.train_set, disguised)
         world.progress = number / 2
-        return agent.iterate(world, self.rng.child("iteration", number))
+        return agent.iterate(world, self.rng.child("iteration", number)), world.env_steps
 
-    def outcome(self, agent: Agent, number: int = 0, disguised: bool = False) -> dict[str, object]:
-        """What an iteration gives: metrics, the state, and a trial after it."""
-        metrics = self.iterate(agent, number, self.world(disguised))
-        return {"metrics": metrics, "state_dict": state(agent), "trial": self.trial(agent)}
+    def outcome(
+        self,
+        agent: Agent | None = None,
+        number: int = 0,
+        disguised: bool = False,
+    ) -> dict[str, object]:
+        """An iteration's metrics, the state and a trial after it; by default of a fresh agent.
+
+        A strategy has no iterations.
+        """
+        agent = self.fresh() if agent is None else agent
+        metrics = {} if self.strategy else self.iterate(agent, number, disguised)[0]
+        state = part(agent.state_dict(), ...)
+        return {"metrics": metrics, "state_dict": state, "trial": self.trial_of(agent)}
 
 
 def acting(rollout: Rollout) -> dict[str, Tensor]:
     """[N, M, …] sums over the episode, of what waiting lanes do not change."""
     kept = {"log_prob": rollout.log_prob, "action": rollout.action, "reward": rollout.reward}
     return {name: (x * append_axes(rollout.valid, x.dim())).sum(0) for name, x in kept.items()}
-
-
-def state(agent: Agent) -> dict[str, Any]:
-    """A copy of the agent's state."""
-    return copy.deepcopy(agent.state_dict())

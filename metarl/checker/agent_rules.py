@@ -6,19 +6,19 @@ No rule knows how an agent works inside; all look at what it returns, as an `Age
 import inspect
 import random
 from collections.abc import Callable
-from functools import partial
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from metarl.checker.agent_probe import ROWS, AgentProbe, acting
-from metarl.checker.agent_values import difference, part, require_same
 from metarl.checker.rules import CheckFailed, Skipped, require, rule
+from metarl.checker.values import difference, equal, part, require_same
 from metarl.core.agent import Agent
 from metarl.core.errors import MetaRLError
 from metarl.core.rng import Rng
 from metarl.core.rollout import stack_lanes
-from metarl.core.types import Belief, Inputs, Spec, first_cue, replace
+from metarl.core.types import Belief, Inputs, Spec, replace
 
 _TASK_INPUTS = ("none", "row", "goal", "onehot")
 _OTHERS = torch.tensor([2, 0])  # rows, in another order
@@ -33,11 +33,9 @@ def attributes(probe: AgentProbe) -> str:
     """It is built, and has the attributes and methods of the protocol."""
     agent = probe.fresh()
     offered = dict(inspect.getmembers_static(type(agent), callable))
-    missing = []
-    for name, method in vars(Agent).items():
-        public = inspect.isfunction(method) and not name.startswith("_")
-        if public and offered.get(name, method) is method:
-            missing.append(name)
+    stubs = [stub for stub in vars(Agent).items() if inspect.isfunction(stub[1])]
+    absent = [name for name, stub in stubs if offered.get(name, stub) is stub]
+    missing = [name for name in absent if not name.startswith("_")]
     require(not missing, f"these methods are missing: {', '.join(missing)}")
     shown = agent.task_input
     require(shown in _TASK_INPUTS, f"task_input is {shown!r}, none of {_TASK_INPUTS}")
@@ -55,15 +53,11 @@ def attributes(probe: AgentProbe) -> str:
 )
 def begin(probe: AgentProbe) -> str:
     """Belief of the right shape; the agent stays as it is."""
-    begin = partial(probe.begin, probe.agent)
-    belief = begin(probe.tasks)
-    rows, lanes = belief.cue.shape[:2]
-    cue = first_cue(probe.spec, rows, lanes, belief.cue.device)
-    require_same(cue, belief.cue, "the cue is not first_cue(…)")
-    few = begin(probe.tasks[_OTHERS])
+    belief = probe.begin()
+    few = probe.on(_OTHERS).begin()
     require_same(part(belief, _OTHERS), few, "two rows do not begin as among all")
-    require_same(belief, begin(probe.tasks), "begin gives another belief when called again")
-    return f"a belief about {rows} rows × {lanes} lanes"
+    require_same(belief, probe.begin(), "begin gives another belief when called again")
+    return f"a belief about rows × lanes: {ROWS} × {probe.agent.lanes}"
 
 
 @rule(
@@ -77,15 +71,14 @@ def act(probe: AgentProbe) -> str:
 
     Whether mode greedy makes actions independent of the noise is only reported.
     """
-    agent = probe.agent
-    belief = probe.begin(agent, probe.tasks)
-    probe.collect(agent, belief, probe.tasks)
-    rollout, _ = probe.collect(agent, belief, probe.tasks, mode="greedy")
+    belief = probe.begin()
+    probe.collect(belief)
+    rollout, _ = probe.collect(belief, mode="greedy")
     obs = rollout.inputs.obs[0]
     chosen = []
-    for name in ("one", "other"):
-        noise = probe.tasks.streams(Rng(0).child(name), agent.lanes)
-        chosen.append(agent.act(belief, obs, noise, 0, "greedy")[0].action)
+    for seed in (1, 2):
+        noise = probe.tasks.streams(Rng(seed), probe.agent.lanes)
+        chosen.append(probe.agent.act(belief, obs, noise, 0, "greedy")[0].action)
     depends = "depend" if difference(*chosen) else "do not depend"
     return f"valid actions; in mode greedy they {depends} on the noise"
 
@@ -99,15 +92,15 @@ def act(probe: AgentProbe) -> str:
 def adapt(probe: AgentProbe) -> str:
     """Only the belief's row changes, nothing in place; lanes may come one after another."""
     agent = probe.agent
-    probe.trial(agent)
-    belief = before = probe.begin(agent, probe.tasks, lanes=1)
+    probe.trial()
+    belief = before = probe.begin(lanes=1)
     episodes = []
     for number in range(agent.lanes):
-        episode, belief = probe.collect(agent, belief, probe.tasks, number)
+        episode, belief = probe.collect(belief, number)
         episodes.append(episode)
     after = agent.adapt(belief, stack_lanes(episodes))
     row = "changes the row" if difference(before.row, after.row) else "leaves the row as it is"
-    return f"{row}; accepts {agent.lanes} episodes of one lane one after another"
+    return f"{row}; episodes of one lane may come one after another, here {agent.lanes}"
 
 
 @rule(
@@ -117,9 +110,8 @@ def adapt(probe: AgentProbe) -> str:
 )
 def randomness(probe: AgentProbe) -> str:
     """A trial is the same whatever the global generators do, and leaves them alone."""
-    trial = partial(probe.trial, probe.agent)
-    one, left = with_seed(1, trial)
-    other, _ = with_seed(2, trial)
+    one, left = with_seed(1, probe.trial)
+    other, _ = with_seed(2, probe.trial)
     require_same(one, other, "two trials with the same noise are not the same")
     _, untouched = with_seed(1, tuple)
     require(left == untouched, "begin, act or adapt draw from a global random generator")
@@ -132,11 +124,9 @@ def randomness(probe: AgentProbe) -> str:
 )
 def rows(probe: AgentProbe) -> str:
     """Two of the rows, in another order, have the same trial as among all."""
-    among = part(probe.trial(probe.agent), _OTHERS)
-    alone = probe.trial(probe.agent, probe.tasks[_OTHERS])
-    what = "a trial of rows 2 and 0 alone is not as among all"
-    require_same(among, alone, what, rounding=True)
-    return "rows 2 and 0 have the same trial alone as among all"
+    among = part(probe.trial(), _OTHERS)
+    alone = probe.on(_OTHERS).trial()
+    return equal(among, alone, "a trial of rows 2 and 0, among all and alone", rounding=True)
 
 
 @rule(
@@ -145,9 +135,9 @@ def rows(probe: AgentProbe) -> str:
 )
 def lanes(probe: AgentProbe) -> str:
     """The first lane acts alone as among all."""
-    among, alone = (_first_lane(probe, count) for count in (probe.agent.lanes, 1))
-    require_same(among, alone, "lane 0 alone is not as among all", rounding=True)
-    return f"lane 0 acts alone as among {probe.agent.lanes}"
+    among, alone = (_episode(probe, probe.begin(count)) for count in (probe.agent.lanes, 1))
+    first = part(among, slice(None), slice(1))
+    return equal(first, alone, f"lane 0 among {probe.agent.lanes} and alone", rounding=True)
 
 
 @rule(
@@ -156,11 +146,8 @@ def lanes(probe: AgentProbe) -> str:
 )
 def trials(probe: AgentProbe) -> str:
     """Another trial in the middle of one changes nothing."""
-    trial = partial(probe.trial, probe.agent)
-    other = partial(trial, probe.train_set[ROWS:])
-    what = "with another trial in its middle, a trial is not the same"
-    require_same(trial(), trial(between=other), what)
-    return "another trial in the middle of one changes nothing"
+    disturbed = probe.trial(between=probe.on(ROWS + probe.rows).trial)
+    return equal(probe.trial(), disturbed, "a trial, without and with another in its middle")
 
 
 @rule(
@@ -174,8 +161,8 @@ def replay(probe: AgentProbe) -> str:
     An agent that says why it cannot learn from recorded rollouts is not asked to.
     """
     agent = probe.agent
-    before = probe.begin(agent, probe.tasks)
-    live, belief = probe.collect(agent, before, probe.tasks)
+    before = probe.begin()
+    live, belief = probe.collect(before)
     lived = agent.adapt(belief, live)
     inputs = Inputs(live.inputs.obs, cue=live.inputs.cue)
     recorded = replace(live, inputs=inputs, log_prob=0 * live.log_prob, extras={})
@@ -184,39 +171,32 @@ def replay(probe: AgentProbe) -> str:
     except CheckFailed:
         raise
     except MetaRLError as error:
-        raise Skipped(f"it refuses to: {error}") from None
-    agent.replay(probe.begin(agent, probe.tasks, lanes=1), recorded)
+        return Skipped(f"it refuses to: {error}")
+    agent.replay(probe.begin(lanes=1), recorded)
 
-    forgotten = replace(before, cue=after.cue)
-    without, wanted, found = (_next(probe, belief) for belief in (forgotten, lived, after))
+    beliefs = (replace(before, cue=after.cue), lived, after)
+    without, wanted, found = (_episode(probe, belief, 1) for belief in beliefs)
     forgot = difference(without, wanted) and not difference(without, found)
     require(not forgot, "replay changes nothing in the next episode; acting and adapting do")
     like = "not as" if difference(wanted, found, rounding=True) else "as"
     return f"the cue is the last one; the next episode is {like} after acting and adapting"
 
 
-def _next(probe: AgentProbe, belief: Belief) -> object:
-    """What is done in the episode after the first one."""
-    rollout, _ = probe.collect(probe.agent, belief, probe.tasks, 1)
-    return acting(rollout)
+def _episode(probe: AgentProbe, belief: Belief, number: int = 0) -> dict[str, Tensor]:
+    """What is done in an episode that begins with `belief`."""
+    return acting(probe.collect(belief, number)[0])
 
 
 def with_seed(seed: int, call: Callable[[], object]) -> tuple[object, object]:
     """The result with global generators seeded like this, and what they draw afterwards."""
-    before = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    numpy_state = np.random.get_state()
+    python_state = random.getstate()
     try:
-        torch.manual_seed(seed)
-        np.random.seed(seed)
-        random.seed(seed)
-        return call(), (float(torch.rand(())), np.random.rand(), random.getstate())
+        with torch.random.fork_rng([]):
+            torch.manual_seed(seed)
+            np.random.seed(seed)
+            random.seed(seed)
+            return call(), (float(torch.rand(())), np.random.rand(), random.getstate())
     finally:
-        torch.set_rng_state(before[0])
-        np.random.set_state(before[1])
-        random.setstate(before[2])
-
-
-def _first_lane(probe: AgentProbe, lanes: int) -> object:
-    """What the first of some lanes does in an episode."""
-    belief = probe.begin(probe.agent, probe.tasks, lanes)
-    rollout, _ = probe.collect(probe.agent, belief, probe.tasks)
-    return part(acting(rollout), slice(None), slice(1))
+        np.random.set_state(numpy_state)
+        random.setstate(python_state)

@@ -7,30 +7,12 @@ from metarl.checker.agent_check import check_found_agent
 from metarl.checker.optional_rules import offers
 from metarl.checker.probe import Probe
 from metarl.checker.report import Finding, Report, examine
+from metarl.checker.rules import rules_of
 from metarl.config.registry import Found, Settings, one_line
 from metarl.core.errors import ConfigError, MetaRLError
 from metarl.core.family import Family
 
-RULES = (
-    task_rules.spec,
-    task_rules.tasks,
-    task_rules.splits,
-    task_rules.steps,
-    task_rules.continuity,
-    task_rules.horizon,
-    task_rules.successor,
-    task_rules.autoreset,
-    task_rules.effect,
-    task_rules.hidden,
-    task_rules.persistence,
-    determinism_rules.seed,
-    determinism_rules.randomness,
-    determinism_rules.reset,
-    determinism_rules.rows,
-    determinism_rules.lanes,
-    determinism_rules.state,
-    offers,
-)
+RULES = (*rules_of(task_rules), *rules_of(determinism_rules), offers)
 
 
 @torch.no_grad()

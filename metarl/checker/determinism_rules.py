@@ -4,11 +4,13 @@ Rules like those of `metarl.checker.task_rules`.
 """
 
 import pickle
+from functools import partial
 
 import torch
 
-from metarl.checker.probe import Probe, Trace, difference, replay, run_from
+from metarl.checker.probe import Probe, replay
 from metarl.checker.rules import require, rule
+from metarl.checker.values import difference, equal, part
 from metarl.core.types import replace, tree_map
 
 
@@ -18,7 +20,29 @@ from metarl.core.types import replace, tree_map
 )
 def seed(probe: Probe) -> str:
     """A fresh environment with the same tasks, seed and actions gives the same trace."""
-    return _equal(probe, probe.run(), "two environments, same seed and actions")
+    what = "two environments, same seed and actions"
+    return equal(probe.short().seen, probe.run().seen, what)
+
+
+@rule(
+    why="lanes that share their randomness are one lane, however many there are",
+    fix="draw [N, M] numbers from tasks.streams(rng, lanes), not one for all",
+)
+def randomness(probe: Probe) -> str:
+    """If the seed matters, the lanes of a row differ, and so do rows of the same task."""
+    count, width = probe.size
+    same = replace(probe.tasks, params=probe.tasks.params[:1].repeat(count, 1))
+    action = probe.trace.action[:, :1, :1].expand_as(probe.trace.action)
+    run = partial(probe.run, replay(action), tasks=same, steps=min(probe.brief, 64))
+    first = run()
+    if difference(first.seen, run(rng=probe.rng.child("another")).seen) is None:
+        return "deterministic: the seed changes nothing"
+
+    for axis, all_of in ((2, f"all {width} lanes of a row"), (1, f"{count} rows of one task")):
+        next_one = tree_map(partial(torch.roll, shifts=1, dims=axis), first)
+        differs = difference(first.seen, next_one.seen)
+        require(differs, f"the seed matters, but {all_of} are the same")
+    return "every row and lane has its own"
 
 
 @rule(
@@ -31,7 +55,8 @@ def reset(probe: Probe) -> str:
     some = slice(probe.size[0] // 2)
     actions = replay(probe.trace.action[:, some])
     probe.run(actions, tasks=probe.tasks[some], env=env, rng=probe.rng.child("other"), steps=3)
-    return _equal(probe, probe.run(env=env), "a used environment after reset() and a fresh one")
+    what = "a used environment after reset() and a fresh one"
+    return equal(probe.short().seen, probe.run(env=env).seen, what)
 
 
 @rule(
@@ -42,11 +67,9 @@ def rows(probe: Probe) -> str:
     """Two of the rows, in another order, give the same trace as among all."""
     count = probe.size[0]
     chosen = torch.tensor([2, 0])
-    among = probe.trace.part(slice(probe.brief), chosen)
+    among = probe.short(chosen)
     alone = probe.run(replay(among.action), tasks=probe.tasks[chosen])
-    what = f"rows 2 and 0 alone are not what they are among {count}"
-    _require_equal(among, alone, what, rounding=True)
-    return f"rows 2 and 0 are the same alone as among {count}"
+    return equal(among.seen, alone.seen, f"rows 2 and 0 among {count} and alone", rounding=True)
 
 
 @rule(
@@ -56,35 +79,11 @@ def rows(probe: Probe) -> str:
 def lanes(probe: Probe) -> str:
     """Without the last lane, the others give the same trace."""
     few = probe.size[1] - 1
-    among = probe.trace.part(slice(probe.brief), lanes=slice(few))
+    among = probe.short(slice(None), slice(few))
     alone = probe.run(replay(among.action), lanes=few)
-    what = f"lanes among {few} are not what they are among {few + 1}"
-    _require_equal(among, alone, what, rounding=True)
-    return f"lane 0 is the same among {few} as among {few + 1}, and so are the others"
-
-
-@rule(
-    why="lanes that share their randomness are one lane, however many there are",
-    fix="draw [N, M] numbers from tasks.streams(rng, lanes), not one for all",
-)
-def randomness(probe: Probe) -> str:
-    """If the seed matters, the lanes of a row differ, and so do rows of the same task."""
-    count, width = probe.size
-    same = replace(probe.tasks, params=probe.tasks.params[:1].expand(count, -1).clone())
-    action = probe.trace.action[:, :1, :1]
-    actions = replay(action.expand(-1, count, width, *action.shape[3:]))
-    steps = min(probe.brief, 64)
-
-    first = probe.run(actions, tasks=same, steps=steps)
-    second = probe.run(actions, tasks=same, steps=steps, rng=probe.rng.child("another"))
-    if difference(first, second) is None:
-        return "deterministic: the seed changes nothing"
-
-    lanes = difference(first, tree_map(lambda x: x.roll(1, 2), first))
-    require(lanes, f"the seed matters, but all {width} lanes of a row are the same")
-    rows = difference(first, tree_map(lambda x: x.roll(1, 1), first))
-    require(rows, f"the seed matters, but {count} rows of one task are the same")
-    return "every row and lane has its own"
+    return equal(
+        among.seen, alone.seen, f"{few} of {few + 1} lanes, among all and alone", rounding=True
+    )
 
 
 @rule(
@@ -100,28 +99,9 @@ def state(probe: Probe) -> str:
     before = probe.run(env=env, steps=middle)
 
     copy = pickle.loads(pickle.dumps(env))  # noqa: S301  (just pickled)
-    actions = replay(probe.trace.action)
     times = range(middle, probe.brief)
-    after = run_from(copy, probe.spec, before.step.obs[-1], actions, times)
+    after = probe.go_on(copy, before.step.obs[-1], replay(probe.trace.action), times)
 
-    what = f"a copy by pickle after {middle} steps continues differently"
-    _require_equal(probe.trace.part(slice(middle)), before, what)
-    _require_equal(probe.trace.part(slice(middle, probe.brief)), after, what)
-    return f"family and environment pickle; a copy after {middle} steps continues as the original"
-
-
-def _equal(probe: Probe, trace: Trace, what: str) -> str:
-    _require_equal(probe.trace.part(slice(probe.brief)), trace, what)
-    return f"{what}: {probe.brief} steps are equal"
-
-
-def _require_equal(
-    one: Trace,
-    other: Trace,
-    what: str,
-    *,
-    rounding: bool = False,
-) -> None:
-    """Raises CheckFailed, beginning with `what`, if the two differ."""
-    differ = difference(one, other, rounding=rounding)
-    require(differ is None, f"{what}: {differ}")
+    equal(part(probe.trace, slice(middle)).seen, before.seen, "a family and its copy by pickle")
+    rest = part(probe.trace, slice(middle, probe.brief))
+    return equal(rest.seen, after.seen, f"an environment and its copy after {middle} steps")

@@ -1,5 +1,7 @@
 """What a family may offer besides, and the rule that it fits the protocols in core/family.py."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 
@@ -8,6 +10,7 @@ from metarl.checker.rules import require, require_array, rule
 from metarl.core.errors import MetaRLError
 from metarl.core.family import (
     Drawable,
+    Family,
     HasFrames,
     HasGoalReward,
     HasMeanOptimum,
@@ -24,29 +27,30 @@ from metarl.core.types import Inputs, Scene
 )
 def offers(probe: Probe) -> str:
     """What is offered returns arrays of the right shape, and a picture if one can be drawn here."""
-    family = probe.family
-    offered = []
+    return ", ".join(_offered(probe.family, probe)) or "nothing"
+
+
+def _offered(family: Family, probe: Probe) -> Iterator[str]:
     if isinstance(family, KnowsOptimum):
-        offered.append("optimum")
         require_array("optimum", family.optimum(probe.tasks), (len(probe.tasks),))
+        yield "optimum"
     if isinstance(family, HasMeanOptimum):
-        offered.append("mean_optimum")
         mean = family.mean_optimum
         require(isinstance(mean, float), f"mean_optimum is {mean!r}, no float")
+        yield "mean_optimum"
     if isinstance(family, KnowsExpectedReward):
-        offered.append("expected_reward")
         _expected_reward(family, probe)
+        yield "expected_reward"
     if isinstance(family, HasGoalReward):
-        offered.append("goal_reward")
         _goal_reward(family, probe)
+        yield "goal_reward"
     if isinstance(family, Drawable):
-        offered.append("scene")
         _scene(family, probe)
+        yield "scene"
     env = family.make(1)
     if isinstance(env, HasFrames):
         env.reset(probe.tasks, probe.rng)
-        offered.append(_frame(env))
-    return ", ".join(offered) or "nothing"
+        yield _frame(env)
 
 
 def _expected_reward(family: KnowsExpectedReward, probe: Probe) -> None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
-from operator import itemgetter
-from typing import Any
+from typing import cast
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from metarl.checker.values import difference, part
 from metarl.collect.collector import check_array, check_step
 from metarl.core.family import BatchEnv, Family
 from metarl.core.rng import Rng, Streams
@@ -38,71 +37,15 @@ class Trace:
     age: Tensor  # [T, N, M] int64: number of steps since the episode began
     changed: str | None = static(default=None)  # a returned array that was changed in place later
 
-    def part(
-        self, steps: slice = slice(None), rows: Any = slice(None), lanes: slice = slice(None)
-    ) -> Trace:
-        """Some steps of some rows and lanes."""
-        return tree_map(lambda x: x[steps][:, rows][:, :, lanes], self)
+    @property
+    def moved(self) -> Tensor:
+        return self.step.next_obs - self.obs
 
-
-def difference(one: Trace, other: Trace, *, rounding: bool = False) -> str | None:
-    """The first difference of two traces of equal shape, or None; `rounding` ignores small ones."""
-    tolerance = (1e-4, 1e-5) if rounding else (0.0, 0.0)
-    found = []
-    for name, a, b in (
-        ("obs", one.obs, other.obs),
-        ("next_obs", one.step.next_obs, other.step.next_obs),
-        ("reward", one.step.reward, other.step.reward),
-        ("terminated", one.step.terminated, other.step.terminated),
-        ("truncated", one.step.truncated, other.step.truncated),
-        ("returned obs", one.step.obs, other.step.obs),
-    ):
-        differs = ~torch.isclose(a.float(), b.float(), *tolerance, equal_nan=True)
-        differs = differs.reshape(*a.shape[:3], -1).any(-1)  # [T, N, M]
-        for time, row, lane in differs.nonzero()[:1].tolist():
-            values = f"{_short(a[time, row, lane])} and {_short(b[time, row, lane])}"
-            found.append((time, f"{name} at step {time}, row {row}, lane {lane}: {values}"))
-    if found:
-        return min(found, key=itemgetter(0))[1]
-    return None
-
-
-def _short(x: Tensor) -> str:
-    """A number, or the first and last of a vector."""
-    return np.array2string(x.numpy(), precision=6, threshold=4, edgeitems=2)
-
-
-def run_from(
-    env: BatchEnv,
-    spec: Spec,
-    obs: Tensor,
-    choose: Choose,
-    times: range,
-    rng: Any = None,
-) -> Trace:
-    """Step an environment whose present observation is `obs` [N, M, O]."""
-    rows, lanes = obs.shape[:2]
-    age = torch.zeros(rows, lanes, dtype=torch.long)
-    episode = torch.zeros_like(age)
-    returned = []
-    copies = []
-    for time in times:
-        action = choose(time, episode, age)
-        if isinstance(rng, Still):
-            rng.time += 1
-        before = obs.clone()
-        step = env.step(action.clone())
-        check_step(step, spec, (rows, lanes), time)
-
-        step = replace(step, success=None, training_reward=None)
-        returned.append(Trace(obs, action, step, episode, age))
-        copies.append(Trace(before, action, tree_map(torch.clone, step), episode, age))
-        obs = step.obs
-        episode = episode + step.done.long()
-        age = (age + 1).masked_fill(step.done, 0)
-
-    trace = tree_map(_stack, *copies)
-    return replace(trace, changed=difference(trace, tree_map(_stack, *returned)))
+    @property
+    def seen(self) -> dict[str, Tensor]:
+        """What comes from the family."""
+        arrays = {"obs before": self.obs, **vars(self.step)}
+        return {f"{name} [step, row, lane]": x for name, x in arrays.items()}
 
 
 def _stack(*arrays: Tensor) -> Tensor:
@@ -116,36 +59,6 @@ def _stack(*arrays: Tensor) -> Tensor:
 def replay(action: Tensor) -> Choose:
     """The recorded actions [T, N, M, …]."""
     return lambda time, episode, age: action[time]
-
-
-def random(
-    spec: Spec,
-    rows: int,
-    lanes: int,
-    *,
-    alike: bool = False,
-) -> Choose:
-    """Random actions; some lanes repeat theirs for 4, 16 or 64 steps, to get far.
-
-    `alike`: every episode of a lane has the actions of its first one.
-    """
-    noise = Rng(0).child("action").streams(torch.arange(rows), lanes)
-    width = 1 if spec.discrete else spec.action_width
-    table = torch.stack([noise.uniform(t, width) for t in range(509)])  # [509, N, M, A]
-    if spec.discrete:
-        table = (table.squeeze(-1) * spec.action_width).long()
-    else:
-        table = 2 * table - 1
-    row = torch.arange(rows).unsqueeze(1)
-    lane = torch.arange(lanes)
-    hold = 4 ** ((row + lane) % 4)
-    shift = 0 if alike else 7  # entries of the table, from one episode to the next
-
-    def choose(time: int, episode: Tensor, age: Tensor) -> Tensor:
-        place = age // hold + shift * episode
-        return table[place % len(table), row, lane]
-
-    return choose
 
 
 # -------------------------------------------------------------------------------------------------
@@ -266,10 +179,33 @@ class Probe:
         """The same rows, each with the task of the one before."""
         return replace(self.tasks, params=self.tasks.params.roll(1, 0))
 
+    def random(self, *, alike: bool = False) -> Choose:
+        """Random actions; some lanes repeat theirs for 4, 16 or 64 steps, to get far.
+
+        `alike`: every episode of a lane has the actions of its first one.
+        """
+        rows, lanes = self.size
+        spec = self.spec
+        noise = Rng(0).child("action").streams(torch.arange(rows), lanes)
+        table = torch.stack(
+            [noise.uniform(t, spec.action_width) for t in range(509)]
+        )  # [509, N, M, A]
+        table = (table[..., 0] * spec.action_width).long() if spec.discrete else 2 * table - 1
+        row = torch.arange(rows).unsqueeze(1)
+        lane = torch.arange(lanes)
+        hold = 4 ** ((row + lane) % 4)
+        shift = 0 if alike else 7  # entries of the table, from one episode to the next
+
+        def choose(time: int, episode: Tensor, age: Tensor) -> Tensor:
+            place = age // hold + shift * episode
+            return table[place % len(table), row, lane]
+
+        return choose
+
     @cached_property
     def trace(self) -> Trace:
         """What everything else is compared with."""
-        return self.run(random(self.spec, *self.size), steps=self.steps)
+        return self.run(self.random(), steps=self.steps)
 
     @cached_property
     def other(self) -> Trace:
@@ -279,23 +215,24 @@ class Probe:
     @cached_property
     def effect(self) -> dict[str, Tensor]:
         """What depends on the task → where [T, N, M]."""
-        one = self.trace.step
-        other = self.other.step
-        moved = one.next_obs - self.trace.obs
-        other_moved = other.next_obs - self.other.obs
+        one = self.trace
+        other = self.other
         return {
-            "reward": ~torch.isclose(one.reward, other.reward),
-            "dynamics": ~torch.isclose(moved, other_moved, atol=1e-5).all(-1),
-            "end": one.done != other.done,
+            "reward": ~torch.isclose(one.step.reward, other.step.reward),
+            "dynamics": ~torch.isclose(one.moved, other.moved, atol=1e-5).all(-1),
+            "end": one.step.done != other.step.done,
         }
 
     @cached_property
     def brief(self) -> int:
         """Number of steps of a short trace, a few of them after the first end of an episode."""
-        ended = self.trace.step.done.flatten(1).any(1)
-        if not ended.any():
-            return self.steps
-        return min(max(int(ended.long().argmax()) + 9, 24), self.steps)
+        for ended in self.trace.step.done.nonzero()[:1, 0].tolist():
+            return min(max(ended + 9, 24), self.steps)
+        return self.steps
+
+    def short(self, *place: slice | Tensor) -> Trace:
+        """`trace` for so long, of some rows and lanes."""
+        return part(self.trace, slice(self.brief), *place)
 
     def run(
         self,
@@ -304,7 +241,7 @@ class Probe:
         tasks: Tasks | None = None,
         lanes: int | None = None,
         env: BatchEnv | None = None,
-        rng: Any = None,
+        rng: Rng | Still | None = None,
         steps: int | None = None,
     ) -> Trace:
         """Reset an environment and step it; by default a short trace of the actions of `trace`.
@@ -318,14 +255,40 @@ class Probe:
         env = env or self.family.make(lanes)
         rng = rng or self.rng
 
-        obs = env.reset(tasks, rng)
+        obs = env.reset(tasks, cast(Rng, rng))
         shape = (len(tasks), lanes, self.spec.obs_width)
         check_array("the first observation", obs, shape, torch.float32, self.spec, time=0)
-        return run_from(
-            env,
-            self.spec,
-            obs,
-            choose,
-            range(steps or self.brief),
-            rng,
-        )
+        return self.go_on(env, obs, choose, range(steps or self.brief), rng)
+
+    def go_on(
+        self,
+        env: BatchEnv,
+        obs: Tensor,
+        choose: Choose,
+        times: range,
+        rng: Rng | Still | None = None,
+    ) -> Trace:
+        """Step an environment whose present observation is `obs` [N, M, O]."""
+        rows, lanes = obs.shape[:2]
+        age = torch.zeros(rows, lanes, dtype=torch.long)
+        episode = torch.zeros_like(age)
+        returned = []
+        copies = []
+        for time in times:
+            action = choose(time, episode, age)
+            if isinstance(rng, Still):
+                rng.time += 1
+            before = obs.clone()
+            step = env.step(action.clone())
+            check_step(step, self.spec, (rows, lanes), time)
+
+            step = replace(step, success=None, training_reward=None)
+            now = Trace(obs, action, step, episode, age)
+            returned.append(now)
+            copies.append(replace(part(now, ...), obs=before))
+            obs = step.obs
+            episode = episode + step.done.long()
+            age = (age + 1).masked_fill(step.done, 0)
+
+        trace = tree_map(_stack, *copies)
+        return replace(trace, changed=difference(trace.seen, tree_map(_stack, *returned).seen))

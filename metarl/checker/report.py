@@ -24,13 +24,12 @@ class Finding:
         if self.passed:
             word = "skip" if self.skipped else "ok"
             return f"{word:5} {self.rule:12} {self.observed}"
-        lines = [
-            f"FAIL  {self.rule}",
-            f"observed: {self.observed}",
-            f"why: {self.why}",
-            f"fix: {self.fix}",
-        ]
-        return "\n        ".join(lines)
+        return (
+            f"FAIL  {self.rule}\n"
+            f"        observed: {self.observed}\n"
+            f"        why: {self.why}\n"
+            f"        fix: {self.fix}"
+        )
 
 
 @dataclass(frozen=True)
@@ -71,15 +70,13 @@ def examine(rules: Sequence[Rule[P]], probe: P) -> tuple[Finding, ...]:
 
 
 def _check(rule: Rule[P], probe: P) -> Finding:
-    passed = skipped = False
+    passed = False
     try:
         observed = rule.check(probe)
         passed = True
-    except Skipped as reason:
-        observed = str(reason)
-        passed = skipped = True
     except MetaRLError as error:  # CheckFailed, or one of what is examined
         observed = str(error)
     except Exception as error:  # so may any method
         observed = one_line(error)
+    skipped = isinstance(observed, Skipped)
     return Finding(rule.name, passed, observed, rule.why, rule.fix, skipped)

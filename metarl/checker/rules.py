@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -17,8 +18,8 @@ class CheckFailed(MetaRLError):
     """What was observed of a broken promise."""
 
 
-class Skipped(MetaRLError):
-    """Why a promise is not checked."""
+class Skipped(str):
+    """Said instead of an observation: why a promise is not checked."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,11 @@ class Rule(Generic[P]):
     gate: bool  # if it is broken, no later rule can be checked
 
 
+def rules_of(module: ModuleType) -> list[Rule[Any]]:
+    """Those of a module, in the order in which they are written."""
+    return [value for value in vars(module).values() if isinstance(value, Rule)]
+
+
 def rule(*, why: str, fix: str, gate: bool = False) -> Callable[[Callable[[P], str]], Rule[P]]:
     """Make a function a rule of its own name."""
     return lambda check: Rule(check.__name__, check, why, fix, gate)
@@ -47,12 +53,13 @@ def require(kept: object, observed: str) -> None:
 
 def require_array(
     name: str,
-    x: Any,
+    x: object,
     shape: tuple[int, ...],
     dtype: torch.dtype | None = None,
 ) -> None:
     """Raises CheckFailed unless `x` is a finite tensor of this shape and type (default: real)."""
-    require(isinstance(x, Tensor), f"{name} is {type(x).__name__}, no tensor")
+    if not isinstance(x, Tensor):
+        raise CheckFailed(f"{name} is {type(x).__name__}, no tensor")
     fits = x.dtype == dtype if dtype else x.is_floating_point()
     wanted = f"{dtype or 'real numbers'} of shape {list(shape)}"
     actual = f"{x.dtype} of shape {list(x.shape)}"

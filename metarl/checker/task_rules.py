@@ -9,8 +9,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from metarl.checker.probe import Probe, Still, difference, random
+from metarl.checker.probe import Probe, Still
 from metarl.checker.rules import CheckFailed, require, require_array, rule
+from metarl.checker.values import difference, require_nowhere, require_same
 from metarl.core.family import HasGoalReward
 from metarl.core.rng import Rng
 from metarl.core.rollout import gather_times
@@ -40,7 +41,9 @@ def spec(probe: Probe) -> str:
     goal = spec.goal_width
     achieved = spec.achieved_goal
     named = achieved is not None
+    known = set(SPLITS[:3]) <= set(spec.splits) <= set(SPLITS)
     offered = isinstance(probe.family, HasGoalReward)
+    part = f"achieved_goal {achieved!r} is no part of observation as wide as the goal, {goal}"
     faults = {
         "the name is empty": not spec.name,
         f"observation {parts} has no part, or one without width": narrow,
@@ -48,12 +51,9 @@ def spec(probe: Probe) -> str:
         f"horizon is {spec.horizon}": spec.horizon < 1,
         f"task_width is {spec.task_width}": spec.task_width < 1,
         f"goal_width {goal} is not from 0 to task_width": not 0 <= goal <= spec.task_width,
-        f"splits {spec.splits} are not among {SPLITS}": not set(spec.splits) <= set(SPLITS),
-        f"splits {spec.splits} lack one of {SPLITS[:3]}": not set(spec.splits) >= set(SPLITS[:3]),
-        f"achieved_goal {achieved!r} is no part of observation": achieved not in (None, *parts),
-        f"achieved_goal is not as wide as the goal, {goal}": parts.get(str(achieved), goal) != goal,
-        "achieved_goal without a method goal_reward": named and not offered,
-        "goal_reward without achieved_goal in the spec": offered and not named,
+        f"splits {spec.splits} are not {SPLITS}, with or without ood": not known,
+        part: named and parts.get(str(achieved)) != goal,
+        "achieved_goal in the spec and goal_reward: one without the other": named != offered,
     }
     found = [fault for fault, present in faults.items() if present]
     require(not found, "; ".join(found))
@@ -83,12 +83,13 @@ def tasks(probe: Probe) -> str:
             require_array(f"copy of 9 {split} tasks", many.copy, (9,), torch.int64)
         require(many.split == split, f"tasks({split!r}, …) says that its split is {many.split!r}")
 
-        again = draw(split, 9, probe.rng)
-        require(_same(many, again), f"asking twice for 9 {split} tasks gives other rows")
-        few = draw(split, 4, probe.rng)
-        require(_same(many[:4], few), f"the first 4 of 9 {split} tasks are not those of 4")
-        streams = _streams(draw(split, 200, probe.rng)).unique()
-        require(len(streams) == 200, f"(index, copy) stands twice among 200 {split} tasks")
+        again = _content(draw(split, 9, probe.rng))
+        require_same(_content(many), again, f"asking twice for 9 {split} tasks gives other rows")
+        few = _content(draw(split, 4, probe.rng))
+        require_same(_content(many[:4]), few, f"the first 4 of 9 {split} tasks are not those of 4")
+        streams = _content(draw(split, 200, probe.rng))["(index, copy)"]
+        unique = len(streams.unique()) == 200
+        require(unique, f"(index, copy) stands twice among 200 {split} tasks")
     return f"rows of {', '.join(probe.spec.splits)}"
 
 
@@ -107,24 +108,17 @@ def splits(probe: Probe) -> str:
         rows[split] = set(map(tuple, params.tolist()))
 
     for one, other in itertools.combinations(rows, 2):
-        if closed:
-            single = len(rows[one] ^ rows[other])
-            require(not single, f"closed, but {single} rows of {one} and {other} are in one only")
-        else:
-            shared = len(rows[one] & rows[other])
-            require(not shared, f"{shared} rows are both in {one} and in {other}")
+        odd = rows[one] ^ rows[other] if closed else rows[one] & rows[other]
+        place = "one only, and the spec says closed" if closed else "both"
+        require(not odd, f"{len(odd)} rows of {one} and {other} are in {place}")
     sizes = ", ".join(f"{split} {len(found)}" for split, found in rows.items())
     kind = "closed: the same in all" if closed else "none in two"
     return f"different rows among {count}: {sizes}; {kind}"
 
 
-def _same(a: Tasks, b: Tasks) -> bool:
-    return torch.equal(a.params, b.params) and torch.equal(_streams(a), _streams(b))
-
-
-def _streams(tasks: Tasks) -> Tensor:
-    """[N, 1]: the keys of their random streams, which differ if (index, copy) do."""
-    return tasks.streams(Rng(0), lanes=1).keys
+def _content(tasks: Tasks) -> dict[str, Tensor]:
+    """Rows and, in place of (index, copy), the keys [N, 1] of the random streams made from it."""
+    return {"params": tasks.params, "(index, copy)": tasks.streams(Rng(0), lanes=1).keys}
 
 
 # -------------------------------------------------------------------------------------------------
@@ -141,10 +135,8 @@ def steps(probe: Probe) -> str:
     trace = probe.trace
     step = trace.step
     for name, x in (("obs", trace.obs), ("next_obs", step.next_obs), ("reward", step.reward)):
-        require(x.isfinite().all(), f"{name} is not finite")
-    both = (step.terminated & step.truncated).flatten(1).any(1)
-    first = int(both.long().argmax())
-    require(not both.any(), f"terminated and truncated at once, first at step {first}")
+        require_nowhere(~x.isfinite(), f"{name} is not finite")
+    require_nowhere(step.terminated & step.truncated, "terminated and truncated at once")
     require(trace.changed is None, f"returned arrays are changed in place later: {trace.changed}")
     rows, lanes = probe.size
     return f"{len(trace.action)} steps of {rows} rows × {lanes} lanes with random actions"
@@ -158,9 +150,7 @@ def continuity(probe: Probe) -> str:
     """Within an episode, the next observation that is acted on is the successor."""
     step = probe.trace.step
     torn = (step.obs != step.next_obs).any(-1) & ~step.done
-    for time, row, lane in torn.nonzero()[:1].tolist():
-        place = f"step {time}, row {row}, lane {lane}"
-        raise CheckFailed(f"obs is not next_obs at {place}, where no episode ended")
+    require_nowhere(torn, "no episode ended, but obs is not next_obs")
     return "obs is next_obs wherever no episode ended"
 
 
@@ -174,9 +164,7 @@ def horizon(probe: Probe) -> str:
     step = trace.step
     longest = probe.spec.horizon
     length = trace.age + 1
-    for time, row, lane in (length > longest).nonzero()[:1].tolist():
-        episode = f"episode {int(trace.episode[time, row, lane]) + 1} of row {row}, lane {lane}"
-        raise CheckFailed(f"{episode} goes on after {longest} steps")
+    require_nowhere(length > longest, f"an episode goes on after {longest} steps")
     for early in length[step.truncated & (length < longest)][:1].tolist():
         raise CheckFailed(f"truncated after {early} steps, but the spec's horizon is {longest}")
     terminated = int(step.terminated.sum())
@@ -257,23 +245,24 @@ def hidden(probe: Probe) -> str:
     The whole row counts for families without a goal: a start may depend on the task, as a taxi's
     does, if something is left to infer.
     """
-    if torch.equal(_first(probe, probe.tasks), _first(probe, probe.exchanged)):
+    if torch.equal(_starts(probe, probe.tasks), _starts(probe, probe.exchanged)):
         return "the first observation is the same for other tasks"
     goal = probe.spec.goal_width
     explained = _explained(probe)
-    known = [entry for entry, share in explained.items() if share > 0.99]
-    needed = len(explained)
-    if goal:
-        known = [entry for entry in known if entry < goal]
-        needed = 1
+    secret = goal or probe.spec.task_width
+    known = [entry for entry, share in explained.items() if share > 0.99 and entry < secret]
+    needed = 1 if goal else len(explained)
     if known and len(known) >= needed:
         raise CheckFailed(f"the first observation tells entries {known} of the task row")
     entries = f"{known or 'none'} of {sorted(explained)}"
     return f"the start depends on the task, but tells entries {entries}"
 
 
-def _first(probe: Probe, tasks: Tasks) -> Tensor:
-    return probe.family.make(probe.size[1]).reset(tasks, probe.rng).clone()
+def _starts(probe: Probe, tasks: Tasks) -> Tensor:
+    """[N, O]: the first observations; many tasks take turns in one environment."""
+    env = probe.family.make(1)
+    turns = torch.arange(len(tasks)).split(32)
+    return torch.cat([env.reset(tasks[rows], probe.rng)[:, 0].clone() for rows in turns])
 
 
 def _explained(probe: Probe) -> dict[int, float]:
@@ -283,21 +272,15 @@ def _explained(probe: Probe) -> dict[int, float]:
     predicted as well.
     """
     tasks = probe.family.tasks("train", 4 * probe.spec.obs_width + 200, probe.rng)
-    env = probe.family.make(1)
-    starts = []
-    for first in range(0, len(tasks), 32):
-        starts.append(env.reset(tasks[first : first + 32], probe.rng).clone())
-    obs = torch.cat(starts).squeeze(1).double()
+    obs = _starts(probe, tasks).double()
     features = torch.cat([obs, torch.ones_like(obs[:, :1])], dim=1)
     row = tasks.params.double()
-
-    def r_squared(target: Tensor) -> Tensor:  # [N, P] → [P]
-        fit = torch.linalg.lstsq(features[::2], target[::2], driver="gelsd").solution
-        error = (features[1::2] @ fit - target[1::2]).square().mean(0)
-        return 1 - error / target[1::2].var(0).clamp(min=1e-12)
-
-    angle = torch.minimum(r_squared(row.sin()), r_squared(row.cos()))
-    shares = torch.maximum(r_squared(row), angle)
+    target = torch.cat([row, row.sin(), row.cos()], dim=1)
+    fit = torch.linalg.lstsq(features[::2], target[::2], driver="gelsd").solution
+    error = (features[1::2] @ fit - target[1::2]).square().mean(0)
+    r_squared = 1 - error / target[1::2].var(0).clamp(min=1e-12)
+    straight, sine, cosine = r_squared.view(3, -1)
+    shares = torch.maximum(straight, torch.minimum(sine, cosine))
     varies = (row != row[0]).any(0).nonzero().flatten()
     return dict(zip(varies.tolist(), shares[varies].tolist(), strict=True))
 
@@ -316,12 +299,12 @@ def persistence(probe: Probe) -> str:
     if int(_differs(probe).any(0).sum()) < _FEW:
         probe = probe.wide()
     still = Still(probe.rng)
-    trace = probe.run(random(probe.spec, *probe.size, alike=True), rng=still, steps=probe.steps)
+    trace = probe.run(probe.random(alike=True), rng=still, steps=probe.steps)
     if not trace.episode.any():
         return f"no second episode within {probe.steps} steps"
 
     first = tree_map(partial(gather_times, time=trace.age), trace)  # the first episode, repeated
-    differs = difference(first, trace)
+    differs = difference(first.seen, trace.seen)
     if differs and still.escaped:
         return _task_persists(probe)
     same = "with the same randomness and actions"
@@ -350,6 +333,6 @@ def _task_persists(probe: Probe) -> str:
     observed = f"the task matters in {int(sooner.sum())} of {len(sooner)} first episodes"
     if later.any():
         return f"{observed}, later in {int(later.sum())}"
-    share = float(sooner.float().mean()) if len(sooner) else 0.0
+    share = float(sooner.float().mean())  # if there are none, NaN ** 0 is 1
     require((1 - share) ** len(sooner) >= _IMPROBABLE, f"{observed}, and never later")
     return f"{observed}, later in 0: too rarely to be sure that it persists"

@@ -14,6 +14,7 @@ import sysconfig
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from importlib.machinery import SourceFileLoader
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -152,9 +153,11 @@ def find_either(name: str) -> Found:
         families = names("family")
         if name in families:
             return find("family", name)
-        hint = suggest(name, families + agents)
+        near = get_close_matches(name, families + agents)
+        hint = f"did you mean {' or '.join(near)}? " if near else ""
         raise ConfigError(
-            f"no family or agent is called {name!r}: {hint} (or give path/to/file.py:Class)"
+            f"no family or agent is called {name!r}: {hint}`metarl envs` and `metarl agents` list "
+            "them (or give path/to/file.py:Class)"
         )
     found = find("class", name)
     methods = set(dir(found.load()))

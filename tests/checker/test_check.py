@@ -15,7 +15,8 @@ from torch import Tensor
 
 from metarl import cli
 from metarl.checker.check import RULES, Report, check_family
-from metarl.checker.probe import Probe, Still, difference
+from metarl.checker.probe import Probe, Still
+from metarl.checker.values import difference
 from metarl.core.rng import Rng, Streams
 from metarl.core.types import Scene, Spec, Step, Tasks, replace
 
@@ -181,23 +182,31 @@ plant(
     "goal_width 3 is not from 0 to task_width",
     spec={"goal_width": 3},
 )
-plant("no such part", "spec", "achieved_goal 'place' is no part", spec={"achieved_goal": "place"})
+plant(
+    "no such part",
+    "spec",
+    "achieved_goal 'place' is no part",
+    spec={"achieved_goal": "place"},
+)
 plant(
     "goal of another width",
     "spec",
-    "achieved_goal is not as wide as the goal, 2",
+    "achieved_goal 'position' is no part of observation as wide as the goal, 2",
     spec={"goal_width": 2},
 )
 plant(
-    "nothing to compare", "spec", "goal_reward without achieved_goal", spec={"achieved_goal": None}
+    "nothing to compare",
+    "spec",
+    "goal_reward: one without",
+    spec={"achieved_goal": None},
 )
 plant(
     "unknown split",
     "spec",
-    "'exam') are not among",
+    "'exam') are not (",
     spec={"splits": ("train", "validation", "test", "exam")},
 )
-plant("no test tasks", "spec", "lack one of", spec={"splits": ("train", "validation")})
+plant("no test tasks", "spec", "'validation') are not (", spec={"splits": ("train", "validation")})
 plant("no horizon", "spec", "horizon is 0", spec={"horizon": 0})
 
 plant(
@@ -234,7 +243,7 @@ plant(
     "(index, copy) stands twice",
     tasks=lambda t, rng: replace(t, index=t.index // 2),
 )
-plant("trained on", "splits", "500 rows are both in train and in validation", tasks=of_all_splits)
+plant("trained on", "splits", "500 rows of train and validation are in both", tasks=of_all_splits)
 plant(
     "not closed",
     "splits",
@@ -279,13 +288,13 @@ plant(
 plant("never a number", "steps", "reward is not finite", step=more(reward=lambda x: x / 0))
 
 
-@planted("steps", "terminated and truncated at once, first at step ")
+@planted("steps", "terminated and truncated at once at [step, row, lane] ")
 def two_reasons(env, action):
     step = env.healthy_step(action)
     return replace(step, truncated=step.done)
 
 
-@planted("steps", "changed in place later: next_obs at step 0")
+@planted("steps", "changed in place later: next_obs [step, row, lane] differs at [0, 0, 0, ")
 def in_place(env, action):
     step = env.healthy_step(action)
     if env.time > 1:
@@ -294,7 +303,7 @@ def in_place(env, action):
     return step
 
 
-@planted("continuity", "obs is not next_obs at step 0, row 0, lane 0, where no episode ended")
+@planted("continuity", "no episode ended, but obs is not next_obs at [step, row, lane] [0, 0, 0]")
 def torn(env, action):
     step = env.healthy_step(action)
     return replace(
@@ -310,7 +319,7 @@ plant(
 )
 
 
-@planted("horizon", "episode 1 of row 0, lane 0 goes on after 6 steps")
+@planted("horizon", "an episode goes on after 6 steps at [step, row, lane] [6, 0, 0]")
 def endless(env, action):
     env.age = torch.zeros_like(env.age)
     return env.healthy_step(action)
@@ -472,7 +481,7 @@ plant(
 
 @planted(
     "seed reset state rows lanes persistence",
-    "two environments, same seed and actions: reward at step 0",
+    "two environments, same seed and actions: not the same; reward [step, row, lane]",
 )
 def unseeded(env, action):
     step = env.healthy_step(action)
@@ -527,13 +536,13 @@ def richer(env: WalkEnv, action: Tensor) -> Step:
     return replace(step, reward=step.reward + env.sieve.bonus)
 
 
-@planted("rows", "rows 2 and 0 alone are not what they are among 8: reward at step 0")
+@planted("rows", "rows 2 and 0 among 8 and alone: not the same; reward [step, row, lane]")
 def rows_compete(env, action):
     step = env.healthy_step(action)
     return replace(step, reward=step.reward - env.goal.mean())
 
 
-@planted("lanes", "lanes among 3 are not what they are among 4: reward at step 0")
+@planted("lanes", "3 of 4 lanes, among all and alone: not the same; reward [step, row, lane]")
 def lanes_compete(env, action):
     step = env.healthy_step(action)
     return replace(step, reward=step.reward / env.lanes)
@@ -559,14 +568,14 @@ plant(
 plant(
     "second hand",
     "reset",
-    "a used environment after reset() and a fresh one: obs at step 0",
+    "a used environment after reset() and a fresh one: not the same; obs before",
     reset=second_hand,
 )
 plant("cannot be pickled", "state", "ickle", reset=with_a_lambda)
 plant(
     "pickled badly",
     "state",
-    "a copy by pickle after 12 steps continues differently: reward",
+    "an environment and its copy after 12 steps: not the same; reward",
     reset=with_a_sieve,
     step=richer,
 )
@@ -754,7 +763,7 @@ def test_a_mistake_is_one_clear_line(command, source: str, options: list[str], w
 
 
 def test_an_unknown_family_is_a_mistake(command):
-    assert "did you mean 'gridnavi'?" in command("", name="gridnavy")[2]
+    assert "did you mean gridnavi?" in command("", name="gridnavy")[2]
 
 
 # -------------------------------------------------------------------------------------------------
@@ -801,13 +810,13 @@ def test_randomness_that_is_made_of_seeds_escapes(use: Callable[[Still], Any], e
 
 
 def test_the_first_difference_is_reported_and_rounding_is_forgiven():
-    trace = Probe(Walk()).trace
-    reward = trace.step.reward.clone()
+    trace = Probe(Walk()).trace.seen
+    name = "reward [step, row, lane]"
+    reward = trace[name].clone()
     reward[5, 2, 1] += 1
     reward[7, 0, 0] += 1
-    off = replace(trace, step=replace(trace.step, reward=reward))
-    assert difference(trace, off).startswith("reward at step 5, row 2, lane 1: ")
-    rounded = replace(trace, step=replace(trace.step, reward=trace.step.reward * (1 + 1e-6)))
+    assert difference(trace, trace | {name: reward}).startswith(f"{name} differs at [5, 2, 1]: ")
+    rounded = trace | {name: trace[name] * (1 + 1e-6)}
     assert difference(trace, rounded) is not None
     assert difference(trace, rounded, rounding=True) is None
     assert difference(trace, trace) is None
