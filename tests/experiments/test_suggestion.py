@@ -10,7 +10,7 @@ import torch
 from helpers import FAMILIES, FILES
 
 from metarl import cli
-from metarl.collect.world import TrainingWorld
+from metarl.collect.world import LocalWorld
 from metarl.config.files import load_config
 from metarl.core.errors import ConfigError, FamilyError
 from metarl.core.rng import Rng
@@ -76,7 +76,7 @@ def test_every_family_gets_one_that_learns(name: str, tmp_path):
     path = written(tmp_path, name, **options)
     config = load_config(path, SHORT[load_config(path).agent.name])
     family, agent = build(config)
-    world = TrainingWorld(family, config.episodes, train_set(config, family), torch.device("cpu"))
+    world = LocalWorld(family, config.episodes, train_set(config, family), torch.device("cpu"))
     (update,) = learn(agent, world, Rng(0), iterations=1)
     assert update.counters.env_steps > 0
 

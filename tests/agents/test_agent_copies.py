@@ -213,7 +213,10 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Elsewhere:
     for name, agent in agents.items():
         (folder / f"{name}.pkl").write_bytes(pickle.dumps(agent))
     torch.save(acting, folder / "acting.pt")
-    work = f"import pathlib, test_copies; test_copies.other_process(pathlib.Path({str(folder)!r}))"
+    work = (
+        "import pathlib, test_agent_copies\n"
+        f"test_agent_copies.other_process(pathlib.Path({str(folder)!r}))"
+    )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", work],
@@ -232,7 +235,7 @@ def test_every_agent_is_here() -> None:
 
 
 @pytest.mark.parametrize("name", AGENTS)
-def test_copies_act_and_learn_alike_and_leave_the_original_as_it_is(
+def test_agent_copies_act_and_learn_alike_and_leave_the_original_as_it_is(
     name: str, elsewhere: Elsewhere
 ) -> None:
     """Bit for bit: a copy in another process, a deep copy, and then the original itself."""
