@@ -98,6 +98,9 @@ def test_runs_are_evaluated_beside_runs_on_the_same_tasks(run, tmp_path):
     assert list(scores) == ["rl2", "other", str(again), "random"]
     assert scores["rl2"]["returns"] == scores["other"]["returns"] == scores[str(again)]["returns"]
     assert scores["rl2"]["returns"] != scores["random"]["returns"]
+    code, out, err = metarl("evaluate", run, "--tasks", 20, "--json", "--against", "rl2")
+    assert code == 0, err
+    assert list(json.loads(out)["scores"]) == ["rl2", "rl2 (untrained)"]
     shutil.copytree(run, tmp_path / "random")
     code, out, err = metarl(
         "evaluate", run, "--tasks", 20, "--json", "--beside", "random,./random", cwd=tmp_path
@@ -116,6 +119,21 @@ def test_runs_are_evaluated_beside_runs_on_the_same_tasks(run, tmp_path):
     )
     (line,) = mistake("evaluate", run, "--beside", three)
     assert line == f"{three} was trained on bernoulli-bandit of another shape than {run}"
+
+
+def test_tasks_of_ones_own_are_met_and_tested_greedily(run, tmp_path):
+    rows = tmp_path / "rows.csv"
+    rows.write_text("0.9,0.1,0.1,0.1,0.1\n0.1,0.1,0.1,0.1,0.9\n")
+    command = ("evaluate", run, "--tasks", rows, "--test-mode", "greedy", "--json")
+    code, out, err = metarl(*command)
+    assert code == 0, err
+    score = json.loads(out)["scores"]["rl2"]
+    assert score["optimum"] == [0.9, 0.9]
+    assert (score["mode"], score["test_mode"]) == ("sample", "greedy")
+    code, out, err = metarl(*command[:-1])
+    assert "actions: sample, greedy in the last round" in " ".join(out.split())
+    (line,) = mistake("evaluate", run, "--tasks", tmp_path / "none.csv")
+    assert line.startswith("tasks: ")
 
 
 def test_evaluate_as_json_is_complete_and_repeatable(run):

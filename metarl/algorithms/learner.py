@@ -25,8 +25,9 @@ class Learner:
         self.params = copy_params(params, self.device, self.requires_grad)
         self.optimizer = Adam(self.params.values(), lr=1.0, eps=1e-5)
 
-    def descend(self, loss: Tensor, max_grad_norm: float) -> Tensor:
+    def descend(self, loss: Tensor, learning_rate: float, max_grad_norm: float) -> Tensor:
         """One step of Adam on `loss` [], its gradient clipped → the gradient's norm [] before."""
+        set_learning_rate(self.optimizer, learning_rate)
         self.optimizer.zero_grad()
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.params.values(), max_grad_norm)

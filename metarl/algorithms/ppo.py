@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from metarl.algorithms.config import PPOConfig
-from metarl.algorithms.learner import Learner, set_learning_rate
+from metarl.algorithms.learner import Learner
 from metarl.algorithms.losses import ppo_loss, standardize
 from metarl.algorithms.returns import gae, next_step
 from metarl.config.schema import schedule_value
@@ -113,7 +113,7 @@ class PPO(Learner):
         """
         config = self.config
         batch = self._prepare_batch(trials, schedule_value(config.gae_lambda, progress))
-        set_learning_rate(self.optimizer, schedule_value(config.learning_rate, progress))
+        learning_rate = schedule_value(config.learning_rate, progress)
         entropy_coef = {
             "action": schedule_value(config.entropy_coef, progress),
             "option": schedule_value(config.option_entropy_coef, progress),
@@ -124,7 +124,8 @@ class PPO(Learner):
         for _ in range(config.epochs):
             order = torch.randperm(count, generator=generator).to(self.device)
             for rows in order.tensor_split(min(config.minibatches, count)):
-                for name, value in self._step(batch.rows(rows), entropy_coef).items():
+                step = self._step(batch.rows(rows), learning_rate, entropy_coef)
+                for name, value in step.items():
                     metrics[name].append(value)
         self.inputs.update(trials)
         return {name: float(torch.stack(values).mean()) for name, values in metrics.items()}
@@ -182,7 +183,9 @@ class PPO(Learner):
         )
         return statistics
 
-    def _step(self, batch: _Trials, entropy_coef: dict[str, float]) -> dict[str, Tensor]:
+    def _step(
+        self, batch: _Trials, learning_rate: float, entropy_coef: dict[str, float]
+    ) -> dict[str, Tensor]:
         """One gradient step on whole trials, their memory recomputed from the start."""
         rows, lanes = batch.inputs.obs.shape[1:3]
         start = self.policy.start(rows, lanes, self.device)
@@ -206,7 +209,8 @@ class PPO(Learner):
             prefix = "" if name == "action" else f"{name}_"
             for key, value in parts.items():
                 metrics[prefix + key] = value
-        return metrics | {"grad_norm": self.descend(total, self.config.max_grad_norm)}
+        norm = self.descend(total, learning_rate, self.config.max_grad_norm)
+        return metrics | {"grad_norm": norm}
 
     # -- checkpoints
 

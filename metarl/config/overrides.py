@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from metarl.config.aliases import current
+from metarl.config.schema import CHOICES
 from metarl.config.yaml_text import read_yaml
 from metarl.core.errors import ConfigError
 
@@ -65,7 +66,7 @@ def _with_override(tree: dict[str, Any], text: str) -> dict[str, Any]:
         raise ConfigError(f"{text!r} is not an override: write key=value")
     value = read_yaml(value_text, key)
     section, dot, option = key.partition(".")
-    if section not in ("agent", "family", "world"):
+    if section not in CHOICES:
         return tree | {key: value}
     old = tree.get(section)
     if not isinstance(old, dict):

@@ -40,7 +40,7 @@ GROUP: dict[Kind, str] = {
 
 
 class Settings(BaseModel):
-    """The options of one family or agent: typed, frozen, every field with its meaning."""
+    """The options of one family, agent or world: typed, frozen, every field with its meaning."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True
@@ -127,7 +127,7 @@ def names(kind: Kind) -> list[str]:
 
 
 def find(kind: Kind, name: str) -> Found:
-    """The family or agent called `name`.
+    """The family, agent or world called `name`.
 
     Raises:
         ConfigError: nothing of that name, or its file or module does not import.
@@ -141,7 +141,7 @@ def find(kind: Kind, name: str) -> Found:
 
 
 def find_either(name: str) -> Found:
-    """The family, or else the agent, called `name`; a class is what its methods make it.
+    """The agent or family called `name`; a class is what its methods make it.
 
     Raises:
         ConfigError: nothing of that name, or its file or module does not import.

@@ -41,7 +41,7 @@ class Choice(BaseModel):
 
     name: str
     settings: Settings
-    found: SkipValidation[Found]
+    found: SkipValidation[Found] = Field(exclude=True, repr=False)
 
 
 class Config(BaseModel):

@@ -53,7 +53,7 @@ class EvalProtocol:
         """The tasks themselves: those given, or the first `tasks` rows of the split.
 
         Raises:
-            ConfigError: a split that the family does not have, or rows of another width.
+            ConfigError: a split that the family does not have, or rows that cannot be its tasks.
         """
         device = torch.device(self.device)
         if isinstance(self.tasks, Tasks):
@@ -62,6 +62,8 @@ class EvalProtocol:
                 raise ConfigError(
                     f"tasks: rows of shape {shape}; {family.spec.name} has rows of {width} numbers"
                 )
+            if not self.tasks.params.isfinite().all():
+                raise ConfigError("tasks: a row is not finite")
             return self.tasks.to(device)
         split, splits = self.split, family.spec.splits
         if split not in splits:

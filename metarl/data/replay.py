@@ -279,12 +279,17 @@ class Replay:
         """Continue with a copy of what `state_dict` returned.
 
         Raises:
-            CheckpointError: a replay of another capacity.
+            CheckpointError: a replay of another capacity or of other columns.
         """
         if state["capacity"] != self.capacity:
             raise CheckpointError(
                 f"replay: of capacity {state['capacity']}, not {self.capacity}; "
                 "set agent.capacity to that"
+            )
+        if state["rows"].shape[-1] != sum(self._widths):
+            raise CheckpointError(
+                f"replay: rows of {state['rows'].shape[-1]} numbers, not {sum(self._widths)}; "
+                "its columns are others"
             )
         self._rows = state["rows"].to(self.device, copy=True)
         self.count = state["count"].to(self.device, copy=True)

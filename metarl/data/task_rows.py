@@ -1,9 +1,11 @@
 """Task rows of a user's own, from a file."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from metarl.core.errors import ConfigError
 from metarl.core.types import Tasks
@@ -34,10 +36,10 @@ def read_tasks(path: str | Path, split: str = "test") -> Tasks:
     """
     path = Path(path)
     try:
-        rows = np.load(path) if path.suffix == ".npy" else np.loadtxt(path, delimiter=",", ndmin=2)
-        params = torch.as_tensor(rows, dtype=torch.float32)
-    except OSError as error:
-        raise ConfigError(f"tasks: {path}: {error.strerror}") from None
+        rows = np.load(path) if path.suffix == ".npy" else _read_csv(path)
+        params = torch.as_tensor(rows.astype(np.float32, casting="same_kind"))
+    except (OSError, EOFError) as error:
+        raise ConfigError(f"tasks: {path} cannot be read: {error}") from None
     except (ValueError, TypeError) as error:
         raise ConfigError(f"tasks: {path}: {error}") from None
     if params.dim() != 2 or not params.numel() or not params.isfinite().all():
@@ -46,3 +48,8 @@ def read_tasks(path: str | Path, split: str = "test") -> Tasks:
             "give finite numbers, a row for each task"
         )
     return Tasks.numbered(params, split)
+
+
+def _read_csv(path: Path) -> NDArray[np.float64]:
+    with warnings.catch_warnings(action="ignore"):  # of an empty file: the error says it
+        return np.loadtxt(path, delimiter=",", ndmin=2)

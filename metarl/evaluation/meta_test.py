@@ -39,7 +39,8 @@ class Scores:
     optimum: stats.Array | None
     """[N] best expected return of an episode if the task is known, where the family knows it."""
     mean_optimum: float | None
-    """The exact mean of that over all tasks of the split, where the family knows it."""
+    """The exact mean of that over all tasks of the split, where the family knows it; None of tasks
+    that are given, or of a fixed training set."""
     lanes: int
     """M, episodes side by side in a round."""
     split: str
@@ -139,6 +140,8 @@ def evaluate(
     """
     protocol = protocol.changed(**changes) if protocol else EvalProtocol(**changes)
     rows = protocol.rows(family)
+    if agent.task_input == "onehot" and isinstance(protocol.tasks, Tasks):
+        raise ConfigError("tasks: an agent that is shown a one-hot knows only its training tasks")
     chunk = max(1, _CHUNK // agent.lanes)
     parts = []
     for first in range(0, len(rows), chunk):
@@ -146,7 +149,8 @@ def evaluate(
     returns, successes = zip(*parts, strict=True)
     mean_optimum = None
     given = isinstance(protocol.tasks, Tasks)
-    if isinstance(family, HasMeanOptimum) and rows.split != "ood" and not given:
+    fixed = given or (protocol.train_set is not None and rows.split == "train")
+    if isinstance(family, HasMeanOptimum) and rows.split != "ood" and not fixed:
         mean_optimum = family.mean_optimum
     return Scores(
         returns=np.concatenate(returns, axis=1)[None],
@@ -155,7 +159,7 @@ def evaluate(
         mean_optimum=mean_optimum,
         lanes=agent.lanes,
         split=rows.split,
-        closed=family.spec.closed,
+        closed=family.spec.closed and not given,
         mode=protocol.mode,
         test_mode=protocol.mode_of(rounds_left=0),
         seed=protocol.seed,

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 
 from metarl.collect.collector import adaptation_rounds
-from metarl.config.registry import Found, Settings, find
+from metarl.config.registry import Found, Settings, find, one_line
 from metarl.config.schema import Choice, Config
 from metarl.core.agent import Agent, World
-from metarl.core.errors import ConfigError
+from metarl.core.errors import ConfigError, MetaRLError
 from metarl.core.family import Family
 from metarl.core.protocol import EvalProtocol
 from metarl.core.rng import Rng
@@ -107,6 +107,10 @@ def agent_of(config: Config, spec: Spec) -> Agent:
     return build_agent(chosen.found, chosen.settings, spec, config.seed, device)
 
 
+_WORLD = ("env_steps", "progress", "train_set", "episodes", "tasks", "task_info", "collect")
+"""What every world has; `goal_reward` is asked of it only for hindsight."""
+
+
 def world_of(config: Config, family: Family) -> World:
     """What a configuration trains on: its world, made of a `family`.
 
@@ -122,7 +126,18 @@ def world_of(config: Config, family: Family) -> World:
     )
     if found.settings.model_fields:
         given = (settings, *given)
-    world: World = found.load()(*given)
+    try:
+        world: World = found.load()(*given)
+    except MetaRLError:
+        raise
+    except Exception as error:  # a stranger's constructor may raise anything
+        raise ConfigError(
+            f"world: {found.name} cannot be made of (family, episodes, train_set, device): "
+            f"{one_line(error)}"
+        ) from error
+    missing = {name for name in _WORLD if name not in dir(world)}
+    if missing:
+        raise ConfigError(f"world: {found.name} lacks {', '.join(sorted(missing))}")
     return world
 
 
@@ -186,21 +201,22 @@ class Loaded:
         return eval_protocol(self.config, self.family(), **given)
 
 
-def load(path: str | Path, device: torch.device | None = None) -> Loaded:
+def load(path: str | Path, device: str | torch.device | None = None) -> Loaded:
     """The agent of a run folder (its best checkpoint) or of a checkpoint file.
 
-    It is put on `device`, or where it was trained.
+    It is put on `device`, or where it was trained; on the CPU if there is no such device here.
 
     Raises:
         MetaRLError: nothing there that can be loaded.
     """
     saved = read_run(path)
-    config = (
-        saved.config if device is None else saved.config.model_copy(update={"device": device.type})
-    )
+    device = torch.device(device or saved.config.device).type
+    if device == "cuda" and not torch.cuda.is_available():
+        device = "cpu"
+    config = saved.config.model_copy(update={"device": device})
     agent = agent_of(config, saved.spec)
     agent.load_state_dict(saved.state)
-    return Loaded(agent, saved.spec, saved.config, saved.counters)
+    return Loaded(agent, saved.spec, config, saved.counters)
 
 
 def load_pretrained_options(

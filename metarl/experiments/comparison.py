@@ -36,7 +36,8 @@ def compare(path: str | Path, against: Sequence[str] = (), **given: Any) -> dict
         given: of the protocol: split, tasks, episodes, mode, seed; where None as `path` says.
 
     Raises:
-        MetaRLError: no run there, a run of another family, or an agent that cannot act in this one.
+        MetaRLError: no run there, a run of another family or training set, or an agent that cannot
+            act in this one.
     """
     loaded = [load(run) for run in runs(path)]
     first, family = loaded[0], loaded[0].family()
@@ -49,11 +50,13 @@ def compare(path: str | Path, against: Sequence[str] = (), **given: Any) -> dict
     def score_runs(seeds: Sequence[Loaded]) -> Scores:
         return combine([score(seed.agent, seed.config) for seed in seeds])
 
-    scores = {first.config.agent.name: score_runs(loaded)}
+    own = score_runs(loaded)
+    scores = {first.config.agent.name: own}
     for name in against:
         if name in names("agent") or not Path(name).exists():
             agent = make_agent(name, family.spec, device=first.config.device)
-            scores[name] = score(agent, first.config)
+            label = f"{name} (untrained)" if name in scores else name
+            scores[label] = score(agent, first.config)
             continue
         others = [load(run) for run in runs(name)]
         if others[0].spec != first.spec:
@@ -61,5 +64,10 @@ def compare(path: str | Path, against: Sequence[str] = (), **given: Any) -> dict
                 f"{name} was trained on {others[0].config.family.name} of another shape than {path}"
             )
         label = Path(name).name
-        scores[name if label in scores else label] = score_runs(others)
+        theirs = score_runs(others)
+        if theirs.task_hash != own.task_hash:
+            raise ConfigError(
+                f"{name} was trained on other tasks than {path}: compare other splits"
+            )
+        scores[name if label in scores else label] = theirs
     return scores

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 from metarl.core.agent import Agent, World
+from metarl.core.errors import MetaRLError
 from metarl.core.rng import Rng
 from metarl.experiments.counters import BEGINNING, Counters
 
@@ -44,6 +45,9 @@ def learn(
     """Iterate until the first limit is reached.
 
     The randomness of an iteration depends on its number alone.
+
+    Raises:
+        MetaRLError: steps are the limit, and the world does not count them.
     """
     counters = start
     world.env_steps = start.env_steps
@@ -52,6 +56,11 @@ def learn(
         world.progress = progress
         metrics = agent.iterate(world, rng.child("iteration", counters.iterations))
         seconds = time.perf_counter() - began
+        if env_steps is not None and world.env_steps == counters.env_steps:
+            raise MetaRLError(
+                f"{type(world).__name__} counted no steps in an iteration: let its collect add "
+                "them to env_steps, or set iterations instead of env_steps"
+            )
         metrics["env_steps_per_second"] = (world.env_steps - counters.env_steps) / seconds
         counters = Counters(counters.iterations + 1, world.env_steps, counters.seconds + seconds)
         yield Update(counters, metrics, agent)

@@ -44,7 +44,7 @@ def train(
     """Train in the run folder `out` to the end, or on from where it was stopped.
 
     Args:
-        world: what to train on instead of the configuration's world.
+        world: what to train on instead of the configuration's world; to resume, give it again.
         callbacks: called in their order after every iteration, and after its validation where one
             is due, with an `Update`.
 
@@ -70,7 +70,9 @@ def train(
             family, agent = build(config)
         folder.begin(config)
         run = _Run(config, family, agent, folder, state)
-        run.learn(world or world_of(config, family), callbacks, display)
+        if world is None:
+            world = world_of(config, family)
+        run.learn(world, callbacks, display)
         display.note(f"evaluating the best checkpoint on {config.test_tasks} unseen tasks")
         return _report(config, family, folder, run.best)
 

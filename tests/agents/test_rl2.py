@@ -275,11 +275,9 @@ def test_what_stands_in_waiting_steps_means_nothing():
     agents = []
     for lived in (trial, spoilt):
         agent = make(family, normalize_obs=True, normalize_reward=True)
-        for group in agent.ppo.optimizer.param_groups:
-            group["lr"] = 0.01
         batch = agent.ppo._prepare_batch(lived, gae_lambda=0.8)
         agent.ppo.inputs.update(lived)
-        metrics, level = agent.ppo._step(batch, {"action": 0.01}), batch.levels["action"]
+        metrics, level = agent.ppo._step(batch, 0.01, {"action": 0.01}), batch.levels["action"]
         agents.append(
             (agent, level.advantage[trial.valid], level.value_target[trial.valid], metrics)
         )

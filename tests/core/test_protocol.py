@@ -9,6 +9,7 @@ from helpers import Counting, Ragged
 
 from metarl.core.errors import ConfigError
 from metarl.core.protocol import EvalProtocol
+from metarl.core.rng import Rng
 from metarl.core.types import Tasks
 from metarl.evaluation.meta_test import combine, evaluate
 from metarl.experiments.building import make_agent, make_family
@@ -106,3 +107,34 @@ def test_a_single_row_is_that_of_all_rows():
 def test_rows_of_another_width_are_refused():
     with pytest.raises(ConfigError, match=r"rows of shape \[2, 3\]; ragged has rows of 1 numbers"):
         EvalProtocol(1, rows(0.1, 0.2)).rows(Ragged())
+
+
+def test_rows_that_are_not_finite_are_refused():
+    with pytest.raises(ConfigError, match="not finite"):
+        EvalProtocol(1, rows(0.1, float("nan"))).rows(BANDIT)
+
+
+def test_the_total_of_a_fixed_training_set_is_its_own():
+    """Its tasks are few: the mean optimum of all tasks is not theirs."""
+    few = rows(0.9, 0.8, 0.7)
+    train_set = Tasks.numbered(few.params, "train")
+    agent = make_agent("greedy", BANDIT.spec)
+    scores = evaluate(agent, BANDIT, EvalProtocol(4, 3, split="train", train_set=train_set))
+    assert scores.totals == pytest.approx(scores.returns.sum(1))
+    drawn = evaluate(agent, BANDIT, EvalProtocol(4, 3, split="train"))
+    assert drawn.totals != pytest.approx(drawn.returns.sum(1))
+
+
+def test_an_agent_that_is_shown_a_one_hot_meets_no_given_tasks():
+    agent = Counting(BANDIT.spec)
+    agent.task_input = "onehot"
+    train_set = Tasks.numbered(rows(0.1, 0.2).params, "train")
+    with pytest.raises(ConfigError, match="knows only its training tasks"):
+        evaluate(agent, BANDIT, EvalProtocol(1, train_set, train_set=train_set))
+
+
+def test_given_tasks_are_of_no_closed_family():
+    family = make_family("gridnavi", variant="all")
+    agent = make_agent("random", family.spec)
+    assert evaluate(agent, family, EvalProtocol(1, 4)).closed
+    assert not evaluate(agent, family, EvalProtocol(1, family.tasks("test", 4, Rng(0)))).closed

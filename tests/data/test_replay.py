@@ -714,6 +714,15 @@ def test_another_capacity_is_refused():
         empty(10).load_state_dict(replay.state_dict())
 
 
+def test_other_columns_are_refused():
+    """Or numbers would be read under other names."""
+    replay = empty(5)
+    replay.add(lived([0, 1], steps=7))
+    other = Replay({"reward": Column()}, 5, CPU)
+    with pytest.raises(MetaRLError, match="its columns are others"):
+        other.load_state_dict(replay.state_dict())
+
+
 def test_what_was_not_written_is_zero_and_so_is_saved():
     """Else two checkpoints of the same run would differ; uninitialized memory is NaN here."""
     torch.use_deterministic_algorithms(True)

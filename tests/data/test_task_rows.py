@@ -61,3 +61,31 @@ def test_arrays_that_need_code_are_refused(tmp_path):
     np.save(tmp_path / "rows.npy", np.array([{"a": 1}, {}], dtype=object), allow_pickle=True)
     with pytest.raises(ConfigError, match=r"rows\.npy"):
         read_tasks(tmp_path / "rows.npy")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("nowhere.csv", None, "cannot be read"),
+        ("empty.npy", b"", "cannot be read"),
+        ("empty.csv", b"", "give finite numbers"),
+        ("folder.csv", "folder", "cannot be read"),
+    ],
+)
+def test_what_cannot_be_read_says_why(tmp_path, name, content, says):
+    if content == "folder":
+        (tmp_path / name).mkdir()
+    elif content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(ConfigError, match=says) as error:
+        read_tasks(tmp_path / name)
+    assert "None" not in str(error.value)
+
+
+def test_numbers_of_other_types_are_read_and_complex_ones_are_not(tmp_path):
+    for kind in (">f8", "i8", "f4"):
+        np.save(tmp_path / "rows.npy", np.array([[1, 2], [3, 4]], dtype=kind))
+        assert read_tasks(tmp_path / "rows.npy").params.tolist() == [[1, 2], [3, 4]]
+    np.save(tmp_path / "rows.npy", np.array([[1j]]))
+    with pytest.raises(ConfigError, match="complex"):
+        read_tasks(tmp_path / "rows.npy")

@@ -233,6 +233,19 @@ def test_loading_a_run_gives_the_agent_that_was_evaluated(tmp_path):
         load(tmp_path / "tensorboard")
 
 
+def test_a_run_of_another_device_is_loaded_where_there_is_none(tmp_path, monkeypatch):
+    train(config(iterations=1), tmp_path, quiet=True)
+    best = tmp_path / "checkpoints" / "best.pt"
+    content = checkpoints.load(best)
+    content["config"]["device"] = "cuda"
+    checkpoints.save(best, content)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for device in (None, "cpu", torch.device("cpu")):
+        loaded = load(tmp_path, device)
+        assert loaded.config.device == "cpu"
+        assert loaded.protocol().device == "cpu"
+
+
 def test_a_family_shown_as_one_hot_trains_on_a_fixed_set(tmp_path):
     shown = {**SMALL, "agent": {**SMALL["agent"], "task_input": "onehot"}, "iterations": 2}
     with pytest.raises(MetaRLError, match="set train_tasks"):

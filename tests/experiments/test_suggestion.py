@@ -116,7 +116,7 @@ def test_the_time_is_that_of_training_on():
         ("point", {}, {"agent.name": "rl2", "agent.normalize_reward": True}),
         ("point", {"variant": "pearl"}, {"agent.name": "pearl", "agent.gamma": 0.9}),
         ("sparse-point", {}, {"agent.name": "rl2"}),  # nothing to infer before a reward is found
-        ("ant-goal", {}, {"agent.name": "pearl", "agent.gamma": 0.99}),  # its steps are costly
+        ("ant-goal", {}, {"agent.name": "pearl", "agent.gamma": 0.99}),  # eight joints
     ],
 )
 def test_the_choice_follows_from_what_the_family_is_like(name, options, expected, tmp_path):

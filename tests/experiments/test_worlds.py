@@ -13,7 +13,7 @@ from test_runs import SMALL, config, numbers, trained
 
 from metarl.collect.world import LocalWorld
 from metarl.config.schema import parse, to_dict
-from metarl.core.errors import ConfigError
+from metarl.core.errors import ConfigError, MetaRLError
 from metarl.core.rng import Rng
 from metarl.experiments.building import build, make_agent, make_family, train_set, world_of
 from metarl.experiments.logs import read_metrics
@@ -148,3 +148,38 @@ def test_an_agent_without_a_return_is_logged_and_shown(tmp_path, monkeypatch, ca
 def test_a_run_folder_says_which_world(tmp_path):
     train(config(iterations=1), tmp_path, quiet=True)
     assert "world:\n  name: local" in Path(tmp_path / "config.yaml").read_text()
+
+
+class Uncounted(LocalWorld):
+    """Forgets to count its steps."""
+
+    env_steps = property(lambda self: 0, lambda self, value: None)
+
+
+def test_a_world_that_does_not_count_is_named(tmp_path):
+    family, _ = build(config())
+    world = Uncounted(family, 5, None, torch.device("cpu"))
+    limited = parse({**SMALL, "env_steps": 600})
+    with pytest.raises(MetaRLError, match="Uncounted counted no steps"):
+        train(limited, tmp_path, world=world, quiet=True)
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("class Bad:\n    def __init__(self):\n        pass\n", "cannot be made of"),
+        ("class Bad:\n    def __init__(self, *given):\n        pass\n", "lacks collect, env_steps"),
+        ("def Bad():\n    pass\n", "no class but function"),
+    ],
+)
+def test_a_world_of_the_wrong_shape_is_one_line(tmp_path, source, says):
+    (tmp_path / "bad.py").write_text(source)
+    with pytest.raises(ConfigError, match=says) as error:
+        train(config(world=f"{tmp_path}/bad.py:Bad"), tmp_path / "run", quiet=True)
+    assert "\n" not in str(error.value)
+
+
+def test_a_configuration_can_be_dumped():
+    plain = config().model_dump(mode="json")
+    assert plain["world"]["name"] == "local"
+    assert "found" not in plain["agent"]
