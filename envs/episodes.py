@@ -11,7 +11,7 @@ from torch import Tensor
 
 from metarl.core.family import Family
 from metarl.core.rng import Rng
-from metarl.core.types import Step, Tasks, where
+from metarl.core.types import Step, Tasks, append_axes
 
 
 class Transition(NamedTuple):
@@ -94,7 +94,8 @@ class TensorEnv(ABC):
     def _restart(self, done: Tensor) -> None:
         """Start the next episode in the lanes `done` [N, M]."""
         self._end = torch.where(done, self.time + self.horizon, self._end)
-        self._state = where(done, self.start(), self._state)
+        first = self.start()
+        self._state = torch.where(append_axes(done, first.dim()), first, self._state)
 
     def at_horizon(self) -> Tensor:
         """[N, M] bool: whether this step of an episode is its last."""
