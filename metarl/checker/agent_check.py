@@ -25,13 +25,16 @@ LIGHT = {
 """Families that agents are tried on quickly, and their options."""
 
 
-def check_agent(build: Build, family: Family, name: str = "agent") -> Report:
+def check_agent(
+    build: Build, family: Family, name: str = "agent", needs_train_tasks: bool = True
+) -> Report:
     """Check every promise of the agents that ``build(spec, seed)`` makes, on a family of short
     episodes::
 
         check_agent(partial(make_agent, "maml", episodes_per_task=4), make_family("gridnavi"))
     """
-    findings = examine(AGENT_RULES, AgentProbe(build, family))
+    probe = AgentProbe(build, family, needs_train_tasks)
+    findings = examine(AGENT_RULES, probe)
     return Report(f"{name} on {family.spec.name}", findings, len(AGENT_RULES))
 
 
@@ -50,7 +53,7 @@ def check_found_agent(found: Found, chosen: Settings, family: str | None = None)
         tried = make_family(candidate, **options)
         refusal = _refusal(build, tried)
         if refusal is None:
-            return check_agent(build, tried, found.name)
+            return check_agent(build, tried, found.name, chosen.needs_train_tasks)
     raise ConfigError(f"{found.name}: {refusal} (tried: {', '.join(candidates)}; see --family)")
 
 

@@ -44,16 +44,18 @@ Build = Callable[[Spec, int], Agent]
 class SmallWorld:
     """The protocol `World` and nothing else, with a fixed training set.
 
-    `disguised`: the tasks that it gives have each other's params, but are met and shown as they
-    are.
+    `told`: it says what its training set is. `disguised`: the tasks that it gives have each other's
+    params, but are met and shown as they are.
     """
 
-    def __init__(self, family: Family, episodes: int, train_set: Tasks, disguised: bool):
+    def __init__(
+        self, family: Family, episodes: int, train_set: Tasks, told: bool, disguised: bool
+    ):
         self.episodes = episodes
         self.progress = 0.0
         self.env_steps = 0
         shown = replace(train_set, params=train_set.params.roll(int(disguised), 0))
-        self.train_set: Tasks | None = shown
+        self.train_set = shown if told else None
         self.tasks = LocalWorld(family, episodes, shown, CPU).tasks
         self._world = LocalWorld(family, episodes, train_set, CPU)
         self._params = train_set.params
@@ -160,6 +162,7 @@ class AgentProbe:
 
     build: Build
     family: Family
+    needs_train_tasks: bool = True
     rows: Tensor = torch.arange(ROWS)  # noqa: RUF009  (never changed)
     other: Agent | None = None
     rng = Rng(0).child("check")
@@ -263,7 +266,8 @@ class AgentProbe:
         disguised: bool = False,
     ) -> tuple[dict[str, float], int]:
         """An iteration, in a world of its own → metrics and steps."""
-        world = SmallWorld(self.family, ROUNDS * agent.lanes, self.train_set, disguised)
+        episodes, told = ROUNDS * agent.lanes, self.needs_train_tasks
+        world = SmallWorld(self.family, episodes, self.train_set, told, disguised)
         world.progress = number / 2
         return agent.iterate(world, self.rng.child("iteration", number)), world.env_steps
 

@@ -524,11 +524,11 @@ def _both(copy: Tiny, original: Tiny, world: Any, rng: Rng) -> dict[str, float]:
 # The report
 
 
-def check(cls: type[Tiny]) -> Report:
+def check(cls: type[Tiny], **given: bool) -> Report:
     def build(spec: Any, seed: int) -> Tiny:
         return cls(None, spec, Rng(seed), CPU)
 
-    return check_agent(build, make_family("gridnavi", horizon=5), "tiny")
+    return check_agent(build, make_family("gridnavi", horizon=5), "tiny", **given)
 
 
 def broken(report: Report) -> list[str]:
@@ -571,6 +571,19 @@ def test_global_generators_are_left_as_they_were():
             check(Tiny)
         results.append(draw())
     assert results[0] == results[1]
+
+
+class OfFixedTasks(Tiny):
+    """Uses the training set, which only an agent that needs one is told."""
+
+    def iterate(self, world, rng):
+        assert len(world.train_set) > 0
+        return super().iterate(world, rng)
+
+
+def test_an_agent_that_does_not_say_that_it_needs_training_tasks_has_none():
+    assert check(OfFixedTasks).ok
+    assert broken(check(OfFixedTasks, needs_train_tasks=False)) == ["iterate"]
 
 
 class NeverGreedy(Tiny):
