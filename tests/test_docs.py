@@ -132,8 +132,74 @@ def test_the_guide_to_agents_trains_resumes_evaluates_and_deploys(tmp_path, monk
         run(monkeypatch, f"{words} world=my_world.py:Curriculum env_steps=1000 --out runs/easy")
         == 0
     )
-    methods = next(block for block in blocks if block.startswith("# within the class"))
-    compile(f"class Agent:\n{methods}", "guide", "exec")
+
+
+PARTS = """
+import metarl
+import torch
+from metarl.algorithms.sac import Batch
+from metarl.core.types import first_cue, replace
+from metarl.data.replay import transition_columns
+
+
+class Recurrent(metarl.LearningAgent):
+    class Settings(metarl.PPOConfig):
+        trials: int = 4
+
+    def __init__(self, config, spec, rng, device):
+        self.config, self.spec = config, spec
+        width = metarl.Policy.width(spec, cue=True)
+        self.policy = metarl.Policy(width, spec.action_width, spec.discrete, memory="gru")
+        self.learner = metarl.PPO(self.policy, config, spec, rng, device)
+
+    def iterate(self, world, rng):
+        tasks = world.tasks(self.config.trials, rng)
+        belief = self.begin(world.task_info(self, tasks), lanes=1)
+        trials, _ = world.collect(self, belief, tasks, world.episodes, rng)
+        generator = rng.child("minibatches").generator()
+        return {{"return": 0.0, **self.learner.update(trials, world.progress, generator)}}
+
+{recurrent}
+
+class OffPolicy(metarl.LearningAgent):
+    class Settings(metarl.SACConfig):
+        needs_train_tasks = True
+        hidden_sizes: tuple[int, ...] = (8,)
+
+    def __init__(self, config, spec, rng, device):
+        self.config, self.spec, self.device = config, spec, device
+        self.learner = metarl.SAC(config, spec, 2 * spec.obs_width, rng, device)
+        columns = transition_columns(spec) | {{"memory": metarl.Column(spec.obs_width)}}
+        self.buffer = metarl.Replay(columns, 1000, device)
+
+    def begin(self, info, lanes):
+        cue = first_cue(self.spec, info.rows, lanes, info.device)
+        return metarl.Belief(cue, lane=torch.zeros(info.rows, lanes, self.spec.obs_width))
+
+    def remember(self, memory, step):
+        return 0.9 * memory + step["obs"]
+
+    def act(self, belief, obs, noise, counter, mode):
+        begins = belief.cue[..., -1] == 1
+        inputs = metarl.Inputs(obs, latent=belief.lane)
+        acted = self.learner.act(inputs, begins, noise, counter, mode)
+        acted = replace(acted, extras={{"memory": belief.lane}})
+        return acted, replace(belief, lane=self.remember(belief.lane, {{"obs": obs}}))
+
+{off_policy}
+{state}
+"""
+
+
+@pytest.mark.parametrize("name", ["Recurrent", "OffPolicy"])
+def test_the_methods_of_the_guide_to_agents_keep_the_contract(name, tmp_path, monkeypatch, capsys):
+    blocks = [block for block in PYTHON.findall(AGENTS) if block.startswith("# within the class")]
+    recurrent, off_policy, state = blocks
+    off_policy = off_policy.replace("range(300)", "range(3)")
+    source = PARTS.format(recurrent=recurrent, off_policy=off_policy, state=state)
+    (tmp_path / "my_parts.py").write_text(source)
+    monkeypatch.chdir(tmp_path)
+    assert run(monkeypatch, f"check my_parts.py:{name}") == 0, capsys.readouterr().out
 
 
 def test_the_guides_last_examples_run(tmp_path, monkeypatch):
