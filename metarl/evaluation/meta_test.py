@@ -130,9 +130,8 @@ def evaluate(
 
     ``evaluate(agent, family, episodes=10, tasks=1000, split="test", mode="sample", seed=0)`` names
     the settings of an `EvalProtocol`, or changes of the one that is given; `tasks` may be `Tasks`
-    of one's own. An agent of M lanes
-    has `episodes` / M rounds, and adapts to M episodes after each. The result has R = 1;
-    `combine` joins several runs.
+    of one's own. An agent of M lanes has `episodes` / M rounds, and adapts to M episodes after
+    each. The result has R = 1; `combine` joins several runs.
 
     Raises:
         MetaRLError: a split that the family does not have, episodes that the agent's lanes cannot
