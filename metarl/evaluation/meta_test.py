@@ -139,8 +139,6 @@ def evaluate(
     """
     protocol = protocol.changed(**changes) if protocol else EvalProtocol(**changes)
     rows = protocol.rows(family)
-    if agent.task_input == "onehot" and isinstance(protocol.tasks, Tasks):
-        raise ConfigError("tasks: an agent that is shown a one-hot knows only its training tasks")
     chunk = max(1, _CHUNK // agent.lanes)
     parts = []
     for first in range(0, len(rows), chunk):
@@ -209,9 +207,12 @@ def trial(
     a new one, with so many `lanes`: the agent's own, or more, to see other randomness as well.
 
     Raises:
-        MetaRLError: the agent's lanes cannot share the episodes evenly.
+        MetaRLError: the agent's lanes cannot share the episodes evenly, or it is shown a one-hot,
+            which given tasks do not have.
     """
     spec, lanes = family.spec, lanes or agent.lanes
+    if agent.task_input == "onehot" and isinstance(protocol.tasks, Tasks):
+        raise ConfigError("tasks: an agent that is shown a one-hot knows only its training tasks")
     rounds = adaptation_rounds(agent, protocol.episodes)
     prior = agent.begin(task_info(agent, spec, tasks, rounds, protocol.train_set), lanes=lanes)
     world = env or family.make(lanes)
