@@ -29,14 +29,17 @@ class EvalProtocol:
     """Of the last round, which tests what the rounds before adapted; None: the same mode."""
     seed: int = 0
     """Of the tasks and of all other randomness."""
+    purpose: str | None = None
+    """Protocols of different purposes share no randomness; None: the purpose is the split."""
     train_set: Tasks | None = None
     """The fixed tasks that an agent was trained on: they are the split train."""
     device: str | torch.device = "cpu"
 
     @property
     def rng(self) -> Rng:
-        """Where all randomness of the evaluation comes from."""
-        return Rng(self.seed).child("evaluate")
+        """Where all randomness of the evaluation comes from: no split shares it with another."""
+        split = self.tasks.split if isinstance(self.tasks, Tasks) else self.split
+        return Rng(self.seed).child("evaluate", self.purpose or split)
 
     def changed(self, **given: Any) -> EvalProtocol:
         """With what is `given` and not None; a `mode` alone is that of all rounds."""

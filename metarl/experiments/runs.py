@@ -122,8 +122,13 @@ class _Run:
     def validate(self) -> float:
         """The score on validation tasks; the best so far is kept."""
         split = "train" if self.agent.task_input == "onehot" else "validation"
-        tasks = self.config.validation_tasks
-        protocol = eval_protocol(self.config, self.family, split=split, tasks=tasks)
+        protocol = eval_protocol(
+            self.config,
+            self.family,
+            split=split,
+            tasks=self.config.validation_tasks,
+            purpose="validation",  # fixed training tasks are reported on other episodes
+        )
         scores = evaluate(self.agent, self.family, protocol)
         reached = float(scores.figure(self.config.score).mean())
         if self.best is None or reached > self.best:
