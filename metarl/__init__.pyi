@@ -34,9 +34,9 @@ from .data.recording import Recording as Recording
 from .data.recording import recorded as recorded
 from .data.replay import Column as Column
 from .data.replay import Replay as Replay
-from .evaluation.meta_test import Scores as Scores
-from .evaluation.meta_test import combine as combine
 from .evaluation.meta_test import evaluate as evaluate
+from .evaluation.scores import Scores as Scores
+from .evaluation.scores import combine as combine
 from .evaluation.session import Session as Session
 from .experiments.building import build as build
 from .experiments.building import load as load

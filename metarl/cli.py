@@ -101,12 +101,10 @@ def train(
     folder = out or Path("runs") / f"{name}-{loaded.seed}"
 
     from metarl.experiments.runs import train as train_run
+    from metarl.experiments.tables import print_result
 
     result = train_run(loaded, folder, resume=resume, quiet=quiet)
-    for split, score in result["scores"].items():
-        total = score["summary"]["total"]["mean"]
-        interval = f"{total['value']:.2f} [{total['low']:.2f}, {total['high']:.2f}]"
-        print(f"{split}: {interval} over the trial")
+    print_result(result)
     print(f"run: {folder}")
 
 
@@ -131,20 +129,23 @@ def evaluate(
             "--against", "--beside", help="others on the same tasks: agents by name, runs by path"
         ),
     ] = "",
+    baselines: Annotated[
+        bool,
+        typer.Option(help="also random actions, the run without adaptation, and other splits"),
+    ] = True,
     as_json: AsJson = False,
 ) -> None:
-    """Evaluate a run on unseen tasks, alone or against others; the folder keeps evaluation.json."""
+    """Evaluate a run on unseen tasks, beside others; the folder keeps evaluation.json."""
     from metarl.data.task_rows import which_tasks
-    from metarl.evaluation.meta_test import ARRAYS
     from metarl.experiments.checkpoints import write_atomically
     from metarl.experiments.comparison import compare
-    from metarl.experiments.tables import print_scores
+    from metarl.experiments.tables import print_comparison
     from metarl.viz.curves import EVALUATION
 
-    others = [name for name in against.split(",") if name]
-    scores = compare(
+    comparison = compare(
         run,
-        others,
+        [name for name in against.split(",") if name],
+        baselines,
         split=split,
         tasks=None if tasks is None else which_tasks(tasks, split),
         episodes=episodes,
@@ -152,16 +153,12 @@ def evaluate(
         test_mode=test_mode,
         seed=seed,
     )
-    content = {name: score.to_dict() for name, score in scores.items()}
     if as_json:
-        print(json.dumps({"run": str(run), "scores": content}))
+        print(json.dumps({"run": str(run), **comparison.to_dict()}))
     else:
-        print_scores(content)
+        print_comparison(comparison)
     if run.is_dir():
-        for score in content.values():
-            for array in ARRAYS:
-                del score[array]
-        kept = {"run": str(run), "scores": content}
+        kept = {"run": str(run), **comparison.to_dict(arrays=False)}
         write_atomically(run / EVALUATION, json.dumps(kept).encode())
 
 

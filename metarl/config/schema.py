@@ -71,13 +71,16 @@ class Config(BaseModel):
     """how actions are chosen in evaluation: sampled from the policy, or its mode"""
     test_mode: Literal["sample", "greedy"] | None = None
     """the same in the last round, which tests what the rounds before adapted; none: as in mode"""
-    score: Literal["total", "last"] = "total"
-    """what the best checkpoint is chosen by: the return of the whole trial, or of its last episode
-    (the mean of the lanes)"""
+    score: str = "total"
+    """what the best checkpoint is chosen by: total, the return of the whole trial; or of its last
+    episode (the mean of the lanes) last, the return, success, or a metric of the family, by name
+    (-name: the smallest)"""
     validate_every: PositiveInt = 20
     """iterations between evaluations on validation tasks"""
     validation_tasks: int = Field(500, ge=2)
     """validation tasks; the best checkpoint is chosen on them"""
+    validation_window: PositiveInt = 1
+    """the best checkpoint is the last of so many evaluations whose mean score is highest"""
     test_tasks: int = Field(1000, ge=2)
     """unseen tasks of the test and ood splits, reported at the end"""
     checkpoint_every: PositiveInt = 10

@@ -27,6 +27,8 @@ class EvalProtocol:
     mode: Mode = "sample"
     test_mode: Mode | None = None
     """Of the last round, which tests what the rounds before adapted; None: the same mode."""
+    adapt: bool = True
+    """False: every round begins with the prior, as a baseline that does not adapt."""
     seed: int = 0
     """Of the tasks and of all other randomness."""
     purpose: str | None = None

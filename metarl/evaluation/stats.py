@@ -1,79 +1,190 @@
-"""Statistics of scores: means that outliers cannot carry away, and honest intervals.
+"""Intervals that cover: of means, of paired differences, of gaps between splits.
 
-Scores are arrays [R, N] of R training runs on the same N tasks. The bootstrap resamples whole runs
-and whole tasks (the crossed design of Owen 2007, "The pigeonhole bootstrap"), because every run has
-met every task: resampling single scores, as if each were independent, would make intervals far too
-narrow. With one run, the interval is about tasks alone.
+Scores are arrays [R, N] of R training runs that each met the same N tasks: a two-way layout. Two
+questions have two answers, which every figure here gives by name:
+
+* over runs, tasks fixed: what further training runs would reach on these very tasks;
+* over runs and tasks: what they would reach on further tasks.
+
+One run says nothing about others: its interval is over tasks alone. All intervals are of 95 %.
 """
 
-import functools
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import stdtrit
 
 Array = NDArray[np.float64]
+Interval = tuple[float, float]
 
-_RESAMPLES = 2000
+FEWEST_RUNS = 5
+"""With fewer, the interquartile mean of runs is not given: look at the runs."""
+
+_FEWEST_TASKS = 3
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A point estimate with its 95 % bootstrap interval."""
+    """A value and its intervals; None where the scores cannot answer."""
 
     value: float
-    low: float
-    high: float
+    over_runs: Interval | None = None
+    """Tasks fixed."""
+    over_runs_and_tasks: Interval | None = None
+    over_tasks: Interval | None = None
+    """Of the very runs that were given."""
+
+    @property
+    def kind(self) -> str | None:
+        """The name of the interval that answers most, if there is one."""
+        for name in ("over_runs_and_tasks", "over_tasks", "over_runs"):
+            if vars(self)[name] is not None:
+                return name
+        return None
 
 
-def mean(scores: Array) -> Estimate:
-    """Mean over runs and tasks of scores [R, N]."""
+@dataclass(frozen=True)
+class _Variance:
+    """An estimated variance of a mean, and its degrees of freedom."""
 
-    def weighted(runs: Array, tasks: Array) -> float:
-        return float(runs @ scores @ tasks)
+    value: float
+    freedom: float
 
-    return _estimate(scores, float(scores.mean()), weighted)
+    @property
+    def quantile(self) -> float:
+        """Student's t at 97.5 %."""
+        return float(stdtrit(self.freedom, 0.975))
+
+    @property
+    def half_width(self) -> float:
+        return float(self.quantile * np.sqrt(self.value))
+
+
+# -------------------------------------------------------------------------------------------------
+# Estimates
+
+
+def mean(scores: Array, tasks_fixed: bool = False) -> Estimate:
+    """Mean over runs and tasks of scores [R, N].
+
+    Args:
+        tasks_fixed: the N tasks are all that there are.
+    """
+    value = float(scores.mean())
+    tasks = None if tasks_fixed else scores.mean(0)
+    return _estimate(value, [scores.mean(1)], [tasks], [scores])
+
+
+def difference(first: Array, second: Array, tasks_fixed: bool = False) -> Estimate:
+    """Mean of first [R, N] − second [R', N], of different runs on the same tasks: paired by task.
+
+    An agent that was never trained has one row and no runs to differ.
+    """
+    value = float(first.mean() - second.mean())
+    tasks = None if tasks_fixed else first.mean(0) - second.mean(0)
+    runs = [scores.mean(1) for scores in (first, second)]
+    return _estimate(value, runs, [tasks], [first, second])
+
+
+def gap(first: Array, second: Array, tasks_fixed: tuple[bool, bool] = (False, False)) -> Estimate:
+    """Mean of first [R, N] − second [R, N'], of the same runs on other tasks: paired by run."""
+    runs = first.mean(1) - second.mean(1)
+    tasks = []
+    for scores, fixed in zip((first, second), tasks_fixed, strict=True):
+        tasks.append(None if fixed else scores.mean(0))
+    return _estimate(float(runs.mean()), [runs], tasks, [first, second])
 
 
 def iqm(scores: Array) -> Estimate:
-    """Interquartile mean: the mean of the middle half of scores [R, N].
+    """Interquartile mean of runs: a quarter of the runs' means, rounded down, is cut at either end.
 
-    Agarwal et al. 2021, arXiv:2108.13264.
+    Single trials are never cut: of a success rate of 0.2 that would leave 0. The interval is Tukey
+    and McLaughlin's (1963), of a trimmed mean by the winsorized variance.
     """
-    flat = scores.ravel()
-    order = flat.argsort()
+    runs = np.sort(scores.mean(1))
+    count = len(runs)
+    cut = count // 4
+    kept = runs[cut : count - cut]
+    winsorized = np.clip(runs, kept[0], kept[-1])
+    spread = winsorized.var(ddof=1) / count / (len(kept) / count) ** 2
+    return _with_intervals(float(kept.mean()), _Variance(spread, len(kept) - 1), None, 0.0)
 
-    def middle(runs: Array, tasks: Array) -> float:
-        weight = np.outer(runs, tasks).ravel()[order]
-        upper = weight.cumsum()
-        inside = np.clip(np.minimum(upper, 0.75) - np.maximum(upper - weight, 0.25), 0.0, None)
-        return float(inside @ flat[order] / inside.sum())
 
+def tasks_won(first: Array, second: Array) -> float:
+    """Share of tasks on which first [R, N] is better than second [R', N]; a tie is half a win."""
+    ahead = np.sign(first.mean(0) - second.mean(0))
+    return float((1 + ahead).mean() / 2)
+
+
+# -------------------------------------------------------------------------------------------------
+# Two-way variance
+
+
+def _estimate(
+    value: float,
+    runs: Sequence[Array],
+    tasks: Sequence[Array | None],
+    scores: Sequence[Array],
+) -> Estimate:
+    """`value` with intervals from independent samples of run means and of task means.
+
+    Of tasks that are fixed there are none. What both vary by, the residuals of `scores`, is in the
+    variance of either, and is counted once.
+    """
+    over_runs = _sum([_variance(x) for x in runs if len(x) > 1])
+    samples = [x for x in tasks if x is not None and len(x) >= _FEWEST_TASKS]
+    over_tasks = None
+    if len(samples) == sum(x is not None for x in tasks):
+        over_tasks = _sum([_variance(x) for x in samples])
+    residual = sum(_residual_variance(x) for x in scores)
+    return _with_intervals(value, over_runs, over_tasks, residual)
+
+
+def _with_intervals(
+    value: float, runs: _Variance | None, tasks: _Variance | None, residual: float
+) -> Estimate:
+    def around(half_width: float) -> Interval:
+        return value - half_width, value + half_width
+
+    if runs is None:
+        return Estimate(value, over_tasks=None if tasks is None else around(tasks.half_width))
+    both = None if tasks is None else around(_half_width(runs, tasks, residual))
+    return Estimate(value, around(runs.half_width), both)
+
+
+def _half_width(runs: _Variance, tasks: _Variance, residual: float) -> float:
+    """Of the interval over runs and tasks.
+
+    Var x̄ = σ²_run/R + σ²_task/N + σ²_residual/(RN), of which both estimates contain the last. It is
+    no less than that. Its quantile is the geometric mean of both quantiles of Student's t, weighted
+    by the runs' share of the variance. (Satterthwaite's degrees of freedom grow too fast where the
+    two or three runs happen to agree: benchmarks/results/intervals.md.)
+    """
+    variance = max(runs.value + tasks.value - residual, residual)
+    share = min(runs.value / variance, 1.0) if variance else 0.0
+    return float(runs.quantile**share * tasks.quantile ** (1 - share) * np.sqrt(variance))
+
+
+def _variance(sample: Array) -> _Variance:
+    """Of the mean of independent values [S]."""
+    return _Variance(sample.var(ddof=1) / len(sample), len(sample) - 1)
+
+
+def _sum(parts: Sequence[_Variance]) -> _Variance | None:
+    """Of a sum of independent means, with the degrees of freedom of Welch (1947); None of none."""
+    if not parts:
+        return None
+    total = sum(part.value for part in parts)
+    spread = sum(part.value**2 / part.freedom for part in parts)
+    return _Variance(total, total**2 / spread if spread else parts[0].freedom)
+
+
+def _residual_variance(scores: Array) -> float:
+    """σ²_residual/(RN): what is left of scores [R, N] without the means of runs and of tasks."""
     runs, tasks = scores.shape
-    value = middle(np.full(runs, 1 / runs), np.full(tasks, 1 / tasks))
-    return _estimate(scores, value, middle)
-
-
-def mean_curve(curves: Array) -> tuple[Array, Array, Array]:
-    """Mean over runs and tasks of curves [R, K, N] → (mean, low, high), each [K]."""
-    runs, tasks = _weights(curves.shape[0], curves.shape[2])
-    draws = np.einsum("br,rkn,bn->bk", runs, curves, tasks, optimize=True)
-    low, high = np.quantile(draws, (0.025, 0.975), axis=0)
-    return curves.mean((0, 2)), low, high
-
-
-def _estimate(scores: Array, value: float, statistic: Callable[[Array, Array], float]) -> Estimate:
-    runs, tasks = _weights(*scores.shape)
-    draws = [statistic(r, t) for r, t in zip(runs, tasks, strict=True)]
-    low, high = np.quantile(draws, (0.025, 0.975))
-    return Estimate(value, float(low), float(high))
-
-
-@functools.lru_cache(maxsize=4)  # many figures of the same runs and tasks are estimated in turn
-def _weights(runs: int, tasks: int) -> tuple[Array, Array]:
-    """How often each run and each task is drawn, as shares: [B, R] and [B, N]."""
-    rng = np.random.default_rng(0)
-    run_counts = rng.multinomial(runs, np.full(runs, 1 / runs), size=_RESAMPLES)
-    task_counts = rng.multinomial(tasks, np.full(tasks, 1 / tasks), size=_RESAMPLES)
-    return run_counts / runs, task_counts / tasks
+    if min(runs, tasks) == 1:
+        return 0.0
+    left = scores - scores.mean(1, keepdims=True) - scores.mean(0) + scores.mean()
+    return float(np.square(left).sum() / ((runs - 1) * (tasks - 1)) / (runs * tasks))

@@ -1,10 +1,9 @@
 """Training runs: learn, log, validate, keep checkpoints, and report on unseen tasks."""
 
 import json
-import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +13,19 @@ from torch.utils._pytree import keystr, tree_leaves_with_path
 from metarl.config.files import load_config
 from metarl.config.schema import Config, to_dict
 from metarl.core.agent import Agent, World
-from metarl.core.errors import DISTRIBUTION, MetaRLError
+from metarl.core.errors import MetaRLError
 from metarl.core.family import Family
 from metarl.core.rng import Rng
 from metarl.evaluation.meta_test import evaluate
+from metarl.evaluation.scores import Scores
 from metarl.experiments import checkpoints
 from metarl.experiments.building import build, eval_protocol, load, spec_for_agent, world_of
+from metarl.experiments.comparison import generalization_gaps
 from metarl.experiments.counters import LIMITS, Counters
 from metarl.experiments.folder import RunFolder
 from metarl.experiments.logs import Display, MetricsLog
 from metarl.experiments.loop import Update, learn
-
-_PACKAGES = ("torch", "mujoco", "gymnasium", "numpy", "metaworld", "gymnasium-robotics", "minigrid")
-"""Whose versions a result depends on, where they are installed."""
+from metarl.experiments.provenance import provenance
 
 Callback = Callable[[Update], bool | None]
 """Called after every iteration; True ends the training."""
@@ -49,8 +48,9 @@ def train(
             is due, with an `Update`.
 
     Returns:
-        The content of result.json: among it "scores" of the best checkpoint by split, "validation",
-        its score on validation tasks, and the "best_iteration" that it is of.
+        The content of result.json: among it "scores" of the best checkpoint by split, those of the
+        "last" one, "validation", the score that the best one was chosen by, and its
+        "best_iteration".
 
     Raises:
         MetaRLError: a folder that holds another run or is in use, or anything that the
@@ -73,8 +73,8 @@ def train(
         if world is None:
             world = world_of(config, family)
         run.learn(world, callbacks, display)
-        display.note(f"evaluating the best checkpoint on {config.test_tasks} unseen tasks")
-        return _report(config, family, folder, run.best)
+        display.note(f"evaluating the best and the last checkpoint on {config.test_tasks} tasks")
+        return run.report()
 
 
 class _Run:
@@ -91,10 +91,19 @@ class _Run:
         self.config, self.family, self.agent, self.folder = config, family, agent, folder
         self.counters = Counters()
         self.best: float | None = None
+        self.window: list[float] = []  # the last validation scores
+        self._wall_seconds, self._began = 0.0, time.monotonic()
         if state is not None:
             agent.load_state_dict(state["agent"])
             self.counters = Counters(**state["counters"])
             self.best = state["best"]
+            self.window = state.get("window", [])
+            self._wall_seconds = state.get("wall_seconds", self.counters.seconds)
+
+    @property
+    def wall_seconds(self) -> float:
+        """Of the whole run, validation included; what was lost to a crash is not counted."""
+        return self._wall_seconds + time.monotonic() - self._began
 
     def learn(self, world: World, callbacks: Sequence[Callback], display: Display) -> None:
         """Iterate until a limit is reached or a callback asks to stop."""
@@ -103,6 +112,7 @@ class _Run:
             display.note(f"resuming after iteration {self.counters.iterations}")
         with MetricsLog(self.folder.path, resume_at=self.counters.iterations) as log:
             self.save("latest")
+            self._check_score()
             for update in learn(self.agent, world, Rng(config.seed), start=self.counters, **limits):
                 self.counters = update.counters
                 iterations = self.counters.iterations
@@ -120,21 +130,32 @@ class _Run:
                     break
 
     def validate(self) -> float:
-        """The score on validation tasks; the best so far is kept."""
-        split = "train" if self.agent.task_input == "onehot" else "validation"
+        """The score on validation tasks; the best mean of the last few so far is kept."""
+        reached = self._score(self.config.validation_tasks)
+        self.window = [*self.window, reached][-self.config.validation_window :]
+        smoothed = sum(self.window) / len(self.window)
+        if self.best is None or smoothed > self.best:
+            self.best = smoothed
+            self.save("best")
+        return reached
+
+    def _score(self, tasks: int) -> float:
+        """The mean on so many validation tasks."""
+        onehot = self.agent.task_input == "onehot"
         protocol = eval_protocol(
             self.config,
             self.family,
-            split=split,
-            tasks=self.config.validation_tasks,
+            split="train" if onehot else "validation",
+            tasks=tasks,
             purpose="validation",  # fixed training tasks are reported on other episodes
         )
         scores = evaluate(self.agent, self.family, protocol)
-        reached = float(scores.figure(self.config.score).mean())
-        if self.best is None or reached > self.best:
-            self.best = reached
-            self.save("best")
-        return reached
+        return float(scores.figure(self.config.score).mean())
+
+    def _check_score(self) -> None:
+        """Raises a ConfigError now, not at the first validation, if there is no such score."""
+        if self.config.score not in ("total", "last"):
+            self._score(tasks=1)
 
     def save(self, name: str) -> None:
         """Keep the agent; the best one without its replay buffer, which only training needs."""
@@ -148,6 +169,8 @@ class _Run:
             "spec": asdict(spec_for_agent(self.config, self.family.spec)),
             "counters": asdict(self.counters),
             "best": self.best,
+            "window": self.window,
+            "wall_seconds": self.wall_seconds,
         }
         self.folder.save(name, content)
 
@@ -162,40 +185,46 @@ class _Run:
                     "down (the last good checkpoint stays)"
                 )
 
+    # -- the result
+
+    def report(self) -> dict[str, Any]:
+        """The scores of the best and the last checkpoint, as result.json has them."""
+        loaded = load(self.folder.path)
+        best = self._evaluate(loaded.agent)
+        last = best
+        if loaded.counters.iterations != self.counters.iterations:
+            last = self._evaluate(self.agent)
+        gaps = generalization_gaps(best, self.config.score)
+        result = {
+            "run": self.folder.path.name,
+            "config": to_dict(self.config),
+            **provenance(),
+            "scores": {split: scores.to_dict() for split, scores in best.items()},
+            "gaps": {name: vars(gap) for name, gap in gaps.items()},
+            "validation": self.best,
+            "best_iteration": loaded.counters.iterations,
+            "best_env_steps": loaded.counters.env_steps,
+            "last": {
+                "iteration": self.counters.iterations,
+                "env_steps": self.counters.env_steps,
+                "scores": {split: scores.summary() for split, scores in last.items()},
+            },
+            "training_seconds": self.counters.seconds,
+            "wall_seconds": self.wall_seconds,
+        }
+        checkpoints.write_atomically(self.folder.result, json.dumps(result).encode())
+        return result
+
+    def _evaluate(self, agent: Agent) -> dict[str, Scores]:
+        """By split."""
+        splits = ["train"] if agent.task_input == "onehot" else ["train", "test", "ood"]
+        protocol = eval_protocol(self.config, self.family)
+        return {
+            split: evaluate(agent, self.family, protocol, split=split)
+            for split in splits
+            if split in self.family.spec.splits
+        }
+
 
 def _limits(config: Config) -> dict[str, Any]:
     return config.model_dump(include=set(LIMITS))
-
-
-def _report(
-    config: Config, family: Family, folder: RunFolder, validation: float | None
-) -> dict[str, Any]:
-    """The scores of the best checkpoint on unseen tasks, as result.json keeps them."""
-    loaded = load(folder.path)
-    splits = ["train"] if loaded.agent.task_input == "onehot" else ["train", "test", "ood"]
-    scores = {}
-    for split in splits:
-        if split in family.spec.splits:
-            scores[split] = evaluate(loaded.agent, family, loaded.protocol(split=split)).to_dict()
-    result = {
-        "run": folder.path.name,
-        "config": to_dict(config),
-        "versions": _versions(),
-        "command": " ".join(sys.argv),
-        "scores": scores,
-        "validation": validation,
-        "best_iteration": loaded.counters.iterations,
-        "best_env_steps": loaded.counters.env_steps,
-    }
-    checkpoints.write_atomically(folder.result, json.dumps(result).encode())
-    return result
-
-
-def _versions() -> dict[str, str]:
-    versions = {"metarl": version(DISTRIBUTION), "python": sys.version.split()[0]}
-    for package in _PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue  # an extra that is not installed
-    return versions

@@ -5,49 +5,147 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-_COLUMNS = {
+from metarl.evaluation.scores import QUESTIONS, Scores
+from metarl.evaluation.stats import FEWEST_RUNS
+from metarl.experiments.comparison import Comparison
+
+_NAMES = {
     "total": "return of the trial",
+    "first": "first episode",
     "last": "last episode",
     "regret": "regret",
     "success": "success, last",
 }
-"""What may be known of scores → the heading of its column."""
+"""What may be known of scores → what tables call it."""
+
+_EITHER = ("over_runs_and_tasks", "over_tasks", "over_runs")
+"""Intervals, the one that says most first."""
 
 
-def print_scores(scores: Mapping[str, Mapping[str, Any]]) -> None:
-    """A row an agent, the best last.
+def print_comparison(comparison: Comparison) -> None:
+    """A row an agent, the best last; then paired differences, and gaps between splits.
 
     The last episode is the mean of the lanes' last ones; regret and success stand where known.
     """
-    first = next(iter(scores.values()))
-    runs, tasks = len(first["returns"]), len(first["returns"][0][0])
-    closed = " (a closed family: the tasks of every split are the same)" if first["closed"] else ""
-    modes = first["mode"]
-    if first["test_mode"] != modes:
-        modes += f", {first['test_mode']} in the last round"
-    table = _table(
-        f"{tasks} {first['split']} tasks{closed}, {first['episodes_consumed'][-1]} episodes each, "
-        f"actions: {modes}, runs: {runs}"
-    )
-    known = [key for key in _COLUMNS if key in first["summary"]]
+    summaries = {name: scores.summary() for name, scores in comparison.scores.items()}
+    own = next(iter(comparison.scores.values()))
+    summary = next(iter(summaries.values()))
+    figures = {key: name for key, name in _NAMES.items() if key in summary}
+    metrics = summary["metrics"]
+
+    table = _table(_title(comparison, own))
     table.add_column("agent")
-    for key in known:
-        table.add_column(_COLUMNS[key], justify="right")
-    table.add_column("IQM of the trial", justify="right")
+    for heading in (*figures.values(), *metrics):
+        table.add_column(heading, justify="right")
+    both = summary["total"]["mean"]["over_runs_and_tasks"] is not None
+    if both:
+        table.add_column(f"trial, {QUESTIONS['over_runs']}", justify="right")
+    if own.runs > 1:
+        few = own.runs < FEWEST_RUNS
+        table.add_column("trial, each run" if few else "trial, IQM of runs", justify="right")
 
     def mean_of_trial(name: str) -> float:
-        return float(scores[name]["summary"]["total"]["mean"]["value"])
+        return float(summaries[name]["total"]["mean"]["value"])
 
-    for name in sorted(scores, key=mean_of_trial):
-        score, summary = scores[name], scores[name]["summary"]
-        label = f"{name}, {score['lanes']} lanes" if score["lanes"] > 1 else name
-        cells = [_interval(summary[key]["mean"]) for key in known]
-        table.add_row(label, *cells, _interval(summary["total"]["iqm"]))
+    for name in sorted(summaries, key=mean_of_trial):
+        summary, lanes = summaries[name], comparison.scores[name].lanes
+        total = summary["total"]
+        cells = [_with_interval(summary[key]["mean"]) for key in figures]
+        cells += [_with_interval(summary["metrics"][key]["mean"]) for key in metrics]
+        if both:
+            cells.append(_interval(total["mean"]["over_runs"]))
+        if "iqm" in total:
+            cells.append(_with_interval(total["iqm"]))
+        elif len(total["runs"]) > 1:
+            cells.append("  ".join(_number(run) for run in total["runs"]))
+        table.add_row(f"{name}, {lanes} lanes" if lanes > 1 else name, *cells)
+    if own.optimum is not None:
+        table.add_row("optimum (shown the task)", *_optimum_cells(own, list(figures)))
+    table.caption = f"95 % intervals {_kinds(comparison)}"
     _print(table)
+    _print_differences(comparison)
+
+
+def print_result(result: Mapping[str, Any]) -> None:
+    """What a run reached, by the score that its best checkpoint was chosen by."""
+    score, last = result["config"]["score"], result["last"]
+    name = _NAMES.get(score, score)
+    table = _table(
+        f"{name}, best checkpoint (iteration {result['best_iteration']}, on validation tasks "
+        f"{_number(result['validation'])}) and last one (iteration {last['iteration']})"
+    )
+    for heading in ("tasks", "best", "last"):
+        table.add_column(heading, justify="right")
+    for split, scores in result["scores"].items():
+        cells = [
+            _with_interval(_chosen(x, score)) for x in (scores["summary"], last["scores"][split])
+        ]
+        table.add_row(split, *cells)
+    for gap, estimate in result["gaps"].items():
+        table.add_row(gap, _with_interval(estimate), "")
+    table.caption = "95 % intervals over tasks: one run says nothing about other seeds"
+    _print(table)
+
+
+def _chosen(summary: Mapping[str, Any], score: str) -> dict[str, Any]:
+    """The estimate of a `score`."""
+    estimate: dict[str, Any] = (summary | summary["metrics"])[score.removeprefix("-")]["mean"]
+    return estimate
+
+
+def _title(comparison: Comparison, own: Scores) -> str:
+    tasks = f"{own.returns.shape[2]} {own.split} tasks"
+    different = len(np.unique(own.tasks))
+    if different < own.returns.shape[2]:
+        tasks += f" ({different} different ones)"
+    if own.closed:
+        tasks += " of a closed family: those of every split are the same"
+    modes = (
+        own.mode if own.test_mode == own.mode else f"{own.mode}, {own.test_mode} in the last round"
+    )
+    trained = ""
+    if own.episodes != comparison.trained_episodes:
+        trained = f" (trained for {comparison.trained_episodes})"
+    return f"{tasks}, {own.episodes} episodes each{trained}, actions: {modes}, runs: {own.runs}"
+
+
+def _optimum_cells(own: Scores, figures: list[str]) -> list[str]:
+    """What the best agent expects that is shown the task."""
+    assert own.optimum is not None
+    episode = float(own.by_task(own.optimum).mean())
+    if own.mean_optimum is not None:
+        episode = own.mean_optimum
+    known = {"total": own.episodes * episode, "first": episode, "last": episode, "regret": 0.0}
+    return [_number(known[key]) if key in known else "" for key in figures]
+
+
+def _kinds(comparison: Comparison) -> str:
+    """Which questions the intervals of the agents answer."""
+    kinds = dict.fromkeys(
+        scores.estimate(scores.totals).kind for scores in comparison.scores.values()
+    )
+    words = [QUESTIONS[kind] for kind in kinds if kind is not None]
+    return "; of one run ".join(words) or "need several runs: the tasks are fixed"
+
+
+def _print_differences(comparison: Comparison) -> None:
+    """Paired differences of the run from the others, and gaps between splits."""
+    score = _NAMES.get(comparison.score, comparison.score)
+    table = _table(f"{score}: differences on the same tasks, and between splits")
+    for heading in ("", "difference", QUESTIONS["over_runs"], "tasks won"):
+        table.add_column(heading, justify="left" if not heading else "right")
+    for name, paired in comparison.differences().items():
+        won = f"{100 * paired['tasks_won']:.0f} %"
+        table.add_row(name, _with_interval(paired), _interval(paired["over_runs"]), won)
+    for name, gap in comparison.gaps().items():
+        table.add_row(f"gap {name}", _with_interval(vars(gap)), _interval(gap.over_runs), "")
+    if table.row_count:
+        _print(table)
 
 
 def print_usage(usage: Mapping[str, Any]) -> None:
@@ -75,8 +173,18 @@ def print_usage(usage: Mapping[str, Any]) -> None:
         print(usage["picture"])
 
 
-def _interval(estimate: Mapping[str, float]) -> str:
-    return f"{estimate['value']:.2f} [{estimate['low']:.2f}, {estimate['high']:.2f}]"
+def _number(value: float) -> str:
+    return f"{value:.2f}"
+
+
+def _interval(interval: tuple[float, float] | None) -> str:
+    return "" if interval is None else f"[{_number(interval[0])}, {_number(interval[1])}]"
+
+
+def _with_interval(estimate: Mapping[str, Any]) -> str:
+    """A value and the interval that says most."""
+    intervals = [estimate[kind] for kind in _EITHER if estimate[kind] is not None]
+    return f"{_number(estimate['value'])} {_interval(next(iter(intervals), None))}".rstrip()
 
 
 def _table(title: str) -> Table:

@@ -1,0 +1,215 @@
+"""Scores of runs: what they reached on tasks, and how sure that is."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metarl.core.errors import ConfigError, FamilyError, suggest
+from metarl.evaluation import stats
+from metarl.evaluation.stats import Array
+
+ARRAYS = ("returns", "success", "metrics", "optimum", "tasks")
+"""The fields of `Scores` that hold numbers of every task."""
+
+QUESTIONS = {
+    "over_runs": "over runs, tasks fixed",
+    "over_runs_and_tasks": "over runs and tasks",
+    "over_tasks": "over tasks",
+}
+"""What an interval speaks of, in words."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What R runs of one agent reached on the same N tasks.
+
+    A trial has K rounds of M episodes side by side, each before an adaptation. Where the family
+    knows the means of its rewards, `returns` are sums of these (pseudo-returns): the same
+    expectation with far less noise.
+    """
+
+    returns: Array
+    """[R, K, N] return of an episode of the k-th round, the mean of the lanes."""
+    success: Array | None
+    """[R, K, N] share of lanes that succeeded at any step, where the family has a notion of it."""
+    metrics: dict[str, Array]
+    """[R, K, N] each: what the family logs by name, at the end of an episode."""
+    optimum: Array | None
+    """[N] best expected return of an episode if the task is known, where the family knows it."""
+    mean_optimum: float | None
+    """The exact mean of that over all tasks of the split, where the family knows it; None of tasks
+    that are given, or of a fixed training set."""
+    tasks: NDArray[np.int64]
+    """[N] which task of the split each is: a family of few tasks repeats them."""
+    lanes: int
+    """M, episodes side by side in a round."""
+    split: str
+    closed: bool
+    """Whether the family has no other tasks than those of the training."""
+    tasks_fixed: bool
+    """Whether there are no other tasks to speak of: a closed family, or a fixed training set."""
+    adapt: bool
+    mode: str
+    test_mode: str
+    """Of the last round."""
+    seed: int
+    task_hash: str
+
+    @property
+    def runs(self) -> int:
+        return len(self.returns)
+
+    @property
+    def episodes_consumed(self) -> range:
+        """[K] episodes of a task by the end of each round: the x-axis of adaptation."""
+        return range(self.lanes, self.episodes + 1, self.lanes)
+
+    @property
+    def episodes(self) -> int:
+        """Of the whole trial, in all lanes: K·M."""
+        return int(self.lanes * self.returns.shape[1])
+
+    @property
+    def totals(self) -> Array:
+        """[R, N]: return of the whole trial, all its K·M episodes.
+
+        Task-sampling noise is removed with the known optimum as a control variate, where its exact
+        mean is known: K·M · mean optimum − regret.
+        """
+        if self.optimum is None or self.mean_optimum is None:
+            return self.lanes * self.returns.sum(1)
+        return self.episodes * self.mean_optimum - self.regrets
+
+    @property
+    def regrets(self) -> Array:
+        """[R, N]: what the trial's return falls short of the optimum's.
+
+        Raises:
+            FamilyError: the family does not know its optimum.
+        """
+        if self.optimum is None:
+            raise FamilyError(
+                "regret: the family does not know its optimum; give it a method optimum(tasks)"
+            )
+        return self.episodes * self.optimum - self.lanes * self.returns.sum(1)
+
+    def figure(self, which: str) -> Array:
+        """[R, N]: one number a run and a task.
+
+        Args:
+            which: "total", the return of the trial; or of an episode of its last round "last", the
+                return, "success", the share that succeeded, or a metric of the family, by name.
+                With a minus in front it is negated.
+
+        Raises:
+            ConfigError: the family reports no such thing.
+        """
+        name = which.removeprefix("-")
+        known = {"total": self.totals, "last": self.returns[:, -1], "first": self.returns[:, 0]}
+        if self.success is not None:
+            known["success"] = self.success[:, -1]
+        known |= {metric: values[:, -1] for metric, values in self.metrics.items()}
+        if name not in known:
+            raise ConfigError(f"score: the family reports no {name!r}: {suggest(name, known)}")
+        return -known[name] if which.startswith("-") else known[name]
+
+    def by_task(self, rows: Array) -> Array:
+        """[…, S] of the S different tasks: the means of rows […, N] of the same task."""
+        return rows if self._shares is None else rows @ self._shares
+
+    @cached_property
+    def _shares(self) -> Array | None:
+        """[N, S]: the share of each row in the mean of its task; None if no task is repeated."""
+        different, place, copies = np.unique(self.tasks, return_inverse=True, return_counts=True)
+        if len(different) == len(self.tasks):
+            return None
+        shares = np.zeros((len(self.tasks), len(different)))
+        shares[np.arange(len(place)), place] = 1 / copies[place]
+        return shares
+
+    def estimate(self, rows: Array) -> stats.Estimate:
+        """The mean of rows [R, N], and its intervals."""
+        return stats.mean(self.by_task(rows), self.tasks_fixed)
+
+    def summary(self) -> dict[str, Any]:
+        """Means with 95 % intervals: of the trial, its first and last episode, the curve over
+        rounds, regret, success and metrics."""
+        summary: dict[str, Any] = {}
+        for name in ("total", "first", "last"):
+            rows = self.figure(name)
+            summary[name] = self._figures(rows)
+            if self.runs >= stats.FEWEST_RUNS:
+                summary[name]["iqm"] = vars(stats.iqm(self.by_task(rows)))
+        summary["curve"] = self._curve()
+        if self.optimum is not None:
+            summary["regret"] = self._figures(self.regrets)
+            summary["optimum"] = float(self.by_task(self.optimum).mean())
+        if self.success is not None:
+            summary["success"] = self._figures(self.success[:, -1])
+        summary["metrics"] = {name: self._figures(self.figure(name)) for name in self.metrics}
+        return summary
+
+    def _figures(self, rows: Array) -> dict[str, Any]:
+        """The mean of rows [R, N], and that of each run."""
+        return {"mean": vars(self.estimate(rows)), "runs": self.by_task(rows).mean(1).tolist()}
+
+    def _curve(self) -> dict[str, Any]:
+        """[K] the return of an episode of each round, and the interval that says most."""
+        estimates = [self.estimate(rows) for rows in self.returns.swapaxes(0, 1)]
+        curve: dict[str, Any] = {"mean": [e.value for e in estimates], "low": None, "high": None}
+        kind = estimates[0].kind
+        curve["interval"] = None
+        if kind is not None:
+            low, high = zip(*(vars(e)[kind] for e in estimates), strict=True)
+            curve |= {"low": list(low), "high": list(high), "interval": QUESTIONS[kind]}
+        return curve
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, as plain values with six decimals."""
+        plain = {f: value for f, value in vars(self).items() if not f.startswith("_")}
+        for name in ("returns", "success", "optimum"):
+            if plain[name] is not None:
+                plain[name] = np.round(plain[name], 6).tolist()
+        plain["metrics"] = {name: np.round(x, 6).tolist() for name, x in self.metrics.items()}
+        plain["tasks"] = self.tasks.tolist()
+        plain["episodes_consumed"] = list(self.episodes_consumed)
+        plain["summary"] = self.summary()
+        return plain
+
+
+def combine(scores: Sequence[Scores]) -> Scores:
+    """The runs of several `Scores` on the same tasks as one.
+
+    Raises:
+        ConfigError: they are not of the same tasks and the same protocol.
+    """
+    first = scores[0]
+    for other in scores:
+        if _met(other) != _met(first):
+            raise ConfigError(
+                "scores of different tasks, episodes, lanes or modes cannot be combined; "
+                "evaluate all with the same options"
+            )
+    success = [other.success for other in scores if other.success is not None]
+    metrics = {name: np.concatenate([s.metrics[name] for s in scores]) for name in first.metrics}
+    return replace(
+        first,
+        returns=np.concatenate([other.returns for other in scores]),
+        success=np.concatenate(success) if success else None,
+        metrics=metrics,
+    )
+
+
+def _met(scores: Scores) -> tuple[object, ...]:
+    """Which tasks, and how."""
+    return (
+        scores.task_hash,
+        scores.adapt,
+        scores.mode,
+        scores.test_mode,
+        scores.episodes_consumed,
+    )
