@@ -25,7 +25,7 @@ MEAN, STD = 3.0, 2.0  # of value targets so far
 
 LAYERS = {
     "flat": {},
-    "learned": {"options": 3, "termination": "learned", "option_length": 2},
+    "learned": {"options": 3, "termination": "learned", "option_length": 4},
     "fixed, ends at the limit": {"options": 3, "termination": "fixed", "option_length": 2},
     "fixed, goes on": {"options": 3, "termination": "fixed", "option_length": 3},
     "random": {"options": 3, "termination": "random", "option_length": 3},
@@ -217,11 +217,12 @@ def test_what_outlasts_an_episode_is_credited_across_episodes(remembers: str):
     """
     agent = make(memory="gru" if remembers == "memory" else "none")
     trials = trials_of(agent)
+    inputs = replace(trials.inputs, cue=None)
     if remembers == "memory":
         agent.ppo.values = agent.ppo.values.columns(0)
     else:
-        more = {remembers: torch.zeros(*trials.valid.shape, 4)}
-        trials = replace(trials, inputs=replace(trials.inputs, **more))
+        inputs = replace(inputs, **{remembers: torch.zeros(*trials.valid.shape, 4)})
+    trials = replace(trials, inputs=inputs)
     value = agent.ppo.values.columns(1).denormalize(trials.extras["value"])
     expected = torch.zeros_like(value)
     following = next_value = torch.zeros(ROWS, 1)
