@@ -23,9 +23,9 @@ class PPOConfig(Settings):
     clip_range: PositiveFloat = 0.2
     """PPO's ε"""
     gamma: Fraction = 0.99
-    """discount γ, over the whole trial"""
+    """discount γ: over the whole trial, or within episodes if nothing is remembered"""
     gae_lambda: Schedule = (0.3, 0.95)
-    """λ of GAE, over the whole trial"""
+    """λ of GAE, over the same steps as γ"""
     entropy_coef: Schedule = (0.03, 0.0)
     """weight of the entropy bonus"""
     option_entropy_coef: Schedule = (0.03, 0.0)

@@ -1,4 +1,4 @@
-"""Proximal policy optimization (Schulman et al. 2017, arXiv:1707.06347) on whole trials.
+"""Proximal policy optimization (Schulman et al. 2017, arXiv:1707.06347) on trials.
 
 The engine holds a policy's parameters and the running statistics of its inputs and values; an agent
 acts by the policy, collects trials, and hands them to `update`.
@@ -131,11 +131,11 @@ class PPO(Learner):
         return {name: float(torch.stack(values).mean()) for name, values in metrics.items()}
 
     def _prepare_batch(self, trials: Rollout, gae_lambda: float) -> _Trials:
-        """Advantages over whole trials: credit flows from an episode to those before it."""
+        """The inputs as the policy sees them; advantages and value targets of every level."""
         reward = trials.reward * trials.valid
-        ends = ~next_step(trials.valid)  # of the trial, not of an episode
         steps = len(trials.valid) if self.policy.recurrent else 1
         statistics = self.values.columns(steps)
+        ends, bootstrap = self._ends(trials, statistics)
 
         # GAE (arXiv:1506.02438, equation 16); the value target is Â + V
         levels: dict[str, _Level] = {}
@@ -145,7 +145,7 @@ class PPO(Learner):
             advantage = gae(
                 reward,
                 value,
-                next_step(value),
+                torch.where(ends, bootstrap, next_step(value)),
                 ends,
                 self.config.gamma,
                 gae_lambda,
@@ -164,6 +164,26 @@ class PPO(Learner):
             target = statistics.normalize(level.value_target.movedim(0, -1)).movedim(-1, 0)
             levels[name] = replace(level, value_target=target)
         return _Trials(self.normalize(trials.inputs), levels)
+
+    def _ends(self, trials: Rollout, statistics: Normalizer) -> tuple[Tensor, Tensor]:
+        """[T, N, M] each: where credit ends, and the value of what would have followed there.
+
+        At the end of the trial, and nothing follows: credit flows from an episode to those before
+        it. If the policy sees nothing that outlasts an episode, each is an MDP of its own: credit
+        ends with it, and at a time limit the true successor follows (Pardo et al. 2018,
+        arXiv:1712.00378).
+        """
+        inputs = trials.inputs
+        ends = ~next_step(trials.valid)
+        bootstrap = torch.zeros_like(trials.reward)
+        if self.policy.recurrent or inputs.cue is not None or inputs.latent is not None:
+            return ends, bootstrap
+        limit = trials.truncated & ~trials.terminated & trials.valid
+        successors = self.normalize(replace(inputs, obs=trials.next_obs))
+        with torch.no_grad():
+            value = self.policy.successor_values(self.params, successors, limit)
+        bootstrap[limit] = statistics.denormalize(value)
+        return ends | trials.done, bootstrap
 
     def _update_values(
         self, statistics: Normalizer, levels: dict[str, _Level], valid: Tensor

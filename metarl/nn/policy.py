@@ -18,7 +18,7 @@ from torch import Tensor
 from metarl.core.agent import Mode
 from metarl.core.rng import Streams
 from metarl.core.rollout import Rollout
-from metarl.core.types import Acted, Inputs, Params, Spec, tree
+from metarl.core.types import Acted, Inputs, Params, Spec, tree, tree_map
 from metarl.nn import recurrent
 from metarl.nn.distributions import (
     Pair,
@@ -279,6 +279,13 @@ class Policy:
     def decision_processes(self, rollout: Rollout) -> dict[str, Rollout]:
         """The decision processes that the policy acted in: one, of actions."""
         return {"action": rollout}
+
+    def successor_values(self, params: Params, inputs: Inputs, chosen: Tensor) -> Tensor:
+        """[n]: V after the n steps `chosen` [T, N, M] bool of a policy without memory.
+
+        `inputs` [T, N, M, …] are those of the steps, except that obs is the successor's.
+        """
+        return self.unroll(params, tree_map(lambda x: x[chosen], inputs), ()).value
 
     def sampled_actions(self, rollout: Rollout) -> Tensor:
         """What was drawn from its distributions: actions."""

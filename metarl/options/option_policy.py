@@ -31,13 +31,13 @@ from metarl.core.agent import Agent, Mode
 from metarl.core.errors import ConfigError, MetaRLError
 from metarl.core.rng import Streams
 from metarl.core.rollout import Rollout
-from metarl.core.types import NONE, Acted, Inputs, OptionState, Params, replace, tree
+from metarl.core.types import NONE, Acted, Inputs, OptionState, Params, replace, tree, tree_map
 from metarl.nn.distributions import sample_by_inversion
 from metarl.nn.mlp import named, part
 from metarl.nn.policy import Decision, Policy, State
 from metarl.options.config import OptionsConfig
 from metarl.options.pretrained import PolicyOptions, PretrainedOptions
-from metarl.options.segments import usage
+from metarl.options.segments import steps_since, usage
 
 _NEVER = -1e9  # log 0, but finite, so that 0 · log 0 is 0
 _HEAD_GAIN = 0.01
@@ -203,6 +203,28 @@ class OptionPolicy:
         extras = {"value": rollout.extras["value"]}
         low = replace(rollout, log_prob=rollout.log_prob - log_prob, extras=extras)
         return {"option": high, "action": low}
+
+    def successor_values(self, params: Params, inputs: Inputs, chosen: Tensor) -> Tensor:
+        """[n]: the value of both processes after the n steps `chosen`; see `Policy`.
+
+        After (s, o), the option of the successor s′ is drawn by π̂ in either process: both are worth
+        Σ π̂(o′ | s′, o) q(s′, o′). Where lengths are random, this is the mean over those that the
+        option may still have. Whether pretrained options would end by themselves is not asked.
+        """
+        assert inputs.option is not None
+        age = 1 + steps_since(inputs.option.ended)[chosen]  # steps that the option has run
+        inputs = tree_map(lambda x: x[chosen], inputs)
+        outputs = self._outputs(params, self.trunk.recall(params, inputs, ()), inputs.obs)
+        assert inputs.option is not None
+        assert outputs.q_values is not None
+        going_on = torch.zeros_like(age, dtype=torch.bool)
+        probs = self._option_log_probs(outputs, inputs.option.current, going_on).exp()
+        if self.termination != "learned":
+            ends = (age == self.length).to(probs.dtype)
+            if self.termination == "random":
+                ends = 1 / (2 * self.length - age).to(probs.dtype)  # uniform on age … 2·length − 1
+            probs = torch.lerp(probs, outputs.master.exp(), ends.unsqueeze(-1))
+        return (probs * outputs.q_values).sum(-1)
 
     def sampled_actions(self, rollout: Rollout) -> Tensor | tuple[Tensor, Tensor]:
         """The samples of its distributions: options, and actions unless options are pretrained.

@@ -39,9 +39,7 @@ def segments(rollout: Rollout, gamma: float = 1.0) -> Segments:
     begins = running.begins & rollout.valid
     number = (begins.long().cumsum(0) - 1).clamp(min=0)  # a lane may have no valid step
     shape = (int(number.max()) + 1, *number.shape[1:])
-    time = torch.arange(len(number), device=number.device).view(-1, 1, 1)
-    first = torch.where(begins, time, 0).cummax(0).values
-    reward = rollout.reward * gamma ** (time - first) * rollout.valid
+    reward = rollout.reward * gamma ** steps_since(begins) * rollout.valid
 
     def fold(x: Tensor) -> Tensor:
         """Sums [S, N, M] of x [T, N, M] over segments."""
@@ -53,6 +51,12 @@ def segments(rollout: Rollout, gamma: float = 1.0) -> Segments:
         reward=fold(reward),
         ended=fold((rollout.done & rollout.valid).long()) > 0,
     )
+
+
+def steps_since(begins: Tensor) -> Tensor:
+    """[T, N, M] int64: how many steps ago the option of a step began, given where options do."""
+    time = torch.arange(len(begins), device=begins.device).view(-1, 1, 1)
+    return time - torch.where(begins, time, 0).cummax(0).values
 
 
 def usage(rollout: Rollout, count: int) -> dict[str, float]:

@@ -310,14 +310,17 @@ def test_the_scale_of_values_outlasts_trials_of_other_lengths():
 
 @pytest.mark.parametrize("layer", [{}, {"options": 2}], ids=["flat", "options"])
 def test_without_memory_a_state_is_worth_the_same_at_every_step(layer: dict[str, Any]):
-    """Nothing tells such a policy how much of the trial is to come: its values have one scale."""
+    """Nothing tells such a policy how much of the trial is to come: its values have one scale, that
+    of the return to come within an episode.
+    """
     agent = make(Ragged(), memory="none", **layer)
     agent.ppo.values = Normalizer.initial(1, CPU).update(
         torch.tensor([[1.0], [3.0]]), torch.ones(2, 1) > 0
     )
     trial, _ = trial_of(agent, Ragged())
+    trial = replace(trial, terminated=trial.done, truncated=torch.zeros_like(trial.done))
     levels, valid = agent.ppo._prepare_batch(trial, gae_lambda=1.0).levels, trial.valid
-    ahead = discounted_returns(trial.reward * valid, torch.zeros_like(valid), agent.config.gamma)
+    ahead = discounted_returns(trial.reward * valid, trial.done, agent.config.gamma)
     standing = Normalizer.initial(1, CPU).update(torch.tensor([[1.0], [3.0]]), torch.ones(2, 1) > 0)
     standing = standing.update(
         ahead[valid].repeat(len(levels)).unsqueeze(-1), torch.ones(1) > 0, 10.0
