@@ -97,7 +97,9 @@ def metric_values(
             value: Any = info.get(name)
             number = isinstance(value, Real | np.bool_)
             if not number or not abs(value) <= _LARGEST:
-                found = " ".join(repr(value).split()) if name in info else "missing"
+                found = "missing"
+                if name in info:
+                    found = str(value) if number else " ".join(repr(value).split())
                 raise FamilyError(
                     f"info[{name!r}] is {found:.60} at step {ages[lane]} of an episode of the task "
                     f"{rows[lane].round(6).tolist()}; it must be a finite number in every step"
