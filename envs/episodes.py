@@ -22,6 +22,7 @@ class Transition(NamedTuple):
     terminated: Tensor | None = None  # [N, M] bool; None: only the horizon ends episodes
     success: Tensor | None = None  # [N, M] bool
     training_reward: Tensor | None = None  # [N, M] a dense reward for the critic
+    metrics: dict[str, Tensor] | None = None  # [N, M] float32 each
 
 
 class TensorEnv(ABC):
@@ -89,6 +90,7 @@ class TensorEnv(ABC):
             truncated,
             moved.success,
             moved.training_reward,
+            metrics=moved.metrics or {},
         )
 
     def _restart(self, done: Tensor) -> None:

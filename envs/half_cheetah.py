@@ -23,6 +23,7 @@ class HalfCheetah(Robot):
     action        [6] torques of hind thigh, shin and foot, front thigh, shin and foot
     reward        `task_reward` − 0.05 ‖a‖²
     episode       H steps of 0.05 s, then truncated; never terminates
+    metrics       velocity: of the torso along x in m/s, the mean over the step
     start         positions ± 0.1, velocities normal with deviation 0.1, as in Gymnasium
     ============  ==================================================================================
     """
@@ -36,6 +37,7 @@ class HalfCheetah(Robot):
     start_spread = 0.1
     start_normal = True
     task_width = 1
+    metrics = ("velocity",)
 
     def __init__(self, config: HalfCheetahConfig):
         self.observation = {"position": 8, "velocity": 9}
@@ -66,6 +68,16 @@ class HalfCheetah(Robot):
         """[N, M]: see above."""
         speed = self.velocity(before, after)[..., 0]
         return self.task_reward(speed, params[..., 0]) - self.config.effort_cost * effort(control)
+
+    def measure(
+        self,
+        before: Physics,
+        after: Physics,
+        control: Array,
+        params: Array,
+    ) -> dict[str, Array]:
+        """[N, M]: see above."""
+        return {"velocity": self.velocity(before, after)[..., 0]}
 
 
 class HalfCheetahVel(HalfCheetah):

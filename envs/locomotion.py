@@ -42,6 +42,8 @@ class Robot(Simulated):
     """The whole task row is its goal."""
     splits: tuple[str, ...] = SPLITS
     closed = False
+    metrics: tuple[str, ...] = ()
+    """What `measure` gives, if the family has that method."""
 
     def __init__(self, config: RobotConfig):
         self.config = config
@@ -56,6 +58,7 @@ class Robot(Simulated):
             goal_width=self.task_width if self.has_goal else 0,
             splits=self.splits,
             closed=self.closed,
+            metrics=self.metrics,
         )
 
     def model(self) -> mujoco.MjModel:

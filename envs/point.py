@@ -22,6 +22,7 @@ class Point:
     start         uniform on the square [−s, s]², another one in every episode; s = 0: the origin
     episode       terminates at the goal (closer than `arrival` along both axes), truncated after H
                   steps
+    metrics       distance: ‖position − goal‖₂ after the move
     task row      [2] goal: uniform on the square [−g, g]²; in the split ood outside it, on the rim
                   of a square of half-width between g and 2 g
     variants      maml: start in the origin, g = ½, terminates at the goal, H = 100 (Finn et al.
@@ -43,6 +44,7 @@ class Point:
             task_width=2,
             goal_width=2,
             achieved_goal="position",
+            metrics=("distance",),
         )
 
     def tasks(self, split: str, count: int, rng: Rng) -> Tasks:
@@ -104,10 +106,12 @@ class _Points(TensorEnv):
         config = self.family.config
         position = state + config.step_size * action.clamp(-1, 1)
         gap = position - self._goal
+        distance = vector_norm(gap, dim=-1)
         arrived = gap.abs().amax(-1) < config.arrival
         return Transition(
             position,
-            reward=-vector_norm(gap, dim=-1),
+            reward=-distance,
             terminated=arrived,
             success=arrived if config.arrival else None,
+            metrics={"distance": distance},
         )

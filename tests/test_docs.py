@@ -33,7 +33,12 @@ DOCUMENTS = [
 """Those that speak of the code as it is now."""
 NAME = re.compile(r"`(metarl(?:_envs)?\.\w[\w.]*)")
 PYTHON = re.compile(r"```python\n(.*?)```", re.DOTALL)
-EXAMPLES = {"my_pendulum.py:Gravity": 20, "my_thermostat.py:Thermostat": 40, "my_arm.py:Arm": 40}
+EXAMPLES = {
+    "my_pendulum.py:Gravity": 20,
+    "my_thermostat.py:Thermostat": 40,
+    "my_arm.py:Arm": 40,
+    "my_cheetah.py:Slope": 20,
+}
 """Name → lines that its file may have."""
 
 

@@ -109,6 +109,20 @@ class Terminates(Protocol):
 
 
 @runtime_checkable
+class Measures(Protocol):
+    """A family with metrics, those that its spec names."""
+
+    def measure(
+        self,
+        before: Physics,
+        after: Physics,
+        control: Array,
+        params: Array,
+    ) -> dict[str, Array]:
+        """[N, M] each, of what `reward` is given."""
+
+
+@runtime_checkable
 class HasTaskModels(Protocol):
     """A family whose tasks differ in their dynamics."""
 
@@ -239,6 +253,10 @@ class MujocoEnv:
         reward = family.reward(self._now, self._after, control, self._params)
         if isinstance(family, Terminates):
             terminated = terminated | family.terminated(self._after)
+        measured: dict[str, Array] = {}
+        if isinstance(family, Measures):
+            measured = family.measure(self._now, self._after, control, self._params)
+        metrics = {name: self._out(values) for name, values in measured.items()}
         truncated = (self._age >= family.spec.horizon) & ~terminated
         self._state[:] = self._states[:, -1]
         self._sensed[:] = self._sensors[:, -1]
@@ -254,6 +272,7 @@ class MujocoEnv:
             self._out(reward),
             terminated=self._out(terminated, bool),
             truncated=self._out(truncated, bool),
+            metrics=metrics,
         )
 
     def frame(self, row: int, lane: int) -> NDArray[np.uint8]:

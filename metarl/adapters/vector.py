@@ -124,7 +124,7 @@ class FamilyEnv(gymnasium.Env[Observation, ArrayLike]):
                  of observation [O], achieved_goal [G] and desired_goal [G], if the family says what
                  is achieved, else [O + G]
     action       Discrete, or a Box [A] on [−1, 1]
-    info         is_success and training_reward, where the family has them
+    info         is_success, training_reward and metrics, where the family has them
     ===========  ==================================================================================
     """
 
@@ -274,14 +274,14 @@ def lane_info(infos: Info, lane: int) -> Info:
     """What the infos of a step report of one lane."""
     if "final_info" in infos and infos["_final_info"][lane]:
         infos = infos["final_info"]
-    names = infos.keys() & {"is_success", "training_reward"}
-    return {name: infos[name][lane].item() for name in names}
+    masked = {name for name in infos if f"_{name}" in infos}
+    return {name: infos[name][lane].item() for name in masked - {"final_obs", "final_info"}}
 
 
 def _infos(step: Step, lanes: Array) -> Info:
     """What a step reports of some `lanes`, in Gymnasium's form: arrays [N · M], and their masks."""
     infos: Info = {}
-    reported = {"is_success": step.success, "training_reward": step.training_reward}
+    reported = {"is_success": step.success, "training_reward": step.training_reward, **step.metrics}
     for name, values in reported.items():
         if values is not None and lanes.any():
             wide = values.double() if values.is_floating_point() else values

@@ -45,6 +45,8 @@ class Trace:
     def seen(self) -> dict[str, Tensor]:
         """What comes from the family."""
         arrays = {"obs before": self.obs, **vars(self.step)}
+        metrics = arrays.pop("metrics")
+        arrays |= {f"metric {name}": x for name, x in metrics.items()}
         return {f"{name} [step, row, lane]": x for name, x in arrays.items()}
 
 

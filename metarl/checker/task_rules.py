@@ -60,7 +60,9 @@ def spec(probe: Probe) -> str:
     observed = ", ".join(f"{name} [{width}]" for name, width in parts.items())
     kind = "choices" if spec.discrete else "entries"
     action = f"{spec.action_width} action {kind}"
-    return f"observation {observed}; {action}; horizon {spec.horizon}; row [{spec.task_width}]"
+    metrics = "".join(f"; metric {name}" for name in spec.metrics)
+    row = f"row [{spec.task_width}]"
+    return f"observation {observed}; {action}; horizon {spec.horizon}; {row}{metrics}"
 
 
 @rule(
@@ -127,14 +129,17 @@ def _content(tasks: Tasks) -> dict[str, Tensor]:
 
 @rule(
     why="the rollout is allocated from the first step, and one NaN corrupts an agent for good",
-    fix="return new float32 and bool tensors of shape [N, M, …] in every step, as in metarl.Step",
+    fix="return new float32 and bool tensors of shape [N, M, …] in every step, as in metarl.Step, "
+    "and the metrics that the Spec names",
     gate=True,
 )
 def steps(probe: Probe) -> str:
     """Shapes, types, finite numbers, one reason to end, and no later change of returned arrays."""
     trace = probe.trace
     step = trace.step
-    for name, x in (("obs", trace.obs), ("next_obs", step.next_obs), ("reward", step.reward)):
+    numbers = {"obs": trace.obs, "next_obs": step.next_obs, "reward": step.reward}
+    numbers |= {f"metric {name}": x for name, x in step.metrics.items()}
+    for name, x in numbers.items():
         require_nowhere(~x.isfinite(), f"{name} is not finite")
     require_nowhere(step.terminated & step.truncated, "terminated and truncated at once")
     require(trace.changed is None, f"returned arrays are changed in place later: {trace.changed}")

@@ -135,8 +135,27 @@ def check_step(
     lanes: tuple[int, int],
     time: int,
 ) -> None:
-    """Raises a FamilyError unless all arrays have the shape [N, M, …] and the type of the spec."""
-    for name, array in vars(step).items():
+    """Raises a FamilyError unless all arrays have the shape [N, M, …] and the type of the spec.
+
+    The metrics must be those that the spec names.
+    """
+    arrays = vars(step).copy()
+    metrics = arrays.pop("metrics")
+    if not isinstance(metrics, dict) or metrics.keys() != set(spec.metrics):
+        raise FamilyError(
+            f"{spec.name}: the metrics at step {time} are {list(metrics or ())}; the family's spec "
+            f"names {list(spec.metrics)}: give all of them in every step, and no others"
+        )
+    for name, array in metrics.items():
+        check_array(
+            f"metric {name}",
+            array,
+            lanes,
+            torch.float32,
+            spec,
+            time,
+        )
+    for name, array in arrays.items():
         if array is not None or name not in _OPTIONAL:
             shape = (*lanes, spec.obs_width) if name in ("obs", "next_obs") else lanes
             dtype = torch.bool if name in _FLAGS else torch.float32
@@ -162,6 +181,7 @@ def _finite(rollout: Rollout, spec: Spec, agent: Agent) -> Rollout:
         "action": rollout.action,
         "reward": rollout.reward,
         "next_obs": rollout.next_obs,
+        **{f"metric {metric}": array for metric, array in rollout.metrics.items()},
     }
     for name, array in arrays.items():
         if not torch.isfinite(array.sum()):
@@ -179,5 +199,5 @@ def _finite(rollout: Rollout, spec: Spec, agent: Agent) -> Rollout:
             "lower the learning rate, or scale the rewards down"
         )
     raise FamilyError(
-        f"{spec.name}: {what}; fix the environment: a non-finite value would corrupt the network"
+        f"{spec.name}: {what}; fix the environment: a non-finite value would corrupt all results"
     )

@@ -46,6 +46,7 @@ class Rollout:
     success: Tensor | None = None  # [T, N, M] bool
     training_reward: Tensor | None = None  # [T, N, M]
     extras: dict[str, Tensor] = field(default_factory=dict)  # [T, N, M, …] from `Agent.act`
+    metrics: dict[str, Tensor] = field(default_factory=dict)  # [T, N, M] each of `Spec.metrics`
 
     @property
     def done(self) -> Tensor:
@@ -75,6 +76,21 @@ class Rollout:
         episodes = int((self.done & self.valid).sum(0).max())
         returns = torch.zeros(episodes, *reward.shape[1:], device=reward.device)
         return returns.scatter_add_(0, self.episode().clamp_(max=episodes - 1), reward)
+
+    def episode_metrics(self) -> dict[str, Tensor]:
+        """[K, N, M] each: the value at the last step of every episode, as SB3's `Monitor` has it.
+
+        NaN where a lane has fewer episodes than others.
+        """
+        ended = self.done & self.valid
+        _, row, lane = ended.nonzero(as_tuple=True)
+        episode = self.episode()[ended]
+        metrics = {}
+        for name, values in self.metrics.items():
+            last = values.new_full((int(ended.sum(0).max()), *ended.shape[1:]), torch.nan)
+            last[episode, row, lane] = values[ended]
+            metrics[name] = last
+        return metrics
 
     def cues(self, spec: Spec) -> Tensor:
         """[T, N, M, A + 2]: how each step ended."""
@@ -195,6 +211,10 @@ class Recorder:
         for name in ("success", "training_reward"):
             if record[name] is None:
                 del record[name]
+        if step.metrics:
+            record["metrics"] = dict(sorted(step.metrics.items()))  # in any order, in every step
+        else:
+            del record["metrics"]
         if not self._storage:
             self._storage = tree_map(lambda x: x.new_empty((self.capacity, *x.shape)), record)
             self._rows = [x.unbind(0) for x in tree_leaves(self._storage)]

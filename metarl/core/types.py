@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from metarl.core.errors import ConfigError
+from metarl.core.errors import ConfigError, FamilyError
 from metarl.core.rng import Rng, Streams
 
 C = TypeVar("C")
@@ -44,6 +44,10 @@ Params = dict[str, Tensor]
 GoalReward = Callable[[Tensor, Tensor], Tensor]
 """(achieved [..., G], desired [..., G]) → [...]: the reward of an achieved goal, given the desired
 one."""
+
+
+_SCORES = {"total", "last", "first", "success", "return", "regret", "optimum"}
+_INFOS = {"is_success", "training_reward", "final_obs", "final_info", "episode"}
 
 
 def static(**options: Any) -> Any:
@@ -113,6 +117,21 @@ class Spec:
     """The splits that the family has tasks for."""
     closed: bool = False
     """All splits hold the same tasks: a score on test tasks does not measure generalization."""
+    metrics: tuple[str, ...] = field(default=(), compare=False)
+    """Numbers that every step reports beside the reward; that of an episode is its last one.
+
+    No part of the shape: runs with and without them can be compared."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.metrics, str):
+            raise FamilyError(f"{self.name}: metrics is a text; write ({self.metrics!r},)")
+        for name in self.metrics:
+            if name in _SCORES | _INFOS:
+                place = "scores" if name in _SCORES else "Gymnasium's infos"
+                raise FamilyError(
+                    f"{self.name}: a metric cannot be called {name!r}, which means something else "
+                    f"in {place}; give it another name"
+                )
 
     @property
     def obs_width(self) -> int:
@@ -206,6 +225,8 @@ class Step:
     truncated: Tensor  # [N, M] bool: the horizon ended it; something would have followed
     success: Tensor | None = None  # [N, M] bool, if the family defines success
     training_reward: Tensor | None = None  # [N, M] dense reward for the critic, if there is one
+    metrics: dict[str, Tensor] = field(default_factory=dict, kw_only=True)
+    """[N, M] float32 each: those that `Spec.metrics` names."""
 
     @property
     def done(self) -> Tensor:

@@ -308,15 +308,23 @@ def by_hand(tasks: Tasks, steps: int, lanes: int = 2, seed: int = 0) -> tuple[Te
                     terminated,
                     truncated and not terminated,
                     info["is_success"],
+                    np.float32(info["gait"]),
+                    np.float32(info["height"]),
                 )
             )
         lived.append(lane_steps)
-    columns = [np.array([[one[t][i] for one in lived] for t in range(steps)]) for i in range(6)]
-    obs, next_obs, reward, terminated, truncated, success = (
+    columns = [np.array([[one[t][i] for one in lived] for t in range(steps)]) for i in range(8)]
+    obs, next_obs, reward, terminated, truncated, success, gait, height = (
         torch.from_numpy(x).view(steps, *keys.shape, *x.shape[2:]) for x in columns
     )
     return torch.from_numpy(np.array(first)).view(*keys.shape, -1), Step(
-        obs, next_obs, reward.float(), terminated, truncated, success
+        obs,
+        next_obs,
+        reward.float(),
+        terminated,
+        truncated,
+        success,
+        metrics={"gait": gait, "height": height},
     )
 
 
@@ -518,6 +526,92 @@ def test_success_that_is_told_late_is_no_surprise():
         MetaRLError, match=r"info\['is_success'\] is reported in some steps.*success\(info\)"
     ):
         live(late, late.tasks("train", 1, Rng(0)), 1)
+
+
+def telling(*values: object, limit: int | None = None) -> Simple:
+    """Steps report these distances, one after another; Ellipsis: none."""
+    told = [{} if value is ... else {"distance": value} for value in values]
+    return Simple(told=told, limit=limit)
+
+
+def test_metrics_are_numbers_of_any_kind():
+    family = Plain(lambda: telling(1, np.float64(0.5), np.True_), metrics=("distance",))
+    assert family.spec.metrics == ("distance",)
+    rollout, _ = live(family, family.tasks("train", 2, Rng(0)), 2, lanes=3)
+    assert rollout.metrics["distance"][:, 1, 2].tolist() == [1, 0.5, 1] * 2
+    assert torch.equal(rollout.episode_metrics()["distance"], torch.ones(2, 2, 3))
+
+
+BAD_METRICS = [
+    (..., "missing"),
+    (None, "None"),
+    ("0.5", "'0.5'"),
+    (np.nan, "nan"),
+    (np.inf, "inf"),
+    (1e39, "1e+39"),
+    (1j, "1j"),
+    (np.zeros((2, 2)), "array([[0., 0.], [0., 0.]])"),
+]
+
+
+@pytest.mark.parametrize(("value", "found"), BAD_METRICS)
+def test_a_metric_that_is_no_number_is_told_with_its_task_and_step(value: object, found: str):
+    family = Plain(
+        lambda: telling(0.0, value), metrics=("distance",), row=lambda split, rng: [0.25, 3]
+    )
+    with pytest.raises(MetaRLError) as caught:
+        live(family, family.tasks("train", 2, Rng(0)), 1)
+    assert str(caught.value) == (
+        f"info['distance'] is {found} at step 1 of an episode of the task [0.25, 3.0]; "
+        "it must be a finite number in every step"
+    )
+
+
+def test_a_metric_that_is_missing_in_a_worker_is_told():
+    family = drift("Accident")
+    family.metrics = ("distance",)
+    with pytest.raises(MetaRLError, match=r"^info\['distance'\] is missing at step 0 .* \[4.0\]"):
+        live(family, Tasks(torch.tensor([[4.0], [0.0]]), torch.arange(2), "train"), 1)
+
+
+class Telling(Vector):
+    """The same in a vector environment, whose first lane reports other distances."""
+
+    horizon = 4
+    metrics = ("distance",)
+
+    def __init__(self, mode: AutoresetMode, *values: object):
+        def first() -> Simple:
+            return telling(*values, limit=3)
+
+        def other() -> Simple:
+            return telling(0.0, 1.0, 2.0, limit=3)
+
+        super().__init__(lambda n: SyncVectorEnv([first, *[other] * (n - 1)], autoreset_mode=mode))
+
+
+@pytest.mark.parametrize("mode", list(AutoresetMode))
+def test_a_vector_environment_reports_metrics_of_every_lane(mode: AutoresetMode):
+    family = Telling(mode, 3.0, 4.0, 5.0)
+    rollout, _ = live(family, family.tasks("train", 2, Rng(0)), 2)
+    assert rollout.metrics["distance"][..., 0].T.tolist() == [[3, 4, 5] * 2, [0, 1, 2] * 2]
+    assert rollout.episode_metrics()["distance"][..., 0].tolist() == [[5, 2], [5, 2]]
+
+
+@pytest.mark.parametrize("mode", list(AutoresetMode))
+@pytest.mark.parametrize(
+    ("values", "found"),
+    [
+        (("far", 1.0, 2.0), "'far' at step 0"),
+        ((0.0, ..., 2.0), "missing at step 1"),
+        ((0.0, 1.0, np.nan), "nan at step 2"),
+    ],
+)
+def test_a_vector_environments_bad_metric_is_told(mode: AutoresetMode, values: tuple, found: str):
+    """Also in the last step of an episode, whose info is elsewhere."""
+    family = Telling(mode, *values)
+    with pytest.raises(MetaRLError, match=rf"^info\['distance'\] is {found} of an episode"):
+        live(family, family.tasks("train", 2, Rng(0)), 2)
 
 
 def test_pictures_are_taken_of_the_right_lane():

@@ -289,6 +289,16 @@ def test_half_cheetah_dir_pays_for_its_direction():
     )
 
 
+@pytest.mark.parametrize("name", ["half-cheetah-vel", "half-cheetah-dir"])
+def test_half_cheetahs_report_their_velocity(name: str):
+    family, _, _, seen = play(name, 10)
+    assert family.spec.metrics == ("velocity",)
+    for before, after, *_, step, _ in seen:
+        torch.testing.assert_close(
+            step.metrics, {"velocity": speed(before, after, 0.05).float()}, rtol=0, atol=0
+        )
+
+
 @pytest.mark.parametrize(
     ("variant", "cost", "alive"),
     [("forward-backward", 0.5, 1), ("plane", 0.5, 1), ("maml", 0.005, 0.05)],

@@ -14,6 +14,7 @@ from helpers import Ragged, live
 from stable_baselines3 import PPO, SAC
 from stable_baselines3.common.env_checker import check_env
 from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
 from stable_baselines3.her import HerReplayBuffer
 
@@ -81,6 +82,31 @@ def test_time_limits_are_told_from_endings():
     for lane in range(5):
         ends = rollout.done[:, lane, 0] & rollout.valid[:, lane, 0]
         assert told[lane][:2] == rollout.truncated[ends, lane, 0].tolist()[: len(told[lane][:2])]
+
+
+def test_their_monitors_read_our_metrics():
+    """Of every episode the value at its last step, which is where `episode_metrics` has it."""
+    family = make_family("point", horizon=3, goal_range=0.2)
+    tasks = family.tasks("train", 3, Rng(0))
+    envs = VecMonitor(to_vec_env(family, tasks), info_keywords=("distance",))
+    single = Monitor(FamilyEnv(family, tasks, task=1), info_keywords=("distance",))
+    envs.reset()
+    single.reset()
+    for k in range(6):
+        action = np.array([[1.0, 0.5], [-0.3, k % 3], [0.0, 0.0]], np.float32)
+        *_, infos = envs.step(action)
+        _, _, terminated, truncated, info = single.step(action[1])
+        ended = np.flatnonzero(["episode" in told for told in infos])
+        for lane in ended:
+            place = infos[lane]["terminal_observation"]
+            expected = np.linalg.norm(place - tasks.params[lane].numpy())
+            assert infos[lane]["episode"]["distance"] == pytest.approx(expected, abs=1e-6)
+        assert (1 in ended) == (terminated or truncated)
+        if 1 in ended:
+            assert info["episode"]["distance"] == infos[1]["episode"]["distance"]
+            single.reset()
+        if k % 3 == 2:
+            assert ended.tolist() == [0, 1, 2], "all at the horizon"
 
 
 def test_options_choose_tasks_and_last_for_a_reset():

@@ -43,7 +43,11 @@ def short(name: str) -> Family:
 
 
 class Shaped(Ragged):
-    """Tells of success, and of a reward for the critic."""
+    """Tells of success, of a reward for the critic, and how many steps an episode has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spec = replace(self.spec, metrics=("final_steps",))
 
     def make(self, lanes: int) -> Any:
         return ShapedEnv(super().make(lanes))
@@ -55,7 +59,12 @@ class ShapedEnv:
 
     def step(self, action: torch.Tensor) -> Step:
         step = self.inner.step(action)
-        return replace(step, success=step.next_obs[..., 2] == 2, training_reward=2 * step.reward)
+        return replace(
+            step,
+            success=step.next_obs[..., 2] == 2,
+            training_reward=2 * step.reward,
+            metrics={"final_steps": step.next_obs[..., 2].clone()},
+        )
 
 
 # -------------------------------------------------------------------------------------------------

@@ -50,6 +50,7 @@ class Walk:
                 task_width=2,
                 goal_width=1,
                 achieved_goal="position",
+                metrics=("gap",),
             ),
             **self.broken.spec,
         )
@@ -116,7 +117,16 @@ class WalkEnv:
         self.position = torch.where(done, self.first(), position)
         next_obs = self.look(position, moved)
         obs = torch.where(done.unsqueeze(-1), self.look(self.position, 0 * moved), next_obs)
-        return Step(obs, next_obs, -(position - self.goal).abs(), terminated, truncated)
+        gap = (position - self.goal).abs()
+        metrics = {"gap": gap.clone()}
+        return Step(
+            obs,
+            next_obs,
+            -gap,
+            terminated,
+            truncated,
+            metrics=metrics,
+        )
 
     def first(self) -> Tensor:
         return 0.2 * self.start.uniform(self.time, 1).squeeze(-1)
@@ -286,6 +296,41 @@ plant(
     "first is flat", "steps", "the first observation at step 0", reset=lambda env, obs: obs[..., 0]
 )
 plant("never a number", "steps", "reward is not finite", step=more(reward=lambda x: x / 0))
+
+
+plant(
+    "metric that is not given",
+    "steps",
+    "walk: the metrics at step 0 are []; the family's spec names ['gap']",
+    step=more(metrics=lambda x: {}),
+)
+plant(
+    "metric that is not named",
+    "steps",
+    "the metrics at step 0 are ['gap']; the family's spec names []",
+    spec={"metrics": ()},
+)
+plant(
+    "metric in double",
+    "steps",
+    "metric gap at step 0 is torch.float64 of shape [8, 4]",
+    step=more(metrics=lambda x: {"gap": x["gap"].double()}),
+)
+plant(
+    "metric that is no number",
+    "steps",
+    "metric gap is not finite at [step, row, lane] [0, 0, 0]",
+    step=more(metrics=lambda x: {"gap": x["gap"] / 0}),
+)
+
+
+@planted("steps", "changed in place later: metric gap [step, row, lane] differs at [0, 0, 0]")
+def metric_in_place(env, action):
+    step = env.healthy_step(action)
+    if env.time > 1:
+        env.handed_out.zero_()
+    env.handed_out = step.metrics["gap"]
+    return step
 
 
 @planted("steps", "terminated and truncated at once at [step, row, lane] ")
@@ -488,6 +533,18 @@ def unseeded(env, action):
     return replace(step, reward=step.reward + torch.rand(step.reward.shape))
 
 
+@planted(
+    "persistence",
+    "a later episode is not the first one over again: metric gap [step, row, lane] differs",
+)
+def metric_of_the_whole_trial(env, action):
+    step = env.healthy_step(action)
+    if env.time == 1:
+        env.total = 0.0
+    env.total = env.total + step.metrics["gap"]
+    return replace(step, metrics={"gap": env.total})
+
+
 def with_randomness(env: WalkEnv, randomness: Streams) -> Tensor:
     """The first observation with other randomness."""
     env.gusts = env.start = randomness
@@ -628,6 +685,7 @@ def test_a_family_that_keeps_every_promise_passes_every_rule():
     assert report.ok, report
     assert [finding.rule for finding in report.findings] == [rule.name for rule in RULES]
     assert str(report).startswith(f"walk: keeps all {len(RULES)} promises\nok    spec ")
+    assert report.findings[0].observed.endswith("; metric gap")
     assert "optimum, expected_reward, goal_reward, scene, frame" in report.findings[-1].observed
 
 

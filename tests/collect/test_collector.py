@@ -196,6 +196,21 @@ def with_nan(x: Tensor, row: int) -> Tensor:
     return x.index_fill(0, torch.tensor([row]), float("nan"))
 
 
+class Measured(Broken):
+    """Reports how many steps the episode has, and in other steps than the n-th nothing else."""
+
+    def __init__(self, n: int = 99, change: Callable[[Any], Any] = lambda step: step) -> None:
+        super().__init__(n, change)
+        self.spec = replace(self.spec, metrics=("steps",))
+
+    def step(self, action: Tensor) -> Step:
+        now, self.n, n = self.env.time == self.n, 99, self.n
+        step = super().step(action)
+        self.n = n
+        step = replace(step, metrics={"steps": step.next_obs[..., 2].clone()})
+        return self.change(step) if now else step
+
+
 def mistake_of(family: Ragged, rows: int = ROWS) -> str:
     with pytest.raises(MetaRLError) as caught:
         live(family, family.tasks("test", rows, Rng(0))[torch.arange(rows).flip(0)], EPISODES)
@@ -224,6 +239,44 @@ def test_a_wrong_shape_or_type_is_told_at_once(
     )
     assert f"{field} at step 1 is " in message
     assert words in message
+
+
+def test_metrics_are_those_of_the_last_steps():
+    """At its last step, an episode has as many steps as it lasts."""
+    family = Measured()
+    tasks = family.tasks("test", ROWS, Rng(0))
+    rollout, _ = live(family, tasks, EPISODES, lanes=LANES)
+    index, episode = torch.meshgrid(tasks.index, torch.arange(EPISODES), indexing="ij")
+    steps = family.length(index, episode).clamp(max=4).T.float()  # [K, N]
+    expected = steps.unsqueeze(-1).expand(-1, -1, LANES)
+    assert torch.equal(rollout.episode_metrics()["steps"], expected)
+    plain, _ = live(Ragged(), tasks, EPISODES, lanes=LANES)
+    assert plain.metrics == {}
+    assert same(replace(rollout, metrics={}), plain)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda x: {}, "the metrics at step 1 are []; the family's spec names ['steps']"),
+        (lambda x: None, "the metrics at step 1 are []; the family's spec names ['steps']"),
+        (lambda x: x | {"more": x["steps"]}, "step 1 are ['steps', 'more']; the family's"),
+        (lambda x: {"steps": 3.0}, "metric steps at step 1 is 3.0, not a tensor"),
+        (lambda x: {"steps": x["steps"].double()}, "metric steps at step 1 is torch.float64"),
+        (lambda x: {"steps": x["steps"][0]}, "metric steps at step 1 is torch.float32 of shape"),
+        (lambda x: {"steps": with_nan(x["steps"], 5)}, "metric steps of task 1 is not finite at"),
+    ],
+)
+def test_metrics_are_given_as_the_spec_names_them(change: Callable[[Any], Any], words: str):
+    family = Measured(1, lambda step: replace(step, metrics=change(step.metrics)))
+    assert words in mistake_of(family)
+
+
+def test_a_metric_that_the_spec_does_not_name_is_refused():
+    family = Broken(0, lambda step: replace(step, metrics={"distance": step.reward}))
+    assert "the metrics at step 0 are ['distance']; the family's spec names []" in mistake_of(
+        family
+    )
 
 
 @pytest.mark.parametrize("change", [lambda x: x[..., :2], lambda x: x.double(), lambda x: x[0]])

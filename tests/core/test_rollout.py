@@ -42,6 +42,7 @@ def ragged() -> Rollout:
         valid=array(VALID).bool(),
         index=torch.tensor([4, 7]),
         extras={"value": torch.randn(5, 2, 1)},
+        metrics={"distance": array(REWARD).float(), "steps": torch.ones(5, 2, 1)},
     )
 
 
@@ -57,6 +58,48 @@ def test_returns_are_sums_over_episodes_without_the_waiting(ragged: Rollout):
         [1, 2],
         [2, 3],
     ]
+
+
+def distances(rollout: Rollout) -> list[object]:
+    return rollout.episode_metrics()["distance"].tolist()
+
+
+def test_the_metrics_of_an_episode_are_those_of_its_last_step(ragged: Rollout):
+    """Not of the waiting after it, whose values and ends mean nothing; [K, N, M]."""
+    assert ragged.episode_metrics().keys() == {"distance", "steps"}
+    assert distances(ragged) == [[[1], [20]], [[3], [50]]]
+    assert ragged.episode_metrics()["steps"].eq(1).all()
+    assert distances(ragged.rows(torch.tensor([1]))) == [[[20]], [[50]]]
+    assert replace(ragged, metrics={}).episode_metrics() == {}
+
+
+def test_metrics_are_carried_wherever_a_rollout_goes(ragged: Rollout, lanes: Rollout):
+    assert distances(lanes) == [[[0, 4, 8]], [[6, 13, 11]]]
+    assert [distances(part) for part in lanes.rounds()] == [[[[0, 4, 8]]], [[[6, 13, 11]]]]
+    assert distances(lanes.one_episode_per_lane()) == [[[0, 4, 8, 6, 13, 11]]]
+    assert distances(lanes.reshape_lanes(1)) == [[[x]] for x in (0, 6, 4, 13, 8, 11)]
+    assert distances(stack_lanes([lanes, lanes]))[1] == [[6, 13, 11, 6, 13, 11]]
+    joined = join_rows([ragged.rows(torch.tensor([0])), ragged])
+    assert distances(joined) == [[[1], [1], [20]], [[3], [3], [50]]]
+
+
+def test_an_episode_that_a_lane_does_not_have_has_no_metric(ragged: Rollout):
+    """Never a zero, which might be taken for one."""
+    first = next(ragged.rows(torch.tensor([0])).rounds())
+    joined = join_rows([first, ragged]).episode_metrics()["distance"]
+    assert joined[0].tolist() == [[1], [1], [20]]
+    assert joined[1].isnan().flatten().tolist() == [True, False, False]
+
+
+def test_the_recorder_keeps_metrics_by_name_in_whatever_order_they_are_given():
+    recorder, x = Recorder(capacity=2), torch.zeros(2, 1)
+    never = torch.zeros(2, 1, dtype=torch.bool)
+    for metrics in ({"a": x + 1, "b": x + 2}, {"b": x + 4, "a": x + 3}):
+        step = Step(x.unsqueeze(-1), x.unsqueeze(-1), x, never, never, metrics=metrics)
+        recorder.write(Acted(Inputs(x.unsqueeze(-1)), x.long(), x), step, ~never)
+    rollout = recorder.rollout(Tasks(torch.zeros(2, 1), torch.arange(2), "train"))
+    assert rollout.metrics["a"][:, 0, 0].tolist() == [1, 3]
+    assert rollout.metrics["b"][:, 0, 0].tolist() == [2, 4]
 
 
 def test_steps_lived_through_are_counted(ragged: Rollout):
@@ -168,6 +211,7 @@ def lanes() -> Rollout:
         valid=valid.unsqueeze(1),
         index=torch.tensor([7]),
         extras={"value": reward},
+        metrics={"distance": reward},
     )
 
 

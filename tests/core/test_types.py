@@ -8,6 +8,7 @@ import pytest
 import torch
 from helpers import CPU, same
 
+from metarl.core.errors import FamilyError
 from metarl.core.rng import Rng
 from metarl.core.types import (
     Acted,
@@ -19,6 +20,7 @@ from metarl.core.types import (
     first_cue,
     next_cue,
     one_hot,
+    replace,
     tree_map,
     where,
 )
@@ -129,6 +131,24 @@ def test_drawn_rows_come_all_before_any_returns():
     assert drawn.copy.tolist() == [0, 0, 0, 1, 1, 1, 2]
     assert torch.equal(drawn.params.squeeze(1).long(), drawn.index)
     assert torch.equal(rows.draw(4, Rng(0)).index, drawn.index[:4])
+
+
+@pytest.mark.parametrize(
+    ("metrics", "says"),
+    [
+        (("distance", "return"), "'return', which means something else in scores"),
+        (("is_success",), "'is_success', which means something else in Gymnasium's infos"),
+        ("distance", r"metrics is a text; write \('distance',\)"),
+    ],
+)
+def test_names_that_mean_something_else_are_no_metrics(metrics: object, says: str):
+    with pytest.raises(FamilyError, match=f"^d: .*{says}"):
+        replace(DISCRETE, metrics=metrics)
+
+
+def test_metrics_are_no_part_of_the_shape():
+    """A run of a version without them can be compared with one of a version with them."""
+    assert replace(DISCRETE, metrics=("distance",)) == DISCRETE
 
 
 def test_a_part_of_the_observation_is_found_by_name():

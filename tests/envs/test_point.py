@@ -59,6 +59,7 @@ def test_moves_are_clipped_and_paid_by_distance():
     assert steps[0].reward.item() == pytest.approx(-0.5)
     torch.testing.assert_close(steps[1].next_obs.flatten(), torch.tensor([0.1, -0.05]))
     assert steps[1].reward.item() == pytest.approx(-math.hypot(0.2, 0.45))
+    assert steps[1].metrics["distance"].item() == pytest.approx(math.hypot(0.2, 0.45))
 
 
 def test_arriving_terminates_and_starts_again_at_the_origin():

@@ -54,7 +54,8 @@ class Drift(gymnasium.Env):
             self.position + self.wind + action[:, 0] + 0.1 * self.np_random.normal(size=2)
         )
         ended = bool(self.np_random.random() < 0.2)
-        return self.see(), float(self.position.sum()), ended, ended, {"is_success": ended}
+        info = {"height": self.position[1], "is_success": ended, "gait": self.see()["gait"]}
+        return self.see(), float(self.position.sum()), ended, ended, info
 
     def see(self):
         number = int(abs(self.position[0]) * 100)
@@ -81,6 +82,7 @@ class Wind(GymnasiumFamily):
     """Drifts of unknown wind."""
 
     hidden = ("wind",)
+    metrics = ("gait", "height")
 
     class Settings(Settings):
         """How hard it blows."""
@@ -107,6 +109,7 @@ class WindInWorkers(Wind):
 
 class _Winds(GymnasiumVectorFamily):
     hidden = ("wind",)
+    metrics = Wind.metrics
     row = Wind.row
 
     class Settings(Wind.Settings):

@@ -58,8 +58,12 @@ class LanesEnv:
         self._actions.append(taken)
         self._age = np.where(done, 0, self._age + 1)
         self._episode = self._episode + done
-        fields = stepped if self._family.env_layout.has_success else stepped[:-1]
-        return Step(*map(self._tensor, fields))
+        layout = self._family.env_layout
+        *fields, success, metrics = map(self._tensor, stepped)
+        if layout.has_success:
+            fields.append(success)
+        named = dict(zip(layout.metrics, metrics.unbind(-1), strict=True))
+        return Step(*fields, metrics=named)
 
     def frame(self, row: int, lane: int) -> Array:
         """[height, width, 3] uint8: a picture of the present state of one lane of one row.

@@ -61,6 +61,8 @@ class AdaptedFamily(ABC):
     """The splits that there are tasks for; add "ood" where `row` draws others for it."""
     closed: bool = False
     """All splits hold the same tasks."""
+    metrics: tuple[str, ...] = ()
+    """Entries of info that are metrics: finite numbers, there after every step."""
 
     Settings: type[BaseSettings] = BaseSettings
 
@@ -133,6 +135,7 @@ class AdaptedFamily(ABC):
             achieved_goal=goal,
             splits=self.splits,
             closed=self.closed,
+            metrics=self.metrics,
         )
 
     def tasks(self, split: str, count: int, rng: Rng) -> Tasks:
@@ -198,7 +201,15 @@ class AdaptedFamily(ABC):
         every = self.rows(split)
         table = self._table([self._draw(split, 0)] if every is None else every)
         row = table[0].astype(np.float64)
-        return Layout(found, actions, horizon, row, env.render_mode == "rgb_array")
+        renders = env.render_mode == "rgb_array"
+        return Layout(
+            found,
+            actions,
+            horizon,
+            row,
+            renders,
+            self.metrics,
+        )
 
     def _shortest(self, env: Env | ManyEnvs) -> int:
         """The horizon: the smallest limit on an episode.

@@ -10,7 +10,8 @@ from __future__ import annotations
 import atexit
 import hashlib
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from numbers import Real
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -22,12 +23,13 @@ from metarl.core.errors import FamilyError
 
 SUCCESS = ("success", "is_success")
 """Where environments report success in their info."""
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 class Stepped(NamedTuple):
     """What one step gives back to every lane; lanes whose episode ended have started another.
 
-    The fields are those of `Step`, in its order.
+    The fields are those of `Step`, in its order, without training_reward.
     """
 
     obs: Array  # [L, O] float32: what to act on next
@@ -36,6 +38,7 @@ class Stepped(NamedTuple):
     terminated: Array  # [L] bool
     truncated: Array  # [L] bool, never beside terminated
     success: Array  # [L] bool; all False where the environment never reports any
+    metrics: Array  # [L, metrics] float32
 
 
 class Lanes(Protocol):
@@ -73,6 +76,36 @@ def success_keys(layout: Layout, info: Info) -> list[str]:
             "put it into every info (a GymnasiumFamily may have success(info) -> bool instead)"
         )
     return names
+
+
+def metric_values(
+    layout: Layout,
+    infos: Iterable[Info],
+    rows: Array,
+    ages: Array,
+) -> Array:
+    """[L, metrics] float32 of the info of each lane, with its task row [P] and its steps so far.
+
+    Raises:
+        FamilyError: one is missing, or no finite number.
+    """
+    values = np.empty((len(rows), len(layout.metrics)), np.float32)
+    if not layout.metrics:
+        return values
+    for lane, info in enumerate(infos):
+        for place, name in enumerate(layout.metrics):
+            value: Any = info.get(name)
+            number = isinstance(value, Real | np.bool_)
+            if not number or not abs(value) <= _LARGEST:
+                found = "missing"
+                if name in info:
+                    found = str(value) if number else " ".join(repr(value).split())
+                raise FamilyError(
+                    f"info[{name!r}] is {found:.60} at step {ages[lane]} of an episode of the task "
+                    f"{rows[lane].round(6).tolist()}; it must be a finite number in every step"
+                )
+            values[lane, place] = value
+    return values
 
 
 # -------------------------------------------------------------------------------------------------
@@ -121,13 +154,16 @@ class EnvLanes:
         layout = self._layout
         lanes = len(self._keys)
         observations = []
+        infos = []
         reward = np.empty(lanes, np.float32)
         terminated, truncated, success = np.empty((3, lanes), bool)
         for lane, own in enumerate(layout.actions.per_lane(action)):
             obs, reward[lane], terminated[lane], truncated[lane], info = self._envs[lane].step(own)
             observations.append(layout.flat(obs, 1))
+            infos.append(info)
             success[lane] = self._succeeded(info)
 
+        metrics = metric_values(layout, infos, self._rows, self._age)
         self._age += 1
         truncated = (truncated | (self._age >= layout.horizon)) & ~terminated
         next_obs = np.concatenate(observations)
@@ -141,6 +177,7 @@ class EnvLanes:
             terminated,
             truncated,
             success,
+            metrics,
         )
 
     def frame(self, lane: int) -> Array:
@@ -216,6 +253,7 @@ class VectorEnvLanes:
     def reset(self, rows: Array, keys: Array) -> Array:
         if len(keys) != len(self._keys):
             self._build(len(keys))
+        self._rows = rows
         self._keys = keys.tolist()
         self._age, self._episode = np.zeros((2, len(keys)), np.int64)
         self._family.apply(self._env, rows.copy())
@@ -235,6 +273,7 @@ class VectorEnvLanes:
         obs = next_obs = self._flat(env_obs)
         ended = np.logical_or(terminated, truncated)  # by the environment itself
         terminated = np.array(terminated, bool)
+        metrics = metric_values(self._layout, self._lane_infos(infos, ended), self._rows, self._age)
 
         self._age += 1
         # Environments that reset themselves also know best when their episodes end.
@@ -251,6 +290,7 @@ class VectorEnvLanes:
             terminated,
             done & ~terminated,
             self._success(infos, ended),
+            metrics,
         )
 
     def frame(self, lane: int) -> Array:
@@ -306,6 +346,19 @@ class VectorEnvLanes:
             for name in success_keys(self._layout, source):
                 success |= np.array(source[name], bool) & lanes
         return success
+
+    def _lane_infos(self, infos: Info, ended: Array) -> Iterator[Info]:
+        """The metrics in the info of each lane, those of `ended` ones in their final info."""
+        final = infos.get("final_info", infos)
+        everywhere = np.ones(len(ended), bool)
+        for lane, over in enumerate(ended):
+            source = final if over else infos
+            info = {}
+            for name in self._layout.metrics:
+                if name in source and source.get(f"_{name}", everywhere)[lane]:
+                    values = np.asarray(source[name])
+                    info[name] = values[lane] if values.ndim else values
+            yield info
 
 
 def autoreset_mode(env: ManyEnvs) -> AutoresetMode:

@@ -169,6 +169,8 @@ class Layout:
     horizon: int
     row: Array  # [P] float64: an example of a task
     renders: bool
+    metrics: tuple[str, ...]
+    """Entries of info."""
     has_success: bool = False
 
     @property
