@@ -21,6 +21,7 @@ from metarl.adapters.task_observation import (
 from metarl.config.registry import find
 from metarl.core.errors import ConfigError, suggest
 from metarl.core.family import Family, HasFrames
+from metarl.core.protocol import EvalProtocol
 from metarl.core.rng import Rng
 from metarl.core.types import Step, Tasks
 
@@ -247,16 +248,12 @@ def draw(
     They are the tasks that `metarl evaluate` draws from this seed.
 
     Raises:
-        ConfigError: unknown split.
-        ConfigError: unknown family or options.
+        ConfigError: unknown split, family or options.
     """
     found = find("family", family)
     made: Family = found.build(found.configure(options))
-    if split not in made.spec.splits:
-        hint = suggest(split, made.spec.splits)
-        raise ConfigError(f"{made.spec.name} has no split {split!r}: {hint}")
-    rng = Rng(task_seed).child("evaluate", "tasks")
-    return made, made.tasks(split, max(least, tasks), rng), task_input
+    protocol = EvalProtocol(1, max(least, tasks), split, seed=task_seed)
+    return made, protocol.rows(made), task_input
 
 
 # -------------------------------------------------------------------------------------------------

@@ -134,6 +134,8 @@ def _evaluate_rows(
         if rollout.success is not None:
             success = (rollout.success & rollout.valid).any(0)
             figures["success"].append(to_numpy(success.double().mean(-1)))
+        for name, values in rollout.episode_metrics().items():
+            figures[name].append(to_numpy(values[0].mean(-1)))
     return {name: np.stack(rounds) for name, rounds in figures.items()}
 
 
