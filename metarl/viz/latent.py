@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from metarl.evaluation.posteriors import Inference
 from metarl.evaluation.stats import Array
-from metarl.viz.style import mark, mute, pick_evenly, save
+from metarl.viz.style import FOOT, mark, mute, pick_evenly, save
 
 Grid = NDArray[np.object_]
 """Axes [rows, columns]."""
@@ -51,9 +51,7 @@ def draw_posteriors(inference: Inference, out: Path) -> Path:
         Line2D([], [], **mark("a task: the mean of its posterior", "o", 4, _COLOR)),
         Patch(facecolor=(_COLOR, 0.3), edgecolor="none", label="± one standard deviation"),
     ]
-    figure.legend(
-        handles=handles, loc="outside lower center", ncols=2, frameon=False, fontsize="small"
-    )
+    figure.legend(handles=handles, **FOOT)
     return save(figure, out)
 
 

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Circle, Rectangle
 
 from metarl.core.types import Scene
-from metarl.viz.style import Ints, mark, mix_with_white, mute, option_colors
+from metarl.viz.style import FOOT, Ints, mark, mix_with_white, mute, option_colors
 from metarl.viz.timeline import Timeline, add_strip, draw_options_legend
 
 _TIME = LinearSegmentedColormap.from_list("time", ["#b5d4e9", "#3f87c0", "#08306b"])
@@ -133,10 +133,4 @@ def draw_legend(
         handles.append(Line2D([], [], **_OTHER))
     if num_options:
         draw_options_legend(figure, num_options)
-    figure.legend(
-        handles=handles,
-        loc="outside lower center",
-        ncols=len(handles),
-        frameon=False,
-        fontsize="small",
-    )
+    figure.legend(handles=handles, **FOOT | {"ncols": len(handles)})
