@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
-from scipy.special import stdtrit  # type: ignore[import-untyped]
+from scipy.special import stdtrit
 
 from metarl.config.files import load_config
 from metarl.config.schema import Choice, Config, to_dict
@@ -229,9 +229,10 @@ def _training(group: Group) -> str:
 
 
 def _validation(group: Group) -> str:
-    score = group.config.score
-    known = {"total": "return of a trial", "last": "return of a trial's last episode"}
-    return f"validation: {known.get(score, score)}"
+    score = group.config.score.removeprefix("-")
+    if score == "total":
+        return "validation: return of a trial"
+    return f"validation: {'return' if score == 'last' else score} of a trial's last episode"
 
 
 def _validated_on(config: Config) -> str:
@@ -323,10 +324,6 @@ def draw_adaptation_curve(folder: Path, out: Path, formats: Sequence[str] = ("pn
         drawn.append(curve)
         counted = _counted(name, len(curve.x), curve.runs)
         _draw(axes, curve, f"C{i}", 1, f"{counted}, {_interval(score['summary']['curve'])}")
-        trained = score.get("trained_episodes")
-        if trained is not None and trained < curve.x[-1]:
-            label = f"{name}: the {trained} episodes of a training trial"
-            axes.axvline(trained, color=f"C{i}", linestyle="--", linewidth=1, label=label)
         if optima[name] is not None and not (shared and known):
             label = "task known (optimum)" if shared else f"{name}: task known (optimum)"
             line = Curve("optimum", "" if shared else name, ends, np.full(2, optima[name]))
@@ -339,10 +336,14 @@ def draw_adaptation_curve(folder: Path, out: Path, formats: Sequence[str] = ("pn
                 label=label,
             )
             known.append(line)
+    trained = next(iter(scores.values())).get("trained_episodes")
+    if trained is not None and trained < ends[1]:
+        label = f"the {trained} episodes of a trial in training"
+        axes.axvline(trained, color="0.4", linestyle="--", linewidth=1, label=label)
     axes.set(xlabel="episodes consumed", ylabel="return of an episode")
     axes.set_title(_join(map(_conditions, scores.values())), loc="left", fontsize="medium")
     figure.suptitle(f"{family}: adaptation to {_join(map(_met, scores.values()))}")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     figure.legend(**FOOT | {"ncols": 2})
     out.mkdir(parents=True, exist_ok=True)
     pictures = [save(figure, out / f"adaptation.{suffix}") for suffix in formats]
@@ -384,11 +385,12 @@ def _adaptation(name: str, score: Mapping[str, Any]) -> Curve:
 
 
 def _size(score: Mapping[str, Any]) -> tuple[int | None, int | None]:
-    """Runs and tasks, where they are known."""
+    """Runs and tasks, where they are known: old evaluations kept neither."""
     if "returns" in score:
         runs, _, tasks = np.shape(score["returns"])
         return runs, tasks
-    return score.get("runs"), score.get("tasks")
+    runs_of = score["summary"].get("total", {}).get("runs")
+    return None if runs_of is None else len(runs_of), score.get("tasks")
 
 
 def _interval(curve: Mapping[str, Any]) -> str:

@@ -46,7 +46,7 @@ def draw_posteriors(inference: Inference, out: Path) -> Path:
         episodes = inference.episodes_consumed[k]
         unit = "episode" if episodes == 1 else "episodes"
         axes.set_title(f"after {episodes} {unit}", loc="left", fontsize="medium")
-    figure.suptitle(inference.title)
+    figure.suptitle(f"{inference.title}, one run")
     handles = [
         Line2D([], [], **mark("a task: the mean of its posterior", "o", 4, _COLOR)),
         Patch(facecolor=(_COLOR, 0.3), edgecolor="none", label="± one standard deviation"),
@@ -76,9 +76,9 @@ def _draw_on_plane(
         bar.set_label(inference.names[entry], size="small")
         mute(bar.ax)
     for axes in grid[-1]:
-        axes.set_xlabel(f"axis 1 ({100 * shares[0]:.0f} %)", fontsize="small")
+        axes.set_xlabel(f"principal axis 1 ({100 * shares[0]:.0f} % of variance)", fontsize="small")
     for axes in grid[:, 0]:
-        axes.set_ylabel(f"axis 2 ({100 * shares[1]:.0f} %)", fontsize="small")
+        axes.set_ylabel(f"principal axis 2 ({100 * shares[1]:.0f} % of variance)", fontsize="small")
     return figure, grid
 
 

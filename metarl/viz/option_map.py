@@ -133,7 +133,7 @@ def draw_option_map(usage: Usage, out: Path) -> Path:
         _draw_moves(axes, cells, lattice.width, 0.4 * color, longest)
         axes.set_title(_caption(usage, option), loc="left", fontsize="medium")
     _draw_legend(figure, longest, wide)
-    figure.suptitle(usage.title)
+    figure.suptitle(f"{usage.title}, one run")
     return save(figure, out)
 
 

@@ -92,7 +92,10 @@ class EpisodeMap:
         options: Ints | None,
         length: int,
     ):
-        """`options` [T]; `length`: steps that the width of the timeline stands for."""
+        """`options` [T]; `length`: steps that the width of the timeline stands for, T or more.
+
+        Of a long one the path is thin.
+        """
         draw_ground(axes, scene, limits)
         self._places = scene.path.numpy()  # [T + 1, 2]
         time = np.linspace(0, 1, len(self._places))
@@ -103,7 +106,7 @@ class EpisodeMap:
             colors = mix_with_white(colors, 0.5 + 0.5 * time)
             self._timeline = Timeline(add_strip(axes), options, length)
         self._segments = list(np.stack([self._places[:-1], self._places[1:]], axis=1))
-        long = len(time) > _LONG
+        long = length > _LONG
         self._line = LineCollection(
             self._segments,
             colors=colors,
