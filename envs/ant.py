@@ -6,11 +6,21 @@ from abc import abstractmethod
 import mujoco
 import numpy as np
 import torch
+from torch import Tensor
 
 from metarl.adapters.mujoco import Array, Flags, Physics, add_contact_forces, contact_forces
 from metarl.core.rng import Rng
 from metarl.core.types import SPLITS, Tasks
-from metarl_envs.locomotion import Robot, direction, directions, effort, outside, speeds
+from metarl_envs.locomotion import (
+    Robot,
+    direction,
+    directions,
+    effort,
+    heading_caption,
+    outside,
+    speed_caption,
+    speeds,
+)
 from metarl_envs.robot_config import AntDirConfig, AntGoalConfig, AntVelConfig
 
 _BODIES = 13
@@ -93,6 +103,10 @@ class AntDir(Ant):
             return Tasks.listed(torch.tensor([[1.0, 0.0], [-1.0, 0.0]]), split, count, rng)
         return directions(split, count, rng)
 
+    def caption(self, params: Tensor) -> str:
+        """The task of a row in words."""
+        return heading_caption(params)
+
     def task_reward(self, before: Physics, after: Physics, params: Array) -> Array:
         """⟨d, v⟩."""
         return (self.velocity(before, after) * params).sum(-1)
@@ -129,6 +143,10 @@ class AntGoal(Ant):
         forces = contact_forces(now).clip(-1, 1)
         return np.concatenate([now.qpos, now.qvel, forces.reshape(*forces.shape[:2], -1)], axis=-1)
 
+    def caption(self, params: Tensor) -> str:
+        """The task of a row in words."""
+        return f"goal at x {params[0]:.2f} m, y {params[1]:.2f} m"
+
     def task_reward(self, before: Physics, after: Physics, params: Array) -> Array:
         """−‖xy − g‖₁."""
         return -np.abs(after.qpos[..., :2] - params).sum(-1)
@@ -148,6 +166,10 @@ class AntVel(Ant):
     def tasks(self, split: str, count: int, rng: Rng) -> Tasks:
         """`count` speeds."""
         return speeds(split, count, rng, self.config.fastest)
+
+    def caption(self, params: Tensor) -> str:
+        """The task of a row in words."""
+        return speed_caption(params)
 
     def task_reward(self, before: Physics, after: Physics, params: Array) -> Array:
         """−|v_x − v*|."""

@@ -4,11 +4,12 @@ from abc import abstractmethod
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from metarl.adapters.mujoco import Array, Physics
 from metarl.core.rng import Rng
 from metarl.core.types import SPLITS, Tasks
-from metarl_envs.locomotion import Robot, effort, speeds
+from metarl_envs.locomotion import Robot, effort, speed_caption, speeds
 from metarl_envs.robot_config import HalfCheetahConfig, HalfCheetahDirConfig, HalfCheetahVelConfig
 
 _TORSO_HEIGHT = 0.7  # meters: of the torso where its vertical slider is at 0
@@ -94,6 +95,10 @@ class HalfCheetahVel(HalfCheetah):
         """`count` speeds."""
         return speeds(split, count, rng, self.config.fastest)
 
+    def caption(self, params: Tensor) -> str:
+        """The task of a row in words."""
+        return speed_caption(params)
+
     def task_reward(self, speed: Array, task: Array) -> Array:
         """−|v − v*|."""
         return -np.abs(speed - task)
@@ -113,6 +118,10 @@ class HalfCheetahDir(HalfCheetah):
     def tasks(self, split: str, count: int, rng: Rng) -> Tasks:
         """`count` times one of both directions."""
         return Tasks.listed(torch.tensor([[1.0], [-1.0]]), split, count, rng)
+
+    def caption(self, params: Tensor) -> str:
+        """The task of a row in words."""
+        return "forward" if params.item() > 0 else "backward"
 
     def task_reward(self, speed: Array, task: Array) -> Array:
         """d · v."""

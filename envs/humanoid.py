@@ -2,6 +2,7 @@
 
 import mujoco
 import numpy as np
+from torch import Tensor
 
 from metarl.adapters.mujoco import (
     Array,
@@ -13,7 +14,7 @@ from metarl.adapters.mujoco import (
 )
 from metarl.core.rng import Rng
 from metarl.core.types import SPLITS, Tasks
-from metarl_envs.locomotion import Robot, directions, effort, outside
+from metarl_envs.locomotion import Robot, directions, effort, heading_caption, outside
 from metarl_envs.robot_config import HumanoidDirConfig
 
 _OBSERVATION = {"pose": 22, "velocity": 23}
@@ -53,6 +54,10 @@ class HumanoidDir(Robot):
     def tasks(self, split: str, count: int, rng: Rng) -> Tasks:
         """`count` directions."""
         return directions(split, count, rng)
+
+    def caption(self, params: Tensor) -> str:
+        """The task of a row in words."""
+        return heading_caption(params)
 
     def add_sensors(self, spec: mujoco.MjSpec) -> None:
         """The center of mass, and contact forces where they cost."""

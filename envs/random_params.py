@@ -5,6 +5,7 @@ import copy
 import mujoco
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from metarl.adapters.mujoco import Array, Flags, Physics
 from metarl.core.rng import Rng
@@ -13,7 +14,7 @@ from metarl_envs.locomotion import Robot, effort
 from metarl_envs.robot_config import HopperParamsConfig, RandomParamsConfig, WalkerParamsConfig
 
 _FASTEST = 10.0  # velocities are clipped to ± this where they are observed
-_BASES = (1.5, 1.5, 1.5, 1.3)  # of mass, inertia, friction and damping
+_BASES = {"mass": 1.5, "inertia": 1.5, "friction": 1.5, "damping": 1.3}
 
 
 class RandomParams(Robot):
@@ -60,12 +61,21 @@ class RandomParams(Robot):
         """The model with what `row` [P] changes, and what MuJoCo derives from that."""
         own = copy.copy(model)
         first = 0
-        for part, base in zip(_changed(own), _BASES, strict=True):
+        for part, base in zip(_changed(own), _BASES.values(), strict=True):
             exponent = row[first : first + part.size].reshape(part.shape).astype(np.float64)
             part *= base**exponent
             first += part.size
         mujoco.mj_setConst(own, mujoco.MjData(own))
         return own
+
+    def caption(self, params: Tensor) -> str:
+        """By what the task multiplies the model's numbers, from the least to the most."""
+        widths = [part.size for part in _changed(self.model())]
+        words = []
+        for (name, base), exponents in zip(_BASES.items(), params.split(widths), strict=True):
+            least, most = (base ** float(end) for end in exponents.aminmax())
+            words.append(f"{name} × {least:.2g} to {most:.2g}")
+        return ", ".join(words)
 
     def observe(self, now: Physics) -> Array:
         """[N, M, O]."""

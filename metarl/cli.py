@@ -230,22 +230,30 @@ def config(
 
 @app.command()
 def plot(
-    runs: Annotated[list[Path], typer.Argument(help="run folders, or folders of several seeds")],
+    runs: Annotated[
+        list[Path],
+        typer.Argument(help="run folders, or folders of several seeds, each of which is one curve"),
+    ],
     out: Annotated[
         Path | None, typer.Option(help="folder for the pictures (default: the first run's)")
     ] = None,
+    x: Annotated[
+        Literal["env_steps", "minutes", "iterations"],
+        typer.Option("--x", help="what learning is drawn over"),
+    ] = "env_steps",
+    picture_format: Annotated[
+        str, typer.Option("--format", help="png, svg or pdf, or several, such as png,pdf")
+    ] = "png",
 ) -> None:
-    """Draw learning curves and the adaptation curve as pictures."""
-    from metarl.experiments.comparison import runs as runs_in
-    from metarl.viz.curves import draw_adaptation_curve, draw_learning_curve, read_scores
+    """Draw learning curves, and how the first run adapts, as pictures with tables beside them."""
+    from metarl.viz.curves import check_formats, draw_adaptation_curve, draw_learning_curve
 
-    found: list[Path] = []
-    for run in runs:
-        found += runs_in(run)
+    formats = check_formats(picture_format)
     folder = out or runs[0]
-    folder.mkdir(parents=True, exist_ok=True)
-    print(draw_learning_curve(found, folder / "learning.png"))
-    print(draw_adaptation_curve(read_scores(runs[0]), folder / "adaptation.png"))
+    for path in draw_learning_curve(runs, folder, x, formats):
+        print(path)
+    for path in draw_adaptation_curve(runs[0], folder, formats):
+        print(path)
 
 
 @app.command()

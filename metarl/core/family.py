@@ -40,7 +40,8 @@ class Family(Protocol):
     """A distribution over tasks.
 
     A family may also be a `KnowsOptimum`, `HasMeanOptimum`, `KnowsExpectedReward`,
-    `HasGoalReward` or `Drawable`: each is recognized by the one attribute that it names.
+    `HasGoalReward`, `Drawable`, `Captioned` or `Timed`: each is recognized by the one attribute
+    that it names.
     """
 
     spec: Spec
@@ -98,6 +99,22 @@ class Drawable(Protocol):
 
     def scene(self, params: Tensor, obs: Tensor) -> Scene:
         """What to draw of one episode, by its task row [P] and observations [T, O]."""
+
+
+@runtime_checkable
+class Captioned(Protocol):
+    """A family that says in words what a task is."""
+
+    def caption(self, params: Tensor) -> str:
+        """The task of a row [P] in a few words with units, for pictures and videos."""
+
+
+@runtime_checkable
+class Timed(Protocol):
+    """A family that simulates a world with a clock."""
+
+    seconds: float
+    """Of one step."""
 
 
 @runtime_checkable

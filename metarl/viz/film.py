@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from math import ceil
 from pathlib import Path
+from textwrap import wrap
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -10,10 +11,11 @@ from matplotlib.figure import Figure
 
 from metarl.core.types import Scene, replace
 from metarl.evaluation.episodes import Episode, Film, Picture
-from metarl.viz.scene import EpisodeMap, draw_legend, limits_of
+from metarl.viz.scene import EpisodeMap, draw_legend, fit_limits, limits_of
 from metarl.viz.style import create_panels, pick_evenly, save
 from metarl.viz.timeline import LEGEND_WIDTH, Timeline, draw_options_legend
 
+_LETTER = 7.2  # pixels that one takes in a line of text, about
 _PANELS = 8  # the most episodes in one picture, and the most frames of an episode
 
 
@@ -39,7 +41,7 @@ def draw_storyboard(film: Film, out: Path) -> Path:
 def _draw_scenes(episodes: Mapping[str, Episode], num_options: int) -> Figure:
     """Scenes in the same limits, and below each its timeline, if there are options."""
     scenes = [episode.scene for episode in episodes.values() if episode.scene]
-    limits = limits_of(scenes)
+    limits = fit_limits(scenes)
     width = 4.5 if len(scenes) == 1 else 3.0
     height = width * np.clip(limits.aspect, 0.3, 2)
     side = 0.5
@@ -115,7 +117,7 @@ class _Ground:
     def __init__(self, film: Film, first: Episode):
         assert first.scene is not None
         width = 6.4
-        height = np.clip(6 * limits_of([first.scene]).aspect, 2, 9) + 1.2
+        height = np.clip(6 * limits_of([first.scene]).aspect, 2, 9) + 1.4
         if film.num_options:
             width += LEGEND_WIDTH
             height += 0.5
@@ -146,7 +148,7 @@ class _Ground:
 
 
 class _Screen:
-    """Frames pixel by pixel below two lines of text."""
+    """Frames pixel by pixel below lines of text."""
 
     def __init__(self, film: Film, first: Episode):
         frame = first.frames[0]
@@ -154,11 +156,15 @@ class _Screen:
         self._pixel = np.ones((zoom, zoom, 1), np.uint8)
         height, width = zoom * frame.shape[0], zoom * frame.shape[1]
         foot, side = (40, 100 * LEGEND_WIDTH) if film.num_options else (0, 0)
-        top, right = height + 56 + foot, width + side
+        title, *words = film.title.split("\n")
+        lines = [line for text in words for line in wrap(text, int(width / _LETTER))]
+        top, right = height + 56 + 24 * len(lines) + foot, width + side
         self._figure = figure = Figure((right / 100, top / 100), dpi=100)
         self._image = figure.figimage(np.kron(frame, self._pixel), 0, foot)
-        figure.text(0.02, 1 - 8 / top, film.title, va="top", fontsize="large")
-        self._caption = figure.text(0.02, 1 - 34 / top, "", va="top", fontsize="medium")
+        figure.text(0.02, 1 - 8 / top, title, va="top", fontsize="large")
+        for place, line in enumerate([*lines, ""]):  # the last one is the caption
+            below = 1 - (34 + 24 * place) / top
+            self._caption = figure.text(0.02, below, line, va="top", fontsize="medium")
         if film.num_options:
             draw_options_legend(figure, film.num_options)
             self._strip = figure.add_axes((0.02, 26 / top, width / right - 0.04, 12 / top))

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from metarl.evaluation.posteriors import Inference
 from metarl.evaluation.stats import Array
-from metarl.viz.style import mark, mute, pick_evenly, save
+from metarl.viz.style import FOOT, mark, mute, pick_evenly, save
 
 Grid = NDArray[np.object_]
 """Axes [rows, columns]."""
@@ -46,14 +46,12 @@ def draw_posteriors(inference: Inference, out: Path) -> Path:
         episodes = inference.episodes_consumed[k]
         unit = "episode" if episodes == 1 else "episodes"
         axes.set_title(f"after {episodes} {unit}", loc="left", fontsize="medium")
-    figure.suptitle(inference.title)
+    figure.suptitle(f"{inference.title}, one run")
     handles = [
         Line2D([], [], **mark("a task: the mean of its posterior", "o", 4, _COLOR)),
         Patch(facecolor=(_COLOR, 0.3), edgecolor="none", label="± one standard deviation"),
     ]
-    figure.legend(
-        handles=handles, loc="outside lower center", ncols=2, frameon=False, fontsize="small"
-    )
+    figure.legend(handles=handles, **FOOT)
     return save(figure, out)
 
 
@@ -78,9 +76,9 @@ def _draw_on_plane(
         bar.set_label(inference.names[entry], size="small")
         mute(bar.ax)
     for axes in grid[-1]:
-        axes.set_xlabel(f"axis 1 ({100 * shares[0]:.0f} %)", fontsize="small")
+        axes.set_xlabel(f"principal axis 1 ({100 * shares[0]:.0f} % of variance)", fontsize="small")
     for axes in grid[:, 0]:
-        axes.set_ylabel(f"axis 2 ({100 * shares[1]:.0f} %)", fontsize="small")
+        axes.set_ylabel(f"principal axis 2 ({100 * shares[1]:.0f} % of variance)", fontsize="small")
     return figure, grid
 
 

@@ -16,6 +16,7 @@ from metarl.evaluation.option_usage import Moves, Usage
 from metarl.evaluation.stats import Array
 from metarl.viz.scene import draw_ground, limits_of
 from metarl.viz.style import (
+    FOOT,
     Ints,
     check_path,
     create_panels,
@@ -132,7 +133,7 @@ def draw_option_map(usage: Usage, out: Path) -> Path:
         _draw_moves(axes, cells, lattice.width, 0.4 * color, longest)
         axes.set_title(_caption(usage, option), loc="left", fontsize="medium")
     _draw_legend(figure, longest, wide)
-    figure.suptitle(usage.title)
+    figure.suptitle(f"{usage.title}, one run")
     return save(figure, out)
 
 
@@ -213,11 +214,4 @@ def _draw_legend(figure: Figure, longest: float, wide: bool) -> None:
         Line2D([], [], **mark(move, r"$\longrightarrow$", 16, "0.2")),
         Line2D([], [], **mark(begins, "o", 7, "white", "0.2")),
     ]
-    figure.legend(
-        handles=handles,
-        loc="outside lower center",
-        ncols=3 if wide else 1,
-        frameon=False,
-        fontsize="small",
-        handlelength=1.6,
-    )
+    figure.legend(handles=handles, **FOOT | {"ncols": 3 if wide else 1, "handlelength": 1.6})

@@ -1,20 +1,25 @@
 """Pictures and videos of an agent on one task, from a run or by name."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from metarl.config.overrides import read_options
 from metarl.config.registry import names
 from metarl.core.agent import Agent
 from metarl.core.errors import ConfigError, suggest
-from metarl.core.family import Family
+from metarl.core.family import Captioned, Drawable, Family, Timed
 from metarl.core.protocol import EvalProtocol
-from metarl.evaluation.episodes import record_episodes
+from metarl.evaluation.episodes import Film, record_episodes
 from metarl.experiments.building import load, make_agent, make_family
 from metarl.viz.film import animate, draw_storyboard
 from metarl.viz.style import check_path
-from metarl.viz.video import check_ffmpeg, write_video
+from metarl.viz.video import check_ffmpeg, speed, write_video
+
+_FEW = 4  # numbers of a task row that a title can hold
 
 
 def render(
@@ -45,17 +50,40 @@ def render(
     if out.suffix == ".mp4":
         check_ffmpeg()
     acting, family, protocol = _cast(source, agent, options)
-    film = record_episodes(
-        acting,
-        family,
-        protocol.changed(**given),
-        task=task,
-        lane=lane,
-    )
+    protocol = protocol.changed(**given)
+    film = record_episodes(acting, family, protocol, task=task, lane=lane)
+    params = protocol.row(family, task).params[0].cpu()
     if still:
-        return draw_storyboard(film, out)
+        return draw_storyboard(_captioned(film, describe(family, params)), out)
     fps = fps or min(max(family.spec.horizon // 5, 4), 20)
-    return write_video(out, animate(film, hold=fps), fps)
+    words = describe(family, params, speed(out, fps))
+    return write_video(out, animate(_captioned(film, words), hold=fps), fps)
+
+
+def describe(family: Family, params: Tensor, fps: float | None = None) -> str:
+    """What is known of a task row [P], and how fast a video of `fps` steps a second shows it.
+
+    A row of few numbers stands for itself where the family has no words for it and no scene in
+    which it is seen.
+    """
+    words = []
+    if isinstance(family, Captioned):
+        words.append(family.caption(params))
+    elif not isinstance(family, Drawable):
+        goal = family.spec.goal_width
+        shown = [f"{value:.2f}" for value in params[: goal or len(params)].tolist()]
+        if 1 <= len(shown) <= _FEW:
+            words.append(f"{'goal' if goal else 'task row'} ({', '.join(shown)})")
+    if fps is not None:
+        pace = f": × {fps * family.seconds:.2g} real time" if isinstance(family, Timed) else ""
+        words.append(f"{fps:.3g} steps/s{pace}")
+    elif isinstance(family, Timed):
+        words.append(f"{family.seconds:g} s a step")
+    return ", ".join(words).replace("-", "−")
+
+
+def _captioned(film: Film, words: str) -> Film:
+    return replace(film, title=f"{film.title}\n{words}" if words else film.title)
 
 
 def _cast(

@@ -12,15 +12,20 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Circle, Rectangle
 
 from metarl.core.types import Scene
-from metarl.viz.style import Ints, mark, mix_with_white, mute, option_colors
+from metarl.viz.style import FOOT, Ints, mark, mix_with_white, mute, option_colors
 from metarl.viz.timeline import Timeline, add_strip, draw_options_legend
 
 _TIME = LinearSegmentedColormap.from_list("time", ["#b5d4e9", "#3f87c0", "#08306b"])
 """Colors of a path from its start to its end."""
 _START = mark("start", "o", 7, "white", "black")
-_END = mark("end", "o", 7, _TIME(1.0), "white")
-_GOAL = mark("goal", "*", 14, "C2", "white")
+_END = mark("end", "o", 6, _TIME(1.0), "white")
+_GOAL = mark("goal", "*", 17, "C2", "white")
 _OTHER = mark("not the goal", "o", 9, "none", "0.55")
+
+
+_MARGIN = 0.15  # beside what happens, of its longer side
+_MUCH = 0.6  # of the ground's width or height: that is drawn whole
+_LONG = 40  # steps of a path that is drawn thin, for it may cross itself
 
 
 class Limits(NamedTuple):
@@ -49,6 +54,33 @@ def limits_of(scenes: Sequence[Scene]) -> Limits:
     return Limits(*corners.ravel().tolist())
 
 
+def fit_limits(scenes: Sequence[Scene]) -> Limits:
+    """`limits_of`, or closer where no walls stand.
+
+    A width or a height of which the paths, goals and other places take little is fitted to them.
+    """
+    whole = limits_of(scenes)
+    if any(scene.walls is not None for scene in scenes):
+        return whole
+    places = []
+    for scene in scenes:
+        places.append(scene.path.numpy())
+        if scene.others is not None:
+            places.append(scene.others.numpy())
+        if scene.goal is not None:
+            goal = scene.goal.numpy()
+            places += [goal - scene.goal_radius, goal + scene.goal_radius]
+    points = np.concatenate(places)
+    low, high = points.min(0), points.max(0)
+    margin = _MARGIN * max(high - low)
+    fitted: list[float] = []
+    for axis, (first, last) in enumerate((whole[:2], whole[2:])):
+        near = max(first, low[axis] - margin), min(last, high[axis] + margin)
+        much = near[1] - near[0] > _MUCH * (last - first)
+        fitted += (first, last) if much else near
+    return Limits(*map(float, fitted))
+
+
 class EpisodeMap:
     """An episode on its ground: its path, and below it the timeline of its options, if any."""
 
@@ -60,7 +92,10 @@ class EpisodeMap:
         options: Ints | None,
         length: int,
     ):
-        """`options` [T]; `length`: steps that the width of the timeline stands for."""
+        """`options` [T]; `length`: steps that the width of the timeline stands for, T or more.
+
+        Of a long one the path is thin.
+        """
         draw_ground(axes, scene, limits)
         self._places = scene.path.numpy()  # [T + 1, 2]
         time = np.linspace(0, 1, len(self._places))
@@ -71,15 +106,20 @@ class EpisodeMap:
             colors = mix_with_white(colors, 0.5 + 0.5 * time)
             self._timeline = Timeline(add_strip(axes), options, length)
         self._segments = list(np.stack([self._places[:-1], self._places[1:]], axis=1))
+        long = length > _LONG
         self._line = LineCollection(
-            self._segments, colors=colors, linewidths=2, capstyle="round", zorder=3
+            self._segments,
+            colors=colors,
+            linewidths=0.9 if long else 2,
+            capstyle="round",
+            zorder=3,
         )
         axes.add_collection(self._line)
         x, y = self._places.T
         self._dots = axes.scatter(
             x,
             y,
-            s=9,
+            s=4 if long else 9,
             c=colors,
             linewidths=0,
             zorder=3,
@@ -133,10 +173,4 @@ def draw_legend(
         handles.append(Line2D([], [], **_OTHER))
     if num_options:
         draw_options_legend(figure, num_options)
-    figure.legend(
-        handles=handles,
-        loc="outside lower center",
-        ncols=len(handles),
-        frameon=False,
-        fontsize="small",
-    )
+    figure.legend(handles=handles, **FOOT | {"ncols": len(handles)})

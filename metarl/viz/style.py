@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba_array
 from matplotlib.figure import Figure
@@ -23,13 +24,28 @@ _OPTION_COLORS = to_rgba_array(_HEX)[:, :3]
 """None is close to the green of goals or the gray of walls."""
 
 
-def create_axes() -> tuple[Figure, Axes]:
-    """A figure of one panel."""
-    figure = Figure((8, 5), layout="constrained")
-    axes = figure.add_subplot()
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(alpha=0.3)
-    return figure, axes
+FOOT: dict[str, Any] = {
+    "loc": "outside lower center",
+    "ncols": 4,
+    "frameon": False,
+    "fontsize": "small",
+}
+"""The keywords of a legend below the picture."""
+
+
+def create_axes(count: int) -> tuple[Figure, list[Axes]]:
+    """A figure of `count` panels over a common x, in two rows if they are more than two."""
+    rows = 1 if count <= 2 else 2
+    columns = ceil(count / rows)
+    figure = Figure((3 + 5 * columns, 5 * rows), layout="constrained")
+    panels = list(figure.subplots(rows, columns, sharex=True, squeeze=False).flat)
+    for axes in panels[count:]:
+        axes.remove()
+    for axes in panels[:count]:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.3)
+        axes.tick_params(labelbottom=True)
+    return figure, panels[:count]
 
 
 def create_panels(
@@ -102,8 +118,14 @@ def check_path(out: Path, *suffixes: str) -> None:
 
 
 def save(figure: Figure, out: Path) -> Path:
-    """Write the figure to the .png file `out`; until it is complete, an old file stays."""
+    """Write the figure to `out`, .png, .svg or .pdf; until it is complete, an old file stays.
+
+    Text remains text, and the same figure gives the same bytes.
+    """
+    suffix = out.suffix[1:]
+    dated = {"svg": "Date", "pdf": "CreationDate"}.get(suffix)
     content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=150)
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "metarl", "pdf.fonttype": 42}):
+        figure.savefig(content, format=suffix, dpi=150, metadata={dated: None} if dated else None)
     write_atomically(out, content.getvalue())
     return out

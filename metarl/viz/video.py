@@ -41,10 +41,17 @@ def write_video(out: Path, frames: Iterable[Picture], fps: int) -> Path:
     return out
 
 
+def speed(out: Path, fps: int) -> float:
+    """The frames a second of a video at `out` for which `fps` are asked.
+
+    A .gif counts in 10 ms, and viewers slow down what is faster than 20 ms.
+    """
+    return 100 / max(2, round(100 / fps)) if out.suffix == ".gif" else fps
+
+
 def _open(path: Path, fps: int) -> Any:
     if path.suffix == ".gif":
-        # counted in 10 ms; viewers slow down what is faster than 20 ms
-        return get_writer(path, bits=8, loop=0, duration=10 * max(2, round(100 / fps)))
+        return get_writer(path, bits=8, loop=0, duration=round(1000 / speed(path, fps)))
     # H.264 in yuv420p, which every player shows, needs even sizes
     crop = ["-vf", "crop=trunc(iw/2)*2:trunc(ih/2)*2"]
     return get_writer(path, fps=fps, quality=8, macro_block_size=1, output_params=crop)

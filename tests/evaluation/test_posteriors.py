@@ -92,7 +92,7 @@ def test_pearl_is_asked_after_every_adaptation(split, mode):
         agent, family, EvalProtocol(episodes=3, tasks=4, split=split, mode=mode, seed=5)
     )
 
-    rng = Rng(5).child("evaluate")
+    rng = Rng(5).child("evaluate", split)
     tasks = family.tasks(split, 4, rng.child("tasks"))
     belief = agent.begin(TaskInfo(4, 3, CPU), 1)
     for k in range(3):
@@ -284,7 +284,10 @@ def test_all_columns_have_the_same_axes_which_hold_every_ellipse(drawn):
     assert len({(axes.get_xlim(), axes.get_ylim(), axes.get_aspect()) for axes in panels.flat}) == 1
     assert panels[0, 0].get_aspect() == 1.0
     spread = np.linalg.svd(inference.means[-1] - inference.means[-1].mean(0))[1] ** 2
-    first, second = (f"axis {k + 1} ({100 * spread[k] / spread.sum():.0f} %)" for k in range(2))
+    first, second = (
+        f"principal axis {k + 1} ({100 * spread[k] / spread.sum():.0f} % of variance)"
+        for k in range(2)
+    )
     assert {axes.get_xlabel() for axes in panels[-1]} == {first}
     assert {axes.get_ylabel() for axes in panels[:, 0]} == {second}
     plane = principal_plane(inference, panels[0, -1])
@@ -293,14 +296,14 @@ def test_all_columns_have_the_same_axes_which_hold_every_ellipse(drawn):
     places = inference.means @ plane.T
     assert (places - reach > limits[:, 0]).all()
     assert (places + reach < limits[:, 1]).all()
-    assert figure.get_suptitle() == "What was inferred"
+    assert figure.get_suptitle() == "What was inferred, one run"
 
 
 def test_means_that_never_move_are_drawn_too(drawn):
     inference = example()
     still = Inference(**vars(inference) | {"means": np.zeros_like(inference.means)})
     _, panels = drawn(still)
-    assert panels[-1, 0].get_xlabel() == "axis 1 (0 %)"
+    assert panels[-1, 0].get_xlabel() == "principal axis 1 (0 % of variance)"
 
 
 def test_of_many_moments_and_entries_some_are_shown(drawn):

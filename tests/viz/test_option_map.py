@@ -98,7 +98,7 @@ def test_all_is_counted_as_a_loop_counts_it(termination, mode):
         agent, family, EvalProtocol(episodes=3, tasks=6, split="ood", mode=mode, seed=5)
     )
 
-    rng = Rng(5).child("evaluate")
+    rng = Rng(5).child("evaluate", "ood")
     tasks = family.tasks("ood", 6, rng.child("tasks"))
     belief = agent.begin(TaskInfo(6, 3, CPU), 1)
     steps, begun, followed, moves = Counter(), Counter(), Counter(), []
@@ -265,7 +265,7 @@ def test_a_panel_an_option_in_its_color(drawn):
         f"option {o}: {100 * usage.shares[o]:.0f} % of steps, 2.5 at a time" for o in range(2)
     ]
     assert titles[2] == "option 2: never ran"
-    assert figure.get_suptitle() == usage.title
+    assert figure.get_suptitle() == f"{usage.title}, one run"
     assert len({(axes.get_xlim(), axes.get_ylim(), axes.get_aspect()) for axes in figure.axes}) == 1
     for option, axes in enumerate(figure.axes[:2]):
         shades = 1 - part(axes, PolyCollection).get_facecolors()[:, :3]

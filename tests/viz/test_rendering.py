@@ -22,16 +22,16 @@ from metarl.config.schema import parse
 from metarl.core.errors import MetaRLError
 from metarl.core.protocol import EvalProtocol
 from metarl.core.rng import Rng
-from metarl.core.types import TaskInfo
+from metarl.core.types import Scene, TaskInfo
 from metarl.evaluation.episodes import record_episodes
 from metarl.evaluation.meta_test import evaluate
 from metarl.experiments.building import load, make_agent, make_family
 from metarl.experiments.runs import train
 from metarl.viz import film, rendering, video
 from metarl.viz.film import animate, draw_storyboard
-from metarl.viz.rendering import render
-from metarl.viz.scene import limits_of
-from metarl.viz.video import write_video
+from metarl.viz.rendering import describe, render
+from metarl.viz.scene import fit_limits, limits_of
+from metarl.viz.video import speed, write_video
 
 ERRAND = f"{FILES / 'errand.py'}:Errand"
 MAPPED = ERRAND.replace(":Errand", ":Mapped")
@@ -114,7 +114,7 @@ def test_frames_show_what_was_the_case_before_each_step():
 def test_another_lane_is_that_of_collect():
     """Beside the lanes before it, which end at other times."""
     family, agent = make_family(MAPPED), Counting(make_family(MAPPED).spec)
-    rng = Rng(3).child("evaluate")
+    rng = Rng(3).child("evaluate", "test")
     tasks = family.tasks("test", 3, rng.child("tasks"))[2:]
     belief = agent.begin(TaskInfo(1, 4, CPU), lanes=3)
     shots = list(
@@ -254,6 +254,66 @@ def test_limits_give_way_to_a_path_that_leaves_them(tmp_path, monkeypatch):
     far = replace(scene, path=torch.tensor([[0.0, 0.0], [-9.0, 5.0]]))
     assert limits_of([scene]) == pytest.approx((-0.5, 3.5, -0.2, 1.2))
     assert limits_of([scene, far]) == pytest.approx((-9.0, 3.5, -0.2, 5.0))
+
+
+def test_without_walls_a_picture_is_close_to_what_happens():
+    path, goal = torch.tensor([[0.0, 0.0], [0.2, 0.0]]), torch.tensor([[0.0, 0.8]])
+    scene = Scene(path, (-5.0, 5.0, -2.0, 2.0), goal, goal_radius=0.1)
+    margin = 0.15 * 0.9  # of the longer side: from the path up to the edge of the goal
+    fitted = fit_limits([scene])
+    assert fitted == pytest.approx((-0.1 - margin, 0.2 + margin, 0 - margin, 0.9 + margin))
+    wide = replace(scene, path=torch.tensor([[-4.0, 0.0], [4.0, 0.0]]))
+    assert fit_limits([scene, wide])[:2] == (-5, 5), "most of the width is needed"
+    walled = replace(scene, walls=torch.zeros(1, 4))
+    assert fit_limits([walled]) == limits_of([walled])
+
+
+@pytest.mark.parametrize(
+    ("family", "options", "row", "says"),
+    [
+        ("half-cheetah-vel", {}, [1.834], "target velocity 1.83 m/s, 20 steps/s: × 1 real time"),
+        ("half-cheetah-dir", {}, [-1.0], "backward, 20 steps/s: × 1 real time"),
+        ("ant-dir", {}, [1.0, 0.0], "forward, 20 steps/s: × 1 real time"),
+        ("ant-dir", {"variant": "plane"}, [0.0, -1.0], "90° right of forward, 20 steps/s: × 1 "),
+        ("ant-goal", {}, [1.5, -0.25], "goal at x 1.50 m, y −0.25 m, 20 steps/s"),
+        ("ant-vel", {}, [0.5], "target velocity 0.50 m/s"),
+        ("humanoid-dir", {}, [-1.0, 0.0], "backward, 20 steps/s: × 0.3 real time"),
+        ("point", {}, [0.1, 0.2], "20 steps/s"),
+    ],
+)
+def test_a_video_says_the_task_and_the_speed(family, options, row, says):
+    words = describe(make_family(family, **options), torch.tensor(row), 20)
+    assert words.startswith(says)
+
+
+def test_dynamics_are_said_by_their_factors():
+    family = make_family("walker-params")
+    row = torch.zeros(family.spec.task_width)
+    row[:2], row[-1] = torch.tensor([1.0, -1.0]), 1.0
+    assert describe(family, row) == (
+        "mass × 0.67 to 1.5, inertia × 1 to 1, friction × 1 to 1, damping × 1 to 1.3, "
+        "0.008 s a step"
+    )
+
+
+def test_a_row_of_few_numbers_stands_for_itself_where_frames_alone_are_seen():
+    assert describe(make_family(ERRAND), torch.tensor([0.5])) == "task row (0.50)"
+    assert describe(make_family(MAPPED), torch.tensor([0.5])) == ""
+
+
+def test_a_title_of_several_lines_stands_above_the_frame():
+    family = make_family(ERRAND)
+    shot = record_episodes(make_agent("random", family.spec), family, EvalProtocol(1))
+    plain = next(animate(shot, hold=0)).shape[0]
+    long = "word " * 30
+    shot = record_episodes(make_agent("random", family.spec), family, EvalProtocol(1))
+    titled = replace(shot, title=f"{shot.title}\n{long}")
+    assert next(animate(titled, hold=0)).shape[0] == plain + 3 * 24
+
+
+def test_the_speed_is_that_of_the_file():
+    assert speed(Path("x.mp4"), 15) == 15
+    assert speed(Path("x.gif"), 15) == pytest.approx(100 / 7), "counted in 10 ms"
 
 
 # -------------------------------------------------------------------------------------------------

@@ -46,7 +46,7 @@ def strip_colors(axes):
 def test_a_film_knows_what_ran(lane):
     family = make_family(MAPPED)
     agent = make_agent("rl2", family.spec, **OPTIONS)
-    rng = Rng(3).child("evaluate")
+    rng = Rng(3).child("evaluate", "test")
     tasks = family.tasks("test", 2, rng.child("tasks"))[1:]
     belief = agent.begin(TaskInfo(1, 4, torch.device("cpu")), lanes=lane + 1)
     shot = shot_of(MAPPED, 4, task=1, seed=3, lane=lane)
