@@ -80,18 +80,30 @@ def test_evaluate_prints_a_table_with_intervals(run):
     ):
         assert word in out
     assert out.count("[") >= 12
-    assert json.loads((run / "evaluation.json").read_text())["scores"].keys() == {
-        "rl2",
-        "random",
-        "thompson",
+    kept = json.loads((run / "evaluation.json").read_text())
+    assert kept["scores"].keys() == {"rl2", "rl2, no adaptation", "random", "thompson"}
+    assert kept["differences"].keys() == {
+        "rl2 − rl2, no adaptation",
+        "rl2 − random",
+        "rl2 − thompson",
     }
+    assert kept["gaps"].keys() == {"train − test", "test − ood"}
+    for word in ("rl2 − thompson", "tasks won", "gap test − ood", "optimum (shown the task)"):
+        assert word in out
 
 
 def test_runs_are_evaluated_beside_runs_on_the_same_tasks(run, tmp_path):
     shutil.copytree(run, other := tmp_path / "other")
     shutil.copytree(run, again := tmp_path / "rl2")
     code, out, err = metarl(
-        "evaluate", run, "--tasks", 20, "--json", "--beside", f"{other},{again},random"
+        "evaluate",
+        run,
+        "--tasks",
+        20,
+        "--json",
+        "--no-baselines",
+        "--beside",
+        f"{other},{again},random",
     )
     assert code == 0, err
     scores = json.loads(out)["scores"]
@@ -100,7 +112,12 @@ def test_runs_are_evaluated_beside_runs_on_the_same_tasks(run, tmp_path):
     assert scores["rl2"]["returns"] != scores["random"]["returns"]
     code, out, err = metarl("evaluate", run, "--tasks", 20, "--json", "--against", "rl2")
     assert code == 0, err
-    assert list(json.loads(out)["scores"]) == ["rl2", "rl2 (untrained)"]
+    assert list(json.loads(out)["scores"]) == [
+        "rl2",
+        "rl2, no adaptation",
+        "rl2 (untrained)",
+        "random",
+    ]
     shutil.copytree(run, tmp_path / "random")
     code, out, err = metarl(
         "evaluate", run, "--tasks", 20, "--json", "--beside", "random,./random", cwd=tmp_path

@@ -58,7 +58,7 @@ def evaluate(
         metrics=figures,
         optimum=to_numpy(family.optimum(rows)) if isinstance(family, KnowsOptimum) else None,
         mean_optimum=mean_optimum,
-        tasks=rows.index.cpu().numpy(),
+        task_index=rows.index.cpu().numpy(),
         lanes=agent.lanes,
         split=rows.split,
         closed=closed,

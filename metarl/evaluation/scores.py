@@ -12,7 +12,7 @@ from metarl.core.errors import ConfigError, FamilyError, suggest
 from metarl.evaluation import stats
 from metarl.evaluation.stats import Array
 
-ARRAYS = ("returns", "success", "metrics", "optimum", "tasks")
+ARRAYS = ("returns", "success", "metrics", "optimum", "task_index")
 """The fields of `Scores` that hold numbers of every task."""
 
 QUESTIONS = {
@@ -43,7 +43,7 @@ class Scores:
     mean_optimum: float | None
     """The exact mean of that over all tasks of the split, where the family knows it; None of tasks
     that are given, or of a fixed training set."""
-    tasks: NDArray[np.int64]
+    task_index: NDArray[np.int64]
     """[N] which task of the split each is: a family of few tasks repeats them."""
     lanes: int
     """M, episodes side by side in a round."""
@@ -124,10 +124,12 @@ class Scores:
     @cached_property
     def _shares(self) -> Array | None:
         """[N, S]: the share of each row in the mean of its task; None if no task is repeated."""
-        different, place, copies = np.unique(self.tasks, return_inverse=True, return_counts=True)
-        if len(different) == len(self.tasks):
+        different, place, copies = np.unique(
+            self.task_index, return_inverse=True, return_counts=True
+        )
+        if len(different) == len(self.task_index):
             return None
-        shares = np.zeros((len(self.tasks), len(different)))
+        shares = np.zeros((len(self.task_index), len(different)))
         shares[np.arange(len(place)), place] = 1 / copies[place]
         return shares
 
@@ -175,7 +177,8 @@ class Scores:
             if plain[name] is not None:
                 plain[name] = np.round(plain[name], 6).tolist()
         plain["metrics"] = {name: np.round(x, 6).tolist() for name, x in self.metrics.items()}
-        plain["tasks"] = self.tasks.tolist()
+        plain["task_index"] = self.task_index.tolist()
+        plain["tasks"] = len(self.task_index)
         plain["episodes_consumed"] = list(self.episodes_consumed)
         plain["summary"] = self.summary()
         return plain

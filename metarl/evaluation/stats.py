@@ -118,6 +118,14 @@ def tasks_won(first: Array, second: Array) -> float:
     return float((1 + ahead).mean() / 2)
 
 
+def t_interval(values: Array) -> tuple[Array, Array, Array]:
+    """Mean over runs of values [R, P], and its 95 % Student t interval → mean, low, high, [P]."""
+    runs = len(values)
+    mean = values.mean(0)
+    half = stdtrit(runs - 1, 0.975) * values.std(0, ddof=1) / np.sqrt(runs)
+    return mean, mean - half, mean + half
+
+
 # -------------------------------------------------------------------------------------------------
 # Two-way variance
 

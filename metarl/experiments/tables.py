@@ -100,7 +100,7 @@ def _chosen(summary: Mapping[str, Any], score: str) -> dict[str, Any]:
 
 def _title(comparison: Comparison, own: Scores) -> str:
     tasks = f"{own.returns.shape[2]} {own.split} tasks"
-    different = len(np.unique(own.tasks))
+    different = len(np.unique(own.task_index))
     if different < own.returns.shape[2]:
         tasks += f" ({different} different ones)"
     if own.closed:

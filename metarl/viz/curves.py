@@ -18,12 +18,11 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
-from scipy.special import stdtrit
 
 from metarl.config.files import load_config
 from metarl.config.schema import Choice, Config, to_dict
 from metarl.core.errors import CheckpointError, ConfigError, suggest
-from metarl.evaluation.stats import Array
+from metarl.evaluation.stats import Array, t_interval
 from metarl.experiments.checkpoints import write_atomically
 from metarl.experiments.comparison import runs as runs_in
 from metarl.experiments.logs import read_metrics
@@ -280,14 +279,6 @@ def common_places(places: Sequence[Array]) -> Array:
     fewest = min(places, key=len)
     ends = [first, last] if first <= last else []
     return np.union1d(fewest[(fewest >= first) & (fewest <= last)], ends)
-
-
-def t_interval(values: Array) -> tuple[Array, Array, Array]:
-    """Mean over runs of values [R, P], and its 95 % Student t interval → mean, low, high, [P]."""
-    runs = len(values)
-    mean = values.mean(0)
-    half = stdtrit(runs - 1, 0.975) * values.std(0, ddof=1) / np.sqrt(runs)
-    return mean, mean - half, mean + half
 
 
 def _scale(x: str, top: float) -> tuple[float, str]:

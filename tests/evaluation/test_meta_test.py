@@ -42,7 +42,9 @@ def test_scores_of_an_agent_that_can_be_computed_by_hand():
     family = make_family("bernoulli-bandit", arms=3)
     agent = FirstArm(family.spec)
     scores = evaluate(agent, family, episodes=4, tasks=50, seed=3)
-    tasks = family.tasks("test", 50, Rng(3).child("evaluate", "test", "tasks")).params.double().numpy()
+    tasks = (
+        family.tasks("test", 50, Rng(3).child("evaluate", "test", "tasks")).params.double().numpy()
+    )
     assert scores.returns.shape == (1, 4, 50)
     assert scores.returns[0] == pytest.approx(np.tile(tasks[:, 0], (4, 1)))
     assert scores.regrets[0] == pytest.approx(4 * (tasks.max(1) - tasks[:, 0]))

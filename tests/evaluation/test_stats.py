@@ -178,7 +178,9 @@ def test_intervals_over_runs_and_tasks_cover(regime, runs):
 def test_paired_intervals_cover(regime, runs):
     rng = np.random.default_rng(runs)
     first, by_task = layout(rng, regime, runs, 40, 2000)
-    second = by_task + layout(rng, regime, runs, 40, 2000)[0]  # the same tasks, and a change of each
+    second = (
+        by_task + layout(rng, regime, runs, 40, 2000)[0]
+    )  # the same tasks, and a change of each
     covered = coverage(
         stats.difference(x, y).over_runs_and_tasks for x, y in zip(first, second, strict=True)
     )
