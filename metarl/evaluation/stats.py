@@ -72,9 +72,8 @@ def mean(scores: Array, tasks_fixed: bool = False) -> Estimate:
     Args:
         tasks_fixed: the N tasks are all that there are.
     """
-    value = float(scores.mean())
-    tasks = None if tasks_fixed else scores.mean(0)
-    return _estimate(value, [scores.mean(1)], [tasks], [scores])
+    tasks = [] if tasks_fixed else [scores.mean(0)]
+    return _estimate(float(scores.mean()), [scores.mean(1)], tasks, [scores])
 
 
 def difference(first: Array, second: Array, tasks_fixed: bool = False) -> Estimate:
@@ -83,18 +82,16 @@ def difference(first: Array, second: Array, tasks_fixed: bool = False) -> Estima
     An agent that was never trained has one row and no runs to differ.
     """
     value = float(first.mean() - second.mean())
-    tasks = None if tasks_fixed else first.mean(0) - second.mean(0)
+    tasks = [] if tasks_fixed else [first.mean(0) - second.mean(0)]
     runs = [scores.mean(1) for scores in (first, second)]
-    return _estimate(value, runs, [tasks], [first, second])
+    return _estimate(value, runs, tasks, [first, second])
 
 
 def gap(first: Array, second: Array, tasks_fixed: tuple[bool, bool] = (False, False)) -> Estimate:
     """Mean of first [R, N] − second [R, N'], of the same runs on other tasks: paired by run."""
     runs = first.mean(1) - second.mean(1)
-    tasks = []
-    for scores, fixed in zip((first, second), tasks_fixed, strict=True):
-        tasks.append(None if fixed else scores.mean(0))
-    return _estimate(float(runs.mean()), [runs], tasks, [first, second])
+    varied = [x for x, fixed in zip((first, second), tasks_fixed, strict=True) if not fixed]
+    return _estimate(float(runs.mean()), [runs], [x.mean(0) for x in varied], varied)
 
 
 def iqm(scores: Array) -> Estimate:
@@ -109,7 +106,8 @@ def iqm(scores: Array) -> Estimate:
     kept = runs[cut : count - cut]
     winsorized = np.clip(runs, kept[0], kept[-1])
     spread = winsorized.var(ddof=1) / count / (len(kept) / count) ** 2
-    return _with_intervals(float(kept.mean()), _Variance(spread, len(kept) - 1), None, 0.0)
+    half = _Variance(spread, len(kept) - 1).half_width
+    return Estimate(float(kept.mean()), (kept.mean() - half, kept.mean() + half))
 
 
 def tasks_won(first: Array, second: Array) -> float:
@@ -133,45 +131,45 @@ def t_interval(values: Array) -> tuple[Array, Array, Array]:
 def _estimate(
     value: float,
     runs: Sequence[Array],
-    tasks: Sequence[Array | None],
+    tasks: Sequence[Array],
     scores: Sequence[Array],
 ) -> Estimate:
     """`value` with intervals from independent samples of run means and of task means.
 
-    Of tasks that are fixed there are none. What both vary by, the residuals of `scores`, is in the
+    There are none of tasks that are fixed. What both vary by, the residuals of `scores`, is in the
     variance of either, and is counted once.
     """
-    over_runs = _sum([_variance(x) for x in runs if len(x) > 1])
-    samples = [x for x in tasks if x is not None and len(x) >= _FEWEST_TASKS]
-    over_tasks = None
-    if len(samples) == sum(x is not None for x in tasks):
-        over_tasks = _sum([_variance(x) for x in samples])
-    residual = sum(_residual_variance(x) for x in scores)
-    return _with_intervals(value, over_runs, over_tasks, residual)
+    agents = [_variance(x) for x in runs if len(x) > 1]
+    by_run = _sum(agents)
+    few = any(len(x) < _FEWEST_TASKS for x in tasks)
+    by_task = None if few else _sum([_variance(x) for x in tasks])
 
-
-def _with_intervals(
-    value: float, runs: _Variance | None, tasks: _Variance | None, residual: float
-) -> Estimate:
     def around(half_width: float) -> Interval:
         return value - half_width, value + half_width
 
-    if runs is None:
-        return Estimate(value, over_tasks=None if tasks is None else around(tasks.half_width))
-    both = None if tasks is None else around(_half_width(runs, tasks, residual))
-    return Estimate(value, around(runs.half_width), both)
+    if by_run is None:
+        return Estimate(value, over_tasks=None if by_task is None else around(by_task.half_width))
+    both = None
+    if by_task is not None:
+        residual = sum(_residual_variance(x) for x in scores)
+        both = around(_half_width(by_run, by_task, residual, len(agents)))
+    return Estimate(value, around(by_run.half_width), both)
 
 
-def _half_width(runs: _Variance, tasks: _Variance, residual: float) -> float:
+def _half_width(runs: _Variance, tasks: _Variance, residual: float, agents: int) -> float:
     """Of the interval over runs and tasks.
 
     Var x̄ = σ²_run/R + σ²_task/N + σ²_residual/(RN), of which both estimates contain the last. It is
     no less than that. Its quantile is the geometric mean of both quantiles of Student's t, weighted
-    by the runs' share of the variance. (Satterthwaite's degrees of freedom grow too fast where the
-    two or three runs happen to agree: benchmarks/results/intervals.md.)
+    by the runs' share of the variance: Satterthwaite's degrees of freedom grow too fast where two
+    or three runs happen to agree. Of two agents hardly ever both do, so that half of the residual
+    variance does not count as the runs' (benchmarks/results/intervals.md).
     """
     variance = max(runs.value + tasks.value - residual, residual)
-    share = min(runs.value / variance, 1.0) if variance else 0.0
+    common = residual * (agents - 1) / 2
+    share = 0.0
+    if variance > common:
+        share = min(max((runs.value - common) / (variance - common), 0.0), 1.0)
     return float(runs.quantile**share * tasks.quantile ** (1 - share) * np.sqrt(variance))
 
 

@@ -27,7 +27,9 @@ class Comparison:
     """What the checkpoint of the run was chosen by: agents are compared by it, too."""
     trained_episodes: int
     """Episodes of a trial in the run's training."""
-    others: dict[str, Scores]
+    trained: frozenset[str]
+    """Names of those that are runs: others, such as strategies, have no seeds to differ by."""
+    elsewhere: dict[str, Scores]
     """The run's by split, where it was evaluated on other splits."""
 
     def differences(self) -> dict[str, dict[str, Any]]:
@@ -36,13 +38,14 @@ class Comparison:
         differences = {}
         for other, scores in self.scores.items():
             if other != name:
-                differences[f"{name} − {other}"] = _difference(own, scores, self.score)
+                trained = other in self.trained
+                differences[f"{name} − {other}"] = _difference(own, scores, self.score, trained)
         return differences
 
     def gaps(self) -> dict[str, stats.Estimate]:
         """Differences of the mean return of an episode between splits, of the same runs."""
         own = next(iter(self.scores.values()))
-        splits = {own.split: own, **self.others}
+        splits = {own.split: own, **self.elsewhere}
         return generalization_gaps(splits, self.score)
 
     def to_dict(self, arrays: bool = True) -> dict[str, Any]:
@@ -88,7 +91,7 @@ def compare(
 
     own = score_runs(loaded)
     name = label_of(first.config.agent.name, first.agent)
-    scores = {name: own}
+    scores, trained = {name: own}, {name}
     if baselines:
         scores[f"{name}, no adaptation"] = score_runs(loaded, replace(protocol, adapt=False))
         against = [*against, *({RANDOM} - set(against))]
@@ -110,14 +113,22 @@ def compare(
                 f"{other} was trained on other tasks than {path}: compare other splits"
             )
         label = label_of(Path(other).name, others[0].agent)
-        scores[other if label in scores else label] = theirs
+        label = other if label in scores else label
+        scores[label] = theirs
+        trained.add(label)
 
     elsewhere: dict[str, Scores] = {}
     if baselines and own.split == "test" and not own.closed and isinstance(protocol.tasks, int):
         for split in ("train", "ood"):
             if split in family.spec.splits:
                 elsewhere[split] = score_runs(loaded, replace(protocol, split=split))
-    return Comparison(scores, first.config.score, first.config.episodes, elsewhere)
+    return Comparison(
+        scores,
+        first.config.score,
+        first.config.episodes,
+        frozenset(trained),
+        elsewhere,
+    )
 
 
 def runs(path: str | Path) -> list[Path]:
@@ -154,10 +165,14 @@ def generalization_gaps(splits: dict[str, Scores], score: str) -> dict[str, stat
     return gaps
 
 
-def _difference(own: Scores, other: Scores, score: str) -> dict[str, Any]:
+def _difference(own: Scores, other: Scores, score: str, trained: bool) -> dict[str, Any]:
+    """Of a single run nothing is known about other seeds: neither are those of the other asked."""
     first, second = (scores.by_task(scores.figure(score)) for scores in (own, other))
+    won = stats.tasks_won(first, second)
     if not other.adapt:  # the same runs
         difference = stats.mean(first - second, own.tasks_fixed)
     else:
+        if trained and min(own.runs, other.runs) == 1:
+            first, second = first.mean(0, keepdims=True), second.mean(0, keepdims=True)
         difference = stats.difference(first, second, own.tasks_fixed)
-    return {**vars(difference), "tasks_won": stats.tasks_won(first, second)}
+    return {**vars(difference), "tasks_won": won}
