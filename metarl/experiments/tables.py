@@ -174,7 +174,7 @@ def print_usage(usage: Mapping[str, Any]) -> None:
 
 
 def _number(value: float) -> str:
-    return f"{value:.2f}"
+    return f"{value:z.2f}"
 
 
 def _interval(interval: tuple[float, float] | None) -> str:
