@@ -202,6 +202,7 @@ def test_agents_of_several_lanes_are_evaluated_drawn_and_plotted_beside_others(
     scores = json.loads((folder / "evaluation.json").read_text())["scores"]
     assert {name: score["episodes_consumed"] for name, score in scores.items()} == {
         "rl2": [2, 4],
+        "rl2, no adaptation": [2, 4],
         "random": [1, 2, 3, 4],
     }
     for name in ("rl2", "random"):

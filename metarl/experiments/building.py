@@ -204,7 +204,8 @@ class Loaded:
 def load(path: str | Path, device: str | torch.device | None = None) -> Loaded:
     """The agent of a run folder (its best checkpoint) or of a checkpoint file.
 
-    It is put on `device`, or where it was trained; on the CPU if there is no such device here.
+    It is put on `device`, or where it was trained; on the CPU if there is no such device here. As
+    in training, torch computes with `threads` threads from now on.
 
     Raises:
         MetaRLError: nothing there that can be loaded.
@@ -214,6 +215,7 @@ def load(path: str | Path, device: str | torch.device | None = None) -> Loaded:
     if device == "cuda" and not torch.cuda.is_available():
         device = "cpu"
     config = saved.config.model_copy(update={"device": device})
+    torch.set_num_threads(config.threads)
     agent = agent_of(config, saved.spec)
     agent.load_state_dict(saved.state)
     return Loaded(agent, saved.spec, config, saved.counters)

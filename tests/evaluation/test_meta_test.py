@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -12,8 +14,9 @@ from metarl.collect.world import LocalWorld
 from metarl.core.errors import MetaRLError
 from metarl.core.protocol import EvalProtocol
 from metarl.core.rng import Rng
-from metarl.core.types import TaskInfo, replace
+from metarl.core.types import TaskInfo, Tasks, replace
 from metarl.evaluation import meta_test as module
+from metarl.evaluation import stats
 from metarl.evaluation.meta_test import evaluate
 from metarl.evaluation.scores import Scores, combine
 from metarl.experiments.building import make_agent, make_family
@@ -83,6 +86,145 @@ def test_seed_and_split_choose_the_tasks_and_the_agent_does_not():
     assert (
         first.task_hash != evaluate(agents[0], family, episodes=2, tasks=10, split="ood").task_hash
     )
+
+
+# -------------------------------------------------------------------------------------------------
+# Splits share nothing
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "episodes"),
+    [
+        ("half-cheetah-dir", {"horizon": 20}, 2),
+        ("movement-bandits", {}, 2),
+        ("gridnavi", {"variant": "all"}, 2),
+    ],
+)
+def test_splits_of_a_closed_family_share_no_randomness(name, options, episodes):
+    """Training, validation and test tasks are the same; what happens in them is not."""
+    family = make_family(name, **options)
+    agent = make_agent("random", family.spec)
+    seen = {}
+    for split in [s for s in family.spec.splits if s != "ood"]:
+        protocol = EvalProtocol(episodes, tasks=8, split=split)
+        rows = protocol.rows(family)
+        rollouts = [rollout for rollout, _ in module.trial(agent, family, rows, protocol)]
+        seen[split] = rollouts
+    assert set(seen) == {"train", "validation", "test"}
+    for one, other in itertools.combinations(seen.values(), 2):
+        for first, second in zip(one, other, strict=True):
+            length = min(len(first.valid), len(second.valid))
+            same = (first.action[:length] == second.action[:length]).double().mean()
+            assert same < 1 / family.spec.action_width + 0.2
+            if name == "half-cheetah-dir":  # starts and returns are continuous: none is shared
+                assert not (first.inputs.obs[0] == second.inputs.obs[0]).all(-1).any()
+                assert not np.isin(first.episode_returns(), second.episode_returns()).any()
+
+
+@pytest.mark.parametrize("name", ["movement-bandits", "gridnavi"])
+def test_noise_of_splits_of_a_closed_family_differs(name):
+    family = make_family(name)
+    agent = make_agent("random", family.spec)
+    returns = [
+        evaluate(agent, family, episodes=2, tasks=60, split=split).returns
+        for split in ("validation", "test")
+    ]
+    assert not np.array_equal(*returns)
+
+
+def test_fixed_training_tasks_are_validated_and_reported_on_other_episodes():
+    family = make_family("point")
+    agent = make_agent("random", family.spec)
+    train_set = family.tasks("train", 5, Rng(0))
+    protocol = EvalProtocol(1, 5, "train", train_set=train_set)
+    report = evaluate(agent, family, protocol)
+    validation = evaluate(agent, family, protocol, purpose="validation")
+    assert report.task_hash == validation.task_hash
+    assert not np.isin(report.returns, validation.returns).any()
+
+
+def test_given_tasks_share_no_randomness_between_their_splits():
+    family = make_family("point")
+    rows = torch.tensor([[0.1, 0.2], [0.3, -0.4]])
+    agent = make_agent("random", family.spec)
+    first, second = (
+        evaluate(agent, family, episodes=1, tasks=Tasks.numbered(rows, split)).returns
+        for split in ("validation", "test")
+    )
+    assert not np.isin(first, second).any()
+
+
+# -------------------------------------------------------------------------------------------------
+# What scores say
+
+
+def test_without_adaptation_every_round_begins_with_the_prior():
+    family = Ragged()
+    agent = Adapting(family.spec)
+    scores = evaluate(agent, family, episodes=3, tasks=4, adapt=False)
+    assert not agent.rollouts
+    assert not scores.adapt
+    learner = make_agent("rl2", make_family("bernoulli-bandit").spec, memory_width=8)
+    bandit = make_family("bernoulli-bandit")
+    first = evaluate(learner, bandit, episodes=1, tasks=200, mode="greedy").returns[0, 0]
+    reset = evaluate(learner, bandit, episodes=4, tasks=200, mode="greedy", adapt=False).returns[0]
+    np.testing.assert_allclose(reset, np.tile(first, (4, 1)))  # memory is empty in every pull
+
+
+def test_rows_of_the_same_task_count_once():
+    """Twelve rows of three goals are three tasks: their interval is that of three means."""
+    family = make_family("gridnavi", variant="held-out")
+    scores = evaluate(make_agent("random", family.spec), family, episodes=2, tasks=12)
+    index = scores.task_index
+    assert len(set(index)) == 3
+    rows = scores.figure("total")
+    means = np.array([[rows[0, index == i].mean() for i in np.unique(index)]])
+    assert scores.by_task(rows) == pytest.approx(means)
+    assert scores.estimate(rows) == stats.mean(scores.by_task(rows))
+    assert scores.estimate(rows).over_tasks is not None
+
+
+def test_tasks_that_are_all_there_are_stay_fixed():
+    closed = make_family("gridnavi", variant="all")
+    agent = make_agent("random", closed.spec)
+    one = evaluate(agent, closed, episodes=1, tasks=42)
+    assert one.tasks_fixed
+    assert one.estimate(one.totals).kind is None
+    assert one.to_dict()["summary"]["curve"]["low"] is None
+    other = evaluate(make_agent("random", closed.spec), closed, episodes=1, tasks=42)
+    both = combine([one, replace(other, returns=other.returns + 1)])
+    assert both.estimate(both.totals).kind == "over_runs"
+    point = make_family("point")
+    train_set = point.tasks("train", 5, Rng(0))
+    agent = make_agent("random", point.spec)
+    fixed = evaluate(agent, point, episodes=1, tasks=5, split="train", train_set=train_set)
+    assert fixed.tasks_fixed
+    assert not evaluate(agent, point, episodes=1, tasks=5, train_set=train_set).tasks_fixed
+
+
+def test_metrics_of_a_family_are_scores_by_name():
+    """The distance to the goal at the end of an episode, by the last observation."""
+    family = make_family("point", horizon=6, arrival=0.0)
+    agent = make_agent("random", family.spec)
+    scores = evaluate(agent, family, episodes=2, tasks=5)
+    protocol = EvalProtocol(2, 5)
+    rows = protocol.rows(family)
+    *_, (last, _) = module.trial(agent, family, rows, protocol)
+    distance = (last.next_obs[-1, :, 0] - rows.params).norm(dim=-1)
+    assert scores.figure("distance")[0] == pytest.approx(distance.double().numpy(), abs=1e-6)
+    assert scores.figure("-distance") == pytest.approx(-scores.figure("distance"))
+    assert set(scores.summary()["metrics"]) == {"distance"}
+    with pytest.raises(MetaRLError, match=r"no 'distanse': did you mean 'distance'"):
+        scores.figure("distanse")
+
+
+def test_summaries_give_the_interquartile_mean_from_five_runs_on():
+    family = make_family("bernoulli-bandit")
+    one = evaluate(FirstArm(family.spec), family, episodes=2, tasks=10)
+    four = combine([one] * 4).summary()["total"]
+    assert "iqm" not in four
+    assert len(four["runs"]) == 4
+    assert combine([one] * 5).summary()["total"]["iqm"]["value"] == pytest.approx(four["runs"][0])
 
 
 def test_success_is_reported_per_episode():

@@ -6,10 +6,12 @@ import errno
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 import torch
 from filelock import FileLock
@@ -22,6 +24,7 @@ from metarl.evaluation.meta_test import evaluate
 from metarl.experiments import checkpoints, logs
 from metarl.experiments.building import build, load
 from metarl.experiments.logs import read_metrics
+from metarl.experiments.provenance import git_commit
 from metarl.experiments.runs import train
 
 SMALL = {
@@ -178,6 +181,80 @@ def test_the_best_checkpoint_is_the_best_on_validation_tasks(tmp_path):
     scores = {r["iteration"]: r["validation"] for r in read_metrics(tmp_path) if "validation" in r}
     assert set(scores) == {2, 4, 6, 8}
     assert result["best_iteration"] == max(scores, key=scores.get)
+
+
+def test_a_window_chooses_by_the_mean_of_the_last_validations(tmp_path):
+    result = train(config(iterations=12, validation_window=3), tmp_path / "a", quiet=True)
+    scores = {
+        r["iteration"]: r["validation"] for r in read_metrics(tmp_path / "a") if "validation" in r
+    }
+    values = list(scores.values())
+    means = [np.mean(values[max(0, i - 2) : i + 1]) for i in range(len(values))]
+    assert result["best_iteration"] == list(scores)[int(np.argmax(means))]
+    assert result["validation"] == pytest.approx(max(means))
+
+
+def test_a_stopped_run_remembers_its_window(tmp_path):
+    chosen = config(iterations=8, validation_window=3)
+    whole = train(chosen, tmp_path / "a", quiet=True)
+    train(chosen, tmp_path / "b", quiet=True, callbacks=[lambda u: u.counters.iterations == 5])
+    parts = train(chosen, tmp_path / "b", quiet=True, resume=True)
+    for key in ("validation", "best_iteration", "scores", "last"):
+        assert parts[key] == whole[key]
+
+
+@pytest.mark.parametrize(
+    ("score", "sign"), [("success", 1), ("-distance", -1), ("distance", 1), ("last", 1)]
+)
+def test_the_checkpoint_is_chosen_by_what_the_score_names(tmp_path, score, sign):
+    chosen = config(family={"name": "point", "horizon": 10}, episodes=2, iterations=6, score=score)
+    result = train(chosen, tmp_path, quiet=True)
+    scores = {r["iteration"]: r["validation"] for r in read_metrics(tmp_path) if "validation" in r}
+    assert result["best_iteration"] == max(scores, key=scores.get)
+    assert all(sign * value >= 0 for value in scores.values()) or score == "last"
+
+
+@pytest.mark.parametrize("score", ["success", "speed"])
+def test_a_score_that_the_family_does_not_report_is_refused_before_training(tmp_path, score):
+    with pytest.raises(MetaRLError, match=f"score: the family reports no '{score}'"):
+        train(config(score=score), tmp_path, quiet=True)
+    assert not read_metrics(tmp_path)
+
+
+def test_the_last_checkpoint_is_reported_beside_the_best(tmp_path):
+    result = train(config(iterations=8), tmp_path, quiet=True)
+    last = load(tmp_path / "checkpoints" / "latest.pt")
+    assert result["last"]["iteration"] == 8
+    for split, summary in result["last"]["scores"].items():
+        again = evaluate(last.agent, last.family(), last.protocol(split=split)).summary()
+        assert json.loads(json.dumps(summary)) == json.loads(json.dumps(again))
+    if result["best_iteration"] == 8:
+        assert result["last"]["scores"]["test"] == result["scores"]["test"]["summary"]
+
+
+def test_a_result_says_where_it_comes_from(tmp_path):
+    result = train(config(iterations=2), tmp_path, quiet=True)
+    assert set(result["git_commit"]) == {"metarl", "project"}
+    assert {"system", "processor", "cores", "gpu"} == set(result["machine"])
+    assert socket.gethostname() not in json.dumps(result["machine"])
+    assert 0 < result["training_seconds"] < result["wall_seconds"]
+    assert set(result["gaps"]) == {"train − test", "test − ood"}
+
+
+def test_a_commit_is_that_of_the_files_in_the_folder(tmp_path):
+    assert git_commit(tmp_path) is None
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    (tmp_path / "a.py").write_text("1\n")
+    (tmp_path / "inside").mkdir()  # of a package that is installed there
+    (tmp_path / "inside" / "b.py").write_text("1\n")
+    subprocess.run([*git, "add", "a.py"], check=True)
+    subprocess.run([*git, "commit", "-q", "-m", "a"], check=True)
+    commit = git_commit(tmp_path)
+    assert len(commit) == 40
+    assert git_commit(tmp_path / "inside") is None
+    (tmp_path / "a.py").write_text("2\n")
+    assert git_commit(tmp_path) == commit + "+"
 
 
 def test_a_full_disk_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
