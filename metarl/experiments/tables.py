@@ -140,8 +140,9 @@ def _intervals(estimates: Iterable[Mapping[str, Any]]) -> str:
     """Which questions the intervals of `estimates` answer."""
     kinds = {_kind(estimate) for estimate in estimates}
     words = [QUESTIONS[kind] for kind in KINDS if kind in kinds]
-    answered = "; of one run ".join(words) or "need several runs: the tasks are fixed"
-    return f"95 % intervals {answered}"
+    if not words:
+        return "no intervals: a single run, on fixed tasks or fewer than 3"
+    return f"95 % intervals {'; of one run '.join(words)}"
 
 
 def _print_differences(comparison: Comparison) -> None:

@@ -137,5 +137,5 @@ def test_a_closed_family_has_no_interval_to_speak_of(tmp_path, capsys):
     train(parse({**SMALL, "family": family, "iterations": 1}), tmp_path, quiet=True)
     print_result(json.loads((tmp_path / "result.json").read_text()))
     table = capsys.readouterr().out
-    assert "intervals need several runs: the tasks are fixed" in table
+    assert "no intervals: a single run, on fixed tasks" in table
     assert "over tasks" not in table
