@@ -184,12 +184,18 @@ class Scores:
         return plain
 
 
-def combine(scores: Sequence[Scores]) -> Scores:
+def combine(scores: Sequence[Scores], same_tasks: bool = True) -> Scores:
     """The runs of several `Scores` on the same tasks as one.
+
+    Args:
+        same_tasks: False: each may be of tasks of its own, such as fixed training sets; what an
+            optimum is of each of the N tasks is not known then.
 
     Raises:
         ConfigError: they are not of the same tasks and the same protocol.
     """
+    if not same_tasks:
+        scores = [replace(other, task_hash="", optimum=None) for other in scores]
     first = scores[0]
     for other in scores:
         if _met(other) != _met(first):

@@ -43,7 +43,7 @@ class Comparison:
         return differences
 
     def gaps(self) -> dict[str, stats.Estimate]:
-        """Differences of the mean return of an episode between splits, of the same runs."""
+        """Differences of the mean score between splits, of the same runs."""
         own = next(iter(self.scores.values()))
         splits = {own.split: own, **self.elsewhere}
         return generalization_gaps(splits, self.score)
@@ -86,14 +86,17 @@ def compare(
         tasks = train_set(config, family)
         return evaluate(agent, family, protocol, train_set=tasks, device=config.device)
 
-    def score_runs(seeds: Sequence[Loaded], protocol: EvalProtocol = protocol) -> Scores:
-        return combine([score(seed.agent, seed.config, protocol) for seed in seeds])
+    def score_runs(
+        seeds: Sequence[Loaded], protocol: EvalProtocol = protocol, same_tasks: bool = True
+    ) -> Scores:
+        return combine([score(seed.agent, seed.config, protocol) for seed in seeds], same_tasks)
 
     own = score_runs(loaded)
     name = label_of(first.config.agent.name, first.agent)
     scores, trained = {name: own}, {name}
     if baselines:
-        scores[f"{name}, no adaptation"] = score_runs(loaded, replace(protocol, adapt=False))
+        if protocol.episodes > first.agent.lanes:  # one round is before any adaptation
+            scores[f"{name}, no adaptation"] = score_runs(loaded, replace(protocol, adapt=False))
         against = [*against, *({RANDOM} - set(against))]
     for other in against:
         if other in names("agent") or not Path(other).exists():
@@ -121,7 +124,10 @@ def compare(
     if baselines and own.split == "test" and not own.closed and isinstance(protocol.tasks, int):
         for split in ("train", "ood"):
             if split in family.spec.splits:
-                elsewhere[split] = score_runs(loaded, replace(protocol, split=split))
+                there = replace(protocol, split=split)
+                # Runs with fixed training tasks have each drawn their own.
+                shared = split != "train" or protocol.train_set is None
+                elsewhere[split] = score_runs(loaded, there, shared)
     return Comparison(
         scores,
         first.config.score,

@@ -63,8 +63,9 @@ def train(
         state = folder.read_state(config, resume)
         if state is not None:
             over = Counters(**state["counters"]).progress(**_limits(config)) >= 1
-            if over and folder.result.is_file():
-                return dict(json.loads(folder.result.read_text()))
+            result = json.loads(folder.result.read_text()) if folder.result.is_file() else {}
+            if over and "last" in result:  # before 0.8 it was not: such a run is evaluated anew
+                return dict(result)
             family, agent = build(config.model_copy(update={"warm_start": None}))
         else:
             family, agent = build(config)
@@ -189,6 +190,8 @@ class _Run:
 
     def report(self) -> dict[str, Any]:
         """The scores of the best and the last checkpoint, as result.json has them."""
+        if self.best is None:  # stopped before any validation
+            self.validate()
         loaded = load(self.folder.path)
         best = self._evaluate(loaded.agent)
         last = best

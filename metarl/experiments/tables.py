@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from metarl.evaluation.scores import QUESTIONS, Scores
-from metarl.evaluation.stats import FEWEST_RUNS
+from metarl.evaluation.stats import KINDS
 from metarl.experiments.comparison import Comparison
 
 _NAMES = {
@@ -23,8 +23,8 @@ _NAMES = {
 }
 """What may be known of scores → what tables call it."""
 
-_EITHER = ("over_runs_and_tasks", "over_tasks", "over_runs")
-"""Intervals, the one that says most first."""
+_OF_RUNS = (QUESTIONS["over_runs"], "each run", "IQM of runs")
+"""Columns of runs apart from tasks, where some agent has several."""
 
 
 def print_comparison(comparison: Comparison) -> None:
@@ -36,39 +36,46 @@ def print_comparison(comparison: Comparison) -> None:
     own = next(iter(comparison.scores.values()))
     summary = next(iter(summaries.values()))
     figures = {key: name for key, name in _NAMES.items() if key in summary}
+    if own.episodes == 1:
+        del figures["first"], figures["last"]  # which are the trial
     metrics = summary["metrics"]
+    totals = {name: summary["total"] for name, summary in summaries.items()}
 
     table = _table(_title(comparison, own))
     table.add_column("agent")
     for heading in (*figures.values(), *metrics):
         table.add_column(heading, justify="right")
-    both = summary["total"]["mean"]["over_runs_and_tasks"] is not None
-    if both:
-        table.add_column(f"trial, {QUESTIONS['over_runs']}", justify="right")
-    if own.runs > 1:
-        few = own.runs < FEWEST_RUNS
-        table.add_column("trial, each run" if few else "trial, IQM of runs", justify="right")
+    of_runs = {name: _of_runs(total) for name, total in totals.items()}
+    headings = [heading for heading in _OF_RUNS if any(heading in x for x in of_runs.values())]
+    for heading in headings:
+        table.add_column(f"trial, {heading}", justify="right")
 
     def mean_of_trial(name: str) -> float:
-        return float(summaries[name]["total"]["mean"]["value"])
+        return float(totals[name]["mean"]["value"])
 
     for name in sorted(summaries, key=mean_of_trial):
         summary, lanes = summaries[name], comparison.scores[name].lanes
-        total = summary["total"]
         cells = [_with_interval(summary[key]["mean"]) for key in figures]
         cells += [_with_interval(summary["metrics"][key]["mean"]) for key in metrics]
-        if both:
-            cells.append(_interval(total["mean"]["over_runs"]))
-        if "iqm" in total:
-            cells.append(_with_interval(total["iqm"]))
-        elif len(total["runs"]) > 1:
-            cells.append("  ".join(_number(run) for run in total["runs"]))
+        cells += [of_runs[name].get(heading, "") for heading in headings]
         table.add_row(f"{name}, {lanes} lanes" if lanes > 1 else name, *cells)
     if own.optimum is not None:
         table.add_row("optimum (shown the task)", *_optimum_cells(own, list(figures)))
-    table.caption = f"95 % intervals {_kinds(comparison)}"
+    table.caption = _intervals([total["mean"] for total in totals.values()])
     _print(table)
     _print_differences(comparison)
+
+
+def _of_runs(total: Mapping[str, Any]) -> dict[str, str]:
+    """What is said of runs apart from tasks, by heading: nothing of a single one."""
+    cells = {}
+    if total["mean"]["over_runs_and_tasks"] is not None:
+        cells[QUESTIONS["over_runs"]] = _interval(total["mean"]["over_runs"])
+    if "iqm" in total:
+        cells["IQM of runs"] = _with_interval(total["iqm"])
+    elif len(total["runs"]) > 1:
+        cells["each run"] = "  ".join(_number(run) for run in total["runs"])
+    return cells
 
 
 def print_result(result: Mapping[str, Any]) -> None:
@@ -76,26 +83,30 @@ def print_result(result: Mapping[str, Any]) -> None:
     score, last = result["config"]["score"], result["last"]
     name = _NAMES.get(score, score)
     table = _table(
-        f"{name}, best checkpoint (iteration {result['best_iteration']}, on validation tasks "
+        f"{name}, best checkpoint (iteration {result['best_iteration']}, in validation "
         f"{_number(result['validation'])}) and last one (iteration {last['iteration']})"
     )
     for heading in ("tasks", "best", "last"):
         table.add_column(heading, justify="right")
-    for split, scores in result["scores"].items():
-        cells = [
-            _with_interval(_chosen(x, score)) for x in (scores["summary"], last["scores"][split])
-        ]
-        table.add_row(split, *cells)
+    reached = {
+        split: _chosen(scores["summary"], score) for split, scores in result["scores"].items()
+    }
+    for split, best in reached.items():
+        then = _chosen(last["scores"][split], score)
+        table.add_row(split, _with_interval(best), _with_interval(then))
     for gap, estimate in result["gaps"].items():
         table.add_row(gap, _with_interval(estimate), "")
-    table.caption = "95 % intervals over tasks: one run says nothing about other seeds"
+    table.caption = f"{_intervals(reached.values())}; one run says nothing about other seeds"
     _print(table)
 
 
 def _chosen(summary: Mapping[str, Any], score: str) -> dict[str, Any]:
-    """The estimate of a `score`."""
+    """The estimate of a `score`: with a minus in front, of what is negated."""
     estimate: dict[str, Any] = (summary | summary["metrics"])[score.removeprefix("-")]["mean"]
-    return estimate
+    if not score.startswith("-"):
+        return estimate
+    ends = {kind: estimate[kind] and [-end for end in estimate[kind][::-1]] for kind in KINDS}
+    return {"value": -estimate["value"], **ends}
 
 
 def _title(comparison: Comparison, own: Scores) -> str:
@@ -111,7 +122,8 @@ def _title(comparison: Comparison, own: Scores) -> str:
     trained = ""
     if own.episodes != comparison.trained_episodes:
         trained = f" (trained for {comparison.trained_episodes})"
-    return f"{tasks}, {own.episodes} episodes each{trained}, actions: {modes}, runs: {own.runs}"
+    episodes = "1 episode" if own.episodes == 1 else f"{own.episodes} episodes"
+    return f"{tasks}, {episodes} each{trained}, actions: {modes}, runs: {own.runs}"
 
 
 def _optimum_cells(own: Scores, figures: list[str]) -> list[str]:
@@ -124,13 +136,13 @@ def _optimum_cells(own: Scores, figures: list[str]) -> list[str]:
     return [_number(known[key]) if key in known else "" for key in figures]
 
 
-def _kinds(comparison: Comparison) -> str:
-    """Which questions the intervals of the agents answer."""
-    kinds = dict.fromkeys(
-        scores.estimate(scores.totals).kind for scores in comparison.scores.values()
-    )
-    words = [QUESTIONS[kind] for kind in kinds if kind is not None]
-    return "; of one run ".join(words) or "need several runs: the tasks are fixed"
+def _intervals(estimates: Iterable[Mapping[str, Any]]) -> str:
+    """Which questions the intervals of `estimates` answer."""
+    kinds = {_kind(estimate) for estimate in estimates}
+    words = [QUESTIONS[kind] for kind in KINDS if kind in kinds]
+    if not words:
+        return "no intervals: a single run, on fixed tasks or fewer than 3"
+    return f"95 % intervals {'; of one run '.join(words)}"
 
 
 def _print_differences(comparison: Comparison) -> None:
@@ -139,11 +151,13 @@ def _print_differences(comparison: Comparison) -> None:
     table = _table(f"{score}: differences on the same tasks, and between splits")
     for heading in ("", "difference", QUESTIONS["over_runs"], "tasks won"):
         table.add_column(heading, justify="left" if not heading else "right")
-    for name, paired in comparison.differences().items():
+    differences, gaps = comparison.differences(), comparison.gaps()
+    for name, paired in differences.items():
         won = f"{100 * paired['tasks_won']:.0f} %"
         table.add_row(name, _with_interval(paired), _interval(paired["over_runs"]), won)
-    for name, gap in comparison.gaps().items():
+    for name, gap in gaps.items():
         table.add_row(f"gap {name}", _with_interval(vars(gap)), _interval(gap.over_runs), "")
+    table.caption = _intervals([*differences.values(), *map(vars, gaps.values())])
     if table.row_count:
         _print(table)
 
@@ -174,7 +188,7 @@ def print_usage(usage: Mapping[str, Any]) -> None:
 
 
 def _number(value: float) -> str:
-    return f"{value:z.2f}"
+    return f"{value:z.2f}"  # no minus before 0.00
 
 
 def _interval(interval: tuple[float, float] | None) -> str:
@@ -183,13 +197,24 @@ def _interval(interval: tuple[float, float] | None) -> str:
 
 def _with_interval(estimate: Mapping[str, Any]) -> str:
     """A value and the interval that says most."""
-    intervals = [estimate[kind] for kind in _EITHER if estimate[kind] is not None]
-    return f"{_number(estimate['value'])} {_interval(next(iter(intervals), None))}".rstrip()
+    kind = _kind(estimate)
+    return _number(estimate["value"]) + (f" {_interval(estimate[kind])}" if kind else "")
+
+
+def _kind(estimate: Mapping[str, Any]) -> str | None:
+    """The name of the interval that says most."""
+    return next((kind for kind in KINDS if estimate[kind] is not None), None)
 
 
 def _table(title: str) -> Table:
-    return Table(title=title, box=box.SIMPLE, title_justify="left")
+    return Table(title=title, box=box.SIMPLE)
 
 
 def _print(table: Table) -> None:
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    """Title and caption may be wider than the table."""
+    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+    title, table.title = table.title, None
+    caption, table.caption = table.caption, None
+    for part in (title, table, caption):
+        if part is not None:
+            console.print(part)
