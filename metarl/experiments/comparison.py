@@ -1,7 +1,7 @@
 """A trained agent beside others, all on the same tasks."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,6 @@ from metarl.config.registry import names
 from metarl.config.schema import Config
 from metarl.core.agent import Agent
 from metarl.core.errors import CheckpointError, ConfigError
-from metarl.core.protocol import EvalProtocol
 from metarl.evaluation import stats
 from metarl.evaluation.meta_test import evaluate
 from metarl.evaluation.scores import ARRAYS, Scores, combine
@@ -78,63 +77,85 @@ def compare(
         MetaRLError: no run there, a run of another family or training set, or an agent that cannot
             act in this one.
     """
-    loaded = [load(run) for run in runs(path)]
-    first, family = loaded[0], loaded[0].family()
-    protocol = first.protocol(**given)
-
-    def score(agent: Agent, config: Config, protocol: EvalProtocol) -> Scores:
-        tasks = train_set(config, family)
-        return evaluate(agent, family, protocol, train_set=tasks, device=config.device)
-
-    def score_runs(
-        seeds: Sequence[Loaded], protocol: EvalProtocol = protocol, same_tasks: bool = True
-    ) -> Scores:
-        return combine([score(seed.agent, seed.config, protocol) for seed in seeds], same_tasks)
-
-    own = score_runs(loaded)
-    name = label_of(first.config.agent.name, first.agent)
+    meeting = _Meeting(path, given)
+    own = meeting.score_runs(meeting.runs)
+    name = label_of(meeting.first.config.agent.name, meeting.first.agent)
     scores, trained = {name: own}, {name}
     if baselines:
-        if protocol.episodes > first.agent.lanes:  # one round is before any adaptation
-            scores[f"{name}, no adaptation"] = score_runs(loaded, replace(protocol, adapt=False))
+        if meeting.protocol.episodes > own.lanes:  # one round is before any adaptation
+            scores[f"{name}, no adaptation"] = meeting.score_runs(meeting.runs, adapt=False)
         against = [*against, *({RANDOM} - set(against))]
     for other in against:
         if other in names("agent") or not Path(other).exists():
-            agent = make_agent(other, family.spec, device=first.config.device)
             label = f"{other} (untrained)" if other in scores else other
-            scores[label] = score(agent, first.config, protocol)
+            scores[label] = meeting.score_untrained(other)
             continue
-        others = [load(run) for run in runs(other)]
-        if others[0].spec != first.spec:
-            raise ConfigError(
-                f"{other} was trained on {others[0].config.family.name} of another shape than "
-                f"{path}"
-            )
-        theirs = score_runs(others)
-        if theirs.task_hash != own.task_hash:
-            raise ConfigError(
-                f"{other} was trained on other tasks than {path}: compare other splits"
-            )
-        label = label_of(Path(other).name, others[0].agent)
+        label, theirs = meeting.score_rival(other, own)
         label = other if label in scores else label
         scores[label] = theirs
         trained.add(label)
-
-    elsewhere: dict[str, Scores] = {}
-    if baselines and own.split == "test" and not own.closed and isinstance(protocol.tasks, int):
-        for split in ("train", "ood"):
-            if split in family.spec.splits:
-                there = replace(protocol, split=split)
-                # Runs with fixed training tasks have each drawn their own.
-                shared = split != "train" or protocol.train_set is None
-                elsewhere[split] = score_runs(loaded, there, shared)
     return Comparison(
         scores,
-        first.config.score,
-        first.config.episodes,
+        meeting.first.config.score,
+        meeting.first.config.episodes,
         frozenset(trained),
-        elsewhere,
+        meeting.score_elsewhere() if baselines else {},
     )
+
+
+class _Meeting:
+    """The runs at a path, and the tasks that they and others meet."""
+
+    def __init__(self, path: str | Path, given: dict[str, Any]):
+        self.path = path
+        self.runs = [load(run) for run in runs(path)]
+        self.first = self.runs[0]
+        self.family = self.first.family()
+        self.protocol = self.first.protocol(**given)
+
+    def score(self, agent: Agent, config: Config, **changes: Any) -> Scores:
+        """Of an agent that was trained as `config` says, by the protocol with `changes`."""
+        tasks = train_set(config, self.family)
+        changes |= {"train_set": tasks, "device": config.device}
+        return evaluate(agent, self.family, self.protocol, **changes)
+
+    def score_runs(
+        self, seeds: Sequence[Loaded], same_tasks: bool = True, **changes: Any
+    ) -> Scores:
+        return combine([self.score(x.agent, x.config, **changes) for x in seeds], same_tasks)
+
+    def score_untrained(self, name: str) -> Scores:
+        """Of the agent called `name`, with its defaults."""
+        config = self.first.config
+        return self.score(make_agent(name, self.family.spec, device=config.device), config)
+
+    def score_rival(self, path: str, own: Scores) -> tuple[str, Scores]:
+        """The label and the scores of other runs."""
+        rivals = [load(run) for run in runs(path)]
+        config = rivals[0].config
+        if rivals[0].spec != self.first.spec:
+            raise ConfigError(
+                f"{path} was trained on {config.family.name} of another shape than {self.path}"
+            )
+        scores = self.score_runs(rivals)
+        if scores.task_hash != own.task_hash:
+            raise ConfigError(
+                f"{path} was trained on other tasks than {self.path}: compare other splits"
+            )
+        return label_of(Path(path).name, rivals[0].agent), scores
+
+    def score_elsewhere(self) -> dict[str, Scores]:
+        """Of the runs by split, beside test tasks where there are others."""
+        spec, protocol = self.family.spec, self.protocol
+        if protocol.split != "test" or spec.closed or not isinstance(protocol.tasks, int):
+            return {}
+        elsewhere: dict[str, Scores] = {}
+        for split in ("train", "ood"):
+            if split in spec.splits:
+                # Runs with fixed training tasks have each drawn their own.
+                shared = split != "train" or protocol.train_set is None
+                elsewhere[split] = self.score_runs(self.runs, shared, split=split)
+        return elsewhere
 
 
 def runs(path: str | Path) -> list[Path]:
