@@ -149,15 +149,16 @@ def _print_differences(comparison: Comparison) -> None:
     """Paired differences of the run from the others, and gaps between splits."""
     score = _NAMES.get(comparison.score, comparison.score)
     table = _table(f"{score}: differences on the same tasks, and between splits")
-    for heading in ("", "difference", QUESTIONS["over_runs"], "tasks won"):
-        table.add_column(heading, justify="left" if not heading else "right")
     differences, gaps = comparison.differences(), comparison.gaps()
-    for name, paired in differences.items():
-        won = f"{100 * paired['tasks_won']:.0f} %"
-        table.add_row(name, _with_interval(paired), _interval(paired["over_runs"]), won)
-    for name, gap in gaps.items():
-        table.add_row(f"gap {name}", _with_interval(vars(gap)), _interval(gap.over_runs), "")
-    table.caption = _intervals([*differences.values(), *map(vars, gaps.values())])
+    rows = differences | {f"gap {name}": vars(gap) for name, gap in gaps.items()}
+    both = any(row["over_runs_and_tasks"] is not None for row in rows.values())
+    table.add_column("")
+    for heading in ("difference", *[QUESTIONS["over_runs"]] * both, "tasks won"):
+        table.add_column(heading, justify="right")
+    for name, row in rows.items():
+        won = f"{100 * row['tasks_won']:.0f} %" if "tasks_won" in row else ""
+        table.add_row(name, _with_interval(row), *[_interval(row["over_runs"])] * both, won)
+    table.caption = _intervals(rows.values())
     if table.row_count:
         _print(table)
 
