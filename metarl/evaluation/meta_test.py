@@ -62,7 +62,7 @@ def evaluate(
         lanes=agent.lanes,
         split=rows.split,
         closed=closed,
-        tasks_fixed=closed or trained,
+        tasks_fixed=closed or (trained and len(rows) == len(protocol.train_set or ())),
         adapt=protocol.adapt,
         mode=protocol.mode,
         test_mode=protocol.mode_of(rounds_left=0),

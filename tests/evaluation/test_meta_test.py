@@ -199,6 +199,8 @@ def test_tasks_that_are_all_there_are_stay_fixed():
     agent = make_agent("random", point.spec)
     fixed = evaluate(agent, point, episodes=1, tasks=5, split="train", train_set=train_set)
     assert fixed.tasks_fixed
+    some = evaluate(agent, point, episodes=1, tasks=4, split="train", train_set=train_set)
+    assert not some.tasks_fixed
     assert not evaluate(agent, point, episodes=1, tasks=5, train_set=train_set).tasks_fixed
 
 
