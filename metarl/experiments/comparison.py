@@ -43,7 +43,7 @@ class Comparison:
         return differences
 
     def gaps(self) -> dict[str, stats.Estimate]:
-        """Differences of the mean return of an episode between splits, of the same runs."""
+        """Differences of `score` between splits, of the same runs."""
         own = next(iter(self.scores.values()))
         splits = {own.split: own, **self.elsewhere}
         return generalization_gaps(splits, self.score)
