@@ -16,6 +16,9 @@ from ruamel.yaml import YAML
 from metarl import cli
 from metarl.config.files import SHIPPED, load_config, shipped
 from metarl.config.schema import to_dict
+from metarl.core.protocol import EvalProtocol
+from metarl.evaluation.meta_test import evaluate
+from metarl.experiments.building import load
 
 QUICK = [
     "episodes=4",
@@ -151,6 +154,37 @@ def test_tasks_of_ones_own_are_met_and_tested_greedily(run, tmp_path):
     assert "actions: sample, greedy in the last round" in " ".join(out.split())
     (line,) = mistake("evaluate", run, "--tasks", tmp_path / "none.csv")
     assert line.startswith("tasks: ")
+
+
+def test_testing_greedily_is_the_same_by_key_by_option_and_in_python(run, tmp_path):
+    """The last round is greedy, the others are those of sampled actions."""
+    code, _, err = metarl(
+        "train",
+        "rl2/bernoulli-bandit",
+        *QUICK,
+        "test_mode=greedy",
+        "--out",
+        by_key := tmp_path / "run",
+    )
+    assert code == 0, err
+
+    def returns(*command):
+        code, out, err = metarl("evaluate", *command, "--no-baselines", "--json")
+        assert code == 0, err
+        return json.loads(out)["scores"]["rl2"]["returns"]
+
+    greedy = returns(run, "--test-mode", "greedy")
+    assert returns(by_key) == greedy
+    result = json.loads((by_key / "result.json").read_text())
+    assert result["scores"]["test"]["returns"] == greedy
+    loaded = load(run)
+    protocol = EvalProtocol(episodes=4, tasks=10, test_mode="greedy")
+    in_python = evaluate(loaded.agent, loaded.family(), protocol)
+    assert in_python.returns.round(6).tolist() == greedy
+
+    (sampled,), (tested,) = returns(run), greedy
+    assert sampled[:-1] == tested[:-1]
+    assert sampled[-1] != tested[-1]
 
 
 def test_evaluate_as_json_is_complete_and_repeatable(run):
