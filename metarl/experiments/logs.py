@@ -105,7 +105,7 @@ class Display:
         text = (
             f"iteration {record['iteration']}  env steps {record['env_steps']:,}  "
             f"{record['env_steps_per_second']:,.0f} steps/s{gained}"
-            f"  left {timedelta(seconds=int(left))}{self._validation}"
+            f"  left {timedelta(seconds=max(0, int(left)))}{self._validation}"
         )
         self._bar.update(self._task, completed=progress, description=text)
         if not self._console.is_terminal and time.monotonic() - self._last_line >= 10:

@@ -72,12 +72,11 @@ def _versions() -> dict[str, str]:
 
 def _machine() -> dict[str, Any]:
     """Not its name: results are handed on."""
-    bound = hasattr(os, "sched_getaffinity")  # only Linux has it
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
         "system": platform.platform(),
         "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)) if bound else os.cpu_count(),
+        "cores": os.cpu_count(),
         "gpu": gpu,
     }
 

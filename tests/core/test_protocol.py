@@ -11,7 +11,8 @@ from metarl.core.errors import ConfigError
 from metarl.core.protocol import EvalProtocol
 from metarl.core.rng import Rng
 from metarl.core.types import Tasks
-from metarl.evaluation.meta_test import combine, evaluate
+from metarl.evaluation.meta_test import evaluate
+from metarl.evaluation.scores import combine
 from metarl.experiments.building import make_agent, make_family
 
 
