@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from scipy.special import stdtrit
@@ -99,7 +100,7 @@ def main() -> None:
         count = repetitions // 10 if "bootstrap" in name else repetitions
         for regime in REGIMES:
             for tasks in TASKS:
-                shares = [covers(lambda r=runs: method(regime, r, tasks), count) for runs in RUNS]  # noqa: B023
+                shares = [covers(partial(method, regime, runs, tasks), count) for runs in RUNS]
                 cells = " | ".join(f"{share:.3f}" for share in shares)
                 print(f"| {name} | {regime} | {tasks} | {cells} |", flush=True)
 
