@@ -97,7 +97,7 @@ def main() -> None:
     print("| interval | noise | tasks | " + " | ".join(f"R = {runs}" for runs in RUNS) + " |")
     print("|---" * (3 + len(RUNS)) + "|")
     for name, method in methods.items():
-        count = repetitions // 10 if "bootstrap" in name else repetitions
+        count = max(1, repetitions // 10) if "bootstrap" in name else repetitions
         for regime in REGIMES:
             for tasks in TASKS:
                 shares = [covers(partial(method, regime, runs, tasks), count) for runs in RUNS]
