@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from metarl.core.errors import MetaRLError
+from metarl.core.errors import ConfigError, MetaRLError
 
 if TYPE_CHECKING:
     from metarl.config.registry import Kind
+    from metarl.experiments.loading import Opening
 
 app = typer.Typer(
     name="metarl",
@@ -22,9 +23,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-_INTERRUPTED = 130
-"""The exit code of Typer after Ctrl-C."""
 
 Overrides = Annotated[
     list[str] | None,
@@ -43,6 +41,16 @@ TestMode = Annotated[
     typer.Option(help="the same in the last round, after all adaptation (default: as --mode)"),
 ]
 Seed = Annotated[int, typer.Option(help="of the tasks and of all other randomness")]
+Device = Annotated[
+    str | None, typer.Option(help="where the agent acts, cpu or cuda (default: the run's)")
+]
+Trust = Annotated[
+    bool, typer.Option("--trust", help="execute code that came with the run; look at it first")
+]
+Changes = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[family=FILE.py:CLASS]", help="in place of the run's family"),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
 
 
@@ -54,10 +62,6 @@ def main() -> None:
         for line in str(error).splitlines():
             print(f"metarl: {line}", file=sys.stderr)
         sys.exit(2)
-    except SystemExit as end:
-        if end.code == _INTERRUPTED:
-            print("metarl: interrupted; a run continues with --resume", file=sys.stderr)
-        raise
 
 
 @app.command()
@@ -76,6 +80,10 @@ def train(
     ] = None,
     jobs: Annotated[int, typer.Option(min=1, help="how many of several runs at once")] = 1,
     quiet: Annotated[bool, typer.Option("--quiet", help="no progress display")] = False,
+    grace: Annotated[
+        float,
+        typer.Option(min=0, help="seconds to finish an iteration after Ctrl-C, SIGTERM or SIGHUP"),
+    ] = 20.0,
 ) -> None:
     """Train an agent as a configuration says."""
     from metarl.config.files import load_config
@@ -96,6 +104,7 @@ def train(
             jobs,
             resume,
             quiet,
+            grace,
         )
         return
     folder = out or Path("runs") / f"{name}-{loaded.seed}"
@@ -103,7 +112,7 @@ def train(
     from metarl.experiments.runs import train as train_run
     from metarl.experiments.tables import print_result
 
-    result = train_run(loaded, folder, resume=resume, quiet=quiet)
+    result = train_run(loaded, folder, resume=resume, quiet=quiet, grace=grace)
     print_result(result)
     print(f"run: {folder}")
 
@@ -111,6 +120,7 @@ def train(
 @app.command()
 def evaluate(
     run: Annotated[Path, typer.Argument(help="run folder, or a folder of several seeds")],
+    changes: Changes = None,
     split: Split = "test",
     tasks: Annotated[
         str | None,
@@ -133,19 +143,22 @@ def evaluate(
         bool,
         typer.Option(help="also random actions, the run without adaptation, and other splits"),
     ] = True,
+    device: Device = None,
+    trust: Trust = False,
     as_json: AsJson = False,
 ) -> None:
     """Evaluate a run on unseen tasks, beside others; the folder keeps evaluation.json."""
     from metarl.data.task_rows import which_tasks
     from metarl.experiments.checkpoints import write_atomically
     from metarl.experiments.comparison import compare
+    from metarl.experiments.folder import EVALUATION
     from metarl.experiments.tables import print_comparison
-    from metarl.viz.curves import EVALUATION
 
     comparison = compare(
         run,
         [name for name in against.split(",") if name],
         baselines,
+        _opening(device, trust, changes),
         split=split,
         tasks=None if tasks is None else which_tasks(tasks, split),
         episodes=episodes,
@@ -261,6 +274,7 @@ def infer(
     run: Annotated[
         Path, typer.Argument(help="run folder of an agent that infers a latent task variable")
     ],
+    changes: Changes = None,
     out: Annotated[
         Path | None, typer.Option(help="folder for the picture (default: the run's)")
     ] = None,
@@ -269,13 +283,15 @@ def infer(
     episodes: Episodes = None,
     seed: Seed = 0,
     mode: Mode = None,
+    device: Device = None,
+    trust: Trust = False,
 ) -> None:
     """Draw what a run's agent inferred of tasks, episode by episode, beside what they are."""
     from metarl.evaluation.posteriors import infer as ask
-    from metarl.experiments.building import load
+    from metarl.experiments.building import open_run
     from metarl.viz.latent import draw_posteriors
 
-    loaded = load(run)
+    loaded = open_run(run, _opening(device, trust, changes))
     inference = ask(
         loaded.agent,
         loaded.family(),
@@ -289,6 +305,7 @@ def infer(
 @app.command()
 def options(
     run: Annotated[Path, typer.Argument(help="run folder of an agent that acts through options")],
+    changes: Changes = None,
     out: Annotated[
         Path | None, typer.Option(help="also draw where each acts and goes: a picture, .png")
     ] = None,
@@ -297,14 +314,16 @@ def options(
     episodes: Episodes = None,
     seed: Seed = 0,
     mode: Mode = None,
+    device: Device = None,
+    trust: Trust = False,
     as_json: AsJson = False,
 ) -> None:
     """Say what the options of a run's agent do: how often, how long, what follows, and where."""
     from metarl.evaluation.option_usage import measure_option_usage
-    from metarl.experiments.building import load
+    from metarl.experiments.building import open_run
     from metarl.experiments.tables import print_usage
 
-    loaded = load(run)
+    loaded = open_run(run, _opening(device, trust, changes))
     family = loaded.family()
     if out is not None:
         from metarl.viz.option_map import check_drawable, draw_option_map
@@ -331,7 +350,10 @@ def render(
     ],
     options: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="such as family.horizon=20"),
+        typer.Argument(
+            metavar="[KEY=VALUE]...",
+            help="such as family.horizon=20; of a run family=FILE.py:CLASS",
+        ),
     ] = None,
     out: Annotated[Path, typer.Option(help="a picture, .png, or a video, .gif or .mp4")] = Path(
         "rollout.png"
@@ -352,15 +374,19 @@ def render(
     fps: Annotated[
         int | None, typer.Option(min=1, max=50, help="steps a second in a video (default: 4 to 20)")
     ] = None,
+    device: Device = None,
+    trust: Trust = False,
 ) -> None:
     """Draw what an agent does on one task: a picture of its episodes, or a video."""
     from metarl.viz.rendering import render as draw
 
+    changes = [text for text in options or [] if text.startswith("family=")]
     print(
         draw(
             source,
             out,
-            options or [],
+            [text for text in options or [] if text not in changes],
+            opening=_opening(device, trust, changes),
             agent=agent,
             task=task,
             split=split,
@@ -371,6 +397,18 @@ def render(
             fps=fps,
         )
     )
+
+
+def _opening(device: str | None, trust: bool, changes: list[str] | None) -> Opening:
+    """How a run is opened."""
+    from metarl.experiments.loading import Opening
+
+    family = None
+    for text in changes or []:
+        key, _, family = text.partition("=")
+        if key != "family" or not family:
+            raise ConfigError(f"{text!r}: only the family of a run can be another one: family=NAME")
+    return Opening(device, trust, family)
 
 
 def _list_or_describe(kind: Kind, name: str | None) -> None:

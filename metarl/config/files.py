@@ -6,7 +6,7 @@ from pathlib import Path
 
 from metarl.config.options_text import describe
 from metarl.config.overrides import override
-from metarl.config.schema import CHOICES, Choice, Config, parse, to_dict
+from metarl.config.schema import CHOICES, Choice, Config, parse, to_dict, without_code
 from metarl.config.yaml_text import one_line_yaml, read_yaml
 from metarl.core.errors import ConfigError, suggest
 
@@ -19,8 +19,11 @@ def shipped() -> list[str]:
     return sorted(names)
 
 
-def load_config(name: str | Path, overrides: Sequence[str] = ()) -> Config:
+def load_config(name: str | Path, overrides: Sequence[str] = (), *, code: bool = True) -> Config:
     """The configuration at a path or with a shipped name, with ``key=value`` overrides.
+
+    Args:
+        code: whether to import the user's code that it names; without it, it cannot be built.
 
     Raises:
         ConfigError: all mistakes at once, a line each.
@@ -40,7 +43,8 @@ def load_config(name: str | Path, overrides: Sequence[str] = ()) -> Config:
     tree = read_yaml(text, str(path))
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: a configuration is a mapping of keys to values")
-    return parse(override(tree, overrides), where=str(name))
+    tree = override(tree, overrides)
+    return parse(tree if code else without_code(tree), where=str(name))
 
 
 def to_yaml(config: Config) -> str:

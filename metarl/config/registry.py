@@ -84,6 +84,12 @@ class Settings(BaseModel):
         return {**cls.variants.get(chosen, {}), **given}
 
 
+class UnknownSettings(Settings):
+    """The options of what is not here, as they were written."""
+
+    model_config = ConfigDict(extra="allow")
+
+
 @dataclass(frozen=True)
 class Found:
     """A family, an agent or a world that was found; its class may not be imported yet."""
@@ -92,9 +98,17 @@ class Found:
     name: str
     settings: type[Settings]
     _cls: type | None = None
+    absent: str = ""
+    """Why it is not here."""
 
     def load(self) -> Any:
-        """The class, imported now; its constructor takes its settings first."""
+        """The class, imported now; its constructor takes its settings first.
+
+        Raises:
+            ConfigError: it is not here, or does not import.
+        """
+        if self.absent:
+            raise ConfigError(self.absent)
         return self._cls or _from_module(self.kind, self.settings.configures)
 
     def configure(self, given: Mapping[str, Any]) -> Settings:
@@ -214,6 +228,7 @@ def _from_file(kind: Kind, name: str) -> object:
     digest = hashlib.sha256(str(path).encode()).hexdigest()[:12]
     module_name = f"metarl_file_{path.stem}_{digest}"
     if module_name not in sys.modules:
+        _prepare_helpers(path.parent)
         loader = SourceFileLoader(module_name, str(path))
         module = ModuleType(module_name)
         module.__file__ = str(path)
@@ -225,6 +240,31 @@ def _from_file(kind: Kind, name: str) -> object:
             line = one_line(error)
             raise ConfigError(f"{kind} {name!r}: {path} does not import: {line}") from error
     return _attribute(kind, name, sys.modules[module_name], attribute)
+
+
+def _prepare_helpers(folder: Path) -> None:
+    """Let a file import what lies beside it, as a script may.
+
+    Another folder may have had helpers of the same names: they are forgotten, not mistaken.
+    """
+    if str(folder) in sys.path:
+        sys.path.remove(str(folder))
+    sys.path.insert(0, str(folder))
+    beside = {path.stem for path in folder.glob("*.py")} - {"__main__"}
+    beside |= {path.parent.name for path in folder.glob("*/__init__.py")}
+    for name, file in modules_of_user().items():
+        if name.partition(".")[0] in beside and folder not in file.parents:
+            del sys.modules[name]
+
+
+def modules_of_user() -> dict[str, Path]:
+    """The imported modules that are neither ours nor installed, with their files."""
+    modules = {}
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if file and Path(file).is_absolute() and not file.startswith(_NOT_THEIRS):
+            modules[name] = Path(file).resolve()
+    return modules
 
 
 def _attribute(

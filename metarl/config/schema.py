@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, SkipValidation, ValidationError
 
 from metarl.config.messages import error_lines
-from metarl.config.registry import Found, Kind, Settings, find
+from metarl.config.registry import Found, Kind, Settings, UnknownSettings, find
 from metarl.core.errors import ConfigError, MetaRLError
 
 CHOICES: tuple[Kind, ...] = ("agent", "family", "world")
@@ -94,7 +94,7 @@ class Config(BaseModel):
 
 
 def parse(tree: Mapping[str, Any], where: str = "configuration") -> Config:
-    """A configuration from nested mappings.
+    """A configuration from nested mappings; what is chosen by name may be a `Choice` already.
 
     Raises:
         ConfigError: all mistakes at once, a line each.
@@ -102,9 +102,9 @@ def parse(tree: Mapping[str, Any], where: str = "configuration") -> Config:
     tree = {"world": "local", **tree}
     mistakes: list[str] = []
     for kind in CHOICES:
-        if kind in tree:
+        if kind in tree and not isinstance(tree[kind], Choice):
             try:
-                tree[kind] = _choice(kind, tree[kind])
+                tree[kind] = choose(kind, tree[kind])
             except MetaRLError as error:
                 mistakes += str(error).splitlines()
                 unknown = Found(kind, "?", Settings)
@@ -132,11 +132,40 @@ def to_dict(config: Config) -> dict[str, Any]:
     return plain | config.model_dump(mode="json", exclude=set[str](CHOICES))
 
 
-def _choice(kind: Kind, section: object) -> Choice:
+def choose(kind: Kind, section: object, known: Found | None = None) -> Choice:
+    """The family, agent or world of a `section` of a configuration.
+
+    Args:
+        known: what its name stands for, where that was found out already.
+
+    Raises:
+        ConfigError: no name, nothing of that name, or options that it does not take.
+    """
+    name, given = _split(kind, section)
+    found = known or find(kind, name)
+    return Choice(name=name, settings=found.configure(given), found=found)
+
+
+def absent(kind: Kind, section: object, why: str) -> Choice:
+    """The same where it is not here: its options are kept, and whoever needs it is told `why`."""
+    name, _ = _split(kind, section)
+    return choose(kind, section, Found(kind, name, UnknownSettings, absent=why))
+
+
+def without_code(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration `tree` with classes of a user's own as absent ones."""
+    tree = dict(tree)
+    for kind in CHOICES:
+        if kind in tree and ":" in _split(kind, tree[kind])[0]:
+            tree[kind] = absent(kind, tree[kind], f"{kind}: its code was not imported")
+    return tree
+
+
+def _split(kind: Kind, section: object) -> tuple[str, dict[str, Any]]:
+    """Its name and its options."""
     if isinstance(section, str):
         section = {"name": section}
     if not isinstance(section, dict) or not isinstance(section.get("name"), str):
         raise ConfigError(f"{kind}: give its name, such as {kind}: {{name: …}}")
-    found = find(kind, section["name"])
     given = {key: value for key, value in section.items() if key != "name"}
-    return Choice(name=found.name, settings=found.configure(given), found=found)
+    return section["name"], given

@@ -1,6 +1,7 @@
 """Errors that a user can fix: one clear line, never a traceback."""
 
 import difflib
+import sys
 from collections.abc import Iterable
 
 DISTRIBUTION = "metarl-torch"
@@ -25,6 +26,11 @@ class CheckpointError(MetaRLError):
 
 Mistake = MetaRLError
 """The name of `MetaRLError` up to version 0.5."""
+
+
+def note(text: str) -> None:
+    """Tell the user in a line what went another way than they may think."""
+    print(f"metarl: {text}", file=sys.stderr)
 
 
 def install_command(extra: str) -> str:

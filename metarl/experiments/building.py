@@ -1,6 +1,7 @@
 """Families and agents from their names and configurations, and trained agents from their runs."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,13 @@ from metarl.collect.collector import adaptation_rounds
 from metarl.config.registry import Found, Settings, find, one_line
 from metarl.config.schema import Choice, Config
 from metarl.core.agent import Agent, World
-from metarl.core.errors import ConfigError, MetaRLError
+from metarl.core.errors import CheckpointError, ConfigError, MetaRLError
 from metarl.core.family import Family
 from metarl.core.protocol import EvalProtocol
 from metarl.core.rng import Rng
 from metarl.core.types import Spec, Tasks, replace
 from metarl.experiments.counters import Counters
-from metarl.experiments.loading import read_run
+from metarl.experiments.loading import Opening, SavedRun, read_configuration, read_run
 from metarl.options.pretrained import (
     ActsAsOptions,
     ConcatenatedOptions,
@@ -58,18 +59,22 @@ def build_agent(
     spec: Spec,
     seed: int,
     device: torch.device,
+    trust: bool = False,
 ) -> Agent:
     """The agent itself; pretrained options are loaded here and handed to it."""
     more: dict[str, Any] = {}
     names: Sequence[str] = getattr(chosen, "pretrained_options", ())
     if names:
-        more["pretrained"] = load_pretrained_options(names, spec, device)
+        more["pretrained"] = load_pretrained_options(names, spec, device, trust)
     agent: Agent = found.build(chosen, spec, Rng(seed).child("agent"), device, **more)
     return agent
 
 
 # -------------------------------------------------------------------------------------------------
 # From a configuration
+
+
+_NO_CUDA = "device: cuda is not available here; use cpu"
 
 
 def build(config: Config) -> tuple[Family, Agent]:
@@ -80,7 +85,7 @@ def build(config: Config) -> tuple[Family, Agent]:
             lanes, a warm start that does not fit, a device that is not there.
     """
     if config.device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device: cuda is not available here; use device=cpu")
+        raise ConfigError(_NO_CUDA)
     if config.train_tasks is None and config.agent.settings.needs_train_tasks:
         raise ConfigError(
             f"{config.agent.name} keeps a replay buffer for each training task: "
@@ -91,7 +96,8 @@ def build(config: Config) -> tuple[Family, Agent]:
     agent = agent_of(config, spec_for_agent(config, family.spec))
     adaptation_rounds(agent, config.episodes)
     if config.warm_start is not None:
-        agent.warm_start(read_run(config.warm_start).state)
+        saved, _ = read_run(config.warm_start)
+        agent.warm_start(saved.agent)
     return family, agent
 
 
@@ -101,10 +107,17 @@ def family_of(config: Config) -> Family:
     return family
 
 
-def agent_of(config: Config, spec: Spec) -> Agent:
-    """The untrained agent of a configuration."""
+def agent_of(config: Config, spec: Spec, trust: bool = False) -> Agent:
+    """The untrained agent of a configuration; see `load` for `trust`."""
     chosen, device = config.agent, torch.device(config.device)
-    return build_agent(chosen.found, chosen.settings, spec, config.seed, device)
+    return build_agent(
+        chosen.found,
+        chosen.settings,
+        spec,
+        config.seed,
+        device,
+        trust,
+    )
 
 
 _WORLD = ("env_steps", "progress", "train_set", "episodes", "tasks", "task_info", "collect")
@@ -201,28 +214,77 @@ class Loaded:
         return eval_protocol(self.config, self.family(), **given)
 
 
-def load(path: str | Path, device: str | torch.device | None = None) -> Loaded:
+def load(
+    path: str | Path,
+    device: str | torch.device | None = None,
+    *,
+    trust: bool = False,
+    family: str | None = None,
+) -> Loaded:
     """The agent of a run folder (its best checkpoint) or of a checkpoint file.
 
     It is put on `device`, or where it was trained; on the CPU if there is no such device here. As
     in training, torch computes with `threads` threads from now on.
 
+    Args:
+        trust: whether code that came with the run may be executed. Without it a user's own code is
+            imported from where this user trained with it, if it has not changed since.
+        family: such as ``path/to/file.py:Class``: in place of the run's family, with its options.
+
     Raises:
         MetaRLError: nothing there that can be loaded.
     """
-    saved = read_run(path)
-    device = torch.device(device or saved.config.device).type
+    return open_run(path, Opening(None if device is None else str(device), trust, family))
+
+
+def open_run(path: str | Path, opening: Opening) -> Loaded:
+    """`load`, as `opening` says."""
+    saved, file = read_run(path)
+    config = read_configuration(saved, file, opening)
+    device = (opening.device or config.device).partition(":")[0]
+    if device not in ("cpu", "cuda"):
+        raise ConfigError(f"device: {device!r} is unknown; use cpu or cuda")
     if device == "cuda" and not torch.cuda.is_available():
+        if opening.device:
+            raise ConfigError(_NO_CUDA)
         device = "cpu"
-    config = saved.config.model_copy(update={"device": device})
+    config = config.model_copy(update={"device": device})
     torch.set_num_threads(config.threads)
-    agent = agent_of(config, saved.spec)
-    agent.load_state_dict(saved.state)
+    agent = restore(saved, config, file, opening.trust)
     return Loaded(agent, saved.spec, config, saved.counters)
 
 
+def restore(saved: SavedRun, config: Config, file: Path, trust: bool = False) -> Agent:
+    """The agent of a checkpoint `file`.
+
+    Raises:
+        MetaRLError: it cannot be built, or its state is not that of such an agent.
+    """
+    with fitting(file, config):
+        agent = agent_of(config, saved.spec, trust)
+        agent.load_state_dict(saved.agent)
+    return agent
+
+
+@contextmanager
+def fitting(file: Path, config: Config) -> Iterator[None]:
+    """Raises a CheckpointError for whatever a state of another form leads to."""
+    try:
+        yield
+    except MetaRLError:
+        raise
+    except Exception as error:
+        raise CheckpointError(
+            f"checkpoint {file} does not fit {config.agent.name}: {one_line(error)}; use another, "
+            "such as previous.pt"
+        ) from error
+
+
 def load_pretrained_options(
-    names: Sequence[str], spec: Spec, device: torch.device
+    names: Sequence[str],
+    spec: Spec,
+    device: torch.device,
+    trust: bool = False,
 ) -> PretrainedOptions:
     """The options called `names`, one after another: of runs, and ``path/to/file.py:Class``.
 
@@ -237,17 +299,22 @@ def load_pretrained_options(
         if ":" in name:
             parts.append(custom_option(name, spec))
         else:
-            parts.append(_options_of_run(name, spec, device))
+            parts.append(_options_of_run(name, spec, device, trust))
     return parts[0] if len(parts) == 1 else ConcatenatedOptions(parts)
 
 
-def _options_of_run(path: str, spec: Spec, device: torch.device) -> PretrainedOptions:
+def _options_of_run(
+    path: str,
+    spec: Spec,
+    device: torch.device,
+    trust: bool,
+) -> PretrainedOptions:
     if not Path(path).exists():
         raise ConfigError(
             f"pretrained_options: there is no run {path}; "
             "name a run folder, or path/to/file.py:Class of your own"
         )
-    loaded = load(path, device)
+    loaded = load(path, device, trust=trust)
     if _shape(loaded.spec) != _shape(spec):
         raise ConfigError(
             f"pretrained_options: {path} was trained on {loaded.spec.name}, whose observations or "

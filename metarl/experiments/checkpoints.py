@@ -3,7 +3,6 @@
 import errno
 import io
 import os
-import pickle
 import warnings
 import zipfile
 from contextlib import suppress
@@ -14,17 +13,6 @@ from typing import Any
 import torch
 
 from metarl.core.errors import DISTRIBUTION, CheckpointError
-
-_UNREADABLE = (
-    OSError,
-    RuntimeError,
-    EOFError,
-    pickle.UnpicklingError,
-    ValueError,
-    KeyError,
-    zipfile.BadZipFile,
-)
-"""What reading a file that is no checkpoint may raise."""
 
 FORMAT = 1
 """Incremented when checkpoints of earlier versions can no longer be read."""
@@ -55,7 +43,7 @@ def load(path: Path) -> dict[str, Any]:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise CheckpointError(f"checkpoint {path}: there is no such file") from None
-    except _UNREADABLE as error:
+    except Exception as error:  # whatever reading another file leads to
         raise CheckpointError(
             f"checkpoint {path} is truncated, damaged or no checkpoint "
             f"({type(error).__name__}); use another, such as previous.pt"

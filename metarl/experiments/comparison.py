@@ -12,7 +12,8 @@ from metarl.core.errors import CheckpointError, ConfigError
 from metarl.evaluation import stats
 from metarl.evaluation.meta_test import evaluate
 from metarl.evaluation.scores import ARRAYS, Scores, combine
-from metarl.experiments.building import Loaded, load, make_agent, train_set
+from metarl.experiments.building import Loaded, make_agent, open_run, train_set
+from metarl.experiments.loading import OPENING, Opening
 
 RANDOM = "random"
 
@@ -63,13 +64,18 @@ class Comparison:
 
 
 def compare(
-    path: str | Path, against: Sequence[str] = (), baselines: bool = True, **given: Any
+    path: str | Path,
+    against: Sequence[str] = (),
+    baselines: bool = True,
+    opening: Opening = OPENING,
+    **given: Any,
 ) -> Comparison:
     """The run at `path` (all its seeds as one) beside others on the same tasks.
 
     Args:
         against: agents by name, made with their defaults, and other runs by path (a folder that is
             called like an agent is: ``./random``).
+        opening: how runs are opened.
         baselines: also the run without adaptation, random actions, and the run on other splits.
         given: of the protocol: split, tasks, episodes, mode, seed; where None as `path` says.
 
@@ -77,7 +83,7 @@ def compare(
         MetaRLError: no run there, a run of another family or training set, or an agent that cannot
             act in this one.
     """
-    meeting = _Meeting(path, given)
+    meeting = _Meeting(path, opening, given)
     own = meeting.score_runs(meeting.runs)
     name = label_of(meeting.first.config.agent.name, meeting.first.agent)
     scores, trained = {name: own}, {name}
@@ -106,9 +112,9 @@ def compare(
 class _Meeting:
     """The runs at a path, and the tasks that they and others meet."""
 
-    def __init__(self, path: str | Path, given: dict[str, Any]):
-        self.path = path
-        self.runs = [load(run) for run in runs(path)]
+    def __init__(self, path: str | Path, opening: Opening, given: dict[str, Any]):
+        self.path, self.opening = path, opening
+        self.runs = [open_run(run, opening) for run in runs(path)]
         self.first = self.runs[0]
         self.family = self.first.family()
         self.protocol = self.first.protocol(**given)
@@ -131,7 +137,7 @@ class _Meeting:
 
     def score_rival(self, path: str, own: Scores) -> tuple[str, Scores]:
         """The label and the scores of other runs."""
-        rivals = [load(run) for run in runs(path)]
+        rivals = [open_run(run, self.opening) for run in runs(path)]
         config = rivals[0].config
         if rivals[0].spec != self.first.spec:
             raise ConfigError(

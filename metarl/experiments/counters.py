@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from pydantic import NonNegativeFloat, NonNegativeInt
+
 LIMITS = ("env_steps", "iterations", "minutes")
 """What may change when a run is resumed."""
 
@@ -10,9 +12,9 @@ LIMITS = ("env_steps", "iterations", "minutes")
 class Counters:
     """How far training has come."""
 
-    iterations: int = 0
-    env_steps: int = 0
-    seconds: float = 0.0
+    iterations: NonNegativeInt = 0
+    env_steps: NonNegativeInt = 0
+    seconds: NonNegativeFloat = 0.0
 
     def progress(
         self, env_steps: int | None, iterations: int | None, minutes: float | None

@@ -4,24 +4,33 @@ config.yaml      the complete configuration
 metrics.jsonl    one object an iteration
 tensorboard/     the same for TensorBoard
 checkpoints/     latest.pt, previous.pt, best.pt (by the validation tasks)
+code/            copies of the user's own files that the configuration names
+evaluation.json  of the last `metarl evaluate`
 result.json      scores of the best checkpoint per task and episode, and all that is needed to
                  compare them
+traceback.txt    of the error that ended it, where a user's own code raised it
 """
 
-import sys
+import json
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from metarl.config.files import load_config, to_yaml
-from metarl.config.schema import Config, to_dict
-from metarl.core.errors import CheckpointError
+from metarl.config.files import to_yaml
+from metarl.config.schema import CHOICES, Config, absent, choose, parse, to_dict
+from metarl.core.errors import CheckpointError, MetaRLError, note
 from metarl.experiments import checkpoints
 from metarl.experiments.counters import LIMITS
-from metarl.experiments.logs import METRICS
+from metarl.experiments.loading import CHECKPOINTS, SavedRun, read_checkpoint
+from metarl.experiments.logs import METRICS, read_metrics, write_metrics
+from metarl.experiments.user_code import keep_code, located
+
+EVALUATION = "evaluation.json"
 
 
 class RunFolder:
@@ -31,10 +40,11 @@ class RunFolder:
         self.path = path
         self.config = path / "config.yaml"
         self.result = path / "result.json"
+        self.traceback = path / "traceback.txt"
 
     def checkpoint(self, name: str) -> Path:
         """Where the checkpoint called `name` is."""
-        return self.path / "checkpoints" / f"{name}.pt"
+        return self.path / CHECKPOINTS / f"{name}.pt"
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -55,10 +65,28 @@ class RunFolder:
         with lock:
             yield
 
-    def begin(self, config: Config) -> None:
-        """Write the configuration; a result of fewer steps is no longer one."""
+    @contextmanager
+    def keeping_tracebacks(self) -> Iterator[None]:
+        """An error that something else has caused names the file where all of it is told."""
+        try:
+            yield
+        except MetaRLError as error:
+            if error.__cause__ is None:
+                raise
+            text = "".join(traceback.format_exception(error))
+            checkpoints.write_atomically(self.traceback, text.encode())
+            raise type(error)(f"{error} (traceback: {self.traceback})") from error.__cause__
+
+    def begin(self, config: Config) -> dict[str, Any]:
+        """Write the configuration, and copy its code; a result of fewer steps is no longer one.
+
+        Returns:
+            What checkpoints say of the code.
+        """
         checkpoints.write_atomically(self.config, to_yaml(config).encode())
         self.result.unlink(missing_ok=True)
+        self.traceback.unlink(missing_ok=True)
+        return asdict(keep_code(to_dict(config), self.path))
 
     def save(self, name: str, content: dict[str, Any]) -> None:
         """Write a checkpoint; the latest one becomes the previous one."""
@@ -67,7 +95,7 @@ class RunFolder:
             path.replace(self.checkpoint("previous"))
         checkpoints.save(path, content)
 
-    def read_state(self, config: Config, resume: bool) -> dict[str, Any] | None:
+    def read_state(self, config: Config, resume: bool) -> SavedRun | None:
         """The checkpoint to go on from, or None at the start of a new run.
 
         A run that ended before its first iteration did has nothing to lose: another may begin.
@@ -81,18 +109,15 @@ class RunFolder:
                 f"{self.path} holds a run already: continue it with --resume, "
                 "or choose another --out"
             )
-        state = self._last_state() if resume else None
-        if state is None or not state["counters"]["iterations"]:
+        saved = self._last_state(config) if resume else None
+        if saved is None or not saved.counters.iterations:
             return None
-        old = to_dict(load_config(self.config))
-        new = to_dict(config)
-        differing = [key for key in new if key not in LIMITS and old.get(key) != new[key]]
-        if differing:
-            raise CheckpointError(
-                f"{self.path} holds a run with another {', '.join(differing)}; "
-                f"only {', '.join(LIMITS)} may change"
-            )
-        return state
+        return saved
+
+    def repair_logs(self) -> None:
+        """Of a finished run: keep what can be read, and tell what else is damaged."""
+        write_metrics(self.path, read_metrics(self.path))
+        read_json(self.path / EVALUATION, f"metarl evaluate {self.path} writes it again")
 
     def _holds_run(self) -> bool:
         """Whether an iteration was finished here."""
@@ -100,17 +125,70 @@ class RunFolder:
             if file.is_file() and file.stat().st_size:
                 return True
         latest = self.checkpoint("latest")
-        return latest.is_file() and checkpoints.load(latest)["counters"]["iterations"] > 0
+        return latest.is_file() and read_checkpoint(latest).counters.iterations > 0
 
-    def _last_state(self) -> dict[str, Any] | None:
-        """The latest checkpoint, or the previous one where that is damaged."""
+    def _last_state(self, config: Config) -> SavedRun | None:
+        """The latest checkpoint of the run, or the previous one where that is damaged."""
         latest, previous = self.checkpoint("latest"), self.checkpoint("previous")
         if latest.is_file():
             try:
-                return checkpoints.load(latest)
+                return self.read_own(latest, config)
             except CheckpointError as error:
-                if not previous.is_file():
-                    raise
+                try:
+                    saved = self.read_own(previous, config)
+                except CheckpointError:
+                    raise error from None
                 latest.unlink()  # or it would take the place of the good one at the next save
-                print(f"metarl: {error}; going on from {previous.name}", file=sys.stderr)
-        return checkpoints.load(previous) if previous.is_file() else None
+                note(f"{error}; going on from {previous.name}")
+                return saved
+        return self.read_own(previous, config) if previous.is_file() else None
+
+    def read_own(self, file: Path, config: Config) -> SavedRun:
+        """A checkpoint of a run as `config` says, whose limits may be others.
+
+        Raises:
+            CheckpointError: it cannot be read, or is of another run.
+        """
+        saved = read_checkpoint(file)
+        old, new = _as_today(saved, file, config), to_dict(config)
+        then = located(old, saved.code.directory or str(Path.cwd()))
+        now = located(new, str(Path.cwd()))
+        differing = [
+            key
+            for key in new
+            if key not in LIMITS and old.get(key) != new[key] and then.get(key) != now[key]
+        ]
+        if differing:
+            raise CheckpointError(
+                f"{self.path} holds a run with another {', '.join(differing)} ({file.name}); "
+                f"only {', '.join(LIMITS)} may change"
+            )
+        return saved
+
+
+def read_json(file: Path, remedy: str) -> dict[str, Any] | None:
+    """An object; None where there is no such file, or a damaged one, which a line tells."""
+    if not file.is_file():
+        return None
+    try:
+        content = json.loads(file.read_bytes())
+    except (ValueError, RecursionError):
+        content = None
+    if isinstance(content, dict):
+        return content
+    note(f"{file} is damaged; {remedy}")
+    return None
+
+
+def _as_today(saved: SavedRun, file: Path, config: Config) -> dict[str, Any]:
+    """The configuration of a checkpoint `file` with the keys of today.
+
+    Nothing is imported for it: classes are those of `config`, or absent.
+    """
+    tree: dict[str, Any] = {**to_dict(config), **saved.config}
+    for kind in CHOICES:
+        try:
+            tree[kind] = choose(kind, tree[kind], vars(config)[kind].found)
+        except MetaRLError:  # options of another class
+            tree[kind] = absent(kind, tree[kind], "it is another one")
+    return to_dict(parse(tree, where=str(file)))

@@ -1,46 +1,150 @@
 """What a run folder or a checkpoint file holds."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from metarl.config.schema import Config, parse
-from metarl.core.errors import CheckpointError
+from pydantic import TypeAdapter, ValidationError
+
+from metarl.config.registry import Found, Kind, find
+from metarl.config.schema import CHOICES, Choice, Config, absent, choose, parse
+from metarl.core.errors import CheckpointError, MetaRLError, note
 from metarl.core.types import Spec
 from metarl.experiments import checkpoints
 from metarl.experiments.counters import Counters
+from metarl.experiments.user_code import OPTIONS, CodeRecord, locate_code
+
+CHECKPOINTS = "checkpoints"
+"""The folder of them in that of a run."""
 
 
 @dataclass(frozen=True)
 class SavedRun:
     """A checkpoint, read and not yet an agent."""
 
-    config: Config
+    config: dict[str, Any]
+    """As `to_dict` gave it."""
     spec: Spec
     counters: Counters
-    state: dict[str, Any]
+    agent: dict[str, Any]
     """What the agent's `state_dict` gave."""
+    best: float | None = None
+    """The highest mean validation score so far."""
+    window: list[float] = field(default_factory=list)
+    """The last validation scores."""
+    wall_seconds: float | None = None
+    """None: before version 0.8 it was not kept."""
+    code: CodeRecord = field(default_factory=CodeRecord)
+    pending: dict[str, float] | None = None
+    """Metrics of the last iteration, where it was interrupted before it was validated."""
 
 
-def read_run(path: str | Path) -> SavedRun:
-    """The best checkpoint of a run folder, or a checkpoint file.
+@dataclass(frozen=True)
+class Opening:
+    """How a run is opened."""
+
+    device: str | None = None
+    """Where its agent acts; None: where it was trained, or on the CPU if there is no such device.
+    """
+    trust: bool = False
+    """Whether code that came with the run may be executed."""
+    family: str | None = None
+    """A family in place of the run's own, with the same options."""
+
+
+OPENING = Opening()
+"""As it was trained; only code that this user trained with is executed."""
+
+_SAVED = TypeAdapter(SavedRun)
+
+
+def read_checkpoint(path: Path) -> SavedRun:
+    """A checkpoint file.
+
+    Raises:
+        CheckpointError: it cannot be read, or a part is missing or is something else.
+    """
+    content = checkpoints.load(path)
+    try:
+        return _SAVED.validate_python(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        part = ".".join(map(str, first["loc"]))
+        raise CheckpointError(
+            f"checkpoint {path} is not one of a run: {part}: {first['msg']:.100}; use another, "
+            "such as previous.pt"
+        ) from None
+
+
+def read_run(path: str | Path) -> tuple[SavedRun, Path]:
+    """The best checkpoint of a run folder, or a checkpoint file; and the file that it is.
+
+    Where the best one is damaged or missing, the latest is read, and a line says so.
 
     Raises:
         CheckpointError: nothing there that can be read.
     """
-    content = checkpoints.load(checkpoint_path(Path(path)))
-    config = parse(content["config"], where=str(path))
-    return SavedRun(
-        config, Spec(**content["spec"]), Counters(**content["counters"]), content["agent"]
-    )
-
-
-def checkpoint_path(path: Path) -> Path:
-    """A checkpoint file itself, or that of a run folder: the best one, else the latest."""
+    path = Path(path)
     if not path.is_dir():
-        return path
+        return read_checkpoint(path), path
+    errors: list[CheckpointError] = []
     for name in ("best", "latest", "previous"):
-        found = path / "checkpoints" / f"{name}.pt"
-        if found.is_file():
-            return found
+        file = path / CHECKPOINTS / f"{name}.pt"
+        if not file.is_file():
+            continue
+        try:
+            saved = read_checkpoint(file)
+        except CheckpointError as error:
+            errors.append(error)
+            continue
+        if errors:
+            note(f"{errors[0]}; this is {file.name}, of iteration {saved.counters.iterations}")
+        elif name != "best" and saved.best is not None:
+            note(f"{path} has lost its best.pt; this is {file.name}")
+        return saved, file
+    if errors:
+        raise errors[0]
     raise CheckpointError(f"{path} is no run folder: it has no checkpoints")
+
+
+def read_configuration(saved: SavedRun, file: Path, opening: Opening) -> Config:
+    """The configuration of a run whose checkpoint is `file`, with its code where it is now.
+
+    Without its family and its world an agent can act, too: they are missed when they are asked for.
+
+    Raises:
+        MetaRLError: mistakes, or an agent whose code may not be executed.
+    """
+    tree = saved.config.copy()
+    folder = file.parent.parent if file.parent.name == CHECKPOINTS else file.parent
+
+    def locate(place: str, name: str) -> str:
+        """A name that can be found wherever we are."""
+        if ":" in name:
+            return locate_code(place, name, saved.code, folder, opening.trust)
+        moved = Path(saved.code.directory, name)  # where a relative path of a run led in training
+        return str(moved) if moved.exists() and not Path(name).exists() else name
+
+    def read_choice(kind: Kind) -> Choice:
+        section = tree[kind]
+        known: Found | None = None
+        if kind == "family" and opening.family is not None:
+            known = find(kind, opening.family)
+        elif ":" in str(section.get("name")):
+            known = find(kind, locate(kind, section["name"]))
+        options = section.get(OPTIONS)
+        if options:
+            places = [locate(f"option-{i}", str(name)) for i, name in enumerate(options)]
+            section = section | {OPTIONS: places}
+        return choose(kind, section, known)
+
+    for kind in CHOICES:
+        if not isinstance(tree.get(kind), dict):
+            continue
+        try:
+            tree[kind] = read_choice(kind)
+        except MetaRLError as error:
+            if kind == "agent":
+                raise
+            tree[kind] = absent(kind, tree[kind], str(error))
+    return parse(tree, where=str(file))

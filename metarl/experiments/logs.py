@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import IO, Any
 
+from metarl.core.errors import note
 from metarl.experiments.checkpoints import disk_error, write_atomically
 
 METRICS = "metrics.jsonl"
@@ -25,11 +26,8 @@ class MetricsLog:
         from torch.utils.tensorboard import SummaryWriter
 
         self._path = folder / METRICS
-        kept = ""
-        for record in read_metrics(folder):
-            if record["iteration"] <= resume_at:
-                kept += json.dumps(record) + "\n"
-        write_atomically(self._path, kept.encode())
+        records = read_metrics(folder)
+        write_metrics(folder, [record for record in records if record["iteration"] <= resume_at])
         self._file: IO[str] = self._path.open("a")
         purge_step = resume_at + 1 if resume_at else None
         self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=purge_step)
@@ -58,15 +56,33 @@ class MetricsLog:
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The records of a run; a last line that a crash cut short is left out."""
+    """The records of a run.
+
+    A last line that a crash cut short is left out; so are damaged ones, which a line tells.
+    """
     path = folder / METRICS
+    lines = path.read_bytes().splitlines() if path.is_file() else []
     records = []
-    for line in path.read_text().splitlines() if path.is_file() else []:
+    damaged = []
+    for number, line in enumerate(lines, 1):
         try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
+            record = json.loads(line)
+            records.append({**record, "iteration": int(record["iteration"])})
+        except (ValueError, TypeError, KeyError):
+            damaged.append(number)
+    if damaged and damaged != [len(lines)]:
+        note(f"{path} is damaged: line {damaged[0]} and {len(damaged) - 1} others are left out")
     return records
+
+
+def write_metrics(folder: Path, records: Sequence[Mapping[str, Any]]) -> None:
+    """Replace the records of a run.
+
+    Raises:
+        CheckpointError: the disk is full.
+    """
+    text = "".join(json.dumps(record) + "\n" for record in records)
+    write_atomically(folder / METRICS, text.encode())
 
 
 class Display:

@@ -2,8 +2,8 @@
 
 import json
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +13,34 @@ from torch.utils._pytree import keystr, tree_leaves_with_path
 from metarl.config.files import load_config
 from metarl.config.schema import Config, to_dict
 from metarl.core.agent import Agent, World
-from metarl.core.errors import MetaRLError
+from metarl.core.errors import CheckpointError, MetaRLError, note
 from metarl.core.family import Family
 from metarl.core.rng import Rng
 from metarl.evaluation.meta_test import evaluate
 from metarl.evaluation.scores import Scores
 from metarl.experiments import checkpoints
-from metarl.experiments.building import build, eval_protocol, load, spec_for_agent, world_of
+from metarl.experiments.building import (
+    build,
+    eval_protocol,
+    fitting,
+    restore,
+    spec_for_agent,
+    world_of,
+)
 from metarl.experiments.comparison import generalization_gaps
 from metarl.experiments.counters import LIMITS, Counters
-from metarl.experiments.folder import RunFolder
+from metarl.experiments.folder import RunFolder, read_json
+from metarl.experiments.interruption import Abandoned, Interruption, ending
+from metarl.experiments.loading import SavedRun
 from metarl.experiments.logs import Display, MetricsLog
 from metarl.experiments.loop import Update, learn
 from metarl.experiments.provenance import provenance
 
 Callback = Callable[[Update], bool | None]
 """Called after every iteration; True ends the training."""
+
+GRACE = 20.0
+"""Seconds: batch systems kill 30 after they asked to end."""
 
 
 def train(
@@ -39,13 +51,18 @@ def train(
     resume: bool = False,
     callbacks: Sequence[Callback] = (),
     quiet: bool = False,
+    grace: float = GRACE,
 ) -> dict[str, Any]:
     """Train in the run folder `out` to the end, or on from where it was stopped.
+
+    Ctrl-C, SIGTERM and SIGHUP end it after the iteration that is under way, with a checkpoint.
 
     Args:
         world: what to train on instead of the configuration's world; to resume, give it again.
         callbacks: called in their order after every iteration, and after its validation where one
             is due, with an `Update`.
+        grace: seconds after a signal until the iteration is given up. After an iteration of more
+            than half of it a checkpoint is written, so that none that was finished is lost.
 
     Returns:
         The content of result.json: among it "scores" of the best checkpoint by split, those of the
@@ -55,27 +72,33 @@ def train(
     Raises:
         MetaRLError: a folder that holds another run or is in use, or anything that the
             configuration or the family got wrong.
+        KeyboardInterrupt: after Ctrl-C, and SystemExit after the other signals.
     """
     if isinstance(config, str):
         config = load_config(config)
     folder = RunFolder(Path(out))
-    with folder.locked(), Display(quiet) as display:
-        state = folder.read_state(config, resume)
-        if state is not None:
-            over = Counters(**state["counters"]).progress(**_limits(config)) >= 1
-            result = json.loads(folder.result.read_text()) if folder.result.is_file() else {}
-            if over and "last" in result:  # before 0.8 it was not: such a run is evaluated anew
-                return dict(result)
+    interruption = Interruption(grace)
+    with folder.locked(), Display(quiet) as display, interruption.listening():
+        saved = folder.read_state(config, resume)
+        if saved is not None:
+            over = saved.counters.progress(**_limits(config)) >= 1
+            result = read_json(folder.result, "it is written again")
+            if over and result and "last" in result:  # before 0.8 it was not
+                folder.repair_logs()
+                return result
             family, agent = build(config.model_copy(update={"warm_start": None}))
         else:
             family, agent = build(config)
-        folder.begin(config)
-        run = _Run(config, family, agent, folder, state)
-        if world is None:
-            world = world_of(config, family)
-        run.learn(world, callbacks, display)
-        display.note(f"evaluating the best and the last checkpoint on {config.test_tasks} tasks")
-        return run.report()
+        with folder.keeping_tracebacks():
+            run = _Run(
+                config,
+                family,
+                agent,
+                folder,
+                saved,
+                interruption,
+            )
+            return run.go(world or world_of(config, family), callbacks, display)
 
 
 class _Run:
@@ -87,52 +110,116 @@ class _Run:
         family: Family,
         agent: Agent,
         folder: RunFolder,
-        state: dict[str, Any] | None,
+        saved: SavedRun | None,
+        interruption: Interruption,
     ):
         self.config, self.family, self.agent, self.folder = config, family, agent, folder
+        self.interruption = interruption
         self.counters = Counters()
         self.best: float | None = None
         self.window: list[float] = []  # the last validation scores
+        self.pending: dict[str, float] | None = None
+        """Metrics of the last iteration until it is validated and logged."""
         self._wall_seconds, self._began = 0.0, time.monotonic()
-        if state is not None:
-            agent.load_state_dict(state["agent"])
-            self.counters = Counters(**state["counters"])
-            self.best = state["best"]
-            self.window = state.get("window", [])
-            self._wall_seconds = state.get("wall_seconds", self.counters.seconds)
+        if saved is not None:
+            with fitting(folder.checkpoint("latest"), config):
+                agent.load_state_dict(saved.agent)
+            self.counters, self.pending = saved.counters, saved.pending
+            self.best, self.window = saved.best, saved.window
+            self._wall_seconds = saved.wall_seconds or saved.counters.seconds
+            if self.best is not None and self._read_best() is None:
+                self.best, self.window = None, []
+        self._code = folder.begin(config)
+        self._note_changes(saved)
 
     @property
     def wall_seconds(self) -> float:
         """Of the whole run, validation included; what was lost to a crash is not counted."""
         return self._wall_seconds + time.monotonic() - self._began
 
+    def go(self, world: World, callbacks: Sequence[Callback], display: Display) -> dict[str, Any]:
+        """Learn, and report; or end as a signal asks."""
+        try:
+            self.learn(world, callbacks, display)
+            tasks = self.config.test_tasks
+            display.note(f"evaluating the best and the last checkpoint on {tasks} tasks")
+            with self.interruption.abandonable():
+                return self.report()
+        except Abandoned:
+            place = f"{self.folder.path}: interrupted after iteration {self.counters.iterations}"
+            note(f"{place}; go on with --resume")
+            assert self.interruption.signal is not None
+            raise ending(self.interruption.signal) from None
+
     def learn(self, world: World, callbacks: Sequence[Callback], display: Display) -> None:
-        """Iterate until a limit is reached or a callback asks to stop."""
-        config, limits = self.config, _limits(self.config)
-        if self.counters.iterations:
-            display.note(f"resuming after iteration {self.counters.iterations}")
-        with MetricsLog(self.folder.path, resume_at=self.counters.iterations) as log:
+        """Iterate until a limit is reached or a callback asks to stop.
+
+        Raises:
+            Abandoned: a signal asked to end; all that was finished is kept.
+        """
+        begun = self.counters.iterations
+        if begun:
+            display.note(f"resuming after iteration {begun}")
+        with MetricsLog(self.folder.path, resume_at=begun - (self.pending is not None)) as log:
             self.save("latest")
             self._check_score()
-            for update in learn(self.agent, world, Rng(config.seed), start=self.counters, **limits):
-                self.counters = update.counters
-                iterations = self.counters.iterations
-                progress = self.counters.progress(**limits)
-                if progress >= 1 or iterations % config.validate_every == 0:
-                    update = replace(update, validation=self.validate())
-                answers = [callback(update) for callback in callbacks]
-                stop = any(answers) or progress >= 1
-                record = update.record()
-                log.write(record)
-                display.show(record, progress, self.counters.seconds * (1 / progress - 1))
-                if stop or iterations % config.checkpoint_every == 0:
+            stop = False
+            if self.pending is not None:
+                stop = self._finish(callbacks, log, display)
+                self.save("latest")
+            updates = learn(
+                self.agent,
+                world,
+                Rng(self.config.seed),
+                start=self.counters,
+                **_limits(self.config),
+            )
+            while not stop and (update := self._next(updates)) is not None:
+                seconds = update.counters.seconds - self.counters.seconds
+                self.counters, self.pending = update.counters, update.metrics
+                stop = self._finish(callbacks, log, display)
+                due = self.counters.iterations % self.config.checkpoint_every == 0
+                if stop or due or seconds > self.interruption.grace / 2:
                     self.save("latest")
-                if stop:
-                    break
+
+    def _next(self, updates: Iterator[Update]) -> Update | None:
+        """Another iteration; None after the last one."""
+        with self.interruption.abandonable():
+            return next(updates, None)
+
+    def _finish(self, callbacks: Sequence[Callback], log: MetricsLog, display: Display) -> bool:
+        """Validate, tell the callbacks and log the last iteration → whether to stop.
+
+        Raises:
+            Abandoned: a signal asked to end. What is still to be done is done when it resumes.
+        """
+        assert self.pending is not None
+        progress = self.counters.progress(**_limits(self.config))
+        due = progress >= 1 or self.counters.iterations % self.config.validate_every == 0
+        try:
+            if due and "validation" not in self.pending:
+                self.pending = self.pending | {"validation": self.validate()}
+            metrics = self.pending.copy()
+            validation = metrics.pop("validation", None)
+            update = Update(self.counters, metrics, self.agent, validation)
+            with self.interruption.abandonable():
+                answers = [callback(update) for callback in callbacks]
+        except Abandoned:
+            self.save("latest")
+            raise
+        record = update.record()
+        log.write(record)
+        self.pending = None
+        display.show(record, progress, self.counters.seconds * (1 / progress - 1))
+        if self.interruption.signal is not None:
+            self.save("latest")
+            raise Abandoned
+        return any(answers) or progress >= 1
 
     def validate(self) -> float:
         """The score on validation tasks; the best mean of the last few so far is kept."""
-        reached = self._score(self.config.validation_tasks)
+        with self.interruption.abandonable():
+            reached = self._score(self.config.validation_tasks)
         self.window = [*self.window, reached][-self.config.validation_window :]
         smoothed = sum(self.window) / len(self.window)
         if self.best is None or smoothed > self.best:
@@ -172,6 +259,8 @@ class _Run:
             "best": self.best,
             "window": self.window,
             "wall_seconds": self.wall_seconds,
+            "code": self._code,
+            "pending": self.pending,
         }
         self.folder.save(name, content)
 
@@ -186,16 +275,35 @@ class _Run:
                     "down (the last good checkpoint stays)"
                 )
 
+    def _read_best(self) -> SavedRun | None:
+        """The best checkpoint; None, and a line, if it is lost."""
+        try:
+            return self.folder.read_own(self.folder.checkpoint("best"), self.config)
+        except CheckpointError as error:
+            note(f"{error}; the best checkpoint is chosen anew from now on")
+            return None
+
+    def _note_changes(self, saved: SavedRun | None) -> None:
+        """Say which code is no longer what the run began with."""
+        for name, known in saved.code.files.items() if saved else ():
+            now = self._code["files"].get(name)
+            if now is not None and now["sha256"] != known.sha256:
+                note(f"{name} has changed since iteration {self.counters.iterations}")
+
     # -- the result
 
     def report(self) -> dict[str, Any]:
         """The scores of the best and the last checkpoint, as result.json has them."""
-        if self.best is None:  # stopped before any validation
+        saved = None if self.best is None else self._read_best()
+        if saved is None:  # stopped before any validation, or lost
+            self.best, self.window = None, []
             self.validate()
-        loaded = load(self.folder.path)
-        best = self._evaluate(loaded.agent)
+            saved = self._read_best()
+            assert saved is not None
+        agent = restore(saved, self.config, self.folder.checkpoint("best"))
+        best = self._evaluate(agent)
         last = best
-        if loaded.counters.iterations != self.counters.iterations:
+        if saved.counters.iterations != self.counters.iterations:
             last = self._evaluate(self.agent)
         gaps = generalization_gaps(best, self.config.score)
         result = {
@@ -205,8 +313,8 @@ class _Run:
             "scores": {split: scores.to_dict() for split, scores in best.items()},
             "gaps": {name: vars(gap) for name, gap in gaps.items()},
             "validation": self.best,
-            "best_iteration": loaded.counters.iterations,
-            "best_env_steps": loaded.counters.env_steps,
+            "best_iteration": saved.counters.iterations,
+            "best_env_steps": saved.counters.env_steps,
             "last": {
                 "iteration": self.counters.iterations,
                 "env_steps": self.counters.env_steps,

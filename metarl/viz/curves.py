@@ -6,7 +6,6 @@ in it, number by number.
 
 import csv
 import io
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,10 +24,10 @@ from metarl.core.errors import CheckpointError, ConfigError, suggest
 from metarl.evaluation.stats import Array, t_interval
 from metarl.experiments.checkpoints import write_atomically
 from metarl.experiments.comparison import runs as runs_in
+from metarl.experiments.folder import EVALUATION, read_json
 from metarl.experiments.logs import read_metrics
 from metarl.viz.style import FOOT, create_axes, save
 
-EVALUATION = "evaluation.json"
 FORMATS = ("png", "svg", "pdf")
 
 _UNITS = {
@@ -196,7 +195,7 @@ def read_config(folder: Path) -> Config:
     """
     if folder.is_file():
         raise CheckpointError(f"{folder} is a checkpoint: name its run folder")
-    return load_config(folder / "config.yaml")
+    return load_config(folder / "config.yaml", code=False)
 
 
 def _part(config: Config, key: str) -> Any:
@@ -348,15 +347,13 @@ def read_scores(folder: Path) -> dict[str, Any]:
     Raises:
         MetaRLError: the run has neither.
     """
-    evaluation, result = folder / EVALUATION, folder / "result.json"
-    if evaluation.is_file():
-        return json.loads(evaluation.read_text())["scores"]
-    if not result.is_file():
-        raise CheckpointError(
-            f"{folder} has no scores to draw yet; "
-            f"finish its training or run metarl evaluate {folder}"
-        )
-    content = json.loads(result.read_text())
+    again = f"run metarl evaluate {folder}"
+    content = read_json(folder / EVALUATION, again)
+    if content is not None:
+        return dict(content["scores"])
+    content = read_json(folder / "result.json", "metarl train --resume writes it again")
+    if content is None:
+        raise CheckpointError(f"{folder} has no scores to draw; finish its training or {again}")
     agent = content["config"]["agent"]["name"]
     return {f"{agent} ({split})": score for split, score in content["scores"].items()}
 

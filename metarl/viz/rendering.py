@@ -14,7 +14,8 @@ from metarl.core.errors import ConfigError, suggest
 from metarl.core.family import Captioned, Drawable, Family, Timed
 from metarl.core.protocol import EvalProtocol
 from metarl.evaluation.episodes import Film, record_episodes
-from metarl.experiments.building import load, make_agent, make_family
+from metarl.experiments.building import make_agent, make_family, open_run
+from metarl.experiments.loading import OPENING, Opening
 from metarl.viz.film import animate, draw_storyboard
 from metarl.viz.style import check_path
 from metarl.viz.video import check_ffmpeg, speed, write_video
@@ -31,6 +32,7 @@ def render(
     task: int = 0,
     lane: int = 0,
     fps: int | None = None,
+    opening: Opening = OPENING,
     **given: Any,
 ) -> Path:
     """Draw the episodes of `record_episodes` to `out`: .png, .gif or .mp4.
@@ -49,7 +51,7 @@ def render(
         raise ConfigError("fps: a picture does not move; write a .gif or an .mp4")
     if out.suffix == ".mp4":
         check_ffmpeg()
-    acting, family, protocol = _cast(source, agent, options)
+    acting, family, protocol = _cast(source, agent, options, opening)
     protocol = protocol.changed(**given)
     film = record_episodes(acting, family, protocol, task=task, lane=lane)
     params = protocol.row(family, task).params[0].cpu()
@@ -87,13 +89,16 @@ def _captioned(film: Film, words: str) -> Film:
 
 
 def _cast(
-    source: str, agent: str | None, options: Sequence[str]
+    source: str,
+    agent: str | None,
+    options: Sequence[str],
+    opening: Opening,
 ) -> tuple[Agent, Family, EvalProtocol]:
     """Who acts, in which family, and by which protocol."""
     if Path(source).is_file() or (Path(source) / "checkpoints").is_dir():
         if options:
             raise ConfigError(f"{options[0]!r}: {source} is a run, and its options are fixed")
-        loaded = load(source)
+        loaded = open_run(source, opening)
         family, acting = loaded.family(), loaded.agent
         if agent is not None:
             acting = make_agent(agent, family.spec, device=loaded.config.device)

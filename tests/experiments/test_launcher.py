@@ -16,7 +16,7 @@ from metarl.experiments.launcher import read_seeds, train_seeds
 class FakeProcess:
     """A process of one seed that ends when it is told to."""
 
-    def __init__(self, command: list[str]) -> None:
+    def __init__(self, command: list[str], **_: object) -> None:
         (self.seed,) = (int(word[5:]) for word in command if re.fullmatch(r"seed=\d+", word))
         self.ended = threading.Event()
         self.code = 0
@@ -48,7 +48,7 @@ def in_background(seeds: list[int], jobs: int) -> tuple[threading.Thread, list[s
 
     def run() -> None:
         try:
-            train_seeds("c.yaml", [], Path("out"), seeds, jobs, False, True)
+            train_seeds("c.yaml", [], Path("out"), seeds, jobs, False, True, 20.0)
         except MetaRLError as error:
             errors.append(str(error))
 
@@ -94,7 +94,7 @@ def test_an_interrupt_ends_those_that_run(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(FakeProcess, "wait", interrupted)
     threading.Timer(0.5, lambda: started[0].end()).start()
     with pytest.raises(KeyboardInterrupt):
-        train_seeds("c.yaml", [], Path("out"), [0, 1, 2, 3, 4], 2, False, True)
+        train_seeds("c.yaml", [], Path("out"), [0, 1, 2, 3, 4], 2, False, True, 20.0)
     assert all(process.terminated for process in started.values())
 
 
