@@ -344,6 +344,26 @@ def options(
 
 
 @app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="run folder, or a checkpoint")],
+    out: Annotated[Path, typer.Argument(help="file to write, such as agent.zip")],
+    onnx: Annotated[
+        bool, typer.Option("--onnx", help="also one step of the agent as ONNX, beside it")
+    ] = False,
+    trust: Trust = False,
+) -> None:
+    """Write the agent of a run to one file, which is opened anywhere without its code."""
+    from metarl.experiments.card import export as write
+    from metarl.experiments.loading import Opening
+
+    print(write(run, out, Opening(trust=trust)))
+    if onnx:
+        from metarl.experiments.onnx_step import export_step
+
+        print(export_step(run, out.with_suffix(".onnx"), Opening(trust=trust)))
+
+
+@app.command()
 def render(
     source: Annotated[
         str, typer.Argument(metavar="FAMILY|RUN", help="family, or a run folder, whose agent acts")

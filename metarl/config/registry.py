@@ -131,7 +131,9 @@ class Found:
 
     @property
     def summary(self) -> str:
-        """First line of the docstring."""
+        """First line of the docstring; nothing is known of what is not here."""
+        if self.absent:
+            return ""
         return ((self._cls or self.settings).__doc__ or "").strip().partition("\n")[0]
 
 

@@ -17,6 +17,7 @@ from metarl.core.family import Family
 from metarl.core.protocol import EvalProtocol
 from metarl.core.rng import Rng
 from metarl.core.types import Spec, Tasks, replace
+from metarl.experiments.archive import is_archive
 from metarl.experiments.counters import Counters
 from metarl.experiments.loading import Opening, SavedRun, read_configuration, read_run
 from metarl.options.pretrained import (
@@ -221,7 +222,7 @@ def load(
     trust: bool = False,
     family: str | None = None,
 ) -> Loaded:
-    """The agent of a run folder (its best checkpoint) or of a checkpoint file.
+    """The agent of a run folder (its best checkpoint), a checkpoint file, or an exported file.
 
     It is put on `device`, or where it was trained; on the CPU if there is no such device here. As
     in training, torch computes with `threads` threads from now on.
@@ -262,7 +263,10 @@ def restore(saved: SavedRun, config: Config, file: Path, trust: bool = False) ->
     """
     with fitting(file, config):
         agent = agent_of(config, saved.spec, trust)
-        agent.load_state_dict(saved.agent)
+        if saved.exported:
+            agent.warm_start(saved.agent)
+        else:
+            agent.load_state_dict(saved.agent)
     return agent
 
 
@@ -309,7 +313,7 @@ def _options_of_run(
     device: torch.device,
     trust: bool,
 ) -> PretrainedOptions:
-    if not Path(path).exists():
+    if not Path(path).exists() and not is_archive(Path(path)):
         raise ConfigError(
             f"pretrained_options: there is no run {path}; "
             "name a run folder, or path/to/file.py:Class of your own"

@@ -8,9 +8,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from metarl.config.registry import Found, Kind, find
 from metarl.config.schema import CHOICES, Choice, Config, absent, choose, parse
-from metarl.core.errors import CheckpointError, MetaRLError, note
+from metarl.core.errors import CheckpointError, ConfigError, MetaRLError, note
 from metarl.core.types import Spec
 from metarl.experiments import checkpoints
+from metarl.experiments.archive import is_archive, read_archive
 from metarl.experiments.counters import Counters
 from metarl.experiments.user_code import OPTIONS, CodeRecord, locate_code
 
@@ -37,6 +38,8 @@ class SavedRun:
     code: CodeRecord = field(default_factory=CodeRecord)
     pending: dict[str, float] | None = None
     """Metrics of the last iteration, where it was interrupted before it was validated."""
+    exported: bool = False
+    """Whether `agent` is but what its `acting_state` gave."""
 
 
 @dataclass(frozen=True)
@@ -59,14 +62,15 @@ _SAVED = TypeAdapter(SavedRun)
 
 
 def read_checkpoint(path: Path) -> SavedRun:
-    """A checkpoint file.
+    """A checkpoint file, or an exported agent.
 
     Raises:
         CheckpointError: it cannot be read, or a part is missing or is something else.
     """
-    content = checkpoints.load(path)
+    exported = is_archive(path)
+    content = read_archive(path) if exported else checkpoints.load(path)
     try:
-        return _SAVED.validate_python(content)
+        return _SAVED.validate_python({**content, "exported": exported})
     except ValidationError as error:
         first = error.errors()[0]
         part = ".".join(map(str, first["loc"]))
@@ -74,6 +78,13 @@ def read_checkpoint(path: Path) -> SavedRun:
             f"checkpoint {path} is not one of a run: {part}: {first['msg']:.100}; use another, "
             "such as previous.pt"
         ) from None
+
+
+def checkpoint_folder(path: Path) -> Path:
+    """The run folder that a checkpoint lies in; that of a run folder is itself."""
+    if path.is_dir():
+        return path
+    return path.parent.parent if path.parent.name == CHECKPOINTS else path.parent
 
 
 def read_run(path: str | Path) -> tuple[SavedRun, Path]:
@@ -116,10 +127,14 @@ def read_configuration(saved: SavedRun, file: Path, opening: Opening) -> Config:
         MetaRLError: mistakes, or an agent whose code may not be executed.
     """
     tree = saved.config.copy()
-    folder = file.parent.parent if file.parent.name == CHECKPOINTS else file.parent
+    folder = checkpoint_folder(file)
 
     def locate(place: str, name: str) -> str:
         """A name that can be found wherever we are."""
+        if saved.exported and place == "family":
+            raise ConfigError(f"{file} holds no code: give {place}=path/to/file.py:Class, {name}")
+        if saved.exported:
+            return str(file / f"{place}.zip")
         if ":" in name:
             return locate_code(place, name, saved.code, folder, opening.trust)
         moved = Path(saved.code.directory, name)  # where a relative path of a run led in training
