@@ -3,8 +3,7 @@
 from collections.abc import Iterator
 
 from metarl.config.options_text import describe
-from metarl.config.registry import Found, Kind, find, names, one_line
-from metarl.core.errors import FamilyError, MetaRLError
+from metarl.config.registry import Found, Kind, find, names
 
 
 def listing(kind: Kind) -> str:
@@ -46,13 +45,7 @@ def description(kind: Kind, name: str) -> str:
 
 def _shape(found: Found) -> Iterator[str]:
     """The spec of the family with default options; imports torch."""
-    try:
-        spec = found.build(found.settings()).spec
-    except MetaRLError:
-        raise
-    except Exception as error:  # a constructor may raise anything
-        line = one_line(error)
-        raise FamilyError(f"family {found.name!r} cannot be described: {line}") from error
+    spec = found.build(found.settings()).spec
     parts = ", ".join(f"{part} [{width}]" for part, width in spec.observation.items())
     kind = "choices" if spec.discrete else "entries in [−1, 1]"
     goal = f", the first {spec.goal_width} its goal" if spec.goal_width else ""

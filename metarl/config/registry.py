@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from metarl.config.aliases import translate
 from metarl.config.messages import error_lines
-from metarl.core.errors import ConfigError, suggest
+from metarl.core.errors import ConfigError, MetaRLError, suggest
 
 Kind = Literal["family", "agent", "world", "option", "class"]
 _OURS = f"{Path(__file__).parents[1]}/"
@@ -125,9 +125,20 @@ class Found:
             raise ConfigError("\n".join(error_lines(error, place, known, written))) from None
 
     def build(self, settings: Settings, *others: Any, **more: Any) -> Any:
-        """An instance; a class without settings is built without them."""
+        """An instance; a class without settings is built without them.
+
+        Raises:
+            ConfigError: whatever its constructor raises.
+        """
         given = (settings, *others) if self.settings.model_fields or others else ()
-        return self.load()(*given, **more)
+        cls = self.load()
+        try:
+            return cls(*given, **more)
+        except MetaRLError:
+            raise
+        except Exception as error:  # a stranger's constructor may raise anything
+            line = one_line(error)
+            raise ConfigError(f"{self.kind} {self.name!r} cannot be made: {line}") from error
 
     @property
     def summary(self) -> str:

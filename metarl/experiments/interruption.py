@@ -51,12 +51,17 @@ class Interruption:
         """The first one that came."""
         self._may_abandon = False
         self._too_late = False
+        self._reminder: threading.Timer | None = None
 
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Signals are for this object."""
         with on_signals(self._receive):
-            yield
+            try:
+                yield
+            finally:
+                if self._reminder is not None:
+                    self._reminder.cancel()
 
     @contextmanager
     def abandonable(self) -> Iterator[None]:
@@ -78,9 +83,9 @@ class Interruption:
             name = signal.Signals(number).name
             line = f"metarl: {name}: finishing the iteration, for at most {self.grace:g} s\n"
             os.write(2, line.encode())  # a handler may not print: it may have interrupted a print
-            again = threading.Timer(self.grace, _send_to_main_thread, [number])
-            again.daemon = True
-            again.start()
+            self._reminder = threading.Timer(self.grace, _send_to_main_thread, [number])
+            self._reminder.daemon = True
+            self._reminder.start()
             return
         self._too_late = True
         if self._may_abandon:

@@ -78,7 +78,12 @@ def train(
         config = load_config(config)
     folder = RunFolder(Path(out))
     interruption = Interruption(grace)
-    with folder.locked(), Display(quiet) as display, interruption.listening():
+    with (
+        folder.locked(),
+        folder.keeping_tracebacks(),
+        Display(quiet) as display,
+        interruption.listening(),
+    ):
         saved = folder.read_state(config, resume)
         if saved is not None:
             over = saved.counters.progress(**_limits(config)) >= 1
@@ -89,16 +94,15 @@ def train(
             family, agent = build(config.model_copy(update={"warm_start": None}))
         else:
             family, agent = build(config)
-        with folder.keeping_tracebacks():
-            run = _Run(
-                config,
-                family,
-                agent,
-                folder,
-                saved,
-                interruption,
-            )
-            return run.go(world or world_of(config, family), callbacks, display)
+        run = _Run(
+            config,
+            family,
+            agent,
+            folder,
+            saved,
+            interruption,
+        )
+        return run.go(world or world_of(config, family), callbacks, display)
 
 
 class _Run:

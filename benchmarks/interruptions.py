@@ -1,0 +1,128 @@
+"""Runs of all agents that are killed or interrupted at random moments, and resumed.
+
+    python benchmarks/interruptions.py [--kills 20] [--signals 20] [--seed 0]
+
+Each must end as the undisturbed run did: the same parameters, the same numbers in its log. After a
+signal that can be caught, no finished iteration may be lost.
+"""
+
+import argparse
+import json
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils._pytree import tree_flatten
+
+from metarl.experiments.checkpoints import load
+from metarl.experiments.logs import read_metrics
+
+SMALL = {
+    "rl2": {"memory_width": 8, "trials": 6, "epochs": 1, "minibatches": 2},
+    "ppo": {"trials": 6, "epochs": 1, "minibatches": 2},
+    "dac": {"trials": 6, "epochs": 1, "minibatches": 2, "options": 2},
+    "maml": {"tasks": 2, "episodes_per_task": 2, "hidden_sizes": [8]},
+    "promp": {"tasks": 2, "episodes_per_task": 2, "hidden_sizes": [8]},
+    "meta-sgd": {"tasks": 2, "episodes_per_task": 2, "hidden_sizes": [8]},
+    "reptile": {"tasks": 2, "episodes_per_task": 2, "hidden_sizes": [8]},
+    "famp": {"tasks": 2, "episodes_per_task": 2, "options": 2, "hidden_sizes": [8]},
+    "pearl": {"tasks": 2, "updates": 3, "hidden_sizes": [8], "encoder_sizes": [8]},
+    "sac": {"tasks": 2, "updates": 3, "hidden_sizes": [8]},
+}
+
+
+def configuration(agent: str) -> dict[str, Any]:
+    chosen = {
+        "agent": {"name": agent, **SMALL[agent]},
+        "family": {"name": "point", "horizon": 10},
+        "episodes": 2,
+        "iterations": 60,
+        "validate_every": 4,
+        "validation_tasks": 10,
+        "test_tasks": 10,
+        "checkpoint_every": 3,
+    }
+    if agent in ("pearl", "sac"):
+        chosen["train_tasks"] = 4
+    return chosen
+
+
+def numbers(folder: Path) -> list[dict[str, Any]]:
+    """The log without what the clock says."""
+    return [
+        {key: value for key, value in record.items() if "second" not in key}
+        for record in read_metrics(folder)
+    ]
+
+
+def same_state(first: Path, second: Path) -> bool:
+    """Whether two runs ended with the same agent."""
+    leaves = []
+    for folder in (first, second):
+        state = load(folder / "checkpoints" / "latest.pt")["agent"]
+        leaves.append(tree_flatten(state)[0])
+    pairs = zip(*leaves, strict=True)
+    return all(torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b for a, b in pairs)
+
+
+def start(config: Path, folder: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "metarl", "train", str(config), "--out", str(folder)]
+    return subprocess.Popen([*command, "--quiet", "--resume"], stdout=subprocess.DEVNULL)  # noqa: S603
+
+
+def disturb(config: Path, folder: Path, number: int, delay: float) -> tuple[int, int]:
+    """Send a signal some seconds after the first record → iterations logged, and those kept."""
+    process = start(config, folder)
+    while not read_metrics(folder) and process.poll() is None:
+        time.sleep(0.01)
+    time.sleep(delay)
+    process.send_signal(number)
+    process.wait()
+    logged = read_metrics(folder)
+    kept = load(folder / "checkpoints" / "latest.pt")["counters"]["iterations"]
+    return int(logged[-1]["iteration"]), int(kept)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--signals", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    chosen = parser.parse_args()
+    chance = random.Random(chosen.seed)  # noqa: S311
+    kinds = [signal.SIGKILL] * chosen.kills
+    kinds += [[signal.SIGTERM, signal.SIGINT, signal.SIGHUP][i % 3] for i in range(chosen.signals)]
+    failed = 0
+    with tempfile.TemporaryDirectory() as scratch:
+        wholes: dict[str, tuple[Path, float]] = {}
+        for place, kind in enumerate(kinds):
+            agent = list(SMALL)[place % len(SMALL)]
+            config = Path(scratch, f"{agent}.json.yaml")
+            if agent not in wholes:
+                config.write_text(json.dumps(configuration(agent)))
+                whole = Path(scratch, agent)
+                start(config, whole).wait()
+                wholes[agent] = whole, read_metrics(whole)[-1]["seconds"]
+            whole, seconds = wholes[agent]
+            disturbed = Path(scratch, f"disturbed-{place}")
+            delay = chance.uniform(0, seconds)
+            logged, kept = disturb(config, disturbed, kind, delay)
+            start(config, disturbed).wait()
+            good = same_state(whole, disturbed) and numbers(whole) == numbers(disturbed)
+            good &= kind == signal.SIGKILL or kept >= logged
+            failed += not good
+            verdict = "equal" if good else "DIFFERS"
+            moment = f"{agent:9} {kind.name} after {delay:4.1f} s"
+            print(f"{moment}: {logged} logged, {kept} kept, {verdict}", flush=True)
+    print(f"{len(kinds) - failed} of {len(kinds)} as undisturbed")
+    sys.exit(failed > 0)
+
+
+if __name__ == "__main__":
+    main()
