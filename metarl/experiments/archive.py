@@ -76,6 +76,8 @@ def read_archive(path: Path) -> dict[str, Any]:
     """
     try:
         with _open(path) as archive:
+            if archive.testzip() is not None:  # a part that is not what was written
+                raise zipfile.BadZipFile
             content = json.loads(archive.read(AGENT))
             if content["format"] == FORMAT:
                 tensors = load_tensors(archive.read(WEIGHTS))

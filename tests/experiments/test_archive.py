@@ -28,9 +28,9 @@ SMALL = {
 }
 
 
-def run_of(agent, folder, family="point", **changes):
+def run_of(kind, folder, family="point", **changes):
     chosen = {
-        "agent": {"name": agent, **SMALL[agent]},
+        "agent": {"name": kind, **SMALL[kind]},
         "family": family,
         "episodes": 2,
         "iterations": 1,
