@@ -44,18 +44,22 @@ class Learner:
         return self.acting_state() | {"optimiser": copy.deepcopy(self.optimizer.state_dict())}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue where `state_dict` was taken."""
+        """Continue where `state_dict` was taken.
+
+        Raises:
+            ConfigError: a state of another form.
+        """
         self.warm_start(state)
-        # a copy: torch would share the state's tensors
-        self.optimizer.load_state_dict(copy.deepcopy(state["optimiser"]))
+        load_optimizer(self.optimizer, state["optimiser"])
 
     def warm_start(self, state: dict[str, Any]) -> None:
         """Take over an acting state; all else is as it was before training.
 
         Raises:
-            ConfigError: parameters of another architecture.
+            ConfigError: a state of another form, such as parameters of another architecture.
         """
-        _check_shapes(self.params, state.get("params", {}))
+        own = self.acting_state()
+        check_state({key: state.get(key) for key in own}, own)
         self.set_params(state["params"])
 
 
@@ -72,17 +76,50 @@ def set_learning_rate(optimizer: Optimizer, learning_rate: float) -> None:
         group["lr"] = learning_rate
 
 
-def _check_shapes(own: Params, loaded: Params) -> None:
-    """Raises a ConfigError that names the first parameter that does not fit."""
-    for name in own | loaded:
-        here = _shape(own, name)
-        there = _shape(loaded, name)
-        if here != there:
-            raise ConfigError(
-                f"warm start: parameter {name} is {there} in the checkpoint and {here} in this "
-                "agent; use the same agent and family"
-            )
+def load_optimizer(optimizer: Optimizer, state: Any) -> None:
+    """Take over a copy of the moments of an Adam optimizer; its options are code's, and stay.
+
+    Raises:
+        ConfigError: moments of other parameters.
+    """
+    parameters = [x for group in optimizer.param_groups for x in group["params"]]
+    moments = copy.deepcopy(state["state"])  # torch would share its tensors
+    step = torch.zeros(())
+    known = {
+        place: {"step": step, "exp_avg": x.detach(), "exp_avg_sq": x.detach()}
+        for place, x in enumerate(parameters)
+    }
+    check_state(moments, {place: known.get(place) for place in moments}, "optimizer")
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": moments, "param_groups": groups})
 
 
-def _shape(params: Params, name: str) -> tuple[int, ...] | str:
-    return tuple(params[name].shape) if name in params else "absent"
+def check_state(given: object, own: object, place: str = "state") -> None:
+    """Raises a ConfigError unless `given` may take the place of a new agent's `own` state.
+
+    Tensors that are empty in `own` may be of any length.
+    """
+    if isinstance(given, Tensor) and isinstance(own, Tensor):
+        fits = given.dim() == own.dim() if own.numel() == 0 else given.shape == own.shape
+        fits &= given.is_floating_point() == own.is_floating_point()
+        fits = fits and given.layout == torch.strided and bool(given.isfinite().all())
+    elif isinstance(given, dict) and isinstance(own, dict):
+        for key in given.keys() | own.keys():
+            check_state(given.get(key), own.get(key), f"{place}.{key}")
+        return
+    else:
+        fits = type(given) is type(own)
+    if not fits:
+        raise ConfigError(
+            f"{place} is {_form(given)} in the checkpoint and {_form(own)} in this agent; "
+            "use the same agent and family"
+        )
+
+
+def _form(x: object) -> str:
+    if isinstance(x, Tensor) and x.layout != torch.strided:
+        return f"a tensor of layout {x.layout}"
+    if isinstance(x, Tensor):
+        finite = "" if not x.is_floating_point() or x.isfinite().all() else ", not finite"
+        return f"{x.dtype} of shape {list(x.shape)}{finite}"
+    return "absent" if x is None else type(x).__name__

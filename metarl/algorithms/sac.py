@@ -14,7 +14,13 @@ from torch.nn.functional import mse_loss
 from torch.optim import Adam, Optimizer
 
 from metarl.algorithms.config import SACConfig
-from metarl.algorithms.learner import Learner, copy_params, set_learning_rate
+from metarl.algorithms.learner import (
+    Learner,
+    check_state,
+    copy_params,
+    load_optimizer,
+    set_learning_rate,
+)
 from metarl.algorithms.losses import soft_value
 from metarl.config.schema import schedule_value
 from metarl.core.agent import Mode
@@ -250,7 +256,8 @@ class SAC(Learner):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where `state_dict` was taken."""
         self.warm_start(state)
+        check_state(state["targets"], self.targets, "targets")
         for name, target in self.targets.items():
             target.copy_(state["targets"][name])
         for optimizer, content in zip(self._optimizers, state["optimisers"], strict=True):
-            optimizer.load_state_dict(copy.deepcopy(content))
+            load_optimizer(optimizer, content)

@@ -291,9 +291,31 @@ class Replay:
                 f"replay: rows of {state['rows'].shape[-1]} numbers, not {sum(self._widths)}; "
                 "its columns are others"
             )
+        self._check_numbers(state["rows"], state["count"], state["context"])
         self._rows = state["rows"].to(self.device, copy=True)
         self.count = state["count"].to(self.device, copy=True)
         self._context = state["context"].to(self.device, copy=True)
+
+    def _check_numbers(self, rows: Tensor, count: Tensor, context: Tensor) -> None:
+        """Raises a CheckpointError for steps or numbers of steps that no replay has."""
+        tasks, size = rows.shape[:2]
+        whole = (rows.dtype, count.dtype, context.dtype) == (torch.float32, *[torch.long] * 2)
+        whole &= count.shape == (tasks,) and context.shape == (tasks, 2)
+        whole &= {rows.layout, count.layout, context.layout} == {torch.strided}
+        if whole:
+            last = count.unsqueeze(1)
+            slot = torch.arange(size, device=count.device)
+            number = last - 1 - (last - 1 - slot) % self.capacity  # of the step that is kept there
+            left = rows[..., -1]
+            first, end = context.unbind(1)
+            whole = bool(
+                rows.isfinite().all()
+                & (count.clamp(max=self.capacity) <= size).all()
+                & ((left >= 0) & (number + left < last) | (number < 0)).all()
+                & ((first >= 0) & (first <= end) & (end <= count)).all()
+            )
+        if not whole:
+            raise CheckpointError("replay: its steps and their numbers do not belong together")
 
 
 def hindsight(

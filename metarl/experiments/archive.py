@@ -79,7 +79,7 @@ def read_archive(path: Path) -> dict[str, Any]:
             if archive.testzip() is not None:  # a part that is not what was written
                 raise zipfile.BadZipFile
             content = json.loads(archive.read(AGENT))
-            if content["format"] == FORMAT:
+            if int(content["format"]) == FORMAT:
                 tensors = load_tensors(archive.read(WEIGHTS))
                 content["agent"] = _with_tensors(content["agent"], tensors)
     except Exception as error:  # whatever reading another file leads to

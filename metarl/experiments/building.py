@@ -279,8 +279,8 @@ def fitting(file: Path, config: Config) -> Iterator[None]:
         raise
     except Exception as error:
         raise CheckpointError(
-            f"checkpoint {file} does not fit {config.agent.name}: {one_line(error)}; use another, "
-            "such as previous.pt"
+            f"checkpoint {file} does not fit {config.agent.name}: {one_line(error):.200}; "
+            "use another, such as previous.pt"
         ) from error
 
 

@@ -48,7 +48,7 @@ def load(path: Path) -> dict[str, Any]:
             f"checkpoint {path} is truncated, damaged or no checkpoint "
             f"({type(error).__name__}); use another, such as previous.pt"
         ) from None
-    if not isinstance(content, dict) or "format" not in content:
+    if not isinstance(content, dict) or not isinstance(content.get("format"), int):
         raise CheckpointError(f"checkpoint {path} was not written by metarl")
     if content["format"] != FORMAT:
         raise CheckpointError(

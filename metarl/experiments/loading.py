@@ -142,14 +142,14 @@ def read_configuration(saved: SavedRun, file: Path, opening: Opening) -> Config:
 
     def read_choice(kind: Kind) -> Choice:
         section = tree[kind]
+        name, options = section.get("name"), section.get(OPTIONS)
         known: Found | None = None
         if kind == "family" and opening.family is not None:
             known = find(kind, opening.family)
-        elif ":" in str(section.get("name")):
-            known = find(kind, locate(kind, section["name"]))
-        options = section.get(OPTIONS)
-        if options:
-            places = [locate(f"option-{i}", str(name)) for i, name in enumerate(options)]
+        elif isinstance(name, str) and ":" in name:
+            known = find(kind, locate(kind, name))
+        if isinstance(options, list) and all(isinstance(x, str) for x in options):
+            places = [locate(f"option-{i}", x) for i, x in enumerate(options)]
             section = section | {OPTIONS: places}
         return choose(kind, section, known)
 

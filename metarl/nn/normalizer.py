@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from metarl.core.errors import ConfigError
 from metarl.core.rollout import Rollout
 from metarl.core.types import Inputs, Spec, replace, tree, tree_map
 
@@ -93,8 +94,15 @@ class Normalizer:
 
     @staticmethod
     def from_state_dict(state: dict[str, Tensor], device: torch.device) -> Normalizer:
-        """The inverse of `state_dict`."""
-        return tree_map(lambda x: x.to(device), Normalizer(**state))
+        """The inverse of `state_dict`.
+
+        Raises:
+            ConfigError: moments of unequal length, or that none can have.
+        """
+        mean, var, count = state["mean"], state["var"], state["count"]
+        if not mean.shape == var.shape == count.shape or (var < 0).any() or (count < 0).any():
+            raise ConfigError("moments: mean, var and count do not belong together")
+        return tree_map(lambda x: x.to(device), Normalizer(mean, var, count))
 
 
 class InputNormalizer:

@@ -419,5 +419,5 @@ def test_a_state_is_a_copy_and_another_architecture_is_refused():
     agent.warm_start(state)
     assert len(agent.buffer) == 0, "what was lived through with other parameters"
     assert same(agent.sac.targets, {name: state["params"][name] for name in agent.sac.targets})
-    with pytest.raises(MetaRLError, match="warm start"):
+    with pytest.raises(MetaRLError, match="in the checkpoint and"):
         make(family, hidden_sizes=(9,)).warm_start(state)

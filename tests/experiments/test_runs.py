@@ -282,7 +282,7 @@ def test_warm_start_takes_the_weights_and_nothing_else(tmp_path):
     best = checkpoints.load(tmp_path / "a" / "checkpoints" / "best.pt")["agent"]
     assert same(agent.state_dict()["params"], best["params"])
     assert agent.state_dict()["optimiser"]["state"] == {}
-    with pytest.raises(MetaRLError, match=r"warm start.*memory"):
+    with pytest.raises(MetaRLError, match=r"state.params.memory.* in the checkpoint"):
         build(parse({**to_dict(warm), "agent": {"name": "rl2", "memory_width": 9}}))
 
 
