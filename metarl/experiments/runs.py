@@ -1,6 +1,5 @@
 """Training runs: learn, log, validate, keep checkpoints, and report on unseen tasks."""
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -10,12 +9,13 @@ from typing import Any
 from torch import Tensor
 from torch.utils._pytree import keystr, tree_leaves_with_path
 
-from metarl.config.files import load_config
+from metarl.config.files import load_config, to_yaml
 from metarl.config.schema import Config, to_dict
 from metarl.core.agent import Agent, World
 from metarl.core.errors import MetaRLError
 from metarl.core.family import Family
 from metarl.core.rng import Rng
+from metarl.core.texts import read_json, to_json
 from metarl.evaluation.meta_test import evaluate
 from metarl.evaluation.scores import Scores
 from metarl.experiments import checkpoints
@@ -63,9 +63,9 @@ def train(
         state = folder.read_state(config, resume)
         if state is not None:
             over = Counters(**state["counters"]).progress(**_limits(config)) >= 1
-            result = json.loads(folder.result.read_text()) if folder.result.is_file() else {}
+            result = read_json(folder.result) if folder.result.is_file() else {}
             if over and "last" in result:  # before 0.8 it was not: such a run is evaluated anew
-                return dict(result)
+                return result
             family, agent = build(config.model_copy(update={"warm_start": None}))
         else:
             family, agent = build(config)
@@ -111,7 +111,8 @@ class _Run:
         config, limits = self.config, _limits(self.config)
         if self.counters.iterations:
             display.note(f"resuming after iteration {self.counters.iterations}")
-        with MetricsLog(self.folder.path, resume_at=self.counters.iterations) as log:
+        done, text = self.counters.iterations, to_yaml(config)
+        with MetricsLog(self.folder.path, resume_at=done, config=text) as log:
             self.save("latest")
             self._check_score()
             for update in learn(self.agent, world, Rng(config.seed), start=self.counters, **limits):
@@ -215,7 +216,7 @@ class _Run:
             "training_seconds": self.counters.seconds,
             "wall_seconds": self.wall_seconds,
         }
-        checkpoints.write_atomically(self.folder.result, json.dumps(result).encode())
+        checkpoints.write_atomically(self.folder.result, to_json(result).encode())
         return result
 
     def _evaluate(self, agent: Agent) -> dict[str, Scores]:

@@ -6,7 +6,6 @@ in it, number by number.
 
 import csv
 import io
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from matplotlib.ticker import MaxNLocator
 from metarl.config.files import load_config
 from metarl.config.schema import Choice, Config, to_dict
 from metarl.core.errors import CheckpointError, ConfigError, suggest
+from metarl.core.texts import read_json
 from metarl.evaluation.stats import Array, t_interval
 from metarl.experiments.checkpoints import write_atomically
 from metarl.experiments.comparison import runs as runs_in
@@ -350,25 +350,27 @@ def read_scores(folder: Path) -> dict[str, Any]:
     """
     evaluation, result = folder / EVALUATION, folder / "result.json"
     if evaluation.is_file():
-        return json.loads(evaluation.read_text())["scores"]
+        return dict(read_json(evaluation)["scores"])
     if not result.is_file():
         raise CheckpointError(
             f"{folder} has no scores to draw yet; "
             f"finish its training or run metarl evaluate {folder}"
         )
-    content = json.loads(result.read_text())
+    content = read_json(result)
     agent = content["config"]["agent"]["name"]
     return {f"{agent} ({split})": score for split, score in content["scores"].items()}
 
 
 def _adaptation(name: str, score: Mapping[str, Any]) -> Curve:
     curve = score["summary"]["curve"]
-    low, high = (None if curve[key] is None else np.array(curve[key]) for key in ("low", "high"))
+    low, high = (
+        None if curve[key] is None else np.array(curve[key], float) for key in ("low", "high")
+    )
     return Curve(
         "return of an episode",
         name,
         np.array(score["episodes_consumed"], float),
-        np.array(curve["mean"]),
+        np.array(curve["mean"], float),
         low,
         high,
         _size(score)[0],
