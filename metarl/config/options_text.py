@@ -4,6 +4,7 @@ import re
 from typing import Any
 
 from pydantic.fields import FieldInfo
+from pydantic_core import to_jsonable_python
 
 from metarl.config.numbers import Values
 from metarl.config.yaml_text import one_line_yaml
@@ -13,7 +14,10 @@ _BOUNDS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
 
 def describe(info: FieldInfo) -> str:
     """Meaning, type and default of one option, in a line."""
-    default = "required" if info.is_required() else f"default {one_line_yaml(info.get_default())}"
+    default = "required"
+    if not info.is_required():
+        plain = to_jsonable_python(info.get_default(call_default_factory=True), fallback=str)
+        default = f"default {one_line_yaml(plain)}"
     meaning = " ".join((info.description or "not described").split())
     return f"{meaning} ({_type_name(info)}; {default})"
 

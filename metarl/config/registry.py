@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from functools import cache
 from importlib.machinery import SourceFileLoader
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -122,9 +123,15 @@ class Found:
         return ((self._cls or self.settings).__doc__ or "").strip().partition("\n")[0]
 
 
+@cache
+def _registered(kind: Kind) -> dict[str, str]:
+    """Names, and what they stand for; looking through all installed packages takes its time."""
+    return {point.name: point.value for point in entry_points(group=GROUP[kind])}
+
+
 def names(kind: Kind) -> list[str]:
     """The registered names, sorted."""
-    return sorted(entry_points(group=GROUP[kind]).names)
+    return sorted(_registered(kind))
 
 
 def find(kind: Kind, name: str) -> Found:
@@ -135,8 +142,8 @@ def find(kind: Kind, name: str) -> Found:
     """
     if ":" in name:
         return _found(kind, name, own(kind, name))
-    for point in entry_points(group=GROUP[kind], name=name):
-        return _found(kind, name, _from_module(kind, point.value))
+    if name in _registered(kind):
+        return _found(kind, name, _from_module(kind, _registered(kind)[name]))
     hint = suggest(name, names(kind))
     raise ConfigError(f"{kind} {quoted(name)} is unknown: {hint} (or give path/to/file.py:Class)")
 

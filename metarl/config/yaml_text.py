@@ -126,10 +126,10 @@ def _brackets(text: str) -> int:
 
 
 def one_line_yaml(value: object) -> str:
-    """A value as YAML on one line."""
+    """A plain value as YAML on one line."""
     yaml = YAML(typ="safe", pure=True)
     yaml.default_flow_style = True
-    yaml.width = 10_000
+    yaml.width = LONGEST
     stream = StringIO()
-    yaml.dump(list(value) if isinstance(value, tuple) else value, stream)
-    return stream.getvalue().removesuffix("\n...\n").strip()
+    yaml.dump(value, stream)
+    return stream.getvalue().removesuffix("\n...\n").strip(" \n")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,7 +32,7 @@ OPTIONS = {
     kind: sorted({key for name in names(kind) for key in find(kind, name).settings.model_fields})
     for kind in ("agent", "family")
 }
-FOLDER = tempfile.TemporaryDirectory()
+FILE = Path(tempfile.gettempdir()) / f"metarl-fuzz-{os.getpid()}.yaml"
 
 WEIRD = st.sampled_from(
     [
@@ -145,10 +146,11 @@ def short_lines() -> Iterator[None]:
 
 
 def check(config: Config) -> None:
-    """It is written, reads back, and has no number that is none."""
-    for value in _leaves(to_dict(config)):
+    """It is read back from plain values, and has no number that is none."""
+    plain = to_dict(config)
+    for value in _leaves(plain):
         assert not isinstance(value, float) or math.isfinite(value)
-    assert parse(read_yaml(to_yaml(config), "written")) == config
+    assert parse(plain) == config
 
 
 def _leaves(tree: Any) -> Iterator[Any]:
@@ -187,11 +189,13 @@ def trees(draw: Any) -> Any:
     return tree
 
 
-@given(trees() | VALUES.filter(lambda value: isinstance(value, dict)))
+@given(trees())
 def configurations(tree: Any) -> None:
     """Trees as Python gives them."""
     with short_lines():
-        check(parse(tree))
+        config = parse(tree)
+        check(config)
+        assert parse(read_yaml(to_yaml(config), "written")) == config
 
 
 @st.composite
@@ -205,32 +209,55 @@ def edited(draw: Any) -> str:
     return text
 
 
-@given(edited() | SYNTAX, st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "latin-1"]))
+@given(edited(), st.sampled_from(["utf-8", "utf-8", "utf-8", "utf-8-sig", "utf-16", "latin-1"]))
 def files(text: str, encoding: str) -> None:
     """Files as editors write them, in every encoding."""
-    path = Path(FOLDER.name) / "c.yaml"
-    path.write_bytes(text.encode(encoding, errors="replace"))
-    with short_lines():
-        check(load_config(path))
+    try:
+        FILE.write_bytes(text.encode(encoding, errors="replace"))
+        with short_lines():
+            check(load_config(FILE))
+    finally:
+        FILE.unlink()
 
 
-PLACES = [f"{kind}.{key}" for kind, keys in OPTIONS.items() for key in keys]
-TYPED = st.builds(
-    "{}={}".format,
-    st.sampled_from([*PLACES, *Config.model_fields]) | WEIRD | st.text(max_size=9),
-    st.one_of(VALUES, SYNTAX, st.sampled_from([*names("agent"), *names("family")])),
-)
+CHOSEN = [
+    *names("agent"),
+    *names("family"),
+    "u",
+    "lstm",
+    "[1, 2]",
+    "[0.1, 0, 0.5]",
+    "0",
+    "7",
+    "1e-3",
+]
 
 
-@given(st.sampled_from(TREES), st.lists(TYPED | WEIRD, min_size=1, max_size=3))
-def overrides(tree: Any, texts: list[str]) -> None:
-    """What is typed after a configuration, a family or an agent."""
+@st.composite
+def typed(draw: Any) -> tuple[Any, list[str]]:
+    """A configuration, and what is typed after it: mostly an option that it has."""
+    tree = draw(st.sampled_from(TREES))
+    own = [f"agent.{key}" for key in find("agent", tree["agent"]["name"]).settings.model_fields]
+    keys = st.sampled_from([*own, *own, *Config.model_fields, "family.horizon", "agent.?"])
+    texts = []
+    for _ in range(draw(st.sampled_from([1, 1, 1, 2, 3]))):
+        value = draw(draw(st.sampled_from([st.sampled_from(CHOSEN), NUMBERS, VALUES, SYNTAX])))
+        texts.append(f"{draw(keys)}={value}")
+    if draw(st.integers(0, 9)) == 0:
+        texts.append(draw(WEIRD | SYNTAX))
+    return tree, texts
+
+
+@given(typed())
+def overrides(drawn: tuple[Any, list[str]]) -> None:
+    """With a configuration, and for an agent alone."""
+    tree, texts = drawn
     with short_lines():
         check(parse(override(tree, texts)))
-    for sections in (["family"], ["family", "agent"]):
-        with short_lines():
-            for kind, options in read_options(texts, *sections).items():
-                find(kind, "point" if kind == "family" else "rl2").configure(options)  # type: ignore[arg-type]
+    with short_lines():
+        own = [text for text in texts if text.startswith("agent.")]
+        options = read_options(own, "agent", "family")
+        find("agent", tree["agent"]["name"]).configure(options["agent"])
 
 
 PROPERTIES = {
