@@ -3,7 +3,6 @@
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import (
-    Field,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
@@ -67,7 +66,7 @@ class MAMLConfig(OptionsConfig):
     """parallel episodes of a task that an inner step is taken on"""
     inner_steps: NonNegativeInt = 1
     """inner steps in meta-training; 0: one policy for all tasks (pretraining)"""
-    step_sizes: tuple[PositiveFloat, ...] = Field((0.1,), min_length=1)
+    step_sizes: tuple[PositiveFloat, ...] = (0.1,)
     """α of the first inner step, of the second …; the last is repeated"""
     learn_step_sizes: bool = False
     """learn a step size for every parameter, initially step_sizes"""
@@ -106,6 +105,13 @@ class MAMLConfig(OptionsConfig):
     """ppo: η, weight of the KL divergence before each inner step"""
     outer_step_size: NonNegativeSchedule = 0.1
     """reptile: ε, share of the way to the mean of the adapted parameters"""
+
+    @field_validator("step_sizes")
+    @classmethod
+    def _some(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if not value:
+            raise ValueError("give one or more numbers above 0")
+        return value
 
     @field_validator("learn_master")
     @classmethod
