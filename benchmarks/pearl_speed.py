@@ -71,15 +71,19 @@ def milliseconds(function: Callable[[], object], times: int) -> float:
 
 def resident() -> float:
     """MiB of this process that are in memory now."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / MIB
+    return (
+        int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])
+        * os.sysconf("SC_PAGE_SIZE")
+        / MIB
+    )
 
 
 def peak(function: Callable[[], object], times: int = 1) -> tuple[float, str]:
     """Milliseconds of a call, and the growth of the process: its peak meanwhile, and what stays."""
     before = resident()
-    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # resets the peak
     taken = milliseconds(function, times)
-    status = Path("/proc/self/status").read_text()
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
     most = int(re.search(r"VmHWM:\s*(\d+) kB", status)[1]) / 1024
     stays = resident() - before
     return taken, f"at most {most - before:+.1f} MiB meanwhile, {stays:+.1f} MiB after"
@@ -169,7 +173,7 @@ def spread(values: list[float]) -> str:
 
 def machine() -> str:
     """Processor, torch and the settings of the environment that matter."""
-    model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text(encoding="utf-8"))
     processor = model[1] if model else "unknown CPU"
     words = [f"{processor}, {os.cpu_count()} cores, torch {torch.__version__}"]
     for name, value in sorted(os.environ.items()):

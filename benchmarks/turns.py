@@ -40,7 +40,7 @@ class Contender:
             "--serve",
             json.dumps([name, options]),
         ]
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "encoding": "utf-8"}
         self._process = subprocess.Popen(command, env=os.environ | {"TQDM_DISABLE": "1"}, **pipes)  # noqa: S603  (ourselves)
         self.name = name
 

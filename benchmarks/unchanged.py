@@ -286,7 +286,7 @@ class Side:
                 cwd=self.checkout,
                 env=environment,
                 capture_output=True,
-                text=True,
+                encoding="utf-8",
                 timeout=TIMEOUT,
             )
         except subprocess.TimeoutExpired:
@@ -338,8 +338,8 @@ class Side:
         other = self.metarl(*evaluate, "--mode", run.other_mode)
 
         try:
-            lines = (folder / "metrics.jsonl").read_text().splitlines()
-            result = json.loads((folder / "result.json").read_text())
+            lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+            result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
             return {
                 "metrics.jsonl": [json.loads(line) for line in lines],
                 "latest.pt": agent_state(folder / "checkpoints" / "latest.pt"),
@@ -594,7 +594,7 @@ def main(args: argparse.Namespace, folder: Path) -> int:
     files = folder / "files"
     files.mkdir(parents=True)
     for name, text in FILES.items():
-        (files / name).write_text(text)
+        (files / name).write_text(text, encoding="utf-8")
 
     pythons = {"old": args.old_python, "new": args.new_python}
     sides = []

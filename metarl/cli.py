@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import json
+import os
+import re
 import sys
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 
-from metarl.core.errors import ConfigError, MetaRLError
+from metarl.core.errors import ConfigError, MetaRLError, shown
+from metarl.core.texts import open_streams, to_json
 
 if TYPE_CHECKING:
     from metarl.config.registry import Kind
@@ -23,6 +26,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+_OUT_OF_MEMORY = re.compile("allocate|out of memory|storage size|array is too big", re.IGNORECASE)
+"""What torch says, and NumPy."""
 
 Overrides = Annotated[
     list[str] | None,
@@ -56,12 +62,29 @@ AsJson = Annotated[bool, typer.Option("--json", help="print JSON instead of a ta
 
 def main() -> None:
     """Entry point: what the user can fix ends in one clear line each and exit code 2."""
+    open_streams()
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
     except MetaRLError as error:
-        for line in str(error).splitlines():
-            print(f"metarl: {line}", file=sys.stderr)
-        sys.exit(2)
+        _exit(str(error))
+    except OSError as error:
+        with suppress(OSError):  # what could not be printed is not tried again at the end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _exit("" if isinstance(error, BrokenPipeError) else str(error))  # the reader has gone
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not _OUT_OF_MEMORY.search(str(error)):
+            raise
+        reason = shown(" ".join(str(error).split()), 200)
+        _exit(f"memory ran out; choose smaller sizes ({reason})")
+
+
+def _exit(lines: str) -> NoReturn:
+    for line in lines.splitlines():
+        print(f"metarl: {line}", file=sys.stderr)
+    sys.exit(2)
 
 
 @app.command()
@@ -167,12 +190,12 @@ def evaluate(
         seed=seed,
     )
     if as_json:
-        print(json.dumps({"run": str(run), **comparison.to_dict()}))
+        print(to_json({"run": str(run), **comparison.to_dict()}))
     else:
         print_comparison(comparison)
     if run.is_dir():
         kept = {"run": str(run), **comparison.to_dict(arrays=False)}
-        write_atomically(run / EVALUATION, json.dumps(kept).encode())
+        write_atomically(run / EVALUATION, to_json(kept).encode())
 
 
 @app.command()
@@ -338,7 +361,7 @@ def options(
     if out is not None:
         content["picture"] = str(draw_option_map(usage, out))
     if as_json:
-        print(json.dumps(content))
+        print(to_json(content))
     else:
         print_usage(content)
 

@@ -26,7 +26,7 @@ def test_the_stub_of_the_package_is_installed():
 def test_nothing_is_imported_that_only_one_system_has(path: Path):
     """Locks, processors and the like come from portable libraries."""
     imported = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             imported |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:

@@ -4,8 +4,8 @@ from typing import Annotated
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
+from metarl.config.numbers import NonNegativeSchedule, UnitSchedule
 from metarl.config.registry import Settings
-from metarl.config.schema import Schedule
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 UnitInterval = Annotated[float, Field(ge=0, le=1)]
@@ -18,17 +18,17 @@ class PPOConfig(Settings):
     """passes over the trials of an iteration"""
     minibatches: PositiveInt = 10
     """minibatches of whole trials in a pass"""
-    learning_rate: Schedule = (2e-3, 0.0)
+    learning_rate: NonNegativeSchedule = (2e-3, 0.0)
     """Adam's step size"""
     clip_range: PositiveFloat = 0.2
     """PPO's ε"""
     gamma: Fraction = 0.99
     """discount γ: over the whole trial, or within episodes if nothing is remembered"""
-    gae_lambda: Schedule = (0.3, 0.95)
+    gae_lambda: UnitSchedule = (0.3, 0.95)
     """λ of GAE, over the same steps as γ"""
-    entropy_coef: Schedule = (0.03, 0.0)
+    entropy_coef: NonNegativeSchedule = (0.03, 0.0)
     """weight of the entropy bonus"""
-    option_entropy_coef: Schedule = (0.03, 0.0)
+    option_entropy_coef: NonNegativeSchedule = (0.03, 0.0)
     """weight of the entropy of the choice of options"""
     value_coef: NonNegativeFloat = 0.5
     """weight of the value loss (targets are normalized)"""
@@ -43,11 +43,11 @@ class PPOConfig(Settings):
 class SACConfig(Settings):
     """Soft actor-critic (Haarnoja et al. 2018, arXiv:1812.05905)."""
 
-    hidden_sizes: tuple[int, ...] = (300, 300, 300)
+    hidden_sizes: tuple[PositiveInt, ...] = (300, 300, 300)
     """hidden layers of the policy, and of each critic"""
     initial_gain: PositiveFloat = 1.0
     """scale of the first policy's outputs: how much they depend on its inputs"""
-    learning_rate: Schedule = 3e-4
+    learning_rate: NonNegativeSchedule = 3e-4
     """Adam's step size"""
     gamma: Fraction = 0.99
     """discount γ"""

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from metarl.config.yaml_text import read_yaml
-from metarl.core.errors import ConfigError
+from metarl.core.errors import ConfigError, shown
+from metarl.core.texts import read_text
 
-_TABLES = read_yaml(Path(__file__).with_name("aliases.yaml").read_text(), "aliases.yaml")
+_TABLES = read_yaml(read_text(Path(__file__).with_name("aliases.yaml")), "aliases.yaml")
 assert isinstance(_TABLES, dict)
 
 RENAMED: dict[str, str] = _TABLES["renamed"]
@@ -39,7 +40,8 @@ def translate(
         new = current(key) if key not in known and current(key) in known else key
         if new in translated:
             raise ConfigError(
-                f"{place}{key}: means the same as {place}{written[new]}; give one of them"
+                f"{place}{shown(key)}: means the same as {place}{shown(written[new])}; "
+                "give one of them"
             )
         translated[new] = value
         written[new] = key

@@ -7,8 +7,9 @@ from pathlib import Path
 from metarl.config.options_text import describe
 from metarl.config.overrides import override
 from metarl.config.schema import CHOICES, Choice, Config, parse, to_dict, without_code
-from metarl.config.yaml_text import one_line_yaml, read_yaml
-from metarl.core.errors import ConfigError, suggest
+from metarl.config.yaml_text import LONGEST, one_line_yaml, read_yaml
+from metarl.core.errors import ConfigError, quoted, shown, suggest
+from metarl.core.texts import read_text
 
 SHIPPED = Path(str(files("metarl_configs")))
 
@@ -28,23 +29,20 @@ def load_config(name: str | Path, overrides: Sequence[str] = (), *, code: bool =
     Raises:
         ConfigError: all mistakes at once, a line each.
     """
-    path = Path(name)
+    path, where = Path(name), shown(str(name))
     if path.suffix not in (".yaml", ".yml"):
         path = SHIPPED / f"{name}.yaml"
-        if not path.is_file():
-            hint = suggest(str(name), shipped())
+        known = shipped()
+        if str(name) not in known:
+            hint = suggest(str(name), known)
             raise ConfigError(
-                f"configuration {str(name)!r} is unknown: {hint} (or give a .yaml file)"
+                f"configuration {quoted(str(name))} is unknown: {hint} (or give a .yaml file)"
             )
-    try:
-        text = path.read_text()
-    except OSError as error:
-        raise ConfigError(f"configuration {path}: {error.strerror}") from None
-    tree = read_yaml(text, str(path))
+    tree = read_yaml(read_text(path, most=LONGEST + 1), where)
     if not isinstance(tree, dict):
-        raise ConfigError(f"{path}: a configuration is a mapping of keys to values")
+        raise ConfigError(f"{where}: a configuration is a mapping of keys to values")
     tree = override(tree, overrides)
-    return parse(tree if code else without_code(tree), where=str(name))
+    return parse(tree if code else without_code(tree), where=where)
 
 
 def to_yaml(config: Config) -> str:

@@ -6,7 +6,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from metarl.config.aliases import FOREIGN
-from metarl.core.errors import suggest
+from metarl.core.errors import quoted, shown, suggest
 
 
 def error_lines(
@@ -16,23 +16,28 @@ def error_lines(
     written: Mapping[str, str],
 ) -> list[str]:
     """One readable line for every key that is wrong, which is named as it was `written`."""
-    lines: dict[str, str] = {}
+    messages: dict[str, list[str]] = {}
+    values: dict[str, str] = {}
     for item in error.errors():
         key = str(item["loc"][0]) if item["loc"] else "?"
-        path = [written.get(key, key)]
+        path = [shown(written.get(key, key))]
         path += [str(part) for part in item["loc"][1:] if isinstance(part, int)]
         where = place + ".".join(path)
-        message = _message(item, key, known)
-        if where in lines:
-            message = f"{lines[where]}, or {message.rpartition(', not')[0]}"
-        else:
-            message = f"{where}: {message}"
-        lines[where] = message
-    return list(lines.values())
+        messages.setdefault(where, []).append(_message(item, key, known))
+        if item["type"] not in _WITHOUT_VALUE:
+            values[where] = f", not {quoted(item['input'])}"
+    return [
+        f"{where}: {', or '.join(dict.fromkeys(parts))}{values.get(where, '')}"
+        for where, parts in messages.items()
+    ]
+
+
+_UNKNOWN = ("extra_forbidden", "invalid_key")
+_WITHOUT_VALUE = (*_UNKNOWN, "missing")
 
 
 def _message(item: ErrorDetails, key: str, known: Collection[str]) -> str:
-    if item["type"] in ("extra_forbidden", "invalid_key"):
+    if item["type"] in _UNKNOWN:
         ours = FOREIGN.get(key)
         return (
             f"unknown key; here it is called {ours!r}"
@@ -42,4 +47,4 @@ def _message(item: ErrorDetails, key: str, known: Collection[str]) -> str:
     if item["type"] == "missing":
         return "is missing; give a value"
     message = item["msg"].removeprefix("Value error, ")
-    return f"{message[0].lower()}{message[1:]}, not {item['input']!r}"
+    return f"{message[0].lower()}{shown(message[1:], 200)}"

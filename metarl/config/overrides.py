@@ -10,7 +10,7 @@ from typing import Any
 from metarl.config.aliases import current
 from metarl.config.schema import CHOICES
 from metarl.config.yaml_text import read_yaml
-from metarl.core.errors import ConfigError
+from metarl.core.errors import ConfigError, quoted
 
 _PRESETS = ("preset", "variant")
 """The options whose value stands for many others, of agents and of families."""
@@ -40,7 +40,7 @@ def read_options(texts: Sequence[str], *sections: str) -> dict[str, dict[str, An
         if len(sections) == 1 and not dot:
             section, option = sections[0], key
         if not equals or section not in read or not option:
-            raise ConfigError(f"{text!r} is not an option: write {_forms(sections)}")
+            raise ConfigError(f"{quoted(text)} is not an option: write {_forms(sections)}")
         read[section][option] = read_yaml(value, key)
     return read
 
@@ -63,7 +63,7 @@ def _with_override(tree: dict[str, Any], text: str) -> dict[str, Any]:
     """Another family, agent or preset drops the options of the one before."""
     key, equals, value_text = text.partition("=")
     if not equals or not key:
-        raise ConfigError(f"{text!r} is not an override: write key=value")
+        raise ConfigError(f"{quoted(text)} is not an override: write key=value")
     value = read_yaml(value_text, key)
     section, dot, option = key.partition(".")
     if section not in CHOICES:

@@ -9,23 +9,27 @@ nested class `Settings`, if it has one.
 
 import hashlib
 import importlib
+import os
 import sys
 import sysconfig
 import traceback
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from functools import cache
 from importlib.machinery import SourceFileLoader
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import ConfigDict, ValidationError, model_validator
 
 from metarl.config.aliases import translate
 from metarl.config.messages import error_lines
-from metarl.core.errors import ConfigError, MetaRLError, suggest
+from metarl.config.numbers import Options
+from metarl.core.errors import ConfigError, MetaRLError, quoted, shown, suggest
 
 Kind = Literal["family", "agent", "world", "option", "class"]
 _OURS = f"{Path(__file__).parents[1]}/"
@@ -39,12 +43,10 @@ GROUP: dict[Kind, str] = {
 }
 
 
-class Settings(BaseModel):
+class Settings(Options):
     """The options of one family, agent or world: typed, frozen, every field with its meaning."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True
-    )
+    model_config = ConfigDict(validate_default=True)
 
     configures: ClassVar[str] = ""
     """``module:Class`` that these are the settings of; empty where the class itself is found."""
@@ -148,9 +150,15 @@ class Found:
         return ((self._cls or self.settings).__doc__ or "").strip().partition("\n")[0]
 
 
+@cache
+def _registered(kind: Kind) -> dict[str, str]:
+    """Names, and what they stand for; looking through all installed packages takes its time."""
+    return {point.name: point.value for point in entry_points(group=GROUP[kind])}
+
+
 def names(kind: Kind) -> list[str]:
     """The registered names, sorted."""
-    return sorted(entry_points(group=GROUP[kind]).names)
+    return sorted(_registered(kind))
 
 
 def find(kind: Kind, name: str) -> Found:
@@ -161,10 +169,10 @@ def find(kind: Kind, name: str) -> Found:
     """
     if ":" in name:
         return _found(kind, name, own(kind, name))
-    for point in entry_points(group=GROUP[kind], name=name):
-        return _found(kind, name, _from_module(kind, point.value))
+    if name in _registered(kind):
+        return _found(kind, name, _from_module(kind, _registered(kind)[name]))
     hint = suggest(name, names(kind))
-    raise ConfigError(f"{kind} {name!r} is unknown: {hint} (or give path/to/file.py:Class)")
+    raise ConfigError(f"{kind} {quoted(name)} is unknown: {hint} (or give path/to/file.py:Class)")
 
 
 def find_either(name: str) -> Found:
@@ -180,11 +188,11 @@ def find_either(name: str) -> Found:
         families = names("family")
         if name in families:
             return find("family", name)
-        near = get_close_matches(name, families + agents)
+        near = get_close_matches(name[:100], families + agents)
         hint = f"did you mean {' or '.join(near)}? " if near else ""
         raise ConfigError(
-            f"no family or agent is called {name!r}: {hint}`metarl envs` and `metarl agents` list "
-            "them (or give path/to/file.py:Class)"
+            f"no family or agent is called {quoted(name)}: {hint}`metarl envs` and "
+            "`metarl agents` list them (or give path/to/file.py:Class)"
         )
     found = find("class", name)
     methods = set(dir(found.load()))
@@ -193,8 +201,8 @@ def find_either(name: str) -> Found:
     if {"tasks", "make"} <= methods:
         return replace(found, kind="family")
     raise ConfigError(
-        f"{name!r} is neither a family, which has tasks and make, nor an agent, which has iterate "
-        "and act"
+        f"{quoted(name)} is neither a family, which has tasks and make, nor an agent, which has "
+        "iterate and act"
     )
 
 
@@ -209,16 +217,21 @@ def own(kind: Kind, name: str) -> object:
 
 def _found(kind: Kind, name: str, thing: object) -> Found:
     if not isinstance(thing, type):
-        raise ConfigError(f"{kind} {name!r} is no class but {type(thing).__name__}: name a class")
+        raise ConfigError(
+            f"{kind} {quoted(name)} is no class but {type(thing).__name__}: name a class"
+        )
     if issubclass(thing, Settings):
         if not thing.configures:
             raise ConfigError(
-                f"{kind} {name!r}: these are settings of no class; set configures = 'module:Class'"
+                f"{kind} {quoted(name)}: these are settings of no class; "
+                "set configures = 'module:Class'"
             )
         return Found(kind, name, thing)
     settings = getattr(thing, "Settings", Settings)
     if not (isinstance(settings, type) and issubclass(settings, Settings)):
-        raise ConfigError(f"{kind} {name!r}: its class Settings must derive from metarl.Settings")
+        raise ConfigError(
+            f"{kind} {quoted(name)}: its class Settings must derive from metarl.Settings"
+        )
     return Found(kind, name, settings, thing)
 
 
@@ -228,17 +241,22 @@ def _from_module(kind: Kind, name: str) -> object:
         loaded = importlib.import_module(module)
     except Exception as error:  # a stranger's module may raise anything
         line = one_line(error)
-        raise ConfigError(f"{kind} {name!r}: module {module} does not import: {line}") from error
+        raise ConfigError(
+            f"{kind} {quoted(name)}: module {shown(module)} does not import: {line}"
+        ) from error
     return _attribute(kind, name, loaded, attribute)
 
 
 def _from_file(kind: Kind, name: str) -> object:
     path_text, _, attribute = name.rpartition(":")
-    path = Path(path_text).resolve()
-    if not path.is_file():
-        raise ConfigError(f"{kind} {name!r}: there is no file {path}")
+    path, there = Path(path_text), False
+    with suppress(OSError, ValueError):  # a name that no file can have
+        path = path.resolve()
+        there = path.is_file()
+    if not there:
+        raise ConfigError(f"{kind} {quoted(name)}: there is no file {shown(str(path))}")
     # the same in every process: where the file was loaded, what was pickled elsewhere can be read
-    digest = hashlib.sha256(str(path).encode()).hexdigest()[:12]
+    digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:12]
     module_name = f"metarl_file_{path.stem}_{digest}"
     if module_name not in sys.modules:
         _prepare_helpers(path.parent)
@@ -251,7 +269,9 @@ def _from_file(kind: Kind, name: str) -> object:
         except Exception as error:
             del sys.modules[module_name]
             line = one_line(error)
-            raise ConfigError(f"{kind} {name!r}: {path} does not import: {line}") from error
+            raise ConfigError(
+                f"{kind} {quoted(name)}: {shown(str(path))} does not import: {line}"
+            ) from error
     return _attribute(kind, name, sys.modules[module_name], attribute)
 
 
@@ -292,7 +312,8 @@ def _attribute(
     classes = [key for key, value in content.items() if isinstance(value, type)]
     place = content.get("__file__") or module.__name__
     raise ConfigError(
-        f"{kind} {name!r}: {place} has no {attribute!r}: {suggest(attribute, classes)}"
+        f"{kind} {quoted(name)}: {shown(place)} has no {quoted(attribute)}: "
+        f"{suggest(attribute, classes)}"
     )
 
 
@@ -302,4 +323,4 @@ def one_line(error: Exception) -> str:
     for frame in traceback.extract_tb(error.__traceback__):
         if not frame.filename.startswith(_NOT_THEIRS):
             place = f" ({Path(frame.filename).name}, line {frame.lineno})"
-    return f"{type(error).__name__}: {' '.join(str(error).split())}{place}"
+    return f"{type(error).__name__}: {shown(' '.join(str(error).split()), 200)}{place}"

@@ -10,28 +10,19 @@ It is one flat mapping, complete::
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, SkipValidation, ValidationError
 
 from metarl.config.messages import error_lines
+from metarl.config.numbers import Options
+from metarl.config.numbers import Schedule as Schedule
+from metarl.config.numbers import schedule_value as schedule_value
 from metarl.config.registry import Found, Kind, Settings, UnknownSettings, find
 from metarl.core.errors import ConfigError, MetaRLError
 
 CHOICES: tuple[Kind, ...] = ("agent", "family", "world")
 """The keys whose values are chosen by name, with settings of their own."""
-
-Schedule = float | tuple[float, float] | tuple[float, float, Annotated[float, Field(gt=0, le=1)]]
-"""A constant; ``[first, last]``, linear over the run; ``[first, last, share]``, over that share."""
-
-
-def schedule_value(schedule: Schedule, progress: float) -> float:
-    """The value of a schedule when `progress` (0 to 1) of the training is over."""
-    if not isinstance(schedule, tuple):
-        return schedule
-    first, last = schedule[:2]
-    share = schedule[2] if len(schedule) == 3 else 1.0
-    return first + (last - first) * min(max(progress / share, 0.0), 1.0)
 
 
 class Choice(BaseModel):
@@ -44,10 +35,8 @@ class Choice(BaseModel):
     found: SkipValidation[Found] = Field(exclude=True, repr=False)
 
 
-class Config(BaseModel):
+class Config(Options):
     """All that determines a run; the same configuration gives the same numbers."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     agent: Choice
     """name (or path/to/file.py:Class) of the agent, and its settings"""
@@ -55,7 +44,7 @@ class Config(BaseModel):
     """name (or path/to/file.py:Class) of the family, and its settings"""
     world: Choice
     """name (or path/to/file.py:Class) of what the agent is trained on, and its settings"""
-    seed: int = 0
+    seed: int = Field(0, ge=-(2**63), lt=2**63)
     """the one seed that all random numbers of the run grow from"""
     episodes: PositiveInt
     """episodes of a trial, in all lanes: what an agent may use to adapt to one task"""

@@ -52,4 +52,4 @@ def read_tasks(path: str | Path, split: str = "test") -> Tasks:
 
 def _read_csv(path: Path) -> NDArray[np.float64]:
     with warnings.catch_warnings(action="ignore"):  # of an empty file: the error says it
-        return np.loadtxt(path, delimiter=",", ndmin=2)
+        return np.loadtxt(path, delimiter=",", ndmin=2, encoding="utf-8-sig")

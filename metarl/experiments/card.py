@@ -9,7 +9,7 @@ from metarl.core.errors import ConfigError
 from metarl.experiments.archive import archive_bytes
 from metarl.experiments.building import Loaded, open_run
 from metarl.experiments.checkpoints import write_atomically
-from metarl.experiments.folder import read_json
+from metarl.experiments.folder import read_if_whole
 from metarl.experiments.loading import OPENING, Opening, checkpoint_folder
 from metarl.experiments.user_code import OPTIONS, code_names
 
@@ -52,7 +52,7 @@ def _exported(run: Path, opening: Opening) -> bytes:
 def _card(run: Path, loaded: Loaded) -> dict[str, Any]:
     """In the words of the configuration and of result.json."""
     config, spec = loaded.config, loaded.spec
-    result = read_json(checkpoint_folder(run) / "result.json", "the card has no scores") or {}
+    result = read_if_whole(checkpoint_folder(run) / "result.json", "the card has no scores") or {}
     scores = result.get("scores", {})
     return {
         "agent": _described(config.agent.name, config.agent.found.summary),

@@ -11,7 +11,6 @@ result.json      scores of the best checkpoint per task and episode, and all tha
 traceback.txt    of the error that ended it, where a user's own code raised it
 """
 
-import json
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from filelock import FileLock, Timeout
 from metarl.config.files import to_yaml
 from metarl.config.schema import CHOICES, Config, absent, choose, parse, to_dict
 from metarl.core.errors import CheckpointError, MetaRLError, note
+from metarl.core.texts import read_json
 from metarl.experiments import checkpoints
 from metarl.experiments.counters import LIMITS
 from metarl.experiments.loading import CHECKPOINTS, SavedRun, read_checkpoint
@@ -117,7 +117,7 @@ class RunFolder:
     def repair_logs(self) -> None:
         """Of a finished run: keep what can be read, and tell what else is damaged."""
         write_metrics(self.path, read_metrics(self.path))
-        read_json(self.path / EVALUATION, f"metarl evaluate {self.path} writes it again")
+        read_if_whole(self.path / EVALUATION, f"metarl evaluate {self.path} writes it again")
 
     def _holds_run(self) -> bool:
         """Whether an iteration was finished here."""
@@ -166,18 +166,15 @@ class RunFolder:
         return saved
 
 
-def read_json(file: Path, remedy: str) -> dict[str, Any] | None:
+def read_if_whole(file: Path, remedy: str) -> dict[str, Any] | None:
     """An object; None where there is no such file, or a damaged one, which a line tells."""
     if not file.is_file():
         return None
     try:
-        content = json.loads(file.read_bytes())
-    except (ValueError, RecursionError):
-        content = None
-    if isinstance(content, dict):
-        return content
-    note(f"{file} is damaged; {remedy}")
-    return None
+        return read_json(file)
+    except CheckpointError:
+        note(f"{file} is damaged; {remedy}")
+        return None
 
 
 def _as_today(saved: SavedRun, file: Path, config: Config) -> dict[str, Any]:

@@ -1,12 +1,15 @@
 """Several runs of one configuration, which differ in their seeds."""
 
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from metarl.core.errors import ConfigError, MetaRLError
+from metarl.core.errors import ConfigError, MetaRLError, quoted
 from metarl.experiments.interruption import ending, on_signals
+
+_SEED = re.compile("[0-9]{1,19}")
 
 
 def read_seeds(text: str) -> list[int]:
@@ -15,12 +18,14 @@ def read_seeds(text: str) -> list[int]:
     Raises:
         ConfigError: no such list.
     """
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
+    seeds = [int(part) if _SEED.fullmatch(part.strip()) else -1 for part in text.split(",")]
+    if min(seeds) < 0 or max(seeds) >= 2**63:
         raise ConfigError(
-            f"--seeds {text!r}: write whole numbers with commas, such as 0,1,2"
-        ) from None
+            f"--seeds {quoted(text)}: write whole numbers from 0 with commas, such as 0,1,2"
+        )
+    if len(set(seeds)) < len(seeds):
+        raise ConfigError(f"--seeds {quoted(text)}: the same seed gives the same run; give it once")
+    return seeds
 
 
 def train_seeds(

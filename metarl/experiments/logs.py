@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from metarl.core.errors import note
+from metarl.core.texts import to_json
 from metarl.experiments.checkpoints import disk_error, write_atomically
 
 METRICS = "metrics.jsonl"
@@ -18,19 +22,25 @@ METRICS = "metrics.jsonl"
 class MetricsLog:
     """One JSON object an iteration, and the same numbers for TensorBoard."""
 
-    def __init__(self, folder: Path, resume_at: int):
+    def __init__(self, folder: Path, resume_at: int, config: str):
         """Open the logs of a run that has finished `resume_at` iterations.
 
         Later records are of work that will be done again: they are dropped.
-        """
-        from torch.utils.tensorboard import SummaryWriter
 
+        Args:
+            config: the configuration, which TensorBoard shows as text.
+
+        Raises:
+            MetaRLError: the disk is full.
+        """
         self._path = folder / METRICS
         records = read_metrics(folder)
         write_metrics(folder, [record for record in records if record["iteration"] <= resume_at])
-        self._file: IO[str] = self._path.open("a")
-        purge_step = resume_at + 1 if resume_at else None
-        self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=purge_step)
+        try:
+            self._file = self._path.open("a", encoding="utf-8")
+            self._events = _Events(folder / "tensorboard", resume_at, config)
+        except OSError as error:
+            raise disk_error(self._path, error) from None
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Append one iteration's record.
@@ -39,11 +49,9 @@ class MetricsLog:
             MetaRLError: the disk is full.
         """
         try:
-            self._file.write(json.dumps(record) + "\n")
+            self._file.write(to_json(record) + "\n")
             self._file.flush()
-            for name, value in record.items():
-                if isinstance(value, float):
-                    self._events.add_scalar(name, value, record["iteration"])
+            self._events.write(record)
         except OSError as error:
             raise disk_error(self._path, error) from None
 
@@ -51,12 +59,46 @@ class MetricsLog:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._file.close()
-        self._events.close()
+        for file in (self._file, self._events.file):
+            with suppress(OSError):  # all was flushed; what failed then was reported
+                file.close()
+
+
+class _Events:
+    """A file of TensorBoard events. Torch's writer fails in a thread, where nobody hears it."""
+
+    def __init__(self, folder: Path, resume_at: int, config: str):
+        from tensorboard.compat.proto.event_pb2 import SessionLog
+        from torch.utils.tensorboard.summary import text
+
+        folder.mkdir(exist_ok=True)
+        path = folder / f"events.out.tfevents.{time.time():.0f}.{os.getpid()}"
+        self.file = path.open("ab")
+        self._add(file_version="brain.Event:2")
+        if resume_at:  # what an earlier file says of later iterations is not shown
+            self._add(step=resume_at + 1, session_log=SessionLog(status=SessionLog.START))
+        code = "".join(f"    {line}\n" for line in config.splitlines())
+        self._add(step=resume_at, summary=text("config", code))
+        self.file.flush()
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        from torch.utils.tensorboard.summary import scalar
+
+        for name, value in record.items():
+            if isinstance(value, float):
+                self._add(step=record["iteration"], summary=scalar(name, value))
+        self.file.flush()
+
+    def _add(self, **content: Any) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        event = Event(wall_time=time.time(), **content)
+        RecordWriter(self.file).write(event.SerializeToString())
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The records of a run.
+    """The records of a run; a number that was not finite is NaN.
 
     A last line that a crash cut short is left out; so are damaged ones, which a line tells.
     """
@@ -67,8 +109,10 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     for number, line in enumerate(lines, 1):
         try:
             record = json.loads(line)
+            finite = {key: value for key, value in record.items() if value is not None}
+            record = dict.fromkeys(record, math.nan) | finite
             records.append({**record, "iteration": int(record["iteration"])})
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, AttributeError):
             damaged.append(number)
     if damaged and damaged != [len(lines)]:
         note(f"{path} is damaged: line {damaged[0]} and {len(damaged) - 1} others are left out")
@@ -81,7 +125,7 @@ def write_metrics(folder: Path, records: Sequence[Mapping[str, Any]]) -> None:
     Raises:
         CheckpointError: the disk is full.
     """
-    text = "".join(json.dumps(record) + "\n" for record in records)
+    text = "".join(to_json(record) + "\n" for record in records)
     write_atomically(folder / METRICS, text.encode())
 
 

@@ -56,8 +56,8 @@ def git_commit(folder: Path) -> str | None:
 
 
 def _output(command: list[str]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)  # noqa: S603  (git)
-    return done.stdout.strip()
+    done = subprocess.run(command, capture_output=True, check=True, timeout=10)  # noqa: S603  (git)
+    return done.stdout.decode(errors="replace").strip()
 
 
 def _versions() -> dict[str, str]:
@@ -83,7 +83,11 @@ def _machine() -> dict[str, Any]:
 
 def _processor() -> str:
     cpuinfo = Path("/proc/cpuinfo")
-    for line in cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []:
+    for line in (
+        cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
+        if cpuinfo.is_file()
+        else []
+    ):
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()

@@ -1,6 +1,5 @@
 """Training runs: learn, log, validate, keep checkpoints, and report on unseen tasks."""
 
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
@@ -10,12 +9,13 @@ from typing import Any
 from torch import Tensor
 from torch.utils._pytree import keystr, tree_leaves_with_path
 
-from metarl.config.files import load_config
+from metarl.config.files import load_config, to_yaml
 from metarl.config.schema import Config, to_dict
 from metarl.core.agent import Agent, World
 from metarl.core.errors import CheckpointError, MetaRLError, note
 from metarl.core.family import Family
 from metarl.core.rng import Rng
+from metarl.core.texts import to_json
 from metarl.evaluation.meta_test import evaluate
 from metarl.evaluation.scores import Scores
 from metarl.experiments import checkpoints
@@ -29,7 +29,7 @@ from metarl.experiments.building import (
 )
 from metarl.experiments.comparison import generalization_gaps
 from metarl.experiments.counters import LIMITS, Counters
-from metarl.experiments.folder import RunFolder, read_json
+from metarl.experiments.folder import RunFolder, read_if_whole
 from metarl.experiments.interruption import Abandoned, Interruption, ending
 from metarl.experiments.loading import SavedRun
 from metarl.experiments.logs import Display, MetricsLog
@@ -87,7 +87,7 @@ def train(
         saved = folder.read_state(config, resume)
         if saved is not None:
             over = saved.counters.progress(**_limits(config)) >= 1
-            result = read_json(folder.result, "it is written again")
+            result = read_if_whole(folder.result, "it is written again")
             if over and result and "last" in result:  # before 0.8 it was not
                 folder.repair_logs()
                 return result
@@ -164,7 +164,9 @@ class _Run:
         begun = self.counters.iterations
         if begun:
             display.note(f"resuming after iteration {begun}")
-        with MetricsLog(self.folder.path, resume_at=begun - (self.pending is not None)) as log:
+        done = begun - (self.pending is not None)
+        text = to_yaml(self.config)
+        with MetricsLog(self.folder.path, resume_at=done, config=text) as log:
             self.save("latest")
             self._check_score()
             stop = False
@@ -327,7 +329,7 @@ class _Run:
             "training_seconds": self.counters.seconds,
             "wall_seconds": self.wall_seconds,
         }
-        checkpoints.write_atomically(self.folder.result, json.dumps(result).encode())
+        checkpoints.write_atomically(self.folder.result, to_json(result).encode())
         return result
 
     def _evaluate(self, agent: Agent) -> dict[str, Scores]:

@@ -18,7 +18,7 @@ class OptionsConfig(Settings):
     """what ends an option: its length, a random length, or learning"""
     option_length: PositiveInt = 10
     """steps of an option: exactly, in the mean, or in the mean before training"""
-    sub_hidden_sizes: tuple[int, ...] | None = (64,)
+    sub_hidden_sizes: tuple[PositiveInt, ...] | None = (64,)
     """hidden layers of sub-policies on the observation; none: they are heads beside the master's"""
     initial_gain: PositiveFloat = 0.01
     """scale of the first policy's outputs: how much the first options differ"""

@@ -21,10 +21,11 @@ from matplotlib.ticker import MaxNLocator
 from metarl.config.files import load_config
 from metarl.config.schema import Choice, Config, to_dict
 from metarl.core.errors import CheckpointError, ConfigError, suggest
+from metarl.core.texts import read_json
 from metarl.evaluation.stats import Array, t_interval
 from metarl.experiments.checkpoints import write_atomically
 from metarl.experiments.comparison import runs as runs_in
-from metarl.experiments.folder import EVALUATION, read_json
+from metarl.experiments.folder import EVALUATION, read_if_whole
 from metarl.experiments.logs import read_metrics
 from metarl.viz.style import FOOT, create_axes, save
 
@@ -348,10 +349,10 @@ def read_scores(folder: Path) -> dict[str, Any]:
         MetaRLError: the run has neither.
     """
     again = f"run metarl evaluate {folder}"
-    content = read_json(folder / EVALUATION, again)
+    content = read_if_whole(folder / EVALUATION, again)
     if content is not None:
         return dict(content["scores"])
-    content = read_json(folder / "result.json", "metarl train --resume writes it again")
+    content = read_if_whole(folder / "result.json", "metarl train --resume writes it again")
     if content is None:
         raise CheckpointError(f"{folder} has no scores to draw; finish its training or {again}")
     agent = content["config"]["agent"]["name"]
@@ -360,12 +361,14 @@ def read_scores(folder: Path) -> dict[str, Any]:
 
 def _adaptation(name: str, score: Mapping[str, Any]) -> Curve:
     curve = score["summary"]["curve"]
-    low, high = (None if curve[key] is None else np.array(curve[key]) for key in ("low", "high"))
+    low, high = (
+        None if curve[key] is None else np.array(curve[key], float) for key in ("low", "high")
+    )
     return Curve(
         "return of an episode",
         name,
         np.array(score["episodes_consumed"], float),
-        np.array(curve["mean"]),
+        np.array(curve["mean"], float),
         low,
         high,
         _size(score)[0],

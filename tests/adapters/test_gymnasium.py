@@ -115,7 +115,7 @@ class Simple(gymnasium.Env):
 
     metadata = {"render_modes": []}  # noqa: RUF012
 
-    def __init__(self, observation=None, action=None, told=({},), limit=None):
+    def __init__(self, observation=None, action=None, told=({},), limit=None):  # noqa: B006
         self.observation_space = observation or spaces.Box(-1, 1, (1,))
         self.action_space = action or spaces.Discrete(2)
         self.told, self.limit, self.level = told, limit, 0.0
@@ -821,7 +821,9 @@ def test_what_breaks_in_a_worker_is_told_with_its_line_and_mends_with_the_next_r
     family, tasks = accidents(0, 1, 0)
     env = family.make(1)
     line = next(
-        n for n, text in enumerate(Path(FILE).read_text().splitlines(), 1) if "it broke" in text
+        n
+        for n, text in enumerate(Path(FILE).read_text(encoding="utf-8").splitlines(), 1)
+        if "it broke" in text
     )
     with pytest.raises(
         MetaRLError, match=rf"^in a worker process: ValueError: it broke \(drift.py, line {line}\)$"
@@ -916,7 +918,7 @@ while True:
 
 def is_alive(pid: int) -> bool:
     status = Path(f"/proc/{pid}/status")
-    return status.exists() and "State:\tZ" not in status.read_text()
+    return status.exists() and "State:\tZ" not in status.read_text(encoding="utf-8")
 
 
 # -------------------------------------------------------------------------------------------------

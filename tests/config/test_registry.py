@@ -116,9 +116,9 @@ def test_a_missing_file_is_named(tmp_path: Path):
 def test_a_file_that_does_not_import_names_its_line(mine: str, text: str, words: str):
     """The innermost line of the user's own file, not of a library that it called; and mending the
     file helps."""
-    Path(mine).write_text(text)
+    Path(mine).write_text(text, encoding="utf-8")
     assert words in mistake(f"{mine}:Plain")
-    Path(mine).write_text(MINE + "\n")
+    Path(mine).write_text(MINE + "\n", encoding="utf-8")
     assert make_family(f"{mine}:Plain")
 
 
@@ -133,7 +133,8 @@ def test_only_a_class_with_proper_settings_will_do(mine: str):
 
 def test_settings_without_a_class_are_no_family(mine: str):
     Path(mine).write_text(
-        "from metarl.config.registry import Settings\nclass Options(Settings): pass"
+        "from metarl.config.registry import Settings\nclass Options(Settings): pass",
+        encoding="utf-8",
     )
     assert "Options" in mistake(f"{mine}:Options")
 

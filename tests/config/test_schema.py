@@ -77,6 +77,55 @@ def test_what_is_no_yaml_is_a_mistake():
         read_yaml("a: [1", "here")
 
 
+LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 9)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("a: 1\nb: !!python/object:os.system x", "line 2: the tag !!python/object:os.system"),
+        ("a: !!binary aGk=", "line 1: the tag !!binary does not fit"),
+        ("a: !mine 3", "line 1: the tag !mine does not fit"),
+        ("a: !!int x", "line 1: the tag !!int does not fit"),
+        ("!!set {a, b}", "line 1: the tag !!set does not fit"),
+        ("a:\n  [1]: 2", "line 2: a key is a word or a number"),
+        ("a: " + "9" * 5000, "line 1: a whole number has at most 64 bits"),
+        ("a: 0x" + "f" * 5000, "line 1: a whole number has at most 64 bits"),
+        ("a: " + "[" * 3000, "more than 30 levels of brackets"),
+        ("- " * 3000 + "1", "more than 30 levels"),
+        (LAUGHS, "aliases (*) make too many entries"),
+        ("&a [*a]", "more than 30 levels"),
+        ("a: 1\n<<: 3", "expected a mapping or list of mappings for merging"),
+        ("a: 1\n---\nb: 2", "line 2: expected a single document in the stream, but found"),
+        ("a: 1\nb: \x07", "line 2: the character U+0007 has no place in a text"),
+        ("a: *b", "line 1: found undefined alias 'b'"),
+        ("#" * 100_001, "has more than 100,000 characters"),
+        ("'" + "x" * 9000 + "'; 1", "line 1: "),
+    ],
+)
+def test_what_no_configuration_holds_is_one_short_line(text: str, says: str):
+    with pytest.raises(MetaRLError) as caught:
+        read_yaml(text, "here")
+    line = str(caught.value)
+    assert line.startswith("here")
+    assert says in line
+    assert len(line) < 200
+    assert line.isprintable()
+
+
+def test_what_yaml_has_for_people_is_followed():
+    """Merge keys, aliases, anchors that are used again, a mark of an editor, and !!str."""
+    text = "\ufeffbase: &b {x: 1, y: 2}\nmine: {<<: *b, y: 3}\ny: &b !!str 3\nz: *b\n"
+    assert read_yaml(text, "here") == {
+        "base": {"x": 1, "y": 2},
+        "mine": {"x": 1, "y": 3},
+        "y": "3",
+        "z": "3",
+    }
+
+
 # -------------------------------------------------------------------------------------------------
 # Reading
 
@@ -252,7 +301,8 @@ def test_what_is_written_reads_back(**drawn: Any):
 
 
 @pytest.mark.parametrize(
-    "path", ["1e5", "on", "1:30", "089", ".5", "null", "true", "a: b", "# no", "it's", "~"]
+    "path",
+    ["\xa0", "=", "1e5", "on", "1:30", "089", ".5", "null", "true", "a: b", "# no", "it's", "~"],
 )
 def test_words_that_look_like_something_else_read_back(path: str):
     """The writer must quote what our reader, not what YAML 1.1, would take for a number."""

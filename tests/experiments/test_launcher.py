@@ -43,6 +43,16 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launcher.subprocess, "Popen", FakeProcess)
 
 
+def test_seeds_are_whole_numbers_each_once():
+    assert read_seeds("0, 1,12") == [0, 1, 12]
+    for text in ("", "1,,2", "-1", "1;2", "1_0", "٣", "1.0", str(2**63), "9" * 5000, "0,1,"):
+        with pytest.raises(ConfigError, match="write whole numbers from 0") as caught:
+            read_seeds(text)
+        assert len(str(caught.value)) < 250
+    with pytest.raises(ConfigError, match="give it once"):
+        read_seeds("0,1,00")
+
+
 def in_background(seeds: list[int], jobs: int) -> tuple[threading.Thread, list[str]]:
     errors: list[str] = []
 

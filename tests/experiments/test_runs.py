@@ -348,7 +348,7 @@ def test_metrics_of_work_that_will_be_done_again_are_dropped(tmp_path):
     (tmp_path / logs.METRICS).write_text(
         '{"iteration": 1}\n{"iteration": 2}\n{"iteration": 3}\n{"itera'
     )
-    with logs.MetricsLog(tmp_path, resume_at=2):
+    with logs.MetricsLog(tmp_path, resume_at=2, config=""):
         pass
     assert read_metrics(tmp_path) == [{"iteration": 1}, {"iteration": 2}]
 

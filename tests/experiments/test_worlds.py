@@ -147,7 +147,7 @@ def test_an_agent_without_a_return_is_logged_and_shown(tmp_path, monkeypatch, ca
 
 def test_a_run_folder_says_which_world(tmp_path):
     train(config(iterations=1), tmp_path, quiet=True)
-    assert "world:\n  name: local" in Path(tmp_path / "config.yaml").read_text()
+    assert "world:\n  name: local" in Path(tmp_path / "config.yaml").read_text(encoding="utf-8")
 
 
 class Uncounted(LocalWorld):

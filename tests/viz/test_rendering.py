@@ -531,7 +531,7 @@ def test_an_mp4_needs_ffmpeg(tmp_path, monkeypatch):
     ],
 )
 def test_a_camera_that_does_not_work_says_so(line, instead, says, tmp_path):
-    source = "from metarl import Mistake\n" + Path(ERRAND.split(":")[0]).read_text()
+    source = "from metarl import Mistake\n" + Path(ERRAND.split(":")[0]).read_text(encoding="utf-8")
     assert line in source
     (tmp_path / "mine.py").write_text(source.replace(line, instead))
     with pytest.raises(MetaRLError, match=says):

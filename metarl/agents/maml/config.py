@@ -13,7 +13,7 @@ from pydantic import (
 
 from metarl.agents.config import PRESET, TaskInput
 from metarl.algorithms.config import Fraction, UnitInterval
-from metarl.config.schema import Schedule
+from metarl.config.numbers import NonNegativeSchedule, PositiveSchedule
 from metarl.options.config import OptionsConfig
 
 Preset = Annotated[
@@ -49,7 +49,7 @@ class MAMLConfig(OptionsConfig):
 
     preset: Preset = "maml"
     task_input: TaskInput = "none"
-    hidden_sizes: tuple[int, ...] = (64, 64)
+    hidden_sizes: tuple[PositiveInt, ...] = (64, 64)
     """widths of the hidden layers"""
     activation: Literal["tanh", "relu"] = "tanh"
     """activation of these layers"""
@@ -66,7 +66,7 @@ class MAMLConfig(OptionsConfig):
     """parallel episodes of a task that an inner step is taken on"""
     inner_steps: NonNegativeInt = 1
     """inner steps in meta-training; 0: one policy for all tasks (pretraining)"""
-    step_sizes: tuple[float, ...] = (0.1,)
+    step_sizes: tuple[PositiveFloat, ...] = (0.1,)
     """α of the first inner step, of the second …; the last is repeated"""
     learn_step_sizes: bool = False
     """learn a step size for every parameter, initially step_sizes"""
@@ -87,7 +87,7 @@ class MAMLConfig(OptionsConfig):
     """outer step: trust region, clipped ratios, or to adapted parameters"""
     exploration_credit: NonNegativeFloat = 0.0
     """credit of actions before an inner step for the return after it"""
-    max_kl: Schedule = 0.01
+    max_kl: PositiveSchedule = 0.01
     """trpo: δ, the largest mean KL divergence of the adapted policies, in nats"""
     damping: NonNegativeFloat = 1e-5
     """trpo: added to the diagonal of the Fisher matrix"""
@@ -99,12 +99,19 @@ class MAMLConfig(OptionsConfig):
     """ppo: ε"""
     epochs: PositiveInt = 5
     """ppo: gradient steps on an iteration's episodes"""
-    learning_rate: Schedule = 1e-3
+    learning_rate: NonNegativeSchedule = 1e-3
     """ppo: Adam's step size"""
     kl_coef: NonNegativeFloat = 5e-4
     """ppo: η, weight of the KL divergence before each inner step"""
-    outer_step_size: Schedule = 0.1
+    outer_step_size: NonNegativeSchedule = 0.1
     """reptile: ε, share of the way to the mean of the adapted parameters"""
+
+    @field_validator("step_sizes")
+    @classmethod
+    def _some(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if not value:
+            raise ValueError("give one or more numbers above 0")
+        return value
 
     @field_validator("learn_master")
     @classmethod
@@ -128,14 +135,6 @@ class MAMLConfig(OptionsConfig):
         )
         if value == "reptile" and learned and data.get("adapted") == "master":
             raise ValueError("reptile learns only what inner steps adapt; set adapted to all")
-        return value
-
-    @field_validator("step_sizes", "max_kl")
-    @classmethod
-    def _positive(cls, value: float | tuple[float, ...]) -> float | tuple[float, ...]:
-        numbers = value if isinstance(value, tuple) else (value,)
-        if not numbers or min(numbers) <= 0:
-            raise ValueError("give numbers above 0")
         return value
 
 

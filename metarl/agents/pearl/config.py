@@ -6,7 +6,7 @@ from pydantic import NonNegativeInt, PositiveInt, ValidationInfo, field_validato
 
 from metarl.agents.config import PRESET, TaskInput
 from metarl.algorithms.config import SACConfig, UnitInterval
-from metarl.config.schema import Schedule
+from metarl.config.numbers import NonNegativeSchedule
 
 Preset = Annotated[Literal["pearl", "sac", "mtsac"], PRESET]
 _NO_LATENT: dict[str, Any] = {"latent_width": 0, "exploration_episodes": 0, "extra_episodes": 0}
@@ -37,7 +37,7 @@ class PEARLConfig(SACConfig):
     task_input: TaskInput = "none"
     latent_width: NonNegativeInt = 5
     """entries of the latent task variable z; 0: none is inferred"""
-    encoder_sizes: tuple[int, ...] = (200, 200, 200)
+    encoder_sizes: tuple[PositiveInt, ...] = (200, 200, 200)
     """hidden layers of the context encoder"""
     next_obs_input: bool = False
     """the encoder also sees the next observation: for dynamics that vary"""
@@ -67,16 +67,8 @@ class PEARLConfig(SACConfig):
     """transitions of each task for the encoder, from its newest context"""
     hindsight: UnitInterval = 0.0
     """share of transitions relabeled with a later goal (HER)"""
-    kl_coef: Schedule = 0.1
+    kl_coef: NonNegativeSchedule = 0.1
     """β, weight of KL(posterior ‖ prior), summed over z and tasks: scale it with reward_scale²"""
-
-    @field_validator("kl_coef")
-    @classmethod
-    def _not_negative(cls, value: float | tuple[float, ...]) -> float | tuple[float, ...]:
-        numbers = value if isinstance(value, tuple) else (value,)
-        if min(numbers) < 0:
-            raise ValueError("give numbers of at least 0")
-        return value
 
     @field_validator("extra_episodes")
     @classmethod

@@ -29,9 +29,9 @@ class RL2Config(PPOConfig, OptionsConfig):
     """recurrent memory; none is plain PPO"""
     memory_width: PositiveInt = 64
     """units of the memory"""
-    encoder_sizes: tuple[int, ...] = ()
+    encoder_sizes: tuple[PositiveInt, ...] = ()
     """widths of the layers before the memory"""
-    hidden_sizes: tuple[int, ...] = ()
+    hidden_sizes: tuple[PositiveInt, ...] = ()
     """widths of the layers after the memory"""
     activation: Literal["tanh", "relu"] = "tanh"
     """activation of these layers"""
