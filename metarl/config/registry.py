@@ -10,8 +10,6 @@ nested class `Settings`, if it has one.
 import hashlib
 import importlib
 import sys
-import sysconfig
-import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -26,12 +24,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from metarl.config.aliases import translate
 from metarl.config.messages import error_lines
 from metarl.core.errors import ConfigError, suggest
+from metarl.core.errors import one_line as one_line
 
 Kind = Literal["family", "agent", "world", "option", "class"]
-_OURS = f"{Path(__file__).parents[1]}/"
-_INSTALLED = sysconfig.get_paths()
-_NOT_THEIRS = ("<frozen", _OURS, _INSTALLED["stdlib"], _INSTALLED["purelib"], _INSTALLED["platlib"])
-"""Path prefixes of code that is not the user's."""
 GROUP: dict[Kind, str] = {
     "family": "metarl.families",
     "agent": "metarl.agents",
@@ -241,12 +236,3 @@ def _attribute(
     raise ConfigError(
         f"{kind} {name!r}: {place} has no {attribute!r}: {suggest(attribute, classes)}"
     )
-
-
-def one_line(error: Exception) -> str:
-    """The error with the innermost line of the user's own code."""
-    place = ""
-    for frame in traceback.extract_tb(error.__traceback__):
-        if not frame.filename.startswith(_NOT_THEIRS):
-            place = f" ({Path(frame.filename).name}, line {frame.lineno})"
-    return f"{type(error).__name__}: {' '.join(str(error).split())}{place}"

@@ -169,14 +169,14 @@ def test_misuse_is_told_in_one_line():
     session = Session(agent, family.spec)
     with pytest.raises(MetaRLError, match="call act first"):
         session.observe(1.0, [1.0], True, False)
-    with pytest.raises(MetaRLError, match="1 finite numbers are expected"):
+    with pytest.raises(MetaRLError, match="1 numbers are expected"):
         session.act([1.0, 2.0])
-    with pytest.raises(MetaRLError, match="1 finite numbers are expected"):
+    with pytest.raises(MetaRLError, match="obs is not finite"):
         session.act([float("nan")])
     session.act([1.0])
     with pytest.raises(MetaRLError, match="with observe"):
         session.act([1.0])
-    with pytest.raises(MetaRLError, match="is not finite"):
+    with pytest.raises(MetaRLError, match="reward is nan, not one finite number"):
         session.observe(float("nan"), [1.0], True, False)
     with pytest.raises(MetaRLError, match="longer than the horizon of 1 steps"):
         session.observe(1.0, [1.0], False, False)
