@@ -22,18 +22,18 @@ def short(x: object) -> str:
     return f"{' '.join(text.split()):.60}"
 
 
-def numbers(x: object, what: str) -> NDArray[Any]:
+def numbers(x: object, what: str, error: type[MetaRLError] = MetaRLError) -> NDArray[Any]:
     """`x` as an array of real numbers.
 
     Raises:
-        MetaRLError: `what`, which `x` is, is something else.
+        error: `what`, which `x` is, is something else.
     """
     try:
         values = np.asarray(x)
-    except Exception as error:  # ragged lists, tensors with gradients, or whatever __array__ raises
-        raise MetaRLError(f"{what} is {short(x)}, not an array of numbers") from error
+    except Exception as cause:  # ragged lists, tensors with gradients, or whatever __array__ raises
+        raise error(f"{what} is {short(x)}, not an array of numbers") from cause
     if values.dtype.kind not in "fiub":
-        raise MetaRLError(f"{what} is {short(x)} ({values.dtype}), not real numbers")
+        raise error(f"{what} is {short(x)} ({values.dtype}), not real numbers")
     return values
 
 

@@ -125,7 +125,10 @@ GOOD: dict[str, Any] = {
         ({"obs": np.zeros((3, 5))}, r"obs is of shape \[3, 5\]; beside 2 rewards give \[3, 4\]"),
         ({"obs": np.zeros((2, 4))}, r"obs is of shape \[2, 4\]; beside 2 rewards give \[3, 4\]"),
         ({"obs": np.full((3, 4), np.nan)}, "obs is not finite"),
-        ({"obs": [[0, 0, 0, 0], [0]]}, r"obs is \[\[0, 0, 0, 0\], \[0\]\], not an array of numbers"),
+        (
+            {"obs": [[0, 0, 0, 0], [0]]},
+            r"obs is \[\[0, 0, 0, 0\], \[0\]\], not an array of numbers",
+        ),
         ({"action": [[0], [1]]}, r"action is of shape \[2, 1\]; beside 2 rewards give \[2\]"),
         ({"action": [0, 2]}, "actions must be integers from 0 to 1"),
         ({"action": [-1, 0]}, "actions must be integers from 0 to 1"),

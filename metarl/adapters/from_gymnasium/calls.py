@@ -49,7 +49,7 @@ class Calls:
         what = one_line(error)
         cause: BaseException = error
         if isinstance(error, MetaRLError):
-            what, cause = str(error), error.__cause__ or error
+            what, cause = " ".join(str(error).split()), error.__cause__ or error
         raise CallError(what, NAMES[call], lane) from cause
 
 

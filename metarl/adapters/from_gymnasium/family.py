@@ -29,7 +29,7 @@ from metarl.adapters.from_gymnasium.spaces import (
 )
 from metarl.config.registry import Settings as BaseSettings
 from metarl.core.arrays import numbers, short
-from metarl.core.errors import FamilyError, MetaRLError, calling
+from metarl.core.errors import FamilyError, calling
 
 if TYPE_CHECKING:
     from metarl.core.family import BatchEnv
@@ -226,7 +226,7 @@ class AdaptedFamily(ABC):
         what = f"{self._name}: row({split!r}, rng)"
         with calling(what):
             row = self.row(split, np.random.default_rng(key & (1 << 64) - 1))
-        return numbers(row, what).ravel()
+        return numbers(row, what, FamilyError).ravel()
 
     def _every(self, split: str) -> Array | None:
         """[S, P] float32: all task rows of a split, if there are only so many."""
@@ -236,12 +236,7 @@ class AdaptedFamily(ABC):
 
     def _table(self, rows: ArrayLike) -> Array:
         """[S, P] float32."""
-        try:
-            given = numbers(rows, "they are")
-        except MetaRLError as error:
-            raise FamilyError(
-                f"{self._name}: task rows must be numbers, as many in each; {error}"
-            ) from error.__cause__
+        given = numbers(rows, f"{self._name}: the table of task rows", FamilyError)
         if not given.size or not given.ndim:
             raise FamilyError(f"{self._name}: there are no numbers in the task rows {short(rows)}")
         with np.errstate(over="ignore"):  # the infinity is told

@@ -145,7 +145,8 @@ def parts(space: Space, hidden: Sequence[str] = ()) -> tuple[Part, ...]:
             raise FamilyError(f"{count} parts of the observation are called {name!r}; rename one")
     kept = tuple(_part(path, leaf) for path, leaf in shown)
     if not sum(part.width for part in kept):
-        raise FamilyError(f"hidden: nothing is left of the observation {space}")
+        what = "hidden: nothing is left of" if hidden else "there is no number in"
+        raise FamilyError(f"{what} the observation {space}")
     return kept
 
 
