@@ -2,6 +2,7 @@
 
 import warnings
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -37,7 +38,8 @@ def read_tasks(path: str | Path, split: str = "test") -> Tasks:
     """
     path = Path(path)
     try:
-        rows = np.load(path) if path.suffix == ".npy" else _read_csv(path)
+        with path.open("rb") as file:
+            rows = np.load(file) if path.suffix == ".npy" else _read_csv(file)
         with np.errstate(over="ignore"):  # an infinity is told
             params = torch.as_tensor(numbers(rows, "it").astype(np.float32))
     except (OSError, EOFError, MemoryError) as error:
@@ -56,6 +58,6 @@ def _line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-def _read_csv(path: Path) -> NDArray[np.float64]:
+def _read_csv(file: BinaryIO) -> NDArray[np.float64]:
     with warnings.catch_warnings(action="ignore"):  # of an empty file: the error says it
-        return np.loadtxt(path, delimiter=",", ndmin=2)
+        return np.loadtxt(file, delimiter=",", ndmin=2)

@@ -4,7 +4,7 @@ hand to a session or a recording.
 `PROPERTIES` maps a name to a function without arguments that draws examples and raises for the
 first one that breaks the promise: either everything works and equals an independent computation,
 or there is a MetaRLError of one line. Neither a traceback nor a hang. How many examples a call
-draws is up to hypothesis's profile at that time.
+draws is up to the profile of hypothesis that is loaded when this module is imported.
 """
 
 from __future__ import annotations
