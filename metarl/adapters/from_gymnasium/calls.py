@@ -75,13 +75,14 @@ def stepped(given: Any) -> tuple[Any, float, bool, bool, Info]:
         FamilyError: it gives something else than five values of the right types.
     """
     obs, reward, terminated, truncated, info = five(given)
-    return (
-        obs,
-        single(reward, "the reward"),
-        flag(terminated, "terminated"),
-        flag(truncated, "truncated"),
-        info,
-    )
+    # What most environments give is looked at here: a call for each would cost more.
+    if type(reward) is not float or not -LARGEST <= reward <= LARGEST:
+        reward = single(reward, "the reward")
+    if type(terminated) is not bool:
+        terminated = flag(terminated, "terminated")
+    if type(truncated) is not bool:
+        truncated = flag(truncated, "truncated")
+    return obs, reward, terminated, truncated, info
 
 
 def five(given: Any) -> tuple[Any, Any, Any, Any, Info]:
