@@ -89,7 +89,7 @@ class GymnasiumFamily(AdaptedFamily):
             from metarl.adapters.from_gymnasium.workers import look
 
             return look(self, row)
-        with self.calls as note:
+        with self._calls as note:
             note[0], note[1] = calls.BUILD, 0
             env: Env = is_env(self.build(), gymnasium.Env)
             with closing(env):
@@ -163,7 +163,7 @@ class GymnasiumVectorFamily(AdaptedFamily):
         """Give each lane of `env` its task, `rows` [num_envs, P] float64: once, before resets."""
 
     def _look(self, row: Array) -> Layout:
-        with self.calls as note:
+        with self._calls as note:
             note[0], note[1] = calls.BUILD, 0
             env: ManyEnvs = is_env(self.build(1), VectorEnv)
             with closing(env):

@@ -87,8 +87,7 @@ class LanesEnv:
         try:
             yield
         except CallError as error:
-            layout = self._family.env_layout
-            place = error.call
+            place = ""
             if error.lane != EVERY_LANE:
                 rows, _ = self._begun
                 episode = self._episode[error.lane]
@@ -99,7 +98,7 @@ class LanesEnv:
                 row = rows[error.lane].round(6).tolist()
                 lane = error.lane % self._width
                 place += f" of episode {episode} of the task {row}, lane {lane}"
-            raise FamilyError(f"{layout.name}: {place}: {error}") from error.__cause__
+            raise error.told(self._family.env_layout.name, place) from error.__cause__
 
     def _tensor(self, array: Array) -> Tensor:
         """[L, …] → [N, M, …]."""

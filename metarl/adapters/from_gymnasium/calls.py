@@ -25,6 +25,11 @@ class CallError(FamilyError):
         self.call = call
         self.lane = lane
 
+    def told(self, family: str, place: str = "") -> FamilyError:
+        """The line for the user; the call is empty where it was no call that went wrong."""
+        call = f"{self.call}{place}: " if self.call else ""
+        return FamilyError(f"{family}: {call}{self}")
+
 
 class Calls:
     """A note of the call that is made now, which another process can read if it never ends.

@@ -107,14 +107,15 @@ class AdaptedFamily(ABC):
         table = self._every(split)
         if table is None:
             table = self._table([self._draw(split, 0)])
+        row = table[0].astype(np.float64)
         try:
-            return self._look(table[0].astype(np.float64))
+            return self._look(row)
         except CallError as error:
-            call = f"{error.call}: " if error.call else ""
-            raise FamilyError(f"{self._name}: {call}{error}") from error.__cause__
+            place = "" if error.call == "build" else f" of the task {row.round(6).tolist()}"
+            raise error.told(self._name, place) from error.__cause__
 
     @cached_property
-    def calls(self) -> Calls:
+    def _calls(self) -> Calls:
         """Which of the methods above is called now."""
         return Calls()
 
@@ -185,7 +186,7 @@ class AdaptedFamily(ABC):
         kept = vars(self).copy()
         kept.pop("idle_lanes", None)
         kept.pop("spec", None)
-        kept.pop("calls", None)
+        kept.pop("_calls", None)
         return kept
 
     @property

@@ -136,7 +136,7 @@ class Builder(Protocol):
     @property
     def env_layout(self) -> Layout: ...
     @property
-    def calls(self) -> Calls: ...
+    def _calls(self) -> Calls: ...
     def build(self) -> Env: ...
     def apply(self, env: Env, row: Array) -> None: ...
 
@@ -152,7 +152,7 @@ class EnvLanes:
         weakref.finalize(self, _close, self._envs)
 
     def reset(self, rows: Array, keys: Array) -> Array:
-        with self._family.calls as note:
+        with self._family._calls as note:
             note[0] = calls.BUILD
             for lane in range(len(self._envs), len(keys)):
                 note[1] = lane
@@ -167,7 +167,7 @@ class EnvLanes:
             return np.concatenate([self._start(note, lane, 0) for lane in range(len(keys))])
 
     def restart(self, chosen: Array, episodes: Array) -> None:
-        with self._family.calls as note:
+        with self._family._calls as note:
             for lane in np.flatnonzero(chosen).tolist():
                 self._start(note, lane, episodes[lane])
 
@@ -179,7 +179,7 @@ class EnvLanes:
         infos = []
         reward = np.empty(lanes, np.float32)
         terminated, truncated, success = np.empty((3, lanes), bool)
-        with self._family.calls as note:
+        with self._family._calls as note:
             note[0] = calls.STEP
             for lane, own in enumerate(layout.actions.per_lane(action)):
                 note[1] = lane
@@ -208,7 +208,7 @@ class EnvLanes:
         )
 
     def frame(self, lane: int) -> Array:
-        with self._family.calls as note:
+        with self._family._calls as note:
             note[0] = calls.RENDER
             note[1] = lane
             with offscreen():
@@ -280,7 +280,7 @@ class VectorBuilder(Protocol):
     @property
     def env_layout(self) -> Layout: ...
     @property
-    def calls(self) -> Calls: ...
+    def _calls(self) -> Calls: ...
     def build(self, num_envs: int) -> ManyEnvs: ...
     def apply(self, env: ManyEnvs, rows: Array) -> None: ...
 
@@ -312,7 +312,7 @@ class VectorEnvLanes:
         self._masked = self._seeded or self._mode == AutoresetMode.DISABLED
 
     def reset(self, rows: Array, keys: Array) -> Array:
-        with self._family.calls as note:
+        with self._family._calls as note:
             note[0], note[1] = calls.BUILD, calls.EVERY_LANE
             if len(keys) != len(self._keys):
                 self._build(len(keys))
@@ -329,12 +329,12 @@ class VectorEnvLanes:
                 f"{self._env} cannot be copied in mid-episode, for one seed is for all its lanes; "
                 "SyncVectorEnv and AsyncVectorEnv can"
             )
-        with self._family.calls as note:
+        with self._family._calls as note:
             note[0], note[1] = calls.RESET, calls.EVERY_LANE
             self._begin(chosen, episodes)
 
     def step(self, action: Array) -> Stepped:
-        with self._family.calls as note:
+        with self._family._calls as note:
             note[0], note[1] = calls.STEP, calls.EVERY_LANE
             return self._step(note, action)
 
@@ -369,7 +369,7 @@ class VectorEnvLanes:
         )
 
     def frame(self, lane: int) -> Array:
-        with self._family.calls as note:
+        with self._family._calls as note:
             note[0], note[1] = calls.RENDER, lane
             with offscreen():
                 pictures: Any = self._env.render()

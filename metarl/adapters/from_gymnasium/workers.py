@@ -221,7 +221,7 @@ def serve(connection_handle: int, note_handle: int) -> None:
                 with calls:
                     if method == "open":
                         family = _family(*arguments)
-                        family.workers, family.calls = 0, calls
+                        family.workers, family._calls = 0, calls
                     elif method == "_look":
                         answer = family._look(*arguments)
                     else:
