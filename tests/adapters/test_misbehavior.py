@@ -343,7 +343,7 @@ CALLS = {
     "rows": r"rows\('train'\)",
     "apply": r"apply of the task \[0.5\]",
     "reset": r"reset of the task \[0.5\]",
-    "second reset": r"reset of episode \d of the task \[0.5\], lane 0",
+    "second reset": r"reset of episode 2 of the task \[0.5\], lane 0",
     "step": r"step 2 of episode 0 of the task \[0.5\], lane 0",
     "success": r"success 0 of episode 0 of the task \[0.5\], lane 0",
 }
