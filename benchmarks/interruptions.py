@@ -105,7 +105,7 @@ def main() -> None:
             agent = list(SMALL)[place % len(SMALL)]
             config = Path(scratch, f"{agent}.json.yaml")
             if agent not in wholes:
-                config.write_text(json.dumps(configuration(agent)))
+                config.write_text(json.dumps(configuration(agent)), encoding="utf-8")
                 whole = Path(scratch, agent)
                 start(config, whole).wait()
                 wholes[agent] = whole, read_metrics(whole)[-1]["seconds"]

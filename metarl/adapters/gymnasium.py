@@ -7,12 +7,12 @@ from abc import abstractmethod
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
-from functools import cached_property
 
 import gymnasium
 import numpy as np
 from gymnasium.vector import SyncVectorEnv, VectorEnv
 
+from metarl.adapters.from_gymnasium import calls
 from metarl.adapters.from_gymnasium.family import AdaptedFamily
 from metarl.adapters.from_gymnasium.lanes import (
     SUCCESS,
@@ -20,6 +20,7 @@ from metarl.adapters.from_gymnasium.lanes import (
     Lanes,
     VectorEnvLanes,
     autoreset_mode,
+    is_env,
 )
 from metarl.adapters.from_gymnasium.spaces import Array, Env, Info, Layout, ManyEnvs
 from metarl.core.errors import FamilyError
@@ -55,6 +56,10 @@ class GymnasiumFamily(AdaptedFamily):
 
     workers: int = 0
     """Processes that share the environments; 0: this one steps them all."""
+    call_seconds: float = 300.0
+    """How long a single call, such as a step or a reset, may take in a worker before that is killed
+    and the call is told of as never ending. There is no such limit without workers: a process can
+    end another one, but not a call of its own, which may never come back from native code."""
     apply_after_reset: bool = False
     """Call `apply` after every reset too, for environments that overwrite the task in reset; the
     first observation is reset's own."""
@@ -70,26 +75,33 @@ class GymnasiumFamily(AdaptedFamily):
     def apply(self, env: Env, row: Array) -> None:
         """Give `env` the task `row` [P] float64, before every reset, which must not undo it."""
 
-    @cached_property
-    def env_layout(self) -> Layout:
-        """What one environment looks like, found by building one and taking a step.
+    def _check_attributes(self) -> None:
+        super()._check_attributes()
+        self._require_whole("workers", least=0)
+        limit = self.call_seconds
+        if not isinstance(limit, int | float) or not 0 < limit < 1e7:
+            self._refuse("call_seconds", "a number of seconds from 0 to 1e7")
+        if limit != GymnasiumFamily.call_seconds and not self.workers:
+            self._refuse("call_seconds", "workers = 1 or more, too: only another process is ended")
 
-        Raises:
-            FamilyError: no such environment is built, or it does not fit, or its reset undoes
-                `apply`.
-        """
-        env = self.build()
-        if not isinstance(env, gymnasium.Env):
-            raise FamilyError(
-                f"{self._name}: build() gives {type(env).__name__}, not a gymnasium.Env"
-            )
-        with closing(env):
-            layout = self._layout(env, env.observation_space, env.action_space)
-            self._apply_and_reset(env, layout.row)
-            action = layout.actions.neutral(1)
-            *_, info = env.step(layout.actions.per_lane(action)[0])
-            has_success = self.success is not None or not info.keys().isdisjoint(SUCCESS)
-            return replace(layout, has_success=has_success)
+    def _look(self, row: Array) -> Layout:
+        if self.workers:
+            from metarl.adapters.from_gymnasium.workers import look
+
+            return look(self, row)
+        with self._calls as note:
+            note[0], note[1] = calls.BUILD, 0
+            env: Env = is_env(self.build(), gymnasium.Env)
+            with closing(env):
+                note[0] = 0
+                layout = self._layout(env, env.observation_space, env.action_space, row)
+                self._apply_and_reset(note, env, layout)
+                note[0] = calls.STEP
+                (taken,) = layout.actions.per_lane(layout.actions.neutral(1))
+                obs, *_, info = calls.stepped(env.step(taken))
+                layout.flat(obs, 1)
+                has_success = self.success is not None or not info.keys().isdisjoint(SUCCESS)
+                return replace(layout, has_success=has_success)
 
     def new_lanes(self) -> Lanes:
         """Lanes in this process, or in `workers`."""
@@ -97,20 +109,24 @@ class GymnasiumFamily(AdaptedFamily):
             return EnvLanes(self)
         from metarl.adapters.from_gymnasium.workers import Workers
 
+        _ = self.env_layout  # found now, or every process would build an environment to find it
         return Workers(self, self.workers)
 
-    def _apply_and_reset(self, env: Env, row: Array) -> None:
-        """Apply a task and see whether it survives the reset."""
+    def _apply_and_reset(self, note: calls.Note, env: Env, layout: Layout) -> None:
+        """Apply a task, see whether it survives the reset, and whether the observation fits."""
         before = _plain(env.unwrapped)
-        self.apply(env, row.copy())
+        note[0] = calls.APPLY
+        self.apply(env, layout.row.copy())
         applied = _plain(env.unwrapped)
-        env.reset(seed=0)
+        note[0] = calls.RESET
+        obs = calls.first(env.reset(seed=0))
         lost = dict(applied.items() - before.items() - _plain(env.unwrapped).items())
         if lost and not self.apply_after_reset:
             raise FamilyError(
-                f"{self._name}: reset overwrites {', '.join(sorted(lost))}, which apply had set; "
+                f"it overwrites {', '.join(sorted(lost))}, which apply had set; "
                 "set apply_after_reset = True, or let apply set what reset reads"
             )
+        layout.flat(obs, 1)
 
 
 def _plain(env: Env) -> dict[str, object]:
@@ -146,30 +162,27 @@ class GymnasiumVectorFamily(AdaptedFamily):
     def apply(self, env: ManyEnvs, rows: Array) -> None:
         """Give each lane of `env` its task, `rows` [num_envs, P] float64: once, before resets."""
 
-    @cached_property
-    def env_layout(self) -> Layout:
-        """What one lane looks like, found by building an environment of one and taking a step.
-
-        Raises:
-            FamilyError: no such environment is built, or it does not fit.
-        """
-        env = self.build(1)
-        if not isinstance(env, VectorEnv):
-            raise FamilyError(
-                f"{self._name}: build() gives {type(env).__name__}, "
-                "not a gymnasium.vector.VectorEnv"
-            )
-        with closing(env):
-            autoreset_mode(env)
-            inner = env.unwrapped
-            one = inner.envs[0] if isinstance(inner, SyncVectorEnv) else env
-            layout = self._layout(one, env.single_observation_space, env.single_action_space)
-            self.apply(env, layout.row[None].copy())
-            env.reset(seed=0)
-            action = layout.actions.neutral(1)
-            *_, info = env.step(layout.actions.to_env(action))
-            reported = info.keys() | info.get("final_info", {}).keys()
-            return replace(layout, has_success=not reported.isdisjoint(SUCCESS))
+    def _look(self, row: Array) -> Layout:
+        with self._calls as note:
+            note[0], note[1] = calls.BUILD, 0
+            env: ManyEnvs = is_env(self.build(1), VectorEnv)
+            with closing(env):
+                autoreset_mode(env)
+                inner = env.unwrapped
+                one = inner.envs[0] if isinstance(inner, SyncVectorEnv) else env
+                note[0] = 0
+                observation, action = env.single_observation_space, env.single_action_space
+                layout = self._layout(one, observation, action, row)
+                note[0] = calls.APPLY
+                self.apply(env, layout.row[None].copy())
+                note[0] = calls.RESET
+                layout.flat(calls.first(env.reset(seed=0)), 1)
+                note[0] = calls.STEP
+                taken = layout.actions.to_env(layout.actions.neutral(1))
+                obs, *_, info = calls.five(env.step(taken))
+                layout.flat(obs, 1)
+                reported = info.keys() | info.get("final_info", {}).keys()
+                return replace(layout, has_success=not reported.isdisjoint(SUCCESS))
 
     def new_lanes(self) -> Lanes:
         """Lanes that are those of one vector environment."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from metarl.core.errors import ConfigError, suggest
 from metarl.core.family import Family, HasGoalReward
-from metarl.core.types import Tasks
+from metarl.core.types import Tasks, one_hot
 
 Array = NDArray[Any]
 Observation = Array | dict[str, Array]
@@ -34,19 +34,17 @@ class TaskObservation:
             raise ConfigError(f"task_input {task_input!r}: {hint}")
         self._family = family
         self._tasks = tasks
-        self._shown = tasks.params[:, : spec.shown_width(task_input)]  # [S, what is shown]
-        if task_input == "onehot":
-            self._shown = torch.eye(len(tasks))
-        shown_width = self._shown.shape[1]
+        self._onehot = task_input == "onehot"
+        self._shown_width = len(tasks) if self._onehot else spec.shown_width(task_input)
 
-        self.observation_space: spaces.Space[Any] = _unbounded(spec.obs_width + shown_width)
+        self.observation_space: spaces.Space[Any] = _unbounded(spec.obs_width + self._shown_width)
         self._achieved: slice | None = None
         if task_input == "goal" and spec.achieved_goal:
             self._achieved = spec.part(spec.achieved_goal)
             self.observation_space = spaces.Dict(
                 observation=_unbounded(spec.obs_width),
-                achieved_goal=_unbounded(shown_width),
-                desired_goal=_unbounded(shown_width),
+                achieved_goal=_unbounded(self._shown_width),
+                desired_goal=_unbounded(self._shown_width),
             )
         self.action_space: spaces.Space[Any] = spaces.Discrete(spec.action_width)
         if not spec.discrete:
@@ -69,12 +67,14 @@ class TaskObservation:
                 f"task {task}: give {count or 'some'} different tasks; "
                 "lanes are environments of the same task"
             )
-        self._places = places
         self.chosen = self._tasks[places]
+        self._shown = self.chosen.params[:, : self._shown_width]  # [N, what is shown]
+        if self._onehot:
+            self._shown = one_hot(places, self._shown_width)
 
     def observation(self, obs: Tensor) -> Observation:
         """obs [N, M, O] as new arrays [N · M, …]."""
-        shown = self._shown[self._places].unsqueeze(1).expand(-1, obs.shape[1], -1)
+        shown = self._shown.unsqueeze(1).expand(-1, obs.shape[1], -1)
         if self._achieved is None:
             return flat(torch.cat([obs, shown], dim=-1))
         return {

@@ -19,8 +19,9 @@ from metarl.adapters.task_observation import (
     flat,
 )
 from metarl.config.registry import find
-from metarl.core.errors import ConfigError, suggest
+from metarl.core.errors import ConfigError, calling, suggest
 from metarl.core.family import Family, HasFrames
+from metarl.core.family import make_env as make_batch_env
 from metarl.core.protocol import EvalProtocol
 from metarl.core.rng import Rng
 from metarl.core.types import Step, Tasks
@@ -50,7 +51,8 @@ class FamilyVectorEnv(VectorEnv[Observation, ArrayLike, Array]):
     ):
         """`task`: places in `tasks`; None: all of them."""
         self._shown = TaskObservation(family, tasks, task_input)
-        self._env: Any = family.make(lanes)
+        self._env: Any = make_batch_env(family, lanes)
+        self._name = family.spec.name
         self._shown.choose(range(len(tasks)) if task is None else task)
         self._shape = (len(self._shown.chosen), lanes)
         self.num_envs = len(self._shown.chosen) * lanes
@@ -79,11 +81,14 @@ class FamilyVectorEnv(VectorEnv[Observation, ArrayLike, Array]):
         if task is not None:
             self._shown.choose(task, self._shape[0])
         rng = Rng(int(self.np_random.integers(1 << 63)))
-        obs = self._env.reset(self._shown.chosen, rng)
+        with calling(f"{self._name}: reset"):
+            obs = self._env.reset(self._shown.chosen, rng)
         return self._shown.observation(obs), {}
 
     def step(self, actions: ArrayLike) -> tuple[Observation, Array, Array, Array, Info]:
-        step = self._env.step(self._shown.action(np.asarray(actions), self._shape))
+        taken = self._shown.action(np.asarray(actions), self._shape)
+        with calling(f"{self._name}: step"):
+            step = self._env.step(taken)
         obs = self._shown.observation(step.obs)
         terminated = flat(step.terminated)
         truncated = flat(step.truncated)

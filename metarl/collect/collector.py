@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 
 from metarl.core.agent import Agent, Mode
-from metarl.core.errors import ConfigError, FamilyError, MetaRLError
+from metarl.core.arrays import short
+from metarl.core.errors import ConfigError, FamilyError, MetaRLError, calling
 from metarl.core.family import BatchEnv
 from metarl.core.rng import Rng
 from metarl.core.rollout import Recorder, Rollout
@@ -25,13 +26,15 @@ def collect(
     """Roll out `episodes` whole episodes in every lane of every row; lanes that finish early wait.
 
     Raises:
-        FamilyError: a wrong shape or type, a number that is not finite, or an endless episode.
+        FamilyError: a wrong shape or type, a number that is not finite, an endless episode, or
+            whatever else the environment raises, in one line.
         MetaRLError: an action of the agent or its log-probability is not finite.
     """
     rows, lanes = belief.cue.shape[:2]
     noise = tasks.streams(rng.child("act"), lanes)
     recorder = Recorder(capacity=episodes * spec.horizon)
-    obs = env.reset(tasks, rng.child("env"))
+    with calling(f"{spec.name}: reset"):
+        obs = env.reset(tasks, rng.child("env"))
     check_array("obs", obs, (rows, lanes, spec.obs_width), torch.float32, spec, time=0)
     left = torch.full((rows, lanes), episodes, device=obs.device)  # episodes to go
     valid = left > 0
@@ -39,7 +42,8 @@ def collect(
 
     for time in range(recorder.capacity):
         acted, after = agent.act(belief, obs, noise, time, mode)
-        step = env.step(acted.action)
+        with calling(f"{spec.name}: step {time}"):
+            step = env.step(acted.action)
         check_step(step, spec, (rows, lanes), time)
         recorder.write(acted, step, valid)
         after = replace(after, cue=next_cue(spec, acted.action, step))
@@ -121,7 +125,7 @@ def check_array(
 ) -> None:
     """Raises a FamilyError unless `array` has the shape and the type of the spec."""
     if not isinstance(array, Tensor):
-        raise FamilyError(f"{spec.name}: {name} at step {time} is {array!r}, not a tensor")
+        raise FamilyError(f"{spec.name}: {name} at step {time} is {short(array)}, not a tensor")
     if array.shape != shape or array.dtype != dtype:
         raise FamilyError(
             f"{spec.name}: {name} at step {time} is {array.dtype} of shape {list(array.shape)}; "
@@ -139,6 +143,8 @@ def check_step(
 
     The metrics must be those that the spec names.
     """
+    if not isinstance(step, Step):
+        raise FamilyError(f"{spec.name}: step {time} gives {short(step)}, not a metarl.Step")
     arrays = vars(step).copy()
     metrics = arrays.pop("metrics")
     if not isinstance(metrics, dict) or metrics.keys() != set(spec.metrics):

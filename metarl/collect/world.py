@@ -5,7 +5,7 @@ import torch
 from metarl.collect.collector import adaptation_rounds, collect, task_info
 from metarl.core.agent import Agent
 from metarl.core.errors import FamilyError
-from metarl.core.family import BatchEnv, Family, HasGoalReward
+from metarl.core.family import BatchEnv, Family, HasGoalReward, draw_tasks, make_env
 from metarl.core.rng import Rng
 from metarl.core.rollout import Rollout
 from metarl.core.types import Belief, GoalReward, TaskInfo, Tasks
@@ -45,7 +45,7 @@ class LocalWorld:
         """`count` training tasks: fresh ones, or rows of the fixed set, all before any returns."""
         rng = rng.child("tasks")
         if self.train_set is None:
-            drawn = self.family.tasks("train", count, rng)
+            drawn = draw_tasks(self.family, "train", count, rng)
         else:
             drawn = self.train_set.draw(count, rng)
         return drawn.to(self.device)
@@ -66,7 +66,7 @@ class LocalWorld:
         """`collect` in an environment that is kept for as many lanes as the belief has."""
         lanes = belief.cue.shape[1]
         if lanes not in self._envs:
-            self._envs[lanes] = self.family.make(lanes)
+            self._envs[lanes] = make_env(self.family, lanes)
         rollout, belief = collect(
             agent,
             self._envs[lanes],

@@ -11,8 +11,6 @@ import hashlib
 import importlib
 import os
 import sys
-import sysconfig
-import traceback
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -29,13 +27,10 @@ from pydantic import ConfigDict, ValidationError, model_validator
 from metarl.config.aliases import translate
 from metarl.config.messages import error_lines
 from metarl.config.numbers import Options
-from metarl.core.errors import ConfigError, MetaRLError, quoted, shown, suggest
+from metarl.core.errors import ConfigError, MetaRLError, is_of_user, quoted, shown, suggest
+from metarl.core.errors import one_line as one_line
 
 Kind = Literal["family", "agent", "world", "option", "class"]
-_OURS = f"{Path(__file__).parents[1]}/"
-_INSTALLED = sysconfig.get_paths()
-_NOT_THEIRS = ("<frozen", _OURS, _INSTALLED["stdlib"], _INSTALLED["purelib"], _INSTALLED["platlib"])
-"""Path prefixes of code that is not the user's."""
 GROUP: dict[Kind, str] = {
     "family": "metarl.families",
     "agent": "metarl.agents",
@@ -295,7 +290,7 @@ def modules_of_user() -> dict[str, Path]:
     modules = {}
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)
-        if file and Path(file).is_absolute() and not file.startswith(_NOT_THEIRS):
+        if file and Path(file).is_absolute() and is_of_user(file):
             modules[name] = Path(file).resolve()
     return modules
 
@@ -315,12 +310,3 @@ def _attribute(
         f"{kind} {quoted(name)}: {shown(place)} has no {quoted(attribute)}: "
         f"{suggest(attribute, classes)}"
     )
-
-
-def one_line(error: Exception) -> str:
-    """The error with the innermost line of the user's own code."""
-    place = ""
-    for frame in traceback.extract_tb(error.__traceback__):
-        if not frame.filename.startswith(_NOT_THEIRS):
-            place = f" ({Path(frame.filename).name}, line {frame.lineno})"
-    return f"{type(error).__name__}: {shown(' '.join(str(error).split()), 200)}{place}"

@@ -3,9 +3,16 @@
 import difflib
 import reprlib
 import sys
+import sysconfig
 import textwrap
+import traceback
 from collections.abc import Iterable
+from pathlib import Path
 
+_OURS = f"{Path(__file__).parents[1]}/"
+_INSTALLED = sysconfig.get_paths()
+_NOT_THEIRS = ("<frozen", _OURS, _INSTALLED["stdlib"], _INSTALLED["purelib"], _INSTALLED["platlib"])
+"""Path prefixes of code that is not the user's."""
 DISTRIBUTION = "metarl-torch"
 """The package to install; `metarl` on the package index is another project."""
 
@@ -77,3 +84,32 @@ def suggest(word: str, known: Iterable[str]) -> str:
         return f"did you mean {close[0]!r}?"
     some = textwrap.shorten(", ".join(known), _LONGEST_LIST, placeholder=" …")
     return f"there is: {some or 'nothing'}"
+
+
+def one_line(error: BaseException) -> str:
+    """The error with the innermost line of the user's own code."""
+    place = ""
+    for frame in traceback.extract_tb(error.__traceback__):
+        if is_of_user(frame.filename):
+            place = f" ({Path(frame.filename).name}, line {frame.lineno})"
+    return f"{type(error).__name__}: {shown(' '.join(str(error).split()), 200)}{place}"
+
+
+def is_of_user(file: str) -> bool:
+    """Whether a source file is neither ours nor an installed package's."""
+    return not file.startswith(_NOT_THEIRS)
+
+
+class calling:
+    """A call of a user's own code: what it raises is a FamilyError in one line, with its cause."""
+
+    def __init__(self, what: str):
+        """`what` is called, such as "my-family: step 3"."""
+        self._what = what
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, Exception) and not isinstance(error, MetaRLError):
+            raise FamilyError(f"{self._what}: {one_line(error)}") from error

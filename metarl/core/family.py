@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from metarl.core.arrays import short
+from metarl.core.errors import FamilyError, calling
 from metarl.core.rng import Rng
 from metarl.core.rollout import Rollout
 from metarl.core.types import Scene, Spec, Step, Tasks
@@ -55,6 +57,32 @@ class Family(Protocol):
 
     def make(self, lanes: int) -> BatchEnv:
         """An environment with `lanes` lanes a row, to be reset onto tasks."""
+
+
+def draw_tasks(family: Family, split: str, count: int, rng: Rng) -> Tasks:
+    """`family.tasks`.
+
+    Raises:
+        FamilyError: it gives something else than Tasks, or whatever it raises, in one line.
+    """
+    with calling(f"{family.spec.name}: tasks({split!r}, {count}, rng)"):
+        tasks = family.tasks(split, count, rng)
+    if not isinstance(tasks, Tasks):
+        raise FamilyError(f"{family.spec.name}: tasks gives {short(tasks)}, not metarl.Tasks")
+    return tasks
+
+
+def make_env(family: Family, lanes: int) -> BatchEnv:
+    """`family.make`.
+
+    Raises:
+        FamilyError: it gives something else than an environment, or whatever it raises.
+    """
+    with calling(f"{family.spec.name}: make({lanes})"):
+        env = family.make(lanes)
+    if not isinstance(env, BatchEnv):
+        raise FamilyError(f"{family.spec.name}: make gives {short(env)}, without reset and step")
+    return env
 
 
 # -------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import torch
 
 from metarl.core.agent import Mode
 from metarl.core.errors import ConfigError, suggest
-from metarl.core.family import Family
+from metarl.core.family import Family, draw_tasks
 from metarl.core.rng import Rng
 from metarl.core.types import Tasks
 
@@ -78,7 +78,7 @@ class EvalProtocol:
         if self.train_set is not None and split == "train":
             rows = self.train_set[: self.tasks]
         else:
-            rows = family.tasks(split, self.tasks, self.rng.child("tasks"))
+            rows = draw_tasks(family, split, self.tasks, self.rng.child("tasks"))
         return rows.to(device)
 
     def row(self, family: Family, place: int) -> Tasks:

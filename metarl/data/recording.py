@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from torch import Tensor
 
+from metarl.core.arrays import flag, float32, short
 from metarl.core.errors import MetaRLError
 from metarl.core.rollout import Rollout, stack_lanes
 from metarl.core.types import Inputs, Spec, first_cue, replace, tree_map
@@ -33,6 +32,8 @@ def recorded(spec: Spec, episodes: Sequence[Recording], lanes: int = 1) -> Rollo
     Raises:
         MetaRLError: no episodes, not as many for every lane, or one that cannot be of this family.
     """
+    if not isinstance(episodes, Sequence) or not all(isinstance(x, Recording) for x in episodes):
+        raise MetaRLError(f"episodes: give a list of Recordings, not {short(episodes)}")
     if not episodes or len(episodes) % lanes:
         raise MetaRLError(
             f"episodes: {len(episodes)} were recorded; give at least one, and equally many for "
@@ -46,11 +47,12 @@ def _checked(spec: Spec, episode: Recording, name: str) -> dict[str, Any]:
     """The arrays of one episode, [T, …].
 
     Raises:
-        MetaRLError: an array has the wrong shape, or an action does not exist.
+        MetaRLError: an array is of a wrong type or shape, or an action does not exist.
     """
-    obs = _array(episode.obs, f"{name}: obs")
-    action = _array(episode.action, f"{name}: action")
-    reward = _array(episode.reward, f"{name}: reward")
+    obs = torch.from_numpy(float32(episode.obs, f"{name}: obs"))
+    action = torch.from_numpy(float32(episode.action, f"{name}: action"))
+    reward = torch.from_numpy(float32(episode.reward, f"{name}: reward"))
+    terminated = flag(episode.terminated, f"{name}: terminated")
     steps = len(reward) if reward.dim() else 0
     if not 1 <= steps <= spec.horizon:
         raise MetaRLError(
@@ -78,19 +80,9 @@ def _checked(spec: Spec, episode: Recording, name: str) -> dict[str, Any]:
         "next_obs": obs[1:],
         "action": action,
         "reward": reward,
-        "terminated": last & bool(episode.terminated),
-        "truncated": last & (not episode.terminated),
+        "terminated": last & terminated,
+        "truncated": last & (not terminated),
     }
-
-
-def _array(x: ArrayLike, name: str) -> Tensor:
-    try:
-        array = torch.as_tensor(np.asarray(x, np.float32))
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise MetaRLError(f"{name} is not an array of numbers: {error}") from None
-    if not array.isfinite().all():
-        raise MetaRLError(f"{name} is not finite everywhere")
-    return array
 
 
 def _stream(spec: Spec, parts: Sequence[dict[str, Any]]) -> Rollout:

@@ -2,11 +2,13 @@
 
 import warnings
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from metarl.core.arrays import numbers
 from metarl.core.errors import ConfigError
 from metarl.core.types import Tasks
 
@@ -18,7 +20,7 @@ def which_tasks(text: str, split: str) -> int | Tasks:
         ConfigError: fewer than two, or an error of `read_tasks`.
     """
     tasks: int | Tasks
-    if text.isdecimal():
+    if text.isdecimal() and len(text) < 10:
         tasks = count = int(text)
     else:
         tasks = read_tasks(text, split)
@@ -36,12 +38,14 @@ def read_tasks(path: str | Path, split: str = "test") -> Tasks:
     """
     path = Path(path)
     try:
-        rows = np.load(path) if path.suffix == ".npy" else _read_csv(path)
-        params = torch.as_tensor(rows.astype(np.float32, casting="same_kind"))
-    except (OSError, EOFError) as error:
-        raise ConfigError(f"tasks: {path} cannot be read: {error}") from None
-    except (ValueError, TypeError) as error:
-        raise ConfigError(f"tasks: {path}: {error}") from None
+        with path.open("rb") as file:
+            rows = np.load(file) if path.suffix == ".npy" else _read_csv(file)
+        with np.errstate(over="ignore"):  # an infinity is told
+            params = torch.as_tensor(numbers(rows, "it").astype(np.float32))
+    except (OSError, EOFError, MemoryError) as error:
+        raise ConfigError(f"tasks: {path} cannot be read: {_line(error)}") from error
+    except Exception as error:  # whatever NumPy raises where the bytes are no table
+        raise ConfigError(f"tasks: {path}: {_line(error)}") from error
     if params.dim() != 2 or not params.numel() or not params.isfinite().all():
         raise ConfigError(
             f"tasks: {path} has numbers of shape {list(params.shape)}; "
@@ -50,6 +54,10 @@ def read_tasks(path: str | Path, split: str = "test") -> Tasks:
     return Tasks.numbered(params, split)
 
 
-def _read_csv(path: Path) -> NDArray[np.float64]:
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _read_csv(file: BinaryIO) -> NDArray[np.float64]:
     with warnings.catch_warnings(action="ignore"):  # of an empty file: the error says it
-        return np.loadtxt(path, delimiter=",", ndmin=2, encoding="utf-8-sig")
+        return np.loadtxt(file, delimiter=",", ndmin=2, encoding="utf-8-sig")

@@ -11,7 +11,7 @@ from torch import Tensor
 from metarl.collect.collector import adaptation_rounds
 from metarl.core.agent import Agent
 from metarl.core.errors import ConfigError, FamilyError
-from metarl.core.family import BatchEnv, Drawable, Family, HasFrames
+from metarl.core.family import BatchEnv, Drawable, Family, HasFrames, make_env
 from metarl.core.protocol import EvalProtocol
 from metarl.core.rng import Rng
 from metarl.core.rollout import Rollout
@@ -77,7 +77,7 @@ def record_episodes(
         )
     row = protocol.row(family, task)
     lanes = max(agent.lanes, lane + 1)
-    env = family.make(lanes)
+    env = make_env(family, lanes)
     if not isinstance(family, Drawable):
         env = _Camera(env, lane, family.spec.name)
     rollouts = trial(

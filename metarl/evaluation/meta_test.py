@@ -11,7 +11,14 @@ from torch import Tensor
 from metarl.collect.collector import adaptation_rounds, collect, task_info
 from metarl.core.agent import Agent
 from metarl.core.errors import ConfigError
-from metarl.core.family import BatchEnv, Family, HasMeanOptimum, KnowsExpectedReward, KnowsOptimum
+from metarl.core.family import (
+    BatchEnv,
+    Family,
+    HasMeanOptimum,
+    KnowsExpectedReward,
+    KnowsOptimum,
+    make_env,
+)
 from metarl.core.protocol import EvalProtocol
 from metarl.core.rollout import Rollout
 from metarl.core.types import Belief, Tasks
@@ -97,7 +104,7 @@ def trial(
         raise ConfigError("tasks: an agent that is shown a one-hot knows only its training tasks")
     rounds = adaptation_rounds(agent, protocol.episodes)
     prior = agent.begin(task_info(agent, spec, tasks, rounds, protocol.train_set), lanes=lanes)
-    world = env or family.make(lanes)
+    world = env or make_env(family, lanes)
 
     rng = protocol.rng
 

@@ -7,6 +7,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from metarl.core.agent import Agent, Mode
+from metarl.core.arrays import flag, float32, short, single
 from metarl.core.errors import MetaRLError
 from metarl.core.rng import Rng
 from metarl.core.rollout import Recorder, Rollout, stack_lanes
@@ -34,12 +35,16 @@ class Session:
     ):
         """`episodes` to come in all, for agents that plan ahead; `task` [P], where it is shown."""
         self.agent, self.spec, self.mode = agent, spec, mode
-        shown = None if task is None else torch.as_tensor(np.asarray(task, np.float32)).view(1, -1)
+        shown = None if task is None else torch.from_numpy(float32(task, "task")).view(1, -1)
         if (shown is None) != (agent.task_input == "none"):
             raise MetaRLError(
                 f"task: this agent's task_input is {agent.task_input}; give a task just if it is "
                 "shown one"
             )
+        if shown is not None and agent.task_input != "onehot":
+            width = spec.shown_width(agent.task_input)
+            if shown.shape[1] != width:
+                raise MetaRLError(f"task: {width} numbers are expected, not {shown.shape[1]}")
         params = torch.zeros(1, 0) if shown is None else shown
         self._tasks = Tasks(params, torch.zeros(1, dtype=torch.long), "session")
         self._rng = Rng(seed).child("session")
@@ -54,7 +59,8 @@ class Session:
         """The action on obs [O]: an int if discrete, else an array [A] (clip it to [−1, 1]).
 
         Raises:
-            MetaRLError: an observation of the wrong width, or no outcome of the last action.
+            MetaRLError: an observation of a wrong type or width or not finite, or no outcome of the
+                last action.
         """
         if self._acted is not None:
             raise MetaRLError("act: report the outcome of the last action first, with observe")
@@ -77,19 +83,19 @@ class Session:
         """The outcome of the last action; next_obs [O] is the true successor, also at an end.
 
         Raises:
-            MetaRLError: no action was taken, or an array has the wrong width or is not finite.
+            MetaRLError: no action was taken, or an array is of a wrong type or width or not finite.
         """
         if self._acted is None:
             raise MetaRLError("observe: nothing was done yet; call act first")
-        if not np.isfinite(reward):
-            raise MetaRLError(f"reward {reward} is not finite")
+        paid = torch.tensor([[single(reward, "reward")]])
         successor = self._row("next_obs", next_obs)
-        flags = [torch.tensor([[bool(flag)]]) for flag in (terminated, truncated)]
-        step = Step(successor, successor, torch.tensor([[float(reward)]]), *flags)
+        ended = flag(terminated, "terminated")
+        cut = flag(truncated, "truncated")
+        step = Step(successor, successor, paid, torch.tensor([[ended]]), torch.tensor([[cut]]))
         self._recorder.write(self._acted, step, torch.ones(1, 1, dtype=torch.bool))
         self.belief = replace(self.belief, cue=next_cue(self.spec, self._acted.action, step))
         self._acted = None
-        if terminated or truncated:
+        if ended or cut:
             self._round.append(self._recorder.rollout(self._tasks))
             self._start_episode()
             if len(self._round) == self.agent.lanes:
@@ -119,9 +125,9 @@ class Session:
         self._episode += 1
 
     def _row(self, name: str, obs: ArrayLike) -> torch.Tensor:
-        array = torch.as_tensor(np.asarray(obs, np.float32)).reshape(-1)
-        if len(array) != self.spec.obs_width or not torch.isfinite(array).all():
+        array = float32(obs, name)
+        if array.size != self.spec.obs_width:
             raise MetaRLError(
-                f"{name}: {self.spec.obs_width} finite numbers are expected, not {np.asarray(obs)}"
+                f"{name}: {self.spec.obs_width} numbers are expected, not {short(obs)}"
             )
-        return array.view(1, 1, -1)
+        return torch.from_numpy(array).view(1, 1, -1)

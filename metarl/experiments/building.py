@@ -13,7 +13,7 @@ from metarl.config.registry import Found, Settings, find, one_line
 from metarl.config.schema import Choice, Config
 from metarl.core.agent import Agent, World
 from metarl.core.errors import CheckpointError, ConfigError, MetaRLError
-from metarl.core.family import Family
+from metarl.core.family import Family, draw_tasks
 from metarl.core.protocol import EvalProtocol
 from metarl.core.rng import Rng
 from metarl.core.types import Spec, Tasks, replace
@@ -159,7 +159,7 @@ def train_set(config: Config, family: Family) -> Tasks | None:
     """The fixed training tasks of a configuration, if any; a task's index is its place in them."""
     if config.train_tasks is None:
         return None
-    tasks = family.tasks("train", config.train_tasks, Rng(config.seed).child("train_set"))
+    tasks = draw_tasks(family, "train", config.train_tasks, Rng(config.seed).child("train_set"))
     return replace(tasks, index=torch.arange(len(tasks)), copy=None)
 
 

@@ -21,7 +21,6 @@ from matplotlib.ticker import MaxNLocator
 from metarl.config.files import load_config
 from metarl.config.schema import Choice, Config, to_dict
 from metarl.core.errors import CheckpointError, ConfigError, suggest
-from metarl.core.texts import read_json
 from metarl.evaluation.stats import Array, t_interval
 from metarl.experiments.checkpoints import write_atomically
 from metarl.experiments.comparison import runs as runs_in

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from metarl.collect.collector import collect, task_info
 from metarl.collect.world import LocalWorld
-from metarl.core.errors import MetaRLError
+from metarl.core.errors import FamilyError, MetaRLError
 from metarl.core.rng import Rng
 from metarl.core.types import Step, TaskInfo, Tasks, first_cue, one_hot, replace, tree_map
 
@@ -321,6 +322,62 @@ def test_large_numbers_are_finite():
     broken = Broken(1, lambda given: replace(given, reward=torch.full_like(given.reward, 3e38)))
     rollout, _ = live(broken, family.tasks("test", ROWS, Rng(0)), EPISODES)
     assert rollout.reward[1].eq(3e38).all()
+
+
+def breaks(given: Any) -> Any:
+    raise ValueError("it\nbroke")
+
+
+def test_what_an_environment_raises_is_one_line_with_its_cause():
+    for n, place in ((-1, "reset"), (2, "step 2")):
+        with pytest.raises(FamilyError) as caught:
+            live(Broken(n, breaks), Ragged().tasks("test", 3, Rng(0)), EPISODES)
+        says = rf"ragged: {place}: ValueError: it broke \(test_collector.py, line \d+\)"
+        assert re.fullmatch(says, str(caught.value))
+        assert isinstance(caught.value.__cause__, ValueError)
+
+
+def interrupt(given: Any) -> Any:
+    raise KeyboardInterrupt
+
+
+def test_an_interrupt_is_no_fault_of_the_environment():
+    with pytest.raises(KeyboardInterrupt):
+        live(Broken(1, interrupt), Ragged().tasks("test", 3, Rng(0)), EPISODES)
+
+
+def test_a_step_that_is_none_is_told():
+    assert mistake_of(Broken(1, lambda step: (step, 1))).endswith("not a metarl.Step")
+
+
+@pytest.mark.parametrize(
+    ("tasks", "make", "says"),
+    [
+        (breaks, None, r"ragged: tasks\('train', 3, rng\): ValueError: it broke"),
+        (lambda *_: [1, 2, 3], None, r"ragged: tasks gives \[1, 2, 3\], not metarl.Tasks"),
+        (None, breaks, r"ragged: make\(1\): ValueError: it broke"),
+        (None, lambda lanes: None, "ragged: make gives None, without reset and step"),
+    ],
+)
+def test_families_that_cannot_give_tasks_or_environments_are_told(
+    tasks: Callable[..., Any] | None, make: Callable[..., Any] | None, says: str
+):
+    family = Ragged()
+    if tasks:
+        family.tasks = lambda *given: tasks(given)
+    if make:
+        family.make = make
+    agent = Counting(family.spec)
+    world = LocalWorld(family, EPISODES, None, CPU)
+
+    def train() -> None:
+        drawn = world.tasks(3, Rng(0))
+        belief = agent.begin(world.task_info(agent, drawn), lanes=1)
+        world.collect(agent, belief, drawn, EPISODES, Rng(0))
+
+    with pytest.raises(FamilyError, match=says) as caught:
+        train()
+    assert "\n" not in str(caught.value)
 
 
 def test_an_episode_that_outlives_its_horizon_is_told():

@@ -125,13 +125,27 @@ GOOD: dict[str, Any] = {
         ({"obs": np.zeros((3, 5))}, r"obs is of shape \[3, 5\]; beside 2 rewards give \[3, 4\]"),
         ({"obs": np.zeros((2, 4))}, r"obs is of shape \[2, 4\]; beside 2 rewards give \[3, 4\]"),
         ({"obs": np.full((3, 4), np.nan)}, "obs is not finite"),
-        ({"obs": [[0, 0, 0, 0], [0]]}, "obs is not an array of numbers"),
+        (
+            {"obs": [[0, 0, 0, 0], [0]]},
+            r"obs is \[\[0, 0, 0, 0\], \[0\]\], not an array of numbers",
+        ),
         ({"action": [[0], [1]]}, r"action is of shape \[2, 1\]; beside 2 rewards give \[2\]"),
         ({"action": [0, 2]}, "actions must be integers from 0 to 1"),
         ({"action": [-1, 0]}, "actions must be integers from 0 to 1"),
         ({"action": [0, 0.5]}, "actions must be integers from 0 to 1"),
         ({"reward": [1.0, np.inf]}, "reward is not finite"),
         ({"reward": [[1.0], [2.0]]}, r"reward is of shape \[2, 1\]; beside 2 rewards give \[2\]"),
+        ({"obs": None}, "obs is None"),
+        ({"obs": np.full((3, 4), "1")}, "obs is array.*not real numbers"),
+        ({"obs": np.full((3, 4), 1j)}, r"complex128\), not real numbers"),
+        ({"reward": ["1", "2"]}, "reward is"),
+        ({"reward": [10**400, 0]}, "reward is"),
+        ({"reward": [1e300, 0]}, "reward is not finite"),
+        ({"action": [None, 0]}, "action is"),
+        ({"action": object()}, "action is"),
+        ({"terminated": None}, r"terminated is None \(object\)"),
+        ({"terminated": "no"}, "terminated is 'no'"),
+        ({"terminated": [True, False]}, "terminated is .*neither True nor False"),
         ({"reward": 3.0}, "it has 0 steps, and those of ragged have 1 to 4"),
         ({"obs": np.zeros((1, 4)), "action": [], "reward": []}, "it has 0 steps"),
         (
@@ -157,6 +171,12 @@ def test_continuous_actions_have_a_width_and_no_limits():
         MetaRLError, match=r"action is of shape \[2\]; beside 2 rewards give \[2, 2\]"
     ):
         recorded(Ragged(discrete=False).spec, [Recording(**GOOD)])
+
+
+@pytest.mark.parametrize("episodes", [None, 3, "ab", Recording(**GOOD), [None], [GOOD], {}])
+def test_what_is_no_list_of_recordings_is_told(episodes: Any):
+    with pytest.raises(MetaRLError, match=r"^episodes: .*give a list of Recordings, not"):
+        recorded(Ragged().spec, episodes)
 
 
 def test_every_lane_needs_as_many_episodes():

@@ -70,6 +70,15 @@ def test_arrays_that_need_code_are_refused(tmp_path):
         ("empty.npy", b"", "cannot be read"),
         ("empty.csv", b"", "give finite numbers"),
         ("folder.csv", "folder", "cannot be read"),
+        ("folder.npy", "folder", "cannot be read"),
+        ("latin.csv", "größe\n".encode("latin-1"), "could not convert"),
+        ("binary.csv", bytes(range(256)), "binary.csv"),
+        ("binary.npy", bytes(range(256)), "binary.npy"),
+        ("text.npy", b"1,2\n3,4\n", "text.npy"),
+        ("zip.npy", b"PK\x03\x04" + bytes(30), "zip.npy"),
+        ("short.npy", b"\x93NUMPY\x01\x00", "short.npy"),
+        ("odd.npy", b"\x93NUMPY\x01\x00\x10\x00" + b"(" * 16, "odd.npy"),
+        ("large.csv", b"1e300,1\n2,3\n", "give finite numbers"),
     ],
 )
 def test_what_cannot_be_read_says_why(tmp_path, name, content, says):
@@ -80,6 +89,37 @@ def test_what_cannot_be_read_says_why(tmp_path, name, content, says):
     with pytest.raises(ConfigError, match=says) as error:
         read_tasks(tmp_path / name)
     assert "None" not in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_more_rows_than_memory_are_told(tmp_path):
+    header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000000000, 2), }"
+    size = len(header).to_bytes(2, "little")
+    (tmp_path / "rows.npy").write_bytes(b"\x93NUMPY\x01\x00" + size + header)
+    with pytest.raises(ConfigError, match=r"rows\.npy cannot be read"):
+        read_tasks(tmp_path / "rows.npy")
+
+
+def test_archives_and_texts_are_refused(tmp_path):
+    np.savez(tmp_path / "rows.npz", np.ones((2, 2)))
+    (tmp_path / "rows.npz").rename(tmp_path / "rows.npy")
+    with pytest.raises(ConfigError, match=r"rows\.npy: it is NpzFile"):
+        read_tasks(tmp_path / "rows.npy")
+    np.save(tmp_path / "rows.npy", np.array([["1"], ["2"]]))
+    with pytest.raises(ConfigError, match="not real numbers"):
+        read_tasks(tmp_path / "rows.npy")
+
+
+def test_many_columns_are_read(tmp_path):
+    (tmp_path / "rows.csv").write_text("\n".join([",".join(["1"] * 20_000)] * 2))
+    assert read_tasks(tmp_path / "rows.csv").params.shape == (2, 20_000)
+
+
+@pytest.mark.parametrize("text", ["9" * 5000, "9" * 20, "²", "\0"])
+def test_a_number_beyond_reason_is_told(text):
+    with pytest.raises(ConfigError, match=r"^tasks: ") as error:
+        which_tasks(text, "test")
+    assert "\n" not in str(error.value)
 
 
 def test_numbers_of_other_types_are_read_and_complex_ones_are_not(tmp_path):

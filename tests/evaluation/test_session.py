@@ -169,19 +169,55 @@ def test_misuse_is_told_in_one_line():
     session = Session(agent, family.spec)
     with pytest.raises(MetaRLError, match="call act first"):
         session.observe(1.0, [1.0], True, False)
-    with pytest.raises(MetaRLError, match="1 finite numbers are expected"):
+    with pytest.raises(MetaRLError, match="1 numbers are expected"):
         session.act([1.0, 2.0])
-    with pytest.raises(MetaRLError, match="1 finite numbers are expected"):
+    with pytest.raises(MetaRLError, match="obs is not finite"):
         session.act([float("nan")])
     session.act([1.0])
     with pytest.raises(MetaRLError, match="with observe"):
         session.act([1.0])
-    with pytest.raises(MetaRLError, match="is not finite"):
+    with pytest.raises(MetaRLError, match="reward is nan, not one finite number"):
         session.observe(float("nan"), [1.0], True, False)
     with pytest.raises(MetaRLError, match="longer than the horizon of 1 steps"):
         session.observe(1.0, [1.0], False, False)
     with pytest.raises(MetaRLError, match="task_input is none"):
         Session(agent, family.spec, task=[0.1] * 5)
+
+
+@pytest.mark.parametrize(
+    "rubbish", [None, "1", [[1], [2, 3]], 1j, object(), 10**400, [None] * 4, b"1", {}]
+)
+def test_values_of_other_types_are_told_in_one_line(rubbish):
+    """And the session goes on as if they had not been given."""
+    spec = Ragged().spec
+    session = Session(Adapting(spec), spec)
+
+    def refused(call, *given):
+        with pytest.raises(MetaRLError) as caught:
+            call(*given)
+        assert "\n" not in str(caught.value)
+
+    good = np.zeros(4)
+    refused(session.act, rubbish)
+    session.act(good)
+    refused(session.observe, rubbish, good, False, False)
+    refused(session.observe, 1.0, rubbish, False, False)
+    refused(session.observe, 1.0, good, rubbish, False)
+    refused(session.observe, 1.0, good, False, rubbish)
+    session.observe(1.0, good, True, False)
+    refused(session.replay, rubbish)
+    refused(session.replay, [rubbish])
+    session.act(good)
+
+
+def test_arrays_of_one_entry_are_numbers_and_flags():
+    spec = Ragged().spec
+    agent = Adapting(spec)
+    session = Session(agent, spec)
+    session.act(np.zeros(4))
+    session.observe(np.array([2.5]), np.ones(4), np.array([True]), torch.tensor([False]))
+    assert agent.rollouts[0].reward.flatten().tolist() == [2.5]
+    assert agent.rollouts[0].terminated.all()
 
 
 def test_an_oracle_is_told_its_task():
@@ -190,3 +226,6 @@ def test_an_oracle_is_told_its_task():
     with pytest.raises(MetaRLError, match="task_input is row"):
         Session(oracle, family.spec)
     assert Session(oracle, family.spec, task=[0.2, 0.9]).act([1.0]) in (0, 1)
+    for task, says in (([0.2], "2 numbers are expected, not 1"), (["a", "b"], "not real numbers")):
+        with pytest.raises(MetaRLError, match=f"^task.*{says}"):
+            Session(oracle, family.spec, task=task)

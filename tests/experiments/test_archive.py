@@ -87,7 +87,8 @@ def test_the_parts_can_be_read_without_metarl(tmp_path):
 def test_it_acts_where_its_familys_file_is_not(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("mine.py").write_text(
-        "from metarl_envs.point import Point\n\n\nclass Mine(Point):\n    pass\n"
+        "from metarl_envs.point import Point\n\n\nclass Mine(Point):\n    pass\n",
+        encoding="utf-8",
     )
     file = export(run_of("rl2", tmp_path / "run", family="mine.py:Mine"), tmp_path / "agent.zip")
     expected = actions(metarl.load("run"))
@@ -114,7 +115,8 @@ def test_an_agent_that_is_code_is_not_exported(tmp_path, monkeypatch):
     Path("mine.py").write_text(
         "from metarl.agents.rl2.agent import RL2\n"
         "from metarl.agents.rl2.config import RL2Config\n\n\n"
-        "class Mine(RL2):\n    Settings = RL2Config\n"
+        "class Mine(RL2):\n    Settings = RL2Config\n",
+        encoding="utf-8",
     )
     own = {"name": "mine.py:Mine", **SMALL["rl2"]}
     run = run_of("rl2", tmp_path / "run", agent=own)

@@ -180,5 +180,5 @@ def test_a_family_that_breaks_ends_in_one_line(tmp_path, monkeypatch, capsys):
     assert metarl(monkeypatch, "config", "--suggest", "broken.py:Broken") == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "ValueError: a wheel came off (broken.py, line 2" in line
-    with pytest.raises(FamilyError, match="metarl check"):
+    with pytest.raises(FamilyError, match="broken: step 0: ValueError"):
         suggest("broken.py:Broken", {})

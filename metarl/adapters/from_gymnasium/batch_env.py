@@ -1,12 +1,15 @@
 """`Lanes` as a BatchEnv: NumPy arrays become tensors, and a copy in mid-episode goes on exactly."""
 
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from metarl.adapters.from_gymnasium.calls import EVERY_LANE, CallError
 from metarl.adapters.from_gymnasium.lanes import Lanes
 from metarl.adapters.from_gymnasium.spaces import Array, Layout
 from metarl.core.errors import FamilyError
@@ -42,7 +45,8 @@ class LanesEnv:
         # The actions [L, …] of the last steps, as many as an episode may have.
         self._actions: deque[Array] = deque(maxlen=self._family.env_layout.horizon)
         self._age, self._episode = np.zeros((2, len(keys)), np.int64)
-        return self._lanes.reset(rows, keys)
+        with self._told():
+            return self._lanes.reset(rows, keys)
 
     def reset(self, tasks: Tasks, rng: Rng) -> Tensor:
         keys = tasks.streams(rng, self._width).keys
@@ -53,7 +57,8 @@ class LanesEnv:
 
     def step(self, action: Tensor) -> Step:
         taken = action.flatten(0, 1).cpu().numpy().copy()
-        stepped = self._lanes.step(taken)
+        with self._told(next_episode=1):
+            stepped = self._lanes.step(taken)
         done = stepped.terminated | stepped.truncated
         self._actions.append(taken)
         self._age = np.where(done, 0, self._age + 1)
@@ -73,7 +78,27 @@ class LanesEnv:
         """
         if not self._family.env_layout.renders:
             raise FamilyError("no picture can be taken: build() must set render_mode='rgb_array'")
-        return self._lanes.frame(row * self._width + lane)
+        with self._told():
+            return self._lanes.frame(row * self._width + lane)
+
+    @contextmanager
+    def _told(self, next_episode: int = 0) -> Iterator[None]:
+        """Says of a CallError where it happened; a step begins the next episode of a lane."""
+        try:
+            yield
+        except CallError as error:
+            place = ""
+            if error.lane != EVERY_LANE:
+                rows, _ = self._begun
+                episode = self._episode[error.lane]
+                if error.call in ("step", "success", "render"):
+                    place += f" {self._age[error.lane]}"
+                else:
+                    episode += next_episode
+                row = rows[error.lane].round(6).tolist()
+                lane = error.lane % self._width
+                place += f" of episode {episode} of the task {row}, lane {lane}"
+            raise error.told(self._family.env_layout.name, place) from error.__cause__
 
     def _tensor(self, array: Array) -> Tensor:
         """[L, …] → [N, M, …]."""
@@ -91,6 +116,8 @@ class LanesEnv:
         for steps_ago in range(int(self._age.max()), -1, -1):
             begins = self._age == steps_ago
             if begins.any():
-                self._lanes.restart(begins, self._episode)
+                with self._told():
+                    self._lanes.restart(begins, self._episode)
             if steps_ago > 0:
-                self._lanes.step(self._actions[-steps_ago])
+                with self._told(next_episode=1):
+                    self._lanes.step(self._actions[-steps_ago])

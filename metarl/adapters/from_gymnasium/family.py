@@ -9,13 +9,14 @@ import re
 import weakref
 from abc import ABC, abstractmethod
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import gymnasium
 import numpy as np
 from gymnasium.wrappers import Autoreset, TimeLimit
 from numpy.typing import ArrayLike
 
+from metarl.adapters.from_gymnasium.calls import CallError, Calls
 from metarl.adapters.from_gymnasium.lanes import Lanes
 from metarl.adapters.from_gymnasium.spaces import (
     Actions,
@@ -27,7 +28,8 @@ from metarl.adapters.from_gymnasium.spaces import (
     parts,
 )
 from metarl.config.registry import Settings as BaseSettings
-from metarl.core.errors import FamilyError
+from metarl.core.arrays import numbers, short
+from metarl.core.errors import FamilyError, calling
 
 if TYPE_CHECKING:
     from metarl.core.family import BatchEnv
@@ -93,9 +95,33 @@ class AdaptedFamily(ABC):
         return None
 
     @cached_property
-    @abstractmethod
     def env_layout(self) -> Layout:
-        """What one environment looks like, found by building one and taking a step."""
+        """What one environment looks like, found by building one and taking a step.
+
+        Raises:
+            FamilyError: an attribute is of a wrong type, no such environment is built, or it does
+                not fit.
+        """
+        self._check_attributes()
+        split = self.splits[0]
+        table = self._every(split)
+        if table is None:
+            table = self._table([self._draw(split, 0)])
+        row = table[0].astype(np.float64)
+        try:
+            return self._look(row)
+        except CallError as error:
+            place = "" if error.call == "build" else f" of the task {row.round(6).tolist()}"
+            raise error.told(self._name, place) from error.__cause__
+
+    @cached_property
+    def _calls(self) -> Calls:
+        """Which of the methods above is called now."""
+        return Calls()
+
+    @abstractmethod
+    def _look(self, row: Array) -> Layout:
+        """Build an environment, apply the task `row` [P], reset it and take a step."""
 
     @abstractmethod
     def new_lanes(self) -> Lanes:
@@ -133,9 +159,9 @@ class AdaptedFamily(ABC):
             task_width=len(layout.row),
             goal_width=self.goal_width,
             achieved_goal=goal,
-            splits=self.splits,
+            splits=tuple(self.splits),
             closed=self.closed,
-            metrics=self.metrics,
+            metrics=layout.metrics,
         )
 
     def tasks(self, split: str, count: int, rng: Rng) -> Tasks:
@@ -144,9 +170,9 @@ class AdaptedFamily(ABC):
 
         from metarl.core.types import Tasks
 
-        every = self.rows(split)
+        every = self._every(split)
         if every is not None:
-            return Tasks.listed(torch.from_numpy(self._table(every)), split, count, rng)
+            return Tasks.listed(torch.from_numpy(every), split, count, rng)
         drawn = [self._draw(split, rng.child(split, i).key) for i in range(count)]
         return Tasks.numbered(torch.from_numpy(self._table(drawn)), split)
 
@@ -160,6 +186,7 @@ class AdaptedFamily(ABC):
         kept = vars(self).copy()
         kept.pop("idle_lanes", None)
         kept.pop("spec", None)
+        kept.pop("_calls", None)
         return kept
 
     @property
@@ -168,47 +195,78 @@ class AdaptedFamily(ABC):
         words = r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])"
         return re.sub(words, "-", type(self).__name__).lower()
 
+    def _check_attributes(self) -> None:
+        """Raises a FamilyError for the first attribute of a wrong type."""
+        for name in ("hidden", "splits", "metrics"):
+            value = getattr(self, name)
+            listed = isinstance(value, tuple | list)
+            if not listed or not all(isinstance(one, str) for one in value):
+                self._refuse(name, f"a tuple of texts, such as ({'name'!r},)")
+        if not self.splits:
+            self._refuse("splits", "at least one")
+        if self.horizon is not None:
+            self._require_whole("horizon", least=1)
+        self._require_whole("goal_width", least=0)
+        if not isinstance(self.closed, bool):
+            self._refuse("closed", "True or False")
+        if not isinstance(self.achieved_goal, str | None):
+            self._refuse("achieved_goal", "the name of a part of the observation")
+
+    def _require_whole(self, name: str, least: int) -> None:
+        """Raises a FamilyError unless the attribute is a whole number."""
+        value = getattr(self, name)
+        whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+        if not whole or value < least:
+            self._refuse(name, f"a whole number of at least {least}")
+
+    def _refuse(self, name: str, wanted: str) -> NoReturn:
+        raise FamilyError(f"{self._name}: {name} is {short(getattr(self, name))}; set {wanted}")
+
     def _draw(self, split: str, key: int) -> Array:
         """[P]: the task row that `key` determines."""
-        return np.ravel(self.row(split, np.random.default_rng(key & (1 << 64) - 1)))
+        what = f"{self._name}: row({split!r}, rng)"
+        with calling(what):
+            row = self.row(split, np.random.default_rng(key & (1 << 64) - 1))
+        return numbers(row, what, FamilyError).ravel()
+
+    def _every(self, split: str) -> Array | None:
+        """[S, P] float32: all task rows of a split, if there are only so many."""
+        with calling(f"{self._name}: rows({split!r})"):
+            every = self.rows(split)
+        return None if every is None else self._table(every)
 
     def _table(self, rows: ArrayLike) -> Array:
         """[S, P] float32."""
-        try:
-            table = np.array(rows, np.float32)
-        except ValueError as error:
-            raise FamilyError(
-                f"{self._name}: task rows must be numbers, as many in each ({error})"
-            ) from None
-        table = table.reshape(len(table), -1)
+        given = numbers(rows, f"{self._name}: the table of task rows", FamilyError)
+        if not given.size or not given.ndim:
+            raise FamilyError(f"{self._name}: there are no numbers in the task rows {short(rows)}")
+        with np.errstate(over="ignore"):  # the infinity is told
+            table = given.reshape(len(given), -1).astype(np.float32)
         finite = np.isfinite(table).all(axis=1)
         if not finite.all():
             raise FamilyError(f"{self._name}: a task row is not finite: {table[~finite][0]}")
         return table
 
-    def _layout(self, env: Env | ManyEnvs, observation: Space, action: Space) -> Layout:
-        """What is known of `env` before it is stepped, with some row to step it with.
+    def _layout(
+        self,
+        env: Env | ManyEnvs,
+        observation: Space,
+        action: Space,
+        row: Array,
+    ) -> Layout:
+        """What is known of `env` before it is stepped.
 
         Raises:
-            FamilyError: a space, the rows or the limit of an episode do not fit.
+            FamilyError: a space or the limit of an episode does not fit.
         """
-        horizon = self._shortest(env)
-        try:
-            found, actions = parts(observation, self.hidden), Actions(action)
-        except FamilyError as error:
-            raise FamilyError(f"{self._name}: {error}") from None
-        split = self.splits[0]
-        every = self.rows(split)
-        table = self._table([self._draw(split, 0)] if every is None else every)
-        row = table[0].astype(np.float64)
-        renders = env.render_mode == "rgb_array"
         return Layout(
-            found,
-            actions,
-            horizon,
+            self._name,
+            parts(observation, self.hidden),
+            Actions(action),
+            self._shortest(env),
             row,
-            renders,
-            self.metrics,
+            renders=env.render_mode == "rgb_array",
+            metrics=tuple(self.metrics),
         )
 
     def _shortest(self, env: Env | ManyEnvs) -> int:
@@ -223,15 +281,14 @@ class AdaptedFamily(ABC):
         while isinstance(env, gymnasium.Wrapper):
             if isinstance(env, Autoreset):
                 raise FamilyError(
-                    f"{self._name}: leave off the wrapper Autoreset; "
-                    "metarl starts new episodes itself"
+                    "leave off the wrapper Autoreset; metarl starts new episodes itself"
                 )
             if isinstance(env, TimeLimit):
                 limits.append(env._max_episode_steps)
             env = env.env
         known = [limit for limit in limits if limit is not None]
         if not known:
-            raise FamilyError(
-                f"{self._name}: set horizon, the longest episode in steps; the environment has none"
-            )
-        return min(known)
+            raise FamilyError("set horizon, the longest episode in steps; the environment has none")
+        if min(known) < 1:
+            raise FamilyError(f"episodes are limited to {min(known)} steps; allow at least one")
+        return int(min(known))

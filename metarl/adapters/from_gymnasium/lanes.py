@@ -9,21 +9,31 @@ from __future__ import annotations
 
 import atexit
 import hashlib
+import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator
-from numbers import Real
 from typing import Any, NamedTuple, Protocol
 
+import gymnasium
 import numpy as np
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
-from metarl.adapters.from_gymnasium.spaces import Array, Env, Info, Layout, ManyEnvs
+from metarl.adapters.from_gymnasium import calls
+from metarl.adapters.from_gymnasium.calls import Calls
+from metarl.adapters.from_gymnasium.spaces import (
+    Array,
+    Env,
+    Info,
+    LaneError,
+    Layout,
+    ManyEnvs,
+)
 from metarl.adapters.offscreen import offscreen
-from metarl.core.errors import FamilyError
+from metarl.core.arrays import flag, short, single
+from metarl.core.errors import FamilyError, MetaRLError, one_line
 
 SUCCESS = ("success", "is_success")
 """Where environments report success in their info."""
-_LARGEST = float(np.finfo(np.float32).max)
 
 
 class Stepped(NamedTuple):
@@ -78,34 +88,39 @@ def success_keys(layout: Layout, info: Info) -> list[str]:
     return names
 
 
-def metric_values(
-    layout: Layout,
-    infos: Iterable[Info],
-    rows: Array,
-    ages: Array,
-) -> Array:
-    """[L, metrics] float32 of the info of each lane, with its task row [P] and its steps so far.
+def metric_values(layout: Layout, infos: Iterable[Info], lanes: int) -> Array:
+    """[L, metrics] float32 of the info of each lane.
 
     Raises:
-        FamilyError: one is missing, or no finite number.
+        LaneError: one is missing, or no finite number.
     """
-    values = np.empty((len(rows), len(layout.metrics)), np.float32)
+    values = np.empty((lanes, len(layout.metrics)), np.float32)
     if not layout.metrics:
         return values
     for lane, info in enumerate(infos):
         for place, name in enumerate(layout.metrics):
-            value: Any = info.get(name)
-            number = isinstance(value, Real | np.bool_)
-            if not number or not abs(value) <= _LARGEST:
-                found = "missing"
-                if name in info:
-                    found = str(value) if number else " ".join(repr(value).split())
-                raise FamilyError(
-                    f"info[{name!r}] is {found:.60} at step {ages[lane]} of an episode of the task "
-                    f"{rows[lane].round(6).tolist()}; it must be a finite number in every step"
-                )
-            values[lane, place] = value
+            try:
+                values[lane, place] = single(info[name], "it")
+            except (KeyError, MetaRLError):
+                found = short(info[name]) if name in info else "missing"
+                raise LaneError(
+                    f"info[{name!r}] is {found}; it must be a finite number in every step", lane
+                ) from None
     return values
+
+
+def picture(given: Any) -> Array:
+    """[height, width, 3] uint8, what render gives.
+
+    Raises:
+        FamilyError: it gives something else.
+    """
+    array = np.asarray(given)
+    if array.dtype.kind not in "iu" or array.ndim != 3 or array.shape[2] != 3:
+        raise FamilyError(
+            f"it gives {short(given)}; rgb_array means uint8 of shape [height, width, 3]"
+        )
+    return array.astype(np.uint8)
 
 
 # -------------------------------------------------------------------------------------------------
@@ -120,6 +135,8 @@ class Builder(Protocol):
 
     @property
     def env_layout(self) -> Layout: ...
+    @property
+    def _calls(self) -> Calls: ...
     def build(self) -> Env: ...
     def apply(self, env: Env, row: Array) -> None: ...
 
@@ -135,41 +152,51 @@ class EnvLanes:
         weakref.finalize(self, _close, self._envs)
 
     def reset(self, rows: Array, keys: Array) -> Array:
-        while len(self._envs) < len(keys):
-            self._envs.append(self._family.build())
-        if len({id(env.unwrapped) for env in self._envs}) < len(self._envs):
-            raise FamilyError(
-                "build() gave the same environment twice; let it make a new one every time"
-            )
-        self._rows = rows
-        self._keys = keys.tolist()
-        self._age, self._episode = np.zeros((2, len(keys)), np.int64)  # of the running episodes
-        return np.concatenate([self._start(lane, 0) for lane in range(len(keys))])
+        with self._family._calls as note:
+            note[0] = calls.BUILD
+            for lane in range(len(self._envs), len(keys)):
+                note[1] = lane
+                self._envs.append(is_env(self._family.build(), gymnasium.Env))
+            if len({id(env.unwrapped) for env in self._envs}) < len(self._envs):
+                raise FamilyError(
+                    "it gave the same environment twice; let it make a new one every time"
+                )
+            self._rows = rows
+            self._keys = keys.tolist()
+            self._age, self._episode = np.zeros((2, len(keys)), np.int64)  # of running episodes
+            return np.concatenate([self._start(note, lane, 0) for lane in range(len(keys))])
 
     def restart(self, chosen: Array, episodes: Array) -> None:
-        for lane in np.flatnonzero(chosen).tolist():
-            self._start(lane, episodes[lane])
+        with self._family._calls as note:
+            for lane in np.flatnonzero(chosen).tolist():
+                self._start(note, lane, episodes[lane])
 
     def step(self, action: Array) -> Stepped:
         layout = self._layout
+        envs = self._envs
         lanes = len(self._keys)
         observations = []
         infos = []
         reward = np.empty(lanes, np.float32)
         terminated, truncated, success = np.empty((3, lanes), bool)
-        for lane, own in enumerate(layout.actions.per_lane(action)):
-            obs, reward[lane], terminated[lane], truncated[lane], info = self._envs[lane].step(own)
-            observations.append(layout.flat(obs, 1))
-            infos.append(info)
-            success[lane] = self._succeeded(info)
+        with self._family._calls as note:
+            note[0] = calls.STEP
+            for lane, own in enumerate(layout.actions.per_lane(action)):
+                note[1] = lane
+                given = calls.stepped(envs[lane].step(own))
+                obs, reward[lane], terminated[lane], truncated[lane], info = given
+                observations.append(layout.flat(obs, 1))
+                infos.append(info)
+                success[lane] = self._succeeded(note, info)
+            note[1] = calls.EVERY_LANE
+            metrics = metric_values(layout, infos, lanes)
 
-        metrics = metric_values(layout, infos, self._rows, self._age)
-        self._age += 1
-        truncated = (truncated | (self._age >= layout.horizon)) & ~terminated
-        next_obs = np.concatenate(observations)
-        obs = next_obs.copy()
-        for lane in np.flatnonzero(terminated | truncated).tolist():
-            obs[lane] = self._start(lane, self._episode[lane] + 1)
+            self._age += 1
+            truncated = (truncated | (self._age >= layout.horizon)) & ~terminated
+            next_obs = np.concatenate(observations)
+            obs = next_obs.copy()
+            for lane in np.flatnonzero(terminated | truncated).tolist():
+                obs[lane] = self._start(note, lane, self._episode[lane] + 1)
         return Stepped(
             obs,
             next_obs,
@@ -181,34 +208,66 @@ class EnvLanes:
         )
 
     def frame(self, lane: int) -> Array:
-        with offscreen():
-            picture: Any = self._envs[lane].render()
-        if not self._draws:
-            self._draws = True
-            # OpenGL has registered its own end by now; what is registered later ends sooner.
-            atexit.register(_close, self._envs)
-        return np.asarray(picture, np.uint8)
+        with self._family._calls as note:
+            note[0] = calls.RENDER
+            note[1] = lane
+            with offscreen():
+                drawn: Any = self._envs[lane].render()
+            if not self._draws:
+                self._draws = True
+                # OpenGL has registered its own end by now; what is registered later ends sooner.
+                atexit.register(_close, self._envs)
+            return picture(drawn)
 
-    def _succeeded(self, info: Info) -> bool:
+    def _succeeded(self, note: calls.Note, info: Info) -> bool:
         """Whether the step of this `info` succeeded; False where the environment does not say."""
         if self._family.success is not None:
-            return bool(self._family.success(info))
-        return any(info[name] for name in success_keys(self._layout, info))
+            note[0] = calls.SUCCESS
+            succeeded = flag(self._family.success(info), "what it gives")
+            note[0] = calls.STEP
+            return succeeded
+        names = success_keys(self._layout, info)
+        return any(flag(info[name], f"info[{name!r}]") for name in names)
 
-    def _start(self, lane: int, episode: int) -> Array:
+    def _start(self, note: calls.Note, lane: int, episode: int) -> Array:
         """[1, O]: the first observation of an episode."""
         env, family = self._envs[lane], self._family
+        note[1] = lane
+        note[0] = calls.APPLY
         family.apply(env, self._rows[lane].copy())
-        obs, _ = env.reset(seed=seed_of(self._keys[lane], episode))
+        note[0] = calls.RESET
+        obs = calls.first(env.reset(seed=seed_of(self._keys[lane], episode)))
+        flat = self._layout.flat(obs, 1)
         if family.apply_after_reset:
+            note[0] = calls.APPLY
             family.apply(env, self._rows[lane].copy())
         self._age[lane], self._episode[lane] = 0, episode
-        return self._layout.flat(obs, 1)
+        return flat
+
+
+def is_env(built: Any, kind: type[Any]) -> Any:
+    """`built`, what build gives.
+
+    Raises:
+        FamilyError: it is of another `kind`.
+    """
+    if not isinstance(built, kind):
+        wanted = {gymnasium.Env: "gymnasium.Env", VectorEnv: "gymnasium.vector.VectorEnv"}[kind]
+        raise FamilyError(f"it gives {type(built).__name__}, not a {wanted}")
+    return built
 
 
 def _close(envs: list[Env]) -> None:
     for env in envs:
+        close(env)
+
+
+def close(env: Env | ManyEnvs) -> None:
+    """Close `env`; what goes wrong there changes no result, so it is a warning."""
+    try:
         env.close()
+    except Exception as error:
+        warnings.warn(f"{type(env).__name__}.close: {one_line(error)}", stacklevel=2)
 
 
 # -------------------------------------------------------------------------------------------------
@@ -220,6 +279,8 @@ class VectorBuilder(Protocol):
 
     @property
     def env_layout(self) -> Layout: ...
+    @property
+    def _calls(self) -> Calls: ...
     def build(self, num_envs: int) -> ManyEnvs: ...
     def apply(self, env: ManyEnvs, rows: Array) -> None: ...
 
@@ -234,7 +295,7 @@ class VectorEnvLanes:
     is reset.
     """
 
-    _close: weakref.finalize[[], Any]
+    _close: weakref.finalize[[ManyEnvs], Any]
 
     def __init__(self, family: VectorBuilder):
         self._family = family
@@ -244,20 +305,23 @@ class VectorEnvLanes:
     def _build(self, lanes: int) -> None:
         if self._keys:
             self._close()
-        self._env = self._family.build(lanes)
-        self._close = weakref.finalize(self, self._env.close)
+        self._env = is_env(self._family.build(lanes), VectorEnv)
+        self._close = weakref.finalize(self, close, self._env)
         self._mode = autoreset_mode(self._env)
         self._seeded = isinstance(self._env.unwrapped, SyncVectorEnv | AsyncVectorEnv)
         self._masked = self._seeded or self._mode == AutoresetMode.DISABLED
 
     def reset(self, rows: Array, keys: Array) -> Array:
-        if len(keys) != len(self._keys):
-            self._build(len(keys))
-        self._rows = rows
-        self._keys = keys.tolist()
-        self._age, self._episode = np.zeros((2, len(keys)), np.int64)
-        self._family.apply(self._env, rows.copy())
-        return self._reset(seed_of(self._keys[0], 0))
+        with self._family._calls as note:
+            note[0], note[1] = calls.BUILD, calls.EVERY_LANE
+            if len(keys) != len(self._keys):
+                self._build(len(keys))
+            self._keys = keys.tolist()
+            self._age, self._episode = np.zeros((2, len(keys)), np.int64)
+            note[0] = calls.APPLY
+            self._family.apply(self._env, rows.copy())
+            note[0] = calls.RESET
+            return self._reset(seed_of(self._keys[0], 0))
 
     def restart(self, chosen: Array, episodes: Array) -> None:
         if not self._seeded:
@@ -265,15 +329,24 @@ class VectorEnvLanes:
                 f"{self._env} cannot be copied in mid-episode, for one seed is for all its lanes; "
                 "SyncVectorEnv and AsyncVectorEnv can"
             )
-        self._begin(chosen, episodes)
+        with self._family._calls as note:
+            note[0], note[1] = calls.RESET, calls.EVERY_LANE
+            self._begin(chosen, episodes)
 
     def step(self, action: Array) -> Stepped:
+        with self._family._calls as note:
+            note[0], note[1] = calls.STEP, calls.EVERY_LANE
+            return self._step(note, action)
+
+    def _step(self, note: calls.Note, action: Array) -> Stepped:
+        lanes = len(self._keys)
         taken = self._layout.actions.to_env(action)
-        env_obs, reward, terminated, truncated, infos = self._env.step(taken)
+        env_obs, paid, over, cut, infos = calls.five(self._env.step(taken))
         obs = next_obs = self._flat(env_obs)
-        ended = np.logical_or(terminated, truncated)  # by the environment itself
-        terminated = np.array(terminated, bool)
-        metrics = metric_values(self._layout, self._lane_infos(infos, ended), self._rows, self._age)
+        reward = calls.each(paid, lanes, "the reward")
+        terminated = calls.flags(over, lanes, "terminated")
+        ended = terminated | calls.flags(cut, lanes, "truncated")  # by the environment itself
+        metrics = metric_values(self._layout, self._lane_infos(infos, ended), lanes)
 
         self._age += 1
         # Environments that reset themselves also know best when their episodes end.
@@ -281,22 +354,26 @@ class VectorEnvLanes:
         if self._mode == AutoresetMode.SAME_STEP and ended.any():
             next_obs = obs.copy()
             next_obs[ended] = self._final(infos["final_obs"], ended)
+        success = self._success(infos, ended)
         if done.any():
+            note[0] = calls.RESET
             obs = self._next_episode(done, obs)
         return Stepped(
             obs,
             next_obs,
-            np.array(reward, np.float32),
+            reward,
             terminated,
             done & ~terminated,
-            self._success(infos, ended),
+            success,
             metrics,
         )
 
     def frame(self, lane: int) -> Array:
-        with offscreen():
-            pictures: Any = self._env.render()
-        return np.asarray(pictures[lane], np.uint8)
+        with self._family._calls as note:
+            note[0], note[1] = calls.RENDER, lane
+            with offscreen():
+                pictures: Any = self._env.render()
+            return picture(pictures[lane])
 
     def _next_episode(self, done: Array, obs: Array) -> Array:
         """[L, O]: what to act on after `obs`, with another episode begun in the lanes `done`."""
@@ -313,7 +390,7 @@ class VectorEnvLanes:
                 "…, vectorization_mode='sync', vector_kwargs={'autoreset_mode': 'Disabled'})"
             )
         actions = self._layout.actions
-        first_obs, *_ = self._env.step(actions.to_env(actions.neutral(len(done))))
+        first_obs, *_ = calls.five(self._env.step(actions.to_env(actions.neutral(len(done)))))
         return self._flat(first_obs)
 
     def _begin(self, chosen: Array, episodes: Array) -> Array:
@@ -326,8 +403,7 @@ class VectorEnvLanes:
         seeds: Any = seed
         if self._seeded:
             seeds = list(map(seed_of, self._keys, self._episode))
-        obs, _ = self._env.reset(seed=seeds, options=options)
-        return self._flat(obs)
+        return self._flat(calls.first(self._env.reset(seed=seeds, options=options)))
 
     def _flat(self, obs: object) -> Array:
         """[L, O] of a batch of observations."""
@@ -344,7 +420,7 @@ class VectorEnvLanes:
         success = np.zeros(len(ended), bool)
         for source, lanes in ((infos, ~ended), (infos.get("final_info", infos), ended)):
             for name in success_keys(self._layout, source):
-                success |= np.array(source[name], bool) & lanes
+                success |= calls.flags(source[name], len(ended), f"info[{name!r}]") & lanes
         return success
 
     def _lane_infos(self, infos: Info, ended: Array) -> Iterator[Info]:

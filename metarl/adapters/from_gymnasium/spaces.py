@@ -1,7 +1,10 @@
 """Gymnasium's spaces as flat arrays. Imports no torch, so that worker processes stay light."""
 
-from collections.abc import Iterator, Sequence
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import gymnasium
@@ -10,6 +13,7 @@ from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
+from metarl.core.arrays import numbers, short
 from metarl.core.errors import FamilyError, suggest
 
 Array = NDArray[Any]
@@ -17,93 +21,180 @@ Env = gymnasium.Env[Any, Any]
 ManyEnvs = VectorEnv[Any, Any, Any]
 Space = gymnasium.Space[Any]
 Info = dict[str, Any]
+Path = tuple[Any, ...]
+"""The keys that lead to a part of an observation through Dict and Tuple spaces."""
+
+
+class LaneError(FamilyError):
+    """What is wrong in one lane."""
+
+    def __init__(self, what: str, lane: int):
+        super().__init__(what)
+        self.lane = lane
 
 
 # -------------------------------------------------------------------------------------------------
 # Observations
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class Choices:
+    """That each of E numbers of a part is one of so many."""
+
+    start: Array  # [E] int64: the smallest
+    count: Array  # [E] uint64
+    columns: Array | None  # [E] int64: where the one-hot of each begins; None: numbers as they are
+
+    def places(self, values: Array) -> tuple[Array, Array]:
+        """[count, E] int64, from 0, of `values` [count, E], and which of them are choices."""
+        places = values - self.start
+        if places.dtype == np.int64:
+            return places, places.view(np.uint64) < self.count  # a negative one is very large
+        valid = (places >= 0) & (places < self.count) & (places == np.floor(places))
+        return np.where(valid, places, 0).astype(np.int64), valid
+
+
+@dataclass(frozen=True, eq=False)
 class Part:
     """A leaf of an observation space: numbers as they are, or choices as one-hots side by side."""
 
-    path: tuple[str | int, ...]
-    """The keys that lead to it through Dict and Tuple spaces."""
-    entries: int
+    name: str
+    path: Path
+    shape: tuple[int, ...]
+    """As the space has it."""
+    size: int
     """How many numbers or choices it holds."""
     width: int
-    """How many numbers they become."""
-    zeros: tuple[int, ...] | None = None
-    """For choices: the column that stands for the choice 0, of each of them."""
+    """How many numbers it becomes."""
+    choices: Choices | None = None
 
-    @property
-    def name(self) -> str:
-        return ".".join(map(str, self.path)) or "observation"
-
-    def is_in(self, name: str) -> bool:
-        """Whether this is the part called `name`, or lies in the Dict or Tuple called so."""
-        return f"{self.name}.".startswith(f"{name}.")
+    @cached_property
+    def _what(self) -> str:
+        return f"observation {self.name}" if self.path else self.name
 
     def flat(self, observation: Any, count: int) -> Array:
-        """[count, width] float32 of one observation (count 1) or of a batch.
+        """[count, width] float32, a new array, of one observation (count 1) or of a batch.
 
         Raises:
             FamilyError: the observation is not what its space says.
         """
-        for key in self.path:
-            observation = observation[key]
-        values = np.asarray(observation).reshape(count, -1)
-        if values.shape[1] != self.entries:
-            raise FamilyError(
-                f"observation {self.name}: {values.shape[1]} numbers; its space says {self.entries}"
+        values = self._values(observation, count)
+        choices = self.choices
+        if choices is None:
+            return values.astype(np.float32)
+        places, valid = choices.places(values)
+        if np.count_nonzero(valid) < valid.size:
+            lane, entry = np.argwhere(~valid)[0]
+            first, count = int(choices.start[entry]), int(choices.count[entry])
+            raise LaneError(
+                f"{self._what}: {values[lane, entry]} is outside its space, the whole numbers "
+                f"from {first} to {first + count - 1}",
+                int(lane),
             )
-        if self.zeros is None:
+        if choices.columns is None:
             return values.astype(np.float32)
         one_hots = np.zeros((count, self.width), np.float32)
-        np.put_along_axis(one_hots, values.astype(np.int64) + self.zeros, 1.0, axis=1)
+        columns = places + choices.columns
+        if count == 1:
+            one_hots[0, columns[0]] = 1.0
+        else:
+            one_hots[np.arange(count)[:, None], columns] = 1.0
         return one_hots
+
+    def _values(self, observation: Any, count: int) -> Array:
+        """[count, E], as the environment gives them."""
+        for key in self.path:
+            try:
+                observation = observation[key]
+            except (LookupError, TypeError):
+                raise FamilyError(
+                    f"{self._what}: there is no {key!r} in {short(observation)}"
+                ) from None
+        values = numbers(observation, self._what)
+        shape = self.shape if count == 1 else (count, *self.shape)
+        # Axes of one entry do not change the order of the others.
+        if values.shape != shape and _longer(values.shape) != _longer(shape):
+            raise FamilyError(
+                f"{self._what} is of shape {list(values.shape)}; its space says {list(shape)}"
+            )
+        return values.reshape(count, self.size)
+
+
+def _longer(shape: tuple[int, ...]) -> list[int]:
+    """The axes that have not one entry."""
+    return [length for length in shape if length != 1]
 
 
 def parts(space: Space, hidden: Sequence[str] = ()) -> tuple[Part, ...]:
     """The leaves of an observation space in its own order, without those that are `hidden`.
 
     Raises:
-        FamilyError: a space that has no flat form, or nothing to hide of that name.
+        FamilyError: a space that has no flat form, two parts of one name, or nothing to hide of
+            that name.
     """
-    known = kept = tuple(_leaves(space, ()))
+    leaves = list(_leaves(space, ()))
     for name in hidden:
-        if not any(part.is_in(name) for part in known):
-            hint = suggest(name, (part.name for part in known))
+        if not any(_is_in(path, name) for path, _ in leaves):
+            hint = suggest(name, (_name(path) for path, _ in leaves))
             raise FamilyError(f"hidden: there is no observation {name!r}; {hint}")
-        kept = tuple(part for part in kept if not part.is_in(name))
-    if not kept:
-        raise FamilyError(f"hidden: nothing is left of the observation {space}")
+    shown = [
+        (path, leaf) for path, leaf in leaves if not any(_is_in(path, name) for name in hidden)
+    ]
+    for name, count in Counter(_name(path) for path, _ in shown).items():
+        if count > 1:
+            raise FamilyError(f"{count} parts of the observation are called {name!r}; rename one")
+    kept = tuple(_part(path, leaf) for path, leaf in shown)
+    if not sum(part.width for part in kept):
+        what = "hidden: nothing is left of" if hidden else "there is no number in"
+        raise FamilyError(f"{what} the observation {space}")
     return kept
 
 
-def _leaves(space: Space, path: tuple[str | int, ...]) -> Iterator[Part]:
+def _leaves(space: Space, path: Path) -> Iterator[tuple[Path, Space]]:
+    children: Iterable[tuple[Any, Space]]
     match space:
         case spaces.Dict():
-            for key, child in space.spaces.items():
-                yield from _leaves(child, (*path, key))
+            children = space.spaces.items()
         case spaces.Tuple():
-            for place, child in enumerate(space.spaces):
-                yield from _leaves(child, (*path, place))
-        case spaces.Box() | spaces.MultiBinary():
-            size = spaces.flatdim(space)
-            yield Part(path, size, size)
+            children = enumerate(space.spaces)
+        case _:
+            yield path, space
+            return
+    for key, child in children:
+        yield from _leaves(child, (*path, key))
+
+
+def _name(path: Path) -> str:
+    return ".".join(map(str, path)) or "observation"
+
+
+def _is_in(path: Path, name: str) -> bool:
+    """Whether a part is the one called `name`, or lies in the Dict or Tuple called so."""
+    return f"{_name(path)}.".startswith(f"{name}.")
+
+
+def _part(path: Path, space: Space) -> Part:
+    name = _name(path)
+    shape = space.shape or ()
+    size = math.prod(shape)
+    match space:
+        case spaces.Box():
+            return Part(name, path, shape, size, size)
+        case spaces.MultiBinary():
+            choices = Choices(np.zeros(size, np.int64), np.full(size, 2, np.uint64), None)
+            return Part(name, path, shape, size, size, choices)
         case spaces.Discrete():
-            yield Part(path, 1, int(space.n), (-int(space.start),))
+            start, count = np.array([space.start]), np.array([space.n])
         case spaces.MultiDiscrete():
-            choices = space.nvec.ravel()
-            first = np.cumsum(choices) - choices  # column of each one-hot's first choice
-            zeros = first - space.start.ravel()
-            yield Part(path, len(choices), int(choices.sum()), tuple(zeros.tolist()))
+            start, count = space.start.ravel(), space.nvec.ravel()
         case _:
             raise FamilyError(
                 f"observation space {space} has no flat form; turn it into a Box with "
-                "gymnasium.wrappers.TransformObservation"
+                "gymnasium.wrappers.TransformObservation, or hide it"
             )
+    columns = np.cumsum(count, dtype=np.int64) - count.astype(np.int64)
+    choices = Choices(start.astype(np.int64), count.astype(np.uint64), columns)
+    return Part(name, path, shape, size, int(count.sum()), choices)
 
 
 # -------------------------------------------------------------------------------------------------
@@ -119,13 +210,18 @@ class Actions:
 
     def __init__(self, space: Space):
         if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating):
-            if not space.is_bounded():
+            self._low, self._high = (
+                bound.ravel().astype(np.float64) for bound in (space.low, space.high)
+            )
+            with np.errstate(all="ignore"):
+                self._range = self._high - self._low
+            if not np.isfinite(self._range).all():
                 raise FamilyError(
                     f"action space {space} has no bounds to rescale [−1, 1] to; set some with "
                     "gymnasium.wrappers.TransformAction(env, lambda action: action, a bounded Box)"
                 )
-            self._low = space.low.ravel().astype(np.float64)
-            self._range = space.high.ravel().astype(np.float64) - self._low
+            if not self._range.size:
+                raise FamilyError(f"action space {space} has no entries")
         elif not isinstance(space, spaces.Discrete):
             raise FamilyError(
                 f"action space {space}: Discrete and Box of floats are supported; "
@@ -142,6 +238,7 @@ class Actions:
             return action + int(space.start)
         share = (np.clip(action, -1, 1).astype(np.float64) + 1) / 2
         rescaled = self._low + share * self._range
+        rescaled = np.minimum(rescaled, self._high)  # which rounding may exceed
         return rescaled.astype(space.dtype).reshape(len(action), *space.shape)
 
     def per_lane(self, action: Array) -> list[Any]:
@@ -164,6 +261,7 @@ class Actions:
 class Layout:
     """What metarl must know of an environment before it is stepped."""
 
+    name: str  # of the family
     parts: tuple[Part, ...]
     actions: Actions
     horizon: int
@@ -180,4 +278,5 @@ class Layout:
 
     def flat(self, observation: object, count: int) -> Array:
         """[count, O] float32, a new array, of one observation (count 1) or of a batch."""
-        return np.concatenate([part.flat(observation, count) for part in self.parts], axis=1)
+        flats = [part.flat(observation, count) for part in self.parts]
+        return flats[0] if len(flats) == 1 else np.concatenate(flats, axis=1)

@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import os
 import pickle
+import select
 import signal
 import subprocess
 import sys
@@ -17,35 +18,58 @@ import weakref
 from bisect import bisect
 from collections.abc import Sequence
 from contextlib import suppress
+from mmap import mmap
 from multiprocessing.connection import Connection, Pipe
 from operator import methodcaller
-from typing import Any
+from tempfile import TemporaryFile
+from typing import Any, NamedTuple, Protocol
 
 import cloudpickle  # type: ignore[import-untyped]
 import numpy as np
 
+from metarl.adapters.from_gymnasium.calls import EVERY_LANE, NAMES, CallError, Calls
 from metarl.adapters.from_gymnasium.lanes import Builder, EnvLanes, Stepped
-from metarl.adapters.from_gymnasium.spaces import Array
-from metarl.config.registry import one_line
-from metarl.core.errors import FamilyError
+from metarl.adapters.from_gymnasium.spaces import Array, Layout
+from metarl.core.errors import FamilyError, one_line
 
 _GRACE = 2.0  # seconds that a worker may take to close its environments
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
-Worker = tuple[subprocess.Popen[bytes], Connection]
+_NOTE = 16  # bytes that a note takes
+_LOOKS = 8  # how often a worker's note is looked at before it is given up
+
+Fault = tuple[str, str, int]
+"""What went wrong, in which call and which of the worker's lanes."""
+
+
+class Sent(Builder, Protocol):
+    """What `Workers` need of a family."""
+
+    call_seconds: float
+
+    def _look(self, row: Array) -> Layout: ...
+
+
+class Worker(NamedTuple):
+    """A process, how it is asked, and where it notes what it does, as `Calls` do."""
+
+    process: subprocess.Popen[bytes]
+    connection: Connection
+    ready: select.poll  # whether there is an answer
+    note: memoryview
 
 
 class Workers:
     """L lanes, shared out evenly among processes; a step is one message to each and one answer.
 
     Raises:
-        FamilyError: what an environment raised in a worker, in one line with the line of the user's
-            own file, or that a worker died.
+        CallError: what an environment raised in a worker, in one line with the line of the user's
+            own file, or that a worker died or a call took too long.
     """
 
-    def __init__(self, family: Builder, count: int):
+    def __init__(self, family: Sent, count: int):
         cls = type(family)
-        _ = family.env_layout  # found here, or every process would build an environment to find it
+        self._patience = family.call_seconds
         try:
             pickled = cloudpickle.dumps(family)
         except Exception as error:  # whatever an attribute raises
@@ -61,7 +85,7 @@ class Workers:
         if not self._ending.alive:
             self._open()
         busy = min(self._count, len(keys))
-        self._first = [worker * len(keys) // busy for worker in range(busy)]  # lane of each worker
+        self._first = [worker * len(keys) // busy for worker in range(busy)]
         return np.concatenate(self._share("reset", rows, keys))
 
     def restart(self, chosen: Array, episodes: Array) -> None:
@@ -75,9 +99,13 @@ class Workers:
         owner = bisect(self._first, lane) - 1
         return self._ask("frame", [(lane - self._first[owner],)], owner)[0]
 
+    def look(self, row: Array) -> Layout:
+        return self._ask("_look", [(row,)])[0]
+
     def _open(self) -> None:
         self._workers = [_start() for _ in range(self._count)]
         self._ending = weakref.finalize(self, _end, self._workers)
+        self._first = [0] * self._count  # lane of each worker
         self._ask("open", [self._opening] * self._count)
 
     def _share(self, method: str, *arrays: Array) -> list[Any]:
@@ -89,51 +117,82 @@ class Workers:
         """The answer of each of the workers from the `first`, one for each of `arguments`."""
         asked = self._workers[first : first + len(arguments)]
         try:
-            for (_, connection), own in zip(asked, arguments, strict=True):
+            for worker, own in zip(asked, arguments, strict=True):
                 with suppress(OSError):  # a worker that died says so when it should answer
-                    connection.send((method, own))
+                    worker.connection.send((method, own))
             answers = [self._answer(worker) for worker in asked]
         except BaseException:
             self._ending()  # or the next call would take what is still on its way for its answer
             raise
-        for fault, details in answers:
+        for number, (fault, answer) in enumerate(answers, first):
             if fault is not None:
-                raise FamilyError(fault) from RuntimeError(details)
+                what, call, lane = fault
+                if lane != EVERY_LANE:
+                    lane += self._first[number]
+                raise CallError(what, call, lane) from RuntimeError(answer)
         return [answer for _, answer in answers]
 
-    def _answer(self, worker: Worker) -> tuple[str | None, Any]:
+    def _answer(self, worker: Worker) -> tuple[Fault | None, Any]:
         """(None, the answer), or (what went wrong, the traceback)."""
-        process, connection = worker
+        still = 0
+        last = None
+        while not worker.ready.poll(1000 * self._patience / _LOOKS):
+            now = tuple(worker.note)
+            still = still + 1 if now == last and now[0] else 0
+            last = now
+            if still == _LOOKS:
+                worker.process.kill()
+                what = f"it takes longer than {self._patience:g} s (call_seconds)"
+                return self._lost(worker, what)
         try:
-            return connection.recv()
+            return worker.connection.recv()
         except (EOFError, OSError):
-            code = process.wait(_GRACE)
-            self._ending()  # of all of them; the next reset starts others
-            fault = f"a worker process died (exit code {code}; −9 may mean that memory ran out)"
-            return fault, "a process that dies leaves no traceback"
+            code = worker.process.wait(_GRACE)
+            what = f"its worker process died (exit code {code}; −9 may mean that memory ran out)"
+            return self._lost(worker, what)
+
+    def _lost(self, worker: Worker, what: str) -> tuple[Fault, str]:
+        """The fault of a worker that will not answer, blamed on the call that it has noted."""
+        self._ending()  # of all of them; the next reset starts others
+        call, lane = worker.note
+        return (what, NAMES[call], lane), "a process that is dead leaves no traceback"
+
+
+def look(family: Sent, row: Array) -> Layout:
+    """What an environment looks like, found in a worker process: see `AdaptedFamily.env_layout`."""
+    return Workers(family, 1).look(row)
 
 
 def _start() -> Worker:
     """A process that serves the other end of the connection, and whose input ends with this one."""
     ours, theirs = Pipe()
-    handle = theirs.fileno()
-    code = f"import sys; sys.path[:] = {sys.path}; from {__name__} import serve; serve({handle})"
-    with theirs:
+    with theirs, TemporaryFile() as file:
+        file.truncate(_NOTE)
+        handles = theirs.fileno(), file.fileno()
+        code = f"import sys; sys.path[:] = {sys.path}; from {__name__} import serve; serve{handles}"
         process = subprocess.Popen(  # noqa: S603  (our own interpreter and code)
             [sys.executable, "-c", code],
             stdin=subprocess.PIPE,
-            pass_fds=(handle,),
+            pass_fds=handles,
             env=os.environ | _ONE_THREAD,
         )
-    return process, ours
+        note = _shared(file.fileno())
+    ready = select.poll()
+    ready.register(ours.fileno(), select.POLLIN)
+    return Worker(process, ours, ready, note)
+
+
+def _shared(handle: int) -> memoryview:
+    """Two numbers in a file that several processes have open."""
+    return memoryview(mmap(handle, _NOTE)).cast("q")
 
 
 def _end(workers: Sequence[Worker]) -> None:
-    for process, connection in workers:
+    for process, connection, *_ in workers:
         connection.close()
         if process.stdin:
             process.stdin.close()
-    for process, _ in workers:
+    for process, *_ in workers:
         try:
             process.wait(2 * _GRACE)
         except subprocess.TimeoutExpired:
@@ -145,27 +204,31 @@ def _end(workers: Sequence[Worker]) -> None:
 # In the worker
 
 
-def serve(handle: int) -> None:
+def serve(connection_handle: int, note_handle: int) -> None:
     """Answer until the parent closes the connection or ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
-    connection = Connection(handle)
+    connection = Connection(connection_handle)
+    calls = Calls(_shared(note_handle))
+    family: Any = None
     lanes: EnvLanes | None = None
     with suppress(EOFError, OSError):
         while True:
             method, arguments = connection.recv()
-            fault: str | None = None
+            fault: Fault | None = None
             answer: Any = None
             try:
-                if method == "open":
-                    lanes = EnvLanes(_family(*arguments))
-                else:
-                    answer = methodcaller(method, *arguments)(lanes)
-            except FamilyError as error:
-                fault, answer = str(error), traceback.format_exc()
-            except Exception as error:  # whatever the user's environment raises
-                fault = f"in a worker process: {one_line(error)}"
-                answer = traceback.format_exc()
+                with calls:
+                    if method == "open":
+                        family = _family(*arguments)
+                        family.workers, family._calls = 0, calls
+                    elif method == "_look":
+                        answer = family._look(*arguments)
+                    else:
+                        lanes = lanes or EnvLanes(family)
+                        answer = methodcaller(method, *arguments)(lanes)
+            except CallError as error:
+                fault, answer = (str(error), error.call, error.lane), traceback.format_exc()
             connection.send((fault, answer))
 
 
@@ -176,7 +239,7 @@ def _end_with_the_parent() -> None:
     os._exit(1)
 
 
-def _family(module_name: str, path: str | None, pickled: bytes) -> Builder:
+def _family(module_name: str, path: str | None, pickled: bytes) -> Any:
     """The family; its module is loaded from its file where it cannot be imported by its name."""
     try:
         importlib.import_module(module_name)
