@@ -151,11 +151,12 @@ class PPO(Learner):
                 gae_lambda,
             )
             advantage = advantage * trials.valid
+            target = advantage + value
             levels[name] = _Level(
                 process.action,
                 process.log_prob,
-                standardize(advantage, process.valid),
-                advantage + value,
+                standardize(advantage, process.valid, summands=target),
+                target,
                 process.valid,
             )
 

@@ -7,13 +7,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-from torch.utils._pytree import keystr, tree_leaves_with_path
-
 from metarl.config.files import load_config
 from metarl.config.schema import Config, to_dict
 from metarl.core.agent import Agent, World
-from metarl.core.errors import MetaRLError
 from metarl.core.family import Family
 from metarl.core.rng import Rng
 from metarl.evaluation.meta_test import evaluate
@@ -22,9 +18,10 @@ from metarl.experiments import checkpoints
 from metarl.experiments.building import build, eval_protocol, load, spec_for_agent, world_of
 from metarl.experiments.comparison import generalization_gaps
 from metarl.experiments.counters import LIMITS, Counters
+from metarl.experiments.diagnosis import Diagnosis
 from metarl.experiments.folder import RunFolder
-from metarl.experiments.logs import Display, MetricsLog
-from metarl.experiments.loop import Update, learn
+from metarl.experiments.logs import Display, MetricsLog, read_metrics
+from metarl.experiments.loop import Update, learn, require_finite
 from metarl.experiments.provenance import provenance
 
 Callback = Callable[[Update], bool | None]
@@ -114,6 +111,7 @@ class _Run:
         with MetricsLog(self.folder.path, resume_at=self.counters.iterations) as log:
             self.save("latest")
             self._check_score()
+            diagnosis = self._diagnosis(limits)
             for update in learn(self.agent, world, Rng(config.seed), start=self.counters, **limits):
                 self.counters = update.counters
                 iterations = self.counters.iterations
@@ -125,10 +123,21 @@ class _Run:
                 record = update.record()
                 log.write(record)
                 display.show(record, progress, self.counters.seconds * (1 / progress - 1))
+                line = diagnosis.read(record, progress)
+                if line and not config.warm_start:  # which begins above the untrained policy
+                    display.note(line)
                 if stop or iterations % config.checkpoint_every == 0:
                     self.save("latest")
                 if stop:
                     break
+
+    def _diagnosis(self, limits: dict[str, Any]) -> Diagnosis:
+        """Of this run, up to the iteration that it resumes after."""
+        diagnosis = Diagnosis()
+        for record in read_metrics(self.folder.path):
+            counters = Counters(record["iteration"], record["env_steps"], record["seconds"])
+            diagnosis.read(record, counters.progress(**limits))
+        return diagnosis
 
     def validate(self) -> float:
         """The score on validation tasks; the best mean of the last few so far is kept."""
@@ -161,7 +170,7 @@ class _Run:
     def save(self, name: str) -> None:
         """Keep the agent; the best one without its replay buffer, which only training needs."""
         state = self.agent.state_dict()
-        self._check_finite(state)
+        require_finite(state, self.agent, self.counters.iterations)
         if name == "best":
             state.pop("replay", None)
         content = {
@@ -174,17 +183,6 @@ class _Run:
             "wall_seconds": self.wall_seconds,
         }
         self.folder.save(name, content)
-
-    def _check_finite(self, state: dict[str, Any]) -> None:
-        """Raises a MetaRLError before a NaN or an infinity is kept."""
-        for path, leaf in tree_leaves_with_path(state):
-            real = isinstance(leaf, Tensor) and leaf.is_floating_point()
-            if real and not leaf.sum().isfinite() and not leaf.isfinite().all():
-                raise MetaRLError(
-                    f"{self.config.agent.name}: {keystr(path)} is not finite after iteration "
-                    f"{self.counters.iterations}; lower the learning rate, or scale the rewards "
-                    "down (the last good checkpoint stays)"
-                )
 
     # -- the result
 

@@ -36,7 +36,7 @@ LAYERS = {
 @pytest.fixture(autouse=True)
 def raw_advantages(monkeypatch: pytest.MonkeyPatch) -> None:
     """Standardizing mixes all trials; without it each number can be followed."""
-    monkeypatch.setattr(ppo, "standardize", lambda x, valid: x)
+    monkeypatch.setattr(ppo, "standardize", lambda x, valid, **_: x)
 
 
 def make(**options: Any) -> RL2:
