@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping
-from math import sqrt
+from math import nan, sqrt
 from statistics import fmean, median
 
 _LOOKS = (0.2, 0.5, 0.8)  # shares of the training after which is asked
@@ -19,7 +19,8 @@ class Diagnosis:
 
     Dead is a run whose return is neither above that of its first iteration, which the untrained
     policy earned, nor rising: both by two standard errors of what changes from one iteration to the
-    next. After a fifth of the training this is said if its cause is known, as some tasks take long.
+    next; or one whose policy has not moved at all. After a fifth of the training this is said if
+    its cause is known, as some tasks take long.
     """
 
     def __init__(self) -> None:
@@ -38,10 +39,12 @@ class Diagnosis:
             return None
         self._looks = looks
         returns = [record["return"] for record in self._records if "return" in record]
-        if len(returns) < len(self._records) or _improves(returns):
+        if len(returns) < len(self._records):
+            return None
+        if _improves(returns) and not _unmoved(self._records):
             return None
         name, advice = next((n, line) for n, found, line in _CAUSES if found(self._records))
-        if name in self._told or (name == "unknown" and looks == 1):
+        if name in self._told or (name == "unknown" and (looks == 1 or self._told)):
             return None
         self._told.add(name)
         late = fmean(returns[len(returns) // 2 :])
@@ -85,12 +88,15 @@ def _vanished(records: Records) -> bool:
     return _recent(records, "grad_norm", 1.0) <= 1e-3 * first
 
 
+def _unmoved(records: Records) -> bool:
+    """No update has changed the policy."""
+    return all(record.get("kl", 1.0) < 1e-7 for record in records)
+
+
 def _still(records: Records) -> bool:
-    """The entropy has never left its first value, or no step of a line search was accepted."""
-    if "accepted" in records[0]:
-        return _recent(records, "accepted", 1.0) == 0
-    entropies = [record.get("entropy", float("nan")) for record in records]
-    return all(abs(entropy - entropies[0]) < 0.01 for entropy in entropies)
+    """The entropy has never left its first value."""
+    entropies = [record.get("entropy", nan) for record in records]
+    return _unmoved(records) or all(abs(h - entropies[0]) < 0.01 for h in entropies)
 
 
 def _decided(records: Records) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import CPU, Ragged, same
+from helpers import CPU, Ragged, known_values, same
 
 from metarl.agents.rl2.agent import RL2
 from metarl.algorithms import ppo
@@ -166,12 +166,9 @@ def test_a_time_limit_is_seen_as_an_end():
 
 def advantages(trial: Rollout, **options: Any) -> torch.Tensor:
     """By a fresh agent, so that no running moments differ."""
-    return (
-        make(Ragged(), **options)
-        .ppo._prepare_batch(trial, gae_lambda=0.8)
-        .levels["action"]
-        .advantage
-    )
+    agent = make(Ragged(), **options)
+    agent.ppo.values = known_values(len(trial.valid))
+    return agent.ppo._prepare_batch(trial, gae_lambda=0.8).levels["action"].advantage
 
 
 @pytest.fixture
