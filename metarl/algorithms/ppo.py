@@ -7,7 +7,6 @@ acts by the policy, collects trials, and hands them to `update`.
 from __future__ import annotations
 
 from collections import defaultdict
-from functools import partial
 from typing import Any
 
 import torch
@@ -180,7 +179,7 @@ class PPO(Learner):
             return statistics
         returns = discounted_returns(reward, ends, self.config.gamma)
         first = statistics.update(returns.movedim(0, -1), valid.movedim(0, -1))
-        return tree_map(partial(torch.where, new), first, statistics)
+        return tree_map(lambda x, old: torch.where(new, x, old), first, statistics)
 
     def _ends(self, trials: Rollout, statistics: Normalizer) -> tuple[Tensor, Tensor]:
         """[T, N, M] each: where credit ends, and the value of what would have followed there.
