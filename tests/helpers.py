@@ -16,6 +16,7 @@ from metarl.core.family import BatchEnv, Family
 from metarl.core.rng import Rng, Streams
 from metarl.core.rollout import Rollout
 from metarl.core.types import Acted, Belief, Inputs, Spec, Step, TaskInfo, Tasks, first_cue, replace
+from metarl.nn.normalizer import Normalizer
 
 CPU = torch.device("cpu")
 
@@ -28,6 +29,11 @@ FAMILIES = [
     if find("family", name).settings.__module__ != "metarl_envs.extra_config"
 ]
 """Those that need no package of their own; the others are tested in tests/extras."""
+
+
+def known_values(steps: int) -> Normalizer:
+    """Statistics of values that scale nothing, as if learned from a sample of every step."""
+    return replace(Normalizer.initial(steps, CPU), count=torch.ones(steps).double())
 
 
 class Ragged:
@@ -185,3 +191,24 @@ def figure_of(monkeypatch: Any, module: Any, draw: Callable[..., object], *given
     draw(*given, Path("x.png"))
     (figure,) = figures
     return figure
+
+
+class Affine:
+    """A family whose rewards are those of another, times a factor, and shifted."""
+
+    def __init__(self, family: Family, factor: float = 1.0, shift: float = 0.0) -> None:
+        self.family, self.factor, self.shift = family, factor, shift
+        self.spec, self.tasks = family.spec, family.tasks
+
+    def make(self, lanes: int) -> _AffineEnv:
+        return _AffineEnv(self, self.family.make(lanes))
+
+
+class _AffineEnv:
+    def __init__(self, family: Affine, env: BatchEnv) -> None:
+        self.family, self.env, self.reset = family, env, env.reset
+
+    def step(self, action: Tensor) -> Step:
+        step = self.env.step(action)
+        exact = self.family.factor * step.reward.double() + self.family.shift
+        return replace(step, reward=exact.float())

@@ -72,7 +72,7 @@ def test_a_run_goes_on_as_it_would_have(name: str, tmp_path: Path):
     third = read_metrics(tmp_path / "run")[2]
     renamed = {"backtracks": "line_search_steps"}
     expected = {renamed.get(key, key): value for key, value in EXPECTED[name]["third"].items()}
-    assert set(third) == set(expected)
+    assert set(expected) <= set(third) <= set(expected) | {"grad_norm", "saturated"}  # newer
     for key, value in expected.items():
         if "second" not in key and key != "validation":  # since 0.8 with other randomness
             np.testing.assert_allclose(third[key], value, rtol=1e-3, atol=1e-3, err_msg=key)

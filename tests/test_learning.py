@@ -11,7 +11,7 @@ import math
 
 import pytest
 import torch
-from helpers import CPU, FILES
+from helpers import CPU, FILES, Affine
 
 from metarl.algorithms import ppo
 from metarl.collect.world import LocalWorld
@@ -263,3 +263,37 @@ def test_a_reward_that_never_changes_leaves_the_memory_useful(tmp_path):
     }
     family, agent = trained(parse(chosen))
     assert evaluate(agent, family, episodes=1, tasks=100, split="validation").totals.mean() > 150
+
+
+@pytest.mark.parametrize(
+    ("factor", "shift"),
+    [(1.0, 0.0), (1e-6, 0.0), (1e6, 0.0), (1e25, 0.0), (1.0, 100.0), (1.0, -100.0)],
+    ids=str,
+)
+def test_a_bandit_is_learned_in_whatever_units_it_pays(factor: float, shift: float):
+    """Random pulls earn 5.0 of 10, the best arm 7.5: neither a millionth nor a shift of a hundred
+    deviations changes what can be learned.
+    """
+    chosen = {
+        "agent": {
+            "name": "rl2",
+            "memory_width": 32,
+            "trials": 200,
+            "minibatches": 4,
+            "learning_rate": 5e-3,
+            "gae_lambda": 0.9,
+            "entropy_coef": 0.01,
+            "normalize_reward": True,
+        },
+        "family": {"name": "bernoulli-bandit", "arms": 3},
+        "episodes": 10,
+        "iterations": 60,
+    }
+    config = parse(chosen)
+    bandit, agent = build(config)
+    family = Affine(bandit, factor, shift)
+    world = LocalWorld(family, 10, None, CPU)
+    for _ in learn(agent, world, Rng(0), iterations=config.iterations):
+        pass
+    returns = evaluate(agent, family, episodes=10, tasks=2000).totals.mean()
+    assert (returns / factor - 10 * shift / factor) > 5.7

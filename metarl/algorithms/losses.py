@@ -7,6 +7,9 @@ from torch import Tensor
 from metarl.nn.distributions import Categorical, Distribution, SquashedGaussian
 from metarl.nn.policy import Decision
 
+_ROUNDING = 1e-5
+"""A deviation of so small a share of the numbers is that of float32's rounding errors."""
+
 
 def masked_mean(x: Tensor, valid: Tensor, axes: tuple[int, ...] = ()) -> Tensor:
     """Mean of x [...] over the valid steps along all axes, or along `axes`, keeping them."""
@@ -14,11 +17,25 @@ def masked_mean(x: Tensor, valid: Tensor, axes: tuple[int, ...] = ()) -> Tensor:
     return (x * valid).sum(axes, keepdim) / valid.sum(axes, keepdim)
 
 
-def standardize(x: Tensor, valid: Tensor, axes: tuple[int, ...] = ()) -> Tensor:
-    """x [...] with mean 0 and deviation 1 over the valid steps, along all axes or `axes`."""
-    centered = x - masked_mean(x, valid, axes)
+def standardize(
+    x: Tensor,
+    valid: Tensor,
+    axes: tuple[int, ...] = (),
+    summands: Tensor | None = None,
+) -> Tensor:
+    """x [...] with mean 0 and deviation 1 over the valid steps, along all axes or `axes`.
+
+    What is equal but for rounding errors becomes about 0, not noise of deviation 1: errors of x,
+    or of the `summands` [...] that x is a difference of.
+    """
+    exact = x.double()  # squares of what float32 holds
+    mean = masked_mean(exact, valid, axes)
+    centered = exact - mean
     std = masked_mean(centered.square(), valid, axes).sqrt()
-    return centered / (std + 1e-8)
+    size = mean.abs()
+    if summands is not None:
+        size = size.maximum((summands * valid).abs().amax(axes, keepdim=bool(axes)))
+    return (centered / std.maximum(_ROUNDING * size).clamp(min=1e-30)).to(x.dtype)
 
 
 def clipped_surrogate(ratio: Tensor, advantage: Tensor, clip_range: float) -> Tensor:

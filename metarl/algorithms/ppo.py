@@ -15,7 +15,7 @@ from torch import Tensor
 from metarl.algorithms.config import PPOConfig
 from metarl.algorithms.learner import Learner
 from metarl.algorithms.losses import ppo_loss, standardize
-from metarl.algorithms.returns import gae, next_step
+from metarl.algorithms.returns import discounted_returns, gae, next_step
 from metarl.config.schema import schedule_value
 from metarl.core.agent import Mode
 from metarl.core.rng import Rng, Streams
@@ -136,12 +136,13 @@ class PPO(Learner):
         steps = len(trials.valid) if self.policy.recurrent else 1
         statistics = self.values.columns(steps)
         ends, bootstrap = self._ends(trials, statistics)
+        baseline = self._baseline(statistics, reward, ends, trials.valid)
 
         # GAE (arXiv:1506.02438, equation 16); the value target is Â + V
         levels: dict[str, _Level] = {}
         for name, process in self.policy.decision_processes(trials).items():
             value = process.extras["value"].movedim(0, -1)  # [N, M, T]: a column for each step
-            value = statistics.denormalize(value).movedim(-1, 0) * trials.valid
+            value = baseline.denormalize(value).movedim(-1, 0) * trials.valid
             advantage = gae(
                 reward,
                 value,
@@ -151,11 +152,12 @@ class PPO(Learner):
                 gae_lambda,
             )
             advantage = advantage * trials.valid
+            target = advantage + value
             levels[name] = _Level(
                 process.action,
                 process.log_prob,
-                standardize(advantage, process.valid),
-                advantage + value,
+                standardize(advantage, process.valid, summands=target),
+                target,
                 process.valid,
             )
 
@@ -164,6 +166,20 @@ class PPO(Learner):
             target = statistics.normalize(level.value_target.movedim(0, -1)).movedim(-1, 0)
             levels[name] = replace(level, value_target=target)
         return _Trials(self.normalize(trials.inputs), levels)
+
+    def _baseline(
+        self, statistics: Normalizer, reward: Tensor, ends: Tensor, valid: Tensor
+    ) -> Normalizer:
+        """What the first values are of: for steps of the trial that are new, of their returns.
+
+        A value of 0 would make an advantage of what all trials have in common.
+        """
+        new = statistics.count == 0
+        if not (self.policy.recurrent and new.any()):
+            return statistics
+        returns = discounted_returns(reward, ends, self.config.gamma)
+        first = statistics.update(returns.movedim(0, -1), valid.movedim(0, -1))
+        return tree_map(lambda x, old: torch.where(new, x, old), first, statistics)
 
     def _ends(self, trials: Rollout, statistics: Normalizer) -> tuple[Tensor, Tensor]:
         """[T, N, M] each: where credit ends, and the value of what would have followed there.

@@ -3,6 +3,11 @@
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from math import isfinite
+from typing import Any
+
+from torch import Tensor
+from torch.utils._pytree import keystr, tree_leaves_with_path
 
 from metarl.core.agent import Agent, World
 from metarl.core.errors import MetaRLError
@@ -47,7 +52,8 @@ def learn(
     The randomness of an iteration depends on its number alone.
 
     Raises:
-        MetaRLError: steps are the limit, and the world does not count them.
+        MetaRLError: steps are the limit, and the world does not count them; or a metric or a number
+            that the agent acts by is not finite after an iteration.
     """
     counters = start
     world.env_steps = start.env_steps
@@ -63,4 +69,20 @@ def learn(
             )
         metrics["env_steps_per_second"] = (world.env_steps - counters.env_steps) / seconds
         counters = Counters(counters.iterations + 1, world.env_steps, counters.seconds + seconds)
+        require_finite({"metrics": metrics} | agent.acting_state(), agent, counters.iterations)
         yield Update(counters, metrics, agent)
+
+
+def require_finite(state: dict[str, Any], agent: Agent, iterations: int) -> None:
+    """Raises a MetaRLError that names the first NaN or infinity in tensors and floats."""
+    for path, leaf in tree_leaves_with_path(state):
+        if isinstance(leaf, Tensor) and leaf.is_floating_point():
+            finite = bool(leaf.sum().isfinite() or leaf.isfinite().all())
+        else:
+            finite = not isinstance(leaf, float) or isfinite(leaf)
+        if not finite:
+            raise MetaRLError(
+                f"{type(agent).__name__}: {keystr(path)} is not finite after iteration "
+                f"{iterations}: lower the learning rate, or scale the rewards down; the last good "
+                "checkpoint stays"
+            )

@@ -6,13 +6,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-from torch.utils._pytree import keystr, tree_leaves_with_path
-
 from metarl.config.files import load_config, to_yaml
 from metarl.config.schema import Config, to_dict
 from metarl.core.agent import Agent, World
-from metarl.core.errors import CheckpointError, MetaRLError, note
+from metarl.core.errors import CheckpointError, note
 from metarl.core.family import Family
 from metarl.core.rng import Rng
 from metarl.core.texts import to_json
@@ -29,11 +26,12 @@ from metarl.experiments.building import (
 )
 from metarl.experiments.comparison import generalization_gaps
 from metarl.experiments.counters import LIMITS, Counters
+from metarl.experiments.diagnosis import Diagnosis
 from metarl.experiments.folder import RunFolder, read_if_whole
 from metarl.experiments.interruption import Abandoned, Interruption, ending
 from metarl.experiments.loading import SavedRun
-from metarl.experiments.logs import Display, MetricsLog
-from metarl.experiments.loop import Update, learn
+from metarl.experiments.logs import Display, MetricsLog, read_metrics
+from metarl.experiments.loop import Update, learn, require_finite
 from metarl.experiments.provenance import provenance
 
 Callback = Callable[[Update], bool | None]
@@ -122,6 +120,7 @@ class _Run:
         self.counters = Counters()
         self.best: float | None = None
         self.window: list[float] = []  # the last validation scores
+        self.diagnosis = Diagnosis()
         self.pending: dict[str, float] | None = None
         """Metrics of the last iteration until it is validated and logged."""
         self._wall_seconds, self._began = 0.0, time.monotonic()
@@ -169,6 +168,7 @@ class _Run:
         with MetricsLog(self.folder.path, resume_at=done, config=text) as log:
             self.save("latest")
             self._check_score()
+            self._replay_diagnosis()
             stop = False
             if self.pending is not None:
                 stop = self._finish(callbacks, log, display)
@@ -217,10 +217,19 @@ class _Run:
         log.write(record)
         self.pending = None
         display.show(record, progress, self.counters.seconds * (1 / progress - 1))
+        line = self.diagnosis.read(record, progress)
+        if line and not self.config.warm_start:  # which begins above the untrained policy
+            display.note(line)
         if self.interruption.signal is not None:
             self.save("latest")
             raise Abandoned
         return any(answers) or progress >= 1
+
+    def _replay_diagnosis(self) -> None:
+        """Up to the iteration that the run resumes after."""
+        for record in read_metrics(self.folder.path):
+            counters = Counters(record["iteration"], record["env_steps"], record["seconds"])
+            self.diagnosis.read(record, counters.progress(**_limits(self.config)))
 
     def validate(self) -> float:
         """The score on validation tasks; the best mean of the last few so far is kept."""
@@ -254,7 +263,7 @@ class _Run:
     def save(self, name: str) -> None:
         """Keep the agent; the best one without its replay buffer, which only training needs."""
         state = self.agent.state_dict()
-        self._check_finite(state)
+        require_finite(state, self.agent, self.counters.iterations)
         if name == "best":
             state.pop("replay", None)
         content = {
@@ -269,17 +278,6 @@ class _Run:
             "pending": self.pending,
         }
         self.folder.save(name, content)
-
-    def _check_finite(self, state: dict[str, Any]) -> None:
-        """Raises a MetaRLError before a NaN or an infinity is kept."""
-        for path, leaf in tree_leaves_with_path(state):
-            real = isinstance(leaf, Tensor) and leaf.is_floating_point()
-            if real and not leaf.sum().isfinite() and not leaf.isfinite().all():
-                raise MetaRLError(
-                    f"{self.config.agent.name}: {keystr(path)} is not finite after iteration "
-                    f"{self.counters.iterations}; lower the learning rate, or scale the rewards "
-                    "down (the last good checkpoint stays)"
-                )
 
     def _read_best(self) -> SavedRun | None:
         """The best checkpoint; None, and a line, if it is lost."""

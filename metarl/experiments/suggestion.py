@@ -65,6 +65,16 @@ class _Probe:
     speed: float  # environment steps a second of processor time
 
     @property
+    def farthest(self) -> float:
+        """The largest |observation|."""
+        return float(self.obs.abs().max())
+
+    @property
+    def largest(self) -> float:
+        """The largest |reward|."""
+        return float(self.reward.abs().max())
+
+    @property
     def sparse(self) -> bool:
         """Nearly all steps pay the same, in episodes that do not end by it."""
         usual = self.reward == self.reward.median()
@@ -103,8 +113,13 @@ def _minutes(config: Config) -> float:
 
 
 def _suits_pearl(probe: _Probe) -> bool:
-    """Whether every step tells of the task, and episodes are short, or steps too hard or costly."""
+    """Whether every step tells of the task, and episodes are short, or steps too hard or costly.
+
+    PEARL sees observations and rewards as they are: these must not be far from 1.
+    """
     if probe.spec.discrete or probe.sparse:
+        return False
+    if probe.farthest > 100 or not 0.01 <= probe.largest <= 1000:
         return False
     hard = probe.spec.action_width > _MANY_ENTRIES or probe.speed < _COSTLY
     return 1 < probe.spec.horizon <= _SHORT or hard
@@ -116,7 +131,7 @@ def _rl2(probe: _Probe) -> tuple[dict[str, Any], list[str]]:
     steps = episodes * horizon
     trials = _clip(30_000 // steps, 40, 500)
     gamma = round(_clip(1 - 1 / steps, 0.95, 0.99), 3)
-    farthest, largest = float(probe.obs.abs().max()), float(probe.reward.abs().max())
+    far_from_1 = probe.farthest > 1 or 0 < probe.farthest < 0.1
     one_hot = bool(((probe.obs.sum(-1) == 1) & (probe.obs.amax(-1) == 1)).all())
     tabular = one_hot and 1 < spec.obs_width <= 20
     entropy = 0.01
@@ -124,7 +139,7 @@ def _rl2(probe: _Probe) -> tuple[dict[str, Any], list[str]]:
         entropy = 0.05 if probe.sparse else 0.03
     agent = {
         "name": "rl2",
-        "encoder_sizes": [64] * (farthest > 1),
+        "encoder_sizes": [64] * far_from_1,
         "hidden_sizes": [64],
         "pair_input": tabular,
         "readout": "observation" if tabular else "linear",
@@ -136,15 +151,16 @@ def _rl2(probe: _Probe) -> tuple[dict[str, Any], list[str]]:
         "gae_lambda": 0.95,
         "entropy_coef": [entropy, 0.0],
         "max_grad_norm": 0.5,
-        "normalize_obs": farthest > 1,
-        "normalize_reward": not spec.discrete or not 0.5 <= largest <= 5,
+        "normalize_obs": far_from_1,
+        "normalize_reward": not spec.discrete or not 0.5 <= probe.largest <= 5,
     }
     reasons = [
         "agent: rl2 learns to explore; actions are discrete, or rewards sparse, or steps cheap.",
         f"episodes: {episodes} of at most {horizon} steps, to explore and to use what was found.",
         f"gamma: credit goes back over up to {steps} steps, those of a trial.",
         f"entropy_coef: {entropy} keeps exploration alive; 0 at the end, to use what was learned.",
-        f"normalize_…: a probe met observations up to {farthest:.2g}, rewards to {largest:.2g}.",
+        f"normalize_…: a probe met observations up to {probe.farthest:.2g}, rewards to "
+        f"{probe.largest:.2g}.",
     ]
     if probe.sparse:
         reasons.append("rewards are sparse: if the return stays, more trials and entropy help.")
@@ -155,6 +171,9 @@ def _rl2(probe: _Probe) -> tuple[dict[str, Any], list[str]]:
 def _pearl(probe: _Probe) -> tuple[dict[str, Any], list[str]]:
     horizon = probe.spec.horizon
     short = horizon <= _SHORT
+    deviation = float(probe.reward.std())
+    if deviation < 1e-6 * probe.largest:  # rounding errors of a constant
+        deviation = 3.0
     agent = {
         "name": "pearl",
         "latent_width": 10,
@@ -171,7 +190,7 @@ def _pearl(probe: _Probe) -> tuple[dict[str, Any], list[str]]:
         "context_size": 40,
         "learning_rate": [1e-3, 1e-4],
         "gamma": round(_clip(1 - 2 / horizon, 0.9, 0.99), 3),
-        "reward_scale": float(f"{3 / (float(probe.reward.std()) or 3):.1g}"),
+        "reward_scale": float(f"{3 / deviation:.1g}"),
         "kl_coef": 0.01,
         "learn_temperature": True,
     }

@@ -11,8 +11,13 @@ from metarl.core.errors import ConfigError
 from metarl.core.rollout import Rollout
 from metarl.core.types import Inputs, Spec, replace, tree, tree_map
 
-_SMALLEST_STD = 1e-4
-_LARGEST_CONSTANT = 10.0
+_SMALLEST_STD = 1e-12
+_ROUNDING = 1e-6
+"""A deviation of so small a share of the mean is that of float32's rounding errors."""
+_FARTHEST_MEAN = 3.0
+"""In deviations: of rewards that are not shifted."""
+_LIMIT = 10.0
+"""No input of a policy is larger, whatever is rare, new, or hardly ever changes."""
 
 
 @tree
@@ -20,15 +25,14 @@ class Normalizer:
     """Mean and variance of each of W columns, over the samples so far."""
 
     mean: Tensor  # [W]
-    var: Tensor  # [W]
+    var: Tensor  # [W] float64: squares of what float32 holds
     count: Tensor  # [W] float64: how many samples they stand for
 
     @staticmethod
     def initial(width: int, device: torch.device) -> Normalizer:
         """Mean 0, variance 1, no samples."""
-        count = torch.zeros(width, dtype=torch.float64, device=device)
-        ones = torch.ones(width, device=device)
-        return Normalizer(torch.zeros_like(ones), ones, count)
+        ones = torch.ones(width, dtype=torch.float64, device=device)
+        return Normalizer(torch.zeros(width, device=device), ones, torch.zeros_like(ones))
 
     def columns(self, width: int) -> Normalizer:
         """The first `width` columns, without samples where there are fewer."""
@@ -38,16 +42,9 @@ class Normalizer:
 
     @property
     def std(self) -> Tensor:
-        """[W]."""
-        return self.var.sqrt().clamp(min=_SMALLEST_STD)
-
-    @property
-    def scale(self) -> Tensor:
-        """[W]: a divisor that keeps zero at zero: the deviation, but at least |mean| / 10.
-
-        A quantity that (almost) never changes, such as a reward of 1 per step, becomes at most 10.
-        """
-        return torch.maximum(self.std, self.mean.abs() / _LARGEST_CONSTANT)
+        """[W]: at least what rounding makes of a constant."""
+        rounding = _ROUNDING * self.mean.abs()
+        return torch.maximum(self.var.sqrt().to(rounding), rounding).clamp(min=_SMALLEST_STD)
 
     def update(
         self,
@@ -61,7 +58,7 @@ class Normalizer:
 
         Earlier samples count as at most `window` times the new ones, to follow moving targets.
         """
-        x = x.reshape(-1, x.shape[-1])
+        x = x.reshape(-1, x.shape[-1]).double()
         valid = valid.reshape(-1, valid.shape[-1])
         weight = valid.expand_as(x).to(x.dtype)
         size = weight.sum(0)
@@ -72,17 +69,27 @@ class Normalizer:
         old = self.count
         if window < torch.inf:
             old = torch.minimum(old, size * window)
-        share = (size / (old + size).clamp(min=1)).float()
+        share = size / (old + size).clamp(min=1)
         gap = new_mean - self.mean
         between = share * (1 - share) * gap.square()
         mean = self.mean + share * gap
         var = (1 - share) * self.var + share * new_var + between
         count = torch.where(size > 0, old + size, self.count)
-        return Normalizer(mean, var, count)
+        return Normalizer(mean.to(self.mean), var, count)
 
-    def normalize(self, x: Tensor, limit: float = 10.0) -> Tensor:
+    def normalize(self, x: Tensor, limit: float = _LIMIT) -> Tensor:
         """x [..., W] in standard deviations from the mean, clipped to ±`limit`."""
         return ((x - self.mean) / self.std).clamp(-limit, limit)
+
+    def scale(self, x: Tensor) -> Tensor:
+        """x [..., W] in standard deviations from zero, clipped as by `normalize`.
+
+        What would put the mean farther than 3 of them is subtracted: it says nothing, and would
+        drown the rest, as a reward of 1 a step does.
+        """
+        farthest = _FARTHEST_MEAN * self.std
+        shift = self.mean - self.mean.clamp(-farthest, farthest)
+        return ((x - shift) / self.std).clamp(-_LIMIT, _LIMIT)
 
     def denormalize(self, x: Tensor) -> Tensor:
         """The inverse of `normalize` within its limit."""
@@ -99,7 +106,7 @@ class Normalizer:
         Raises:
             ConfigError: moments of unequal length, or that none can have.
         """
-        mean, var, count = state["mean"], state["var"], state["count"]
+        mean, var, count = state["mean"], state["var"].double(), state["count"]
         if not mean.shape == var.shape == count.shape or (var < 0).any() or (count < 0).any():
             raise ConfigError("moments: mean, var and count do not belong together")
         return tree_map(lambda x: x.to(device), Normalizer(mean, var, count))
@@ -122,8 +129,8 @@ class InputNormalizer:
             inputs = replace(inputs, obs=self.obs.normalize(inputs.obs))
         if self._scales_reward and inputs.cue is not None:
             action, reward, done = inputs.cue.split([self._action_width, 1, 1], dim=-1)
-            reward = reward / self.reward.scale
-            inputs = replace(inputs, cue=torch.cat([action, reward, done], dim=-1))
+            cue = torch.cat([action, self.reward.scale(reward), done], dim=-1)
+            inputs = replace(inputs, cue=cue)
         return inputs
 
     def update(self, rollout: Rollout) -> None:

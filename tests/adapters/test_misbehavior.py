@@ -362,7 +362,7 @@ def test_what_a_family_raises_is_one_line_with_its_traceback(fault: str):
 
 
 def line_of(text: str) -> int:
-    lines = Path(FILE).read_text().splitlines()
+    lines = Path(FILE).read_text(encoding="utf-8").splitlines()
     return next(number for number, line in enumerate(lines, 1) if text in line)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import CPU, Ragged
+from helpers import CPU, Ragged, known_values
 from torch import Tensor
 
 from metarl.agents.rl2.agent import RL2
@@ -36,7 +36,7 @@ LAYERS = {
 @pytest.fixture(autouse=True)
 def raw_advantages(monkeypatch: pytest.MonkeyPatch) -> None:
     """Standardizing mixes all trials; without it each number can be followed."""
-    monkeypatch.setattr(ppo, "standardize", lambda x, valid: x)
+    monkeypatch.setattr(ppo, "standardize", lambda x, valid, **_: x)
 
 
 def make(**options: Any) -> RL2:
@@ -219,7 +219,7 @@ def test_what_outlasts_an_episode_is_credited_across_episodes(remembers: str):
     trials = trials_of(agent)
     inputs = replace(trials.inputs, cue=None)
     if remembers == "memory":
-        agent.ppo.values = agent.ppo.values.columns(0)
+        agent.ppo.values = known_values(len(trials.valid))
     else:
         inputs = replace(inputs, **{remembers: torch.zeros(*trials.valid.shape, 4)})
     trials = replace(trials, inputs=inputs)

@@ -18,7 +18,7 @@ from metarl.core.types import Spec
 from metarl.experiments import suggestion
 from metarl.experiments.building import build, train_set
 from metarl.experiments.loop import learn
-from metarl.experiments.suggestion import _Probe, suggest
+from metarl.experiments.suggestion import _pearl, _Probe, _rl2, _suits_pearl, suggest
 
 SHORT = {  # where the family knows no shorter episodes, few of them are run
     "rl2": ["agent.trials=2", "agent.epochs=1", "agent.minibatches=1"],
@@ -139,6 +139,26 @@ def test_rewards_are_sparse_where_nearly_all_steps_pay_the_same():
     assert not probe([0.0] * 15 + [1.0] * 5).sparse
     assert not probe([1.0] * 20, terminated=True).sparse  # to last is what pays
     assert probe([0.0] * 19 + [1.0], terminated=True).sparse
+
+
+@pytest.mark.parametrize("obs", [1e-8, 1e-3, 0.5, 1.0, 30.0, 1e8])
+@pytest.mark.parametrize("reward", [1e-8, 1e-3, 1.0, 100.0, 1e6])
+def test_what_is_far_from_1_goes_to_an_agent_that_normalizes_it(obs: float, reward: float):
+    """PEARL sees observations and rewards as they are."""
+    spec = Spec("any", {"x": 1}, 2, discrete=False, horizon=9, task_width=1)
+    values = torch.linspace(-1, 1, 50)
+    found = _Probe(spec, obs * values.unsqueeze(-1), reward * values, False, 1e6)
+    assert _suits_pearl(found) == (obs <= 100 and 0.01 <= reward <= 1000)
+    tree, _ = _rl2(found)
+    assert tree["agent"]["normalize_obs"] == (not 0.1 <= obs <= 1)
+    assert tree["agent"]["normalize_reward"]
+
+
+def test_rounding_errors_of_a_constant_reward_are_not_scaled_up():
+    spec = Spec("any", {"x": 1}, 8, discrete=False, horizon=9, task_width=1)
+    reward = 1 + 6e-8 * torch.randn(50)
+    tree, _ = _pearl(_Probe(spec, torch.ones(50, 1), reward, True, 1e6))
+    assert tree["agent"]["reward_scale"] == 1
 
 
 def test_a_file_of_ones_own_is_suggested_for_and_trained(tmp_path, monkeypatch, capsys):

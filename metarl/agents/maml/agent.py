@@ -9,9 +9,11 @@ derivative, towards the adapted parameters (Reptile, Nichol et al. 2018, arXiv:1
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 import torch
 from torch import Tensor
+from torch.nn.utils import get_total_norm
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from metarl.agents.learning_agent import LearningAgent, expand_to_lanes, return_metrics
@@ -236,7 +238,7 @@ class MAML(LearningAgent):
             episodes.inputs,
             self.policy.sampled_actions(episodes),
             episodes.log_prob,
-            standardize(advantage, episodes.valid, (0, 2)),
+            standardize(advantage, episodes.valid, (0, 2), summands=returns),
             episodes.valid,
         )
 
@@ -306,7 +308,7 @@ class MAML(LearningAgent):
             tries=self.config.line_search_steps,
         )
         self._copy_into_params(self._named(theta, self.params))
-        return metrics
+        return metrics | {"grad_norm": float(self._vector(gradient).norm())}
 
     def _proximal(self, chain: Chain, query: _Query, progress: float) -> dict[str, float]:
         """ProMP (arXiv:1810.06784, Algorithm 1): several steps of Adam on the same rollouts."""
@@ -314,23 +316,26 @@ class MAML(LearningAgent):
         set_learning_rate(
             self.learner.optimizer, schedule_value(self.config.learning_rate, progress)
         )
+        norms = []
         for _ in range(self.config.epochs):
             _, gradient = self._gradient(chain, policy, query)
+            norms.append(float(self._vector(gradient).norm()))
             for name in self._learned:
                 self.params[name].grad = gradient[name]
             self.learner.optimizer.step()
             chain = chain.replay_from(self.params)
             policy = linearize(self.policy, chain.params, query.episodes.inputs)
-        return {"kl": float(query.kl(policy.heads))}
+        return {"kl": float(query.kl(policy.heads)), "grad_norm": fmean(norms)}
 
     def _towards_adapted(self, chain: Chain, query: _Query, progress: float) -> dict[str, float]:
         """Reptile: θ ← θ + ε (θ' − θ), θ' being the mean after one more step, on the query."""
         adapted = chain.step(query.episodes, self._factor(query.steps)).params
         epsilon = schedule_value(self.config.outer_step_size, progress)
-        for name in self._learned:
-            if name in adapted:
-                self.params[name].lerp_(adapted[name].mean(0), epsilon)
-        return {}
+        moves = {n: adapted[n].mean(0) - self.params[n] for n in self._learned if n in adapted}
+        for name, move in moves.items():
+            self.params[name].add_(move, alpha=epsilon)
+        # "the Reptile gradient" of its section 3
+        return {"grad_norm": float(get_total_norm(moves.values()))}
 
     def _gradient(self, chain: Chain, policy: Linearization, query: _Query) -> tuple[float, Params]:
         """The outer loss and its gradient with respect to θ; `policy` is that after the chain."""

@@ -119,7 +119,7 @@ class RL2(LearningAgent):
         """Collect `trials` trials and improve the policy on them by PPO."""
         tasks = world.tasks(self.config.trials, rng)
         belief = self.begin(world.task_info(self, tasks), lanes=1)
-        trials, _ = world.collect(self, belief, tasks, world.episodes, rng)
+        trials, belief = world.collect(self, belief, tasks, world.episodes, rng)
 
         metrics = self.ppo.update(trials, world.progress, rng.child("minibatches").generator())
         returns = trials.episode_returns().mean((1, 2))
@@ -129,4 +129,12 @@ class RL2(LearningAgent):
             "last_return": float(returns[-1]),
             **metrics,
             **self.policy.usage(trials),
+            **self._saturation(belief),
         }
+
+    def _saturation(self, belief: Belief) -> dict[str, float]:
+        """The share of the memory's units that are at their bounds ±1 when trials end."""
+        if not self._recurrent:
+            return {}
+        h, *_ = belief.lane
+        return {"saturated": float((h.abs() > 0.99).float().mean())}
