@@ -42,6 +42,9 @@ def collect(
 
     for time in range(recorder.capacity):
         acted, after = agent.act(belief, obs, noise, time, mode)
+        if not spec.discrete and not acted.action.sum().isfinite():  # nothing to give to a robot
+            given = {"obs": obs.unsqueeze(0), "action": acted.action.unsqueeze(0)}
+            _require_finite(given, tasks.index, spec, agent, time)
         with calling(f"{spec.name}: step {time}"):
             step = env.step(acted.action)
         check_step(step, spec, (rows, lanes), time)
@@ -54,7 +57,9 @@ def collect(
             valid = left > 0
             waiting = not valid.all()
             if not valid.any():
-                return _finite(recorder.rollout(tasks), spec, agent), belief
+                rollout = recorder.rollout(tasks)
+                _require_finite(_arrays(rollout), rollout.index, spec, agent)
+                return rollout, belief
     raise FamilyError(f"{spec.name}: an episode is too long; truncate it at step {spec.horizon}")
 
 
@@ -175,13 +180,9 @@ def check_step(
             )
 
 
-def _finite(rollout: Rollout, spec: Spec, agent: Agent) -> Rollout:
-    """The rollout; raises for its first number that is not finite.
-
-    Lanes that wait count, too: masking would not remove a NaN, for 0 · NaN is NaN.
-    """
-    found = []
-    arrays = {
+def _arrays(rollout: Rollout) -> dict[str, Tensor]:
+    """[T, N, M, …] each: what must be finite, in the order of cause and effect."""
+    return {
         "obs": rollout.inputs.obs,
         "log_prob": rollout.log_prob,
         "action": rollout.action,
@@ -189,16 +190,29 @@ def _finite(rollout: Rollout, spec: Spec, agent: Agent) -> Rollout:
         "next_obs": rollout.next_obs,
         **{f"metric {metric}": array for metric, array in rollout.metrics.items()},
     }
+
+
+def _require_finite(
+    arrays: dict[str, Tensor],
+    index: Tensor,
+    spec: Spec,
+    agent: Agent,
+    first: int = 0,
+) -> None:
+    """Raises for the first number of `arrays` [T, N, M, …] from step `first` that is not finite.
+
+    Lanes that wait count, too: masking would not remove a NaN, for 0 · NaN is NaN.
+    """
+    found = []
     for name, array in arrays.items():
         if not torch.isfinite(array.sum()):
-            bad = ~torch.isfinite(array.reshape(*rollout.valid.shape, -1)).all(-1)  # [T, N, M]
+            bad = ~torch.isfinite(array.reshape(*array.shape[:3], -1)).all(-1)  # [T, N, M]
             for time, row, _ in bad.nonzero()[:1].tolist():
                 found.append((time, row, name))
     if not found:
-        return rollout
-
+        return
     time, row, name = min(found, key=lambda place: place[0])
-    what = f"{name} of task {int(rollout.index[row])} is not finite at step {time}"
+    what = f"{name} of task {int(index[row])} is not finite at step {first + time}"
     if name in ("log_prob", "action"):
         raise MetaRLError(
             f"{type(agent).__name__}: {what}; its parameters are NaN or too large: "

@@ -6,7 +6,8 @@ import sys
 import sysconfig
 import textwrap
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 _OURS = f"{Path(__file__).parents[1]}/"
@@ -98,6 +99,20 @@ def one_line(error: BaseException) -> str:
 def is_of_user(file: str) -> bool:
     """Whether a source file is neither ours nor an installed package's."""
     return not file.startswith(_NOT_THEIRS)
+
+
+@contextmanager
+def blaming(whose: object) -> Iterator[None]:
+    """What a user's own code raises, below ours, is an error of `whose` class in one line."""
+    try:
+        yield
+    except MetaRLError:
+        raise
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        if not any(is_of_user(frame.filename) for frame in frames):
+            raise
+        raise MetaRLError(f"{type(whose).__name__}: {one_line(error)}") from error
 
 
 class calling:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from metarl.collect.collector import adaptation_rounds, collect, task_info
 from metarl.core.agent import Agent
-from metarl.core.errors import ConfigError
+from metarl.core.errors import ConfigError, blaming
 from metarl.core.family import (
     BatchEnv,
     Family,
@@ -50,7 +50,8 @@ def evaluate(
     chunk = max(1, _CHUNK // agent.lanes)
     parts = []
     for first in range(0, len(rows), chunk):
-        parts.append(_evaluate_rows(agent, family, rows[first : first + chunk], protocol))
+        with blaming(agent):
+            parts.append(_evaluate_rows(agent, family, rows[first : first + chunk], protocol))
     figures = {name: np.concatenate([part[name] for part in parts], 1)[None] for name in parts[0]}
     mean_optimum = None
     given = isinstance(protocol.tasks, Tasks)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils._pytree import keystr, tree_leaves_with_path
 
 from metarl.core.agent import Agent, World
-from metarl.core.errors import MetaRLError
+from metarl.core.errors import MetaRLError, blaming
 from metarl.core.rng import Rng
 from metarl.experiments.counters import BEGINNING, Counters
 
@@ -60,7 +60,8 @@ def learn(
     while (progress := counters.progress(env_steps, iterations, minutes)) < 1:
         began = time.perf_counter()
         world.progress = progress
-        metrics = agent.iterate(world, rng.child("iteration", counters.iterations))
+        with blaming(agent):
+            metrics = agent.iterate(world, rng.child("iteration", counters.iterations))
         seconds = time.perf_counter() - began
         if env_steps is not None and world.env_steps == counters.env_steps:
             raise MetaRLError(
