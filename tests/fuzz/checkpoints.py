@@ -152,8 +152,10 @@ def others(value: Any) -> st.SearchStrategy[Any]:
             value.double(),
             value.long(),
             value > 0,
-            torch.full_like(value, float("nan")) if value.is_floating_point() else -value - 1,
-            torch.full_like(value, 1e38) if value.is_floating_point() else value + 10**12,
+            torch.full_like(value, float("nan"))
+            if value.is_floating_point()
+            else -value.long() - 1,
+            torch.full_like(value, 1e38) if value.is_floating_point() else value.long() + 10**12,
             value.to_sparse() if value.dim() else value,
             value.tolist(),
         ]
@@ -232,7 +234,7 @@ def works_or_refused(content: Any, exported: bool, config: object) -> None:
         torch.save(content, buffer)
         file.write_bytes(buffer.getvalue())
     loaded = attempt(file)
-    if loaded is None or content["config"] != config:  # others may ask for more than there is
+    if loaded is None or content["config"] is not config:  # others may ask for more than there is
         return
     with suppress(MetaRLError):
         family = loaded.family()
