@@ -64,7 +64,7 @@ def is_archive(path: Path) -> bool:
     """Whether the file is such a one, or lies in one."""
     try:
         return AGENT in _open(path).namelist()
-    except (OSError, KeyError, zipfile.BadZipFile):
+    except Exception:  # whatever reading another file leads to
         return False
 
 
