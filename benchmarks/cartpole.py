@@ -1,9 +1,9 @@
 """CartPole whose force and its sign are hidden, as a user would write it.
 
-    CART=benchmarks/cartpole.py:UnknownCart
-    metarl config --suggest $CART > suggested.yaml
-    metarl train suggested.yaml family=$CART env_steps=1_000_000 --seeds 0,1,2
-    metarl train rl2/point family=$CART env_steps=1_000_000 --seeds 0,1,2
+CART=benchmarks/cartpole.py:UnknownCart
+metarl config --suggest $CART > suggested.yaml
+metarl train suggested.yaml family=$CART env_steps=1_000_000 --seeds 0,1,2
+metarl train rl2/point family=$CART env_steps=1_000_000 --seeds 0,1,2
 """
 
 import gymnasium

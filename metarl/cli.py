@@ -13,6 +13,7 @@ import typer
 
 from metarl.core.errors import ConfigError, MetaRLError, shown
 from metarl.core.texts import open_streams, to_json
+from metarl.experiments.interruption import GRACE
 
 if TYPE_CHECKING:
     from metarl.config.registry import Kind
@@ -106,7 +107,7 @@ def train(
     grace: Annotated[
         float,
         typer.Option(min=0, help="seconds to finish an iteration after Ctrl-C, SIGTERM or SIGHUP"),
-    ] = 20.0,
+    ] = GRACE,
 ) -> None:
     """Train an agent as a configuration says."""
     from metarl.config.files import load_config
@@ -373,17 +374,18 @@ def export(
     onnx: Annotated[
         bool, typer.Option("--onnx", help="also one step of the agent as ONNX, beside it")
     ] = False,
+    device: Device = None,
     trust: Trust = False,
 ) -> None:
     """Write the agent of a run to one file, which is opened anywhere without its code."""
     from metarl.experiments.card import export as write
-    from metarl.experiments.loading import Opening
 
-    print(write(run, out, Opening(trust=trust)))
+    opening = _opening(device, trust, [])
+    print(write(run, out, opening))
     if onnx:
         from metarl.experiments.onnx_step import export_step
 
-        print(export_step(run, out.with_suffix(".onnx"), Opening(trust=trust)))
+        print(export_step(run, out.with_suffix(".onnx"), opening))
 
 
 @app.command()

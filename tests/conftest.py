@@ -1,8 +1,13 @@
-"""What holds for every test: one torch thread and reproducible examples."""
+"""What holds for every test: one torch thread, reproducible examples, and a user without a key."""
+
+import os
+import tempfile
 
 import torch
 from hypothesis import settings
 
+_HOME = tempfile.TemporaryDirectory(prefix="metarl-state-")
+os.environ["XDG_STATE_HOME"] = _HOME.name
 torch.set_num_threads(1)
 settings.register_profile("metarl", derandomize=True, deadline=None)
 settings.load_profile("metarl")

@@ -369,3 +369,39 @@ def test_a_family_that_gives_nan_is_named(tmp_path):
     assert code == 2
     assert "metarl: needle: reward of task 0 is not finite at step 0" in err
     assert "Traceback" not in err
+
+
+def test_an_agent_is_handed_on_as_one_file(run, tmp_path):
+    file = tmp_path / "agent.zip"
+    code, out, err = metarl("export", run, file)
+    assert (code, out.strip()) == (0, str(file)), err
+    _, expected, _ = metarl("evaluate", run, "--tasks", 20, "--json")
+    code, out, err = metarl("evaluate", file, "--tasks", 20, "--json", "--device", "cpu")
+    assert code == 0, err
+    assert json.loads(out)["scores"]["rl2"] == json.loads(expected)["scores"]["rl2"]
+    assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--device", "tpu"], "device: 'tpu' is unknown; use cpu or cuda"),
+        (["episodes=3"], "'episodes=3': only the family of a run can be another one"),
+        (["family=absent.py:Mine"], "there is no file"),
+    ],
+)
+def test_a_run_is_opened_as_one_says(run, arguments, says):
+    (line,) = mistake("evaluate", run, *arguments)
+    assert says in line
+
+
+def test_code_that_came_with_a_run_waits_for_trust(tmp_path):
+    (tmp_path / "mine.py").write_text(NEEDLE, encoding="utf-8")
+    made = metarl("train", "rl2/point", "family=mine.py:Needle", *QUICK, "--out", "r", cwd=tmp_path)
+    assert made[0] == 0, made
+    (tmp_path / "mine.py").rename(tmp_path / "other.py")
+    (line,) = mistake("evaluate", "r", "--tasks", 20, cwd=tmp_path)
+    assert "mine.py is gone" in line
+    assert "--trust" in line
+    for chosen in (["--trust"], ["family=other.py:Needle"]):
+        assert metarl("evaluate", "r", *chosen, "--tasks", 20, cwd=tmp_path)[0] == 0

@@ -7,6 +7,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+GRACE = 20.0
+"""Seconds: batch systems kill 30 after they asked to end."""
+
 _ENDING = ("SIGINT", "SIGTERM", "SIGHUP")
 Handler = Callable[[int, FrameType | None], None]
 

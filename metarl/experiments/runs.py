@@ -28,7 +28,7 @@ from metarl.experiments.comparison import generalization_gaps
 from metarl.experiments.counters import LIMITS, Counters
 from metarl.experiments.diagnosis import Diagnosis
 from metarl.experiments.folder import RunFolder, read_if_whole
-from metarl.experiments.interruption import Abandoned, Interruption, ending
+from metarl.experiments.interruption import GRACE, Abandoned, Interruption, ending
 from metarl.experiments.loading import SavedRun
 from metarl.experiments.logs import Display, MetricsLog, read_metrics
 from metarl.experiments.loop import Update, learn, require_finite
@@ -36,9 +36,6 @@ from metarl.experiments.provenance import provenance
 
 Callback = Callable[[Update], bool | None]
 """Called after every iteration; True ends the training."""
-
-GRACE = 20.0
-"""Seconds: batch systems kill 30 after they asked to end."""
 
 
 def train(
