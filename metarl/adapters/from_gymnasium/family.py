@@ -244,7 +244,8 @@ class AdaptedFamily(ABC):
             table = given.reshape(len(given), -1).astype(np.float32)
         finite = np.isfinite(table).all(axis=1)
         if not finite.all():
-            raise FamilyError(f"{self._name}: a task row is not finite: {table[~finite][0]}")
+            row = short(table[~finite][0].tolist())
+            raise FamilyError(f"{self._name}: a task row is not finite: {row}")
         return table
 
     def _layout(
