@@ -1,6 +1,7 @@
 """What every engine holds: parameters with their optimizer, and checkpoints of both."""
 
 import copy
+from math import isfinite
 from typing import Any
 
 import torch
@@ -77,10 +78,10 @@ def set_learning_rate(optimizer: Optimizer, learning_rate: float) -> None:
 
 
 def load_optimizer(optimizer: Optimizer, state: Any) -> None:
-    """Take over a copy of the moments of an Adam optimizer; its options are code's, and stay.
+    """Take over a copy of the moments and the step size of an Adam optimizer; the rest is code's.
 
     Raises:
-        ConfigError: moments of other parameters.
+        ConfigError: moments of other parameters, or a step size that is none.
     """
     parameters = [x for group in optimizer.param_groups for x in group["params"]]
     moments = copy.deepcopy(state["state"])  # torch would share its tensors
@@ -91,6 +92,10 @@ def load_optimizer(optimizer: Optimizer, state: Any) -> None:
     }
     check_state(moments, {place: known.get(place) for place in moments}, "optimizer")
     groups = optimizer.state_dict()["param_groups"]
+    for own, given in zip(groups, state["param_groups"], strict=True):
+        own["lr"] = given["lr"]
+        if not isinstance(own["lr"], float) or not isfinite(own["lr"]):
+            raise ConfigError(f"optimizer.lr is {_form(given['lr'])} in the checkpoint, no number")
     optimizer.load_state_dict({"state": moments, "param_groups": groups})
 
 
@@ -99,11 +104,13 @@ def check_state(given: object, own: object, place: str = "state") -> None:
 
     Tensors that are empty in `own` may be of any length.
     """
+    if isinstance(given, Tensor) and not given.is_sparse and not given.isfinite().all():
+        raise ConfigError(f"{place} is not finite in the checkpoint; use another")
     if isinstance(given, Tensor) and isinstance(own, Tensor):
         fits = given.dim() == own.dim() if own.numel() == 0 else given.shape == own.shape
         widened = place.endswith(".var") and given.dtype == torch.float32  # before version 0.9
         fits &= given.dtype == own.dtype or widened
-        fits = fits and given.layout == torch.strided and bool(given.isfinite().all())
+        fits &= given.layout == torch.strided
     elif isinstance(given, dict) and isinstance(own, dict):
         for key in given.keys() | own.keys():
             check_state(given.get(key), own.get(key), f"{place}.{key}")
@@ -118,9 +125,7 @@ def check_state(given: object, own: object, place: str = "state") -> None:
 
 
 def _form(x: object) -> str:
-    if isinstance(x, Tensor) and x.layout != torch.strided:
-        return f"a tensor of layout {x.layout}"
     if isinstance(x, Tensor):
-        finite = "" if not x.is_floating_point() or x.isfinite().all() else ", not finite"
-        return f"{x.dtype} of shape {list(x.shape)}{finite}"
+        layout = "" if x.layout == torch.strided else f" and layout {x.layout}"
+        return f"{x.dtype} of shape {list(x.shape)}{layout}"
     return "absent" if x is None else type(x).__name__

@@ -40,11 +40,11 @@ def check_found(found: Found, chosen: Settings, family: str | None = None) -> Re
         raise ConfigError(f"--family: {found.name} is a family itself; only an agent needs one")
     try:
         built = found.build(chosen)
-    except MetaRLError:
-        raise
-    except Exception as error:  # a constructor may raise anything
+    except MetaRLError as error:
+        if error.__cause__ is None:  # it is its own
+            raise
         why = "without the family there is nothing to check"
         fix = "fix the constructor, or give other options"
-        finding = Finding("builds", False, one_line(error), why, fix)
+        finding = Finding("builds", False, one_line(error.__cause__), why, fix)
         return Report(found.name, (finding,), len(RULES))
     return check_family(built)

@@ -262,7 +262,7 @@ def test_pretraining_is_a_beginning():
         state = other.state_dict()
         with pytest.raises(
             MetaRLError,
-            match=r"^warm start: parameter \S+ is .* in the checkpoint and .* in this agent; use",
+            match=r"^state\.params\.\S+ is .* in the checkpoint and .* in this agent; use",
         ):
             other.warm_start(pretrained.state_dict())
         assert same(other.state_dict(), state)

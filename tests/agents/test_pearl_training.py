@@ -283,7 +283,8 @@ def test_those_that_follow_must_know_the_posterior():
 @pytest.mark.parametrize("weight", [-0.1, [0.1, -0.1]])
 def test_a_divergence_cannot_be_paid_for(weight: Any):
     agent = {"name": "pearl", "kl_coef": weight}
-    one_line("agent.kl_coef: give numbers of at least 0", lambda: parse(small() | {"agent": agent}))
+    line = r"agent\.kl_coef\S*: input should be greater than or equal to 0, not -0\.1"
+    one_line(line, lambda: parse(small() | {"agent": agent}))
 
 
 def test_what_cannot_be_is_told_in_one_line():

@@ -131,7 +131,7 @@ def test_runs_by_name_and_by_preset_are_the_same_and_both_load(
         assert loaded.config.agent.name == words["name"]
         assert loaded.config.agent.settings.preset == name  # type: ignore[attr-defined]
         _, fresh = build(config)
-        fresh.load_state_dict(read_run(tmp_path / str(k)).state)
+        fresh.load_state_dict(read_run(tmp_path / str(k))[0].agent)
         assert same(fresh.acting_state(), loaded.agent.acting_state())
         found.append((loaded.agent.acting_state(), scores(tmp_path / str(k))))
     assert same(found[0], found[1])

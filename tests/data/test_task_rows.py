@@ -71,7 +71,7 @@ def test_arrays_that_need_code_are_refused(tmp_path):
         ("empty.csv", b"", "give finite numbers"),
         ("folder.csv", "folder", "cannot be read"),
         ("folder.npy", "folder", "cannot be read"),
-        ("latin.csv", "größe\n".encode("latin-1"), "could not convert"),
+        ("latin.csv", "größe\n".encode("latin-1"), "can't decode"),
         ("binary.csv", bytes(range(256)), "binary.csv"),
         ("binary.npy", bytes(range(256)), "binary.npy"),
         ("text.npy", b"1,2\n3,4\n", "text.npy"),

@@ -40,7 +40,8 @@ def run(finished, tmp_path):
 
 def damage(path):
     data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
+    middle = len(data) // 2
+    data[middle : middle + 100] = bytes(~byte & 255 for byte in data[middle : middle + 100])
     path.write_bytes(data)
 
 
