@@ -236,9 +236,7 @@ def _from_module(kind: Kind, name: str) -> object:
         loaded = importlib.import_module(module)
     except Exception as error:  # a stranger's module may raise anything
         line = one_line(error)
-        raise ConfigError(
-            f"{kind} {quoted(name)}: module {shown(module)} does not import: {line}"
-        ) from error
+        raise ConfigError(f"{kind} {quoted(name)} does not import: {line}") from error
     return _attribute(kind, name, loaded, attribute)
 
 

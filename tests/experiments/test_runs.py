@@ -394,7 +394,7 @@ def test_a_broken_agent_of_an_old_checkpoint_is_told(tmp_path):
     content = checkpoints.load(path)
     content["agent"]["params"]["action.bias"].fill_(float("nan"))
     checkpoints.save(path, content)
-    with pytest.raises(MetaRLError, match="action.bias is not finite in the checkpoint"):
+    with pytest.raises(MetaRLError, match=r"action\.bias is not finite in the checkpoint"):
         load(tmp_path)
 
 

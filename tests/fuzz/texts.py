@@ -141,7 +141,7 @@ def short_lines() -> Iterator[None]:
         yield
     except MetaRLError as error:
         for line in str(error).split("\n"):
-            assert 0 < len(line) <= 400, line
+            assert 0 < len(line) <= 500, line
             assert line.isprintable(), line
 
 
