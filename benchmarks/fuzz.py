@@ -1,6 +1,6 @@
 """Inputs that nobody thought of, many of them: every property of tests/fuzz, the long form.
 
-python benchmarks/fuzz.py [--inputs 100000] [--seed 0] [--seconds 10] [--write] [names ...]
+python benchmarks/fuzz.py [--inputs 100000] [--seed 0] [--seconds 60] [--write] [names ...]
 
 An input that takes longer than --seconds is a hang. Exit code 1 where a promise was broken;
 --write keeps the counts in benchmarks/results/fuzz.md.
@@ -90,7 +90,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", default=[], metavar="names", help=", ".join(known))
     parser.add_argument("--inputs", type=int, default=100_000, help="of each property")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--seconds", type=float, default=10, help="that an input may take")
+    parser.add_argument("--seconds", type=float, default=60, help="that an input may take")
     parser.add_argument("--write", action="store_true")
     args = parser.parse_args()
     warnings.simplefilter("error")

@@ -78,7 +78,7 @@ class Config(Options):
     """run folder or checkpoint whose parameters this run begins from"""
     device: Literal["cpu", "cuda"] = "cpu"
     """where tensors live"""
-    threads: PositiveInt = 1
+    threads: int = Field(1, ge=1, le=1024)
     """torch's threads"""
 
 
