@@ -75,7 +75,8 @@ class RunFolder:
                 raise
             text = "".join(traceback.format_exception(error))
             checkpoints.write_atomically(self.traceback, text.encode())
-            raise type(error)(f"{error} (traceback: {self.traceback})") from error.__cause__
+            error.args = (f"{error} (traceback: {self.traceback})",)
+            raise
 
     def begin(self, config: Config) -> dict[str, Any]:
         """Write the configuration, and copy its code; a result of fewer steps is no longer one.

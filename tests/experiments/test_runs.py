@@ -411,3 +411,21 @@ def test_whatever_is_left_of_a_run_is_not_overwritten(tmp_path, left):
         train(config(iterations=2), tmp_path, quiet=True)
     after = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     assert after == before
+
+
+def test_what_a_users_own_code_raised_is_kept_in_full(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from metarl_envs.bandit import BernoulliBandit\n\n\n"
+        "class Mine(BernoulliBandit):\n"
+        "    def make(self, lanes):\n"
+        "        return {}['nothing']\n",
+        encoding="utf-8",
+    )
+    folder = tmp_path / "run"
+    with pytest.raises(FamilyError, match=r"KeyError: 'nothing' \(mine.py, line 6\)") as error:
+        train(config(family=f"{file}:Mine"), folder, quiet=True)
+    assert "\n" not in str(error.value)
+    assert str(folder / "traceback.txt") in str(error.value)
+    kept = (folder / "traceback.txt").read_text(encoding="utf-8")
+    assert "return {}['nothing']" in kept
