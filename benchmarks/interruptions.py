@@ -95,6 +95,7 @@ def main() -> None:
     parser.add_argument("--signals", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     chosen = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # or, in the background, all ignore it
     chance = random.Random(chosen.seed)  # noqa: S311
     kinds = [signal.SIGKILL] * chosen.kills
     kinds += [[signal.SIGTERM, signal.SIGINT, signal.SIGHUP][i % 3] for i in range(chosen.signals)]
