@@ -112,7 +112,7 @@ def check_state(given: object, own: object, place: str = "state") -> None:
         fits &= given.dtype == own.dtype or widened
         fits &= given.layout == torch.strided
     elif isinstance(given, dict) and isinstance(own, dict):
-        for key in given.keys() | own.keys():
+        for key in own | given:  # in their order
             check_state(given.get(key), own.get(key), f"{place}.{key}")
         return
     else:
