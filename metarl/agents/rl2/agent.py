@@ -134,7 +134,7 @@ class RL2(LearningAgent):
 
     def _saturation(self, belief: Belief) -> dict[str, float]:
         """The share of the memory's units that are at their bounds ±1 when trials end."""
-        if not self._recurrent:
+        if not self.policy.recurrent:
             return {}
         h, *_ = belief.lane
         return {"saturated": float((h.abs() > 0.99).float().mean())}
