@@ -73,7 +73,7 @@ def same_state(first: Path, second: Path) -> bool:
 
 def start(config: Path, folder: Path) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "metarl", "train", str(config), "--out", str(folder)]
-    return subprocess.Popen([*command, "--quiet", "--resume"], stdout=subprocess.DEVNULL)  # noqa: S603
+    return subprocess.Popen([*command, "--quiet", "--resume"], stdout=subprocess.DEVNULL)  # noqa: S603  (ourselves)
 
 
 def disturb(config: Path, folder: Path, number: int, delay: float) -> tuple[int, int]:
@@ -96,7 +96,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     chosen = parser.parse_args()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # or, in the background, all ignore it
-    chance = random.Random(chosen.seed)  # noqa: S311
+    chance = random.Random(chosen.seed)  # noqa: S311  (no secret)
     kinds = [signal.SIGKILL] * chosen.kills
     kinds += [[signal.SIGTERM, signal.SIGINT, signal.SIGHUP][i % 3] for i in range(chosen.signals)]
     failed = 0

@@ -5,8 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from metarl.config.registry import one_line
-from metarl.core.errors import FamilyError
+from metarl.core.errors import FamilyError, one_line
 
 
 @contextmanager

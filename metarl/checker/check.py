@@ -8,8 +8,8 @@ from metarl.checker.optional_rules import offers
 from metarl.checker.probe import Probe
 from metarl.checker.report import Finding, Report, examine
 from metarl.checker.rules import rules_of
-from metarl.config.registry import Found, Settings, one_line
-from metarl.core.errors import ConfigError, MetaRLError
+from metarl.config.registry import Found, Settings
+from metarl.core.errors import ConfigError, MetaRLError, one_line
 from metarl.core.family import Family
 
 RULES = (*rules_of(task_rules), *rules_of(determinism_rules), offers)

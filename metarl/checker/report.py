@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from metarl.checker.rules import P, Rule, Skipped
-from metarl.config.registry import one_line
-from metarl.core.errors import MetaRLError
+from metarl.core.errors import MetaRLError, one_line
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,15 @@ from pydantic import ConfigDict, ValidationError, model_validator
 from metarl.config.aliases import translate
 from metarl.config.messages import error_lines
 from metarl.config.numbers import Options
-from metarl.core.errors import ConfigError, MetaRLError, is_of_user, quoted, shown, suggest
-from metarl.core.errors import one_line as one_line
+from metarl.core.errors import (
+    ConfigError,
+    MetaRLError,
+    is_of_user,
+    one_line,
+    quoted,
+    shown,
+    suggest,
+)
 
 Kind = Literal["family", "agent", "world", "option", "class"]
 GROUP: dict[Kind, str] = {

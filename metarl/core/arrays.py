@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from metarl.core.errors import MetaRLError
+from metarl.core.errors import MetaRLError, shown
 
 LARGEST = float(np.finfo(np.float32).max)
 
@@ -19,7 +19,7 @@ def short(x: object) -> str:
         text = str(x.item()) if isinstance(x, np.generic) else repr(x)
     except Exception:  # a stranger's object
         text = type(x).__name__
-    return f"{' '.join(text.split()):.60}"
+    return shown(" ".join(text.split()), 60)
 
 
 def numbers(x: object, what: str, error: type[MetaRLError] = MetaRLError) -> NDArray[Any]:

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 
 from metarl.collect.collector import adaptation_rounds
-from metarl.config.registry import Found, Settings, find, one_line
+from metarl.config.registry import Found, Settings, find
 from metarl.config.schema import Choice, Config
 from metarl.core.agent import Agent, World
-from metarl.core.errors import CheckpointError, ConfigError, MetaRLError
+from metarl.core.errors import CheckpointError, ConfigError, MetaRLError, one_line
 from metarl.core.family import Family, draw_tasks
 from metarl.core.protocol import EvalProtocol
 from metarl.core.rng import Rng

@@ -9,9 +9,8 @@ from torch import Tensor
 
 from metarl.collect.world import LocalWorld
 from metarl.config.files import to_yaml
-from metarl.config.registry import one_line
 from metarl.config.schema import Config, parse
-from metarl.core.errors import FamilyError, MetaRLError
+from metarl.core.errors import FamilyError, MetaRLError, one_line
 from metarl.core.family import Family
 from metarl.core.rng import Rng
 from metarl.core.types import Spec

@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from metarl.config.registry import modules_of_user
+from metarl.config.schema import CHOICES
 from metarl.core.errors import CheckpointError
 from metarl.experiments.checkpoints import write_atomically
 
 COPIES = "code"
 """The folder of the copies in that of a run."""
 
-_KINDS = ("agent", "family", "world")
 OPTIONS = "pretrained_options"
 """The option of an agent that may name code, too."""
 
@@ -53,7 +53,7 @@ class CodeRecord:
 
 def code_names(tree: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Where a configuration names a user's code, and the name."""
-    for kind in _KINDS:
+    for kind in CHOICES:
         if ":" in tree[kind]["name"]:
             yield kind, tree[kind]["name"]
     for place, name in enumerate(tree["agent"].get(OPTIONS) or ()):
@@ -124,7 +124,7 @@ def located(tree: Mapping[str, Any], directory: str) -> dict[str, Any]:
         return os.path.normpath(Path(directory, path or attribute)) + (colon and colon + attribute)
 
     tree = dict(tree)
-    for kind in _KINDS:
+    for kind in CHOICES:
         if ":" in tree[kind]["name"]:
             tree[kind] = tree[kind] | {"name": absolute(tree[kind]["name"])}
     if tree["agent"].get(OPTIONS):

@@ -7,9 +7,9 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from metarl.config.registry import one_line, own
+from metarl.config.registry import own
 from metarl.core.agent import Mode
-from metarl.core.errors import ConfigError, MetaRLError
+from metarl.core.errors import ConfigError, MetaRLError, one_line
 from metarl.core.rng import Streams
 from metarl.core.types import Inputs, Params, Spec
 from metarl.nn.distributions import sample_by_inversion

@@ -16,6 +16,7 @@ from metarl.collect.world import LocalWorld
 from metarl.core.errors import FamilyError, MetaRLError
 from metarl.core.rng import Rng
 from metarl.core.types import Step, TaskInfo, Tasks, first_cue, one_hot, replace, tree_map
+from metarl.experiments.building import make_agent, make_family
 
 ROWS, EPISODES, LANES = 7, 3, 2
 
@@ -305,6 +306,31 @@ def test_the_first_of_several_is_told():
         lambda given: replace(given, reward=with_nan(given.reward, 5), obs=with_nan(given.obs, 5)),
     )
     assert "reward of task 1 is not finite at step 1" in mistake_of(family)
+
+
+def test_an_environment_is_never_given_an_action_that_is_not_finite():
+    family, given = make_family("point", horizon=5), []
+    agent = make_agent("random", family.spec)
+    real_act, env = agent.act, family.make(1)
+    real_step = env.step
+
+    def act(*arguments: Any) -> Any:
+        acted, belief = real_act(*arguments)
+        if len(given) == 2:
+            acted = replace(acted, action=with_nan(acted.action, 1))
+        return acted, belief
+
+    def step(action: Tensor) -> Any:
+        given.append(action)
+        return real_step(action)
+
+    agent.act, env.step = act, step  # type: ignore[method-assign]
+    tasks = family.tasks("test", 2, Rng(0))
+    belief = agent.begin(task_info(agent, family.spec, tasks, 1), lanes=1)
+    words = "Random: action of task 1 is not finite at step 2"
+    with pytest.raises(MetaRLError, match=words):
+        collect(agent, env, family.spec, belief, tasks, 1, Rng(0))
+    assert len(given) == 2
 
 
 def test_a_waiting_lane_is_checked_too():

@@ -134,3 +134,24 @@ def test_every_learner_that_diverges_is_found_before_it_acts_again(chosen):
     place = LocalWorld(family, 4, tasks, CPU)
     with pytest.raises(MetaRLError, match="is not finite after iteration 1"):
         list(learn(agent, place, Rng(0), iterations=3))
+
+
+def test_what_a_users_agent_raises_is_one_line_with_its_place():
+    class Mine(Recording):
+        def iterate(self, world, rng):
+            raise ValueError("two\nlines")
+
+    with pytest.raises(MetaRLError, match=r"^Mine: ValueError: two lines \(test_loop\.py") as error:
+        next(learn(Mine(), world(), Rng(0), iterations=1))
+    assert isinstance(error.value.__cause__, ValueError)
+
+
+def test_what_goes_wrong_in_metarl_itself_keeps_its_traceback(monkeypatch):
+    monkeypatch.setattr("metarl.core.errors.is_of_user", lambda file: False)
+
+    class Ours(Recording):
+        def iterate(self, world, rng):
+            raise ValueError("a fault of ours")
+
+    with pytest.raises(ValueError, match="a fault of ours"):
+        next(learn(Ours(), world(), Rng(0), iterations=1))

@@ -24,7 +24,7 @@ from operator import methodcaller
 from tempfile import TemporaryFile
 from typing import Any, NamedTuple, Protocol
 
-import cloudpickle  # type: ignore[import-untyped]
+import cloudpickle  # type: ignore[import-untyped]  # it has no types
 import numpy as np
 
 from metarl.adapters.from_gymnasium.calls import EVERY_LANE, NAMES, CallError, Calls
