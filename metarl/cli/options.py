@@ -1,0 +1,53 @@
+"""Arguments that several commands share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from metarl.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from metarl.experiments.loading import Opening
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="such as agent.memory_width=128"),
+]
+Split = Annotated[str, typer.Option(help="train, validation, test or ood")]
+Episodes = Annotated[
+    int | None, typer.Option(min=1, help="episodes of a trial (default: the run's)")
+]
+Mode = Annotated[
+    Literal["sample", "greedy"] | None,
+    typer.Option(help="how actions are chosen (default: the run's)"),
+]
+TestMode = Annotated[
+    Literal["sample", "greedy"] | None,
+    typer.Option(help="the same in the last round, after all adaptation (default: as --mode)"),
+]
+Seed = Annotated[int, typer.Option(help="of the tasks and of all other randomness")]
+Device = Annotated[
+    str | None, typer.Option(help="where the agent acts, cpu or cuda (default: the run's)")
+]
+Trust = Annotated[
+    bool, typer.Option("--trust", help="execute code that came with the run; look at it first")
+]
+Changes = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[family=FILE.py:CLASS]", help="in place of the run's family"),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
+
+
+def opening_of(device: str | None, trust: bool, changes: list[str] | None) -> Opening:
+    """How a run is opened."""
+    from metarl.experiments.loading import Opening
+
+    family = None
+    for text in changes or []:
+        key, _, family = text.partition("=")
+        if key != "family" or not family:
+            raise ConfigError(f"{text!r}: only the family of a run can be another one: family=NAME")
+    return Opening(device, trust, family)

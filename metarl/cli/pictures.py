@@ -1,0 +1,137 @@
+"""Commands that draw."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from metarl.cli.app import app
+from metarl.cli.options import (
+    Changes,
+    Device,
+    Episodes,
+    Mode,
+    Seed,
+    Split,
+    Trust,
+    opening_of,
+)
+
+
+@app.command()
+def plot(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(help="run folders, or folders of several seeds, each of which is one curve"),
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="folder for the pictures (default: the first run's)")
+    ] = None,
+    x: Annotated[
+        Literal["env_steps", "minutes", "iterations"],
+        typer.Option("--x", help="what learning is drawn over"),
+    ] = "env_steps",
+    picture_format: Annotated[
+        str, typer.Option("--format", help="png, svg or pdf, or several, such as png,pdf")
+    ] = "png",
+) -> None:
+    """Draw learning curves, and how the first run adapts, as pictures with tables beside them."""
+    from metarl.viz.curves import check_formats, draw_adaptation_curve, draw_learning_curve
+
+    formats = check_formats(picture_format)
+    folder = out or runs[0]
+    for path in draw_learning_curve(runs, folder, x, formats):
+        print(path)
+    for path in draw_adaptation_curve(runs[0], folder, formats):
+        print(path)
+
+
+@app.command()
+def infer(
+    run: Annotated[
+        Path, typer.Argument(help="run folder of an agent that infers a latent task variable")
+    ],
+    changes: Changes = None,
+    out: Annotated[
+        Path | None, typer.Option(help="folder for the picture (default: the run's)")
+    ] = None,
+    split: Split = "test",
+    tasks: Annotated[int, typer.Option(min=2, help="how many tasks")] = 100,
+    episodes: Episodes = None,
+    seed: Seed = 0,
+    mode: Mode = None,
+    device: Device = None,
+    trust: Trust = False,
+) -> None:
+    """Draw what a run's agent inferred of tasks, episode by episode, beside what they are."""
+    from metarl.evaluation.posteriors import infer as ask
+    from metarl.experiments.building import open_run
+    from metarl.viz.latent import draw_posteriors
+
+    loaded = open_run(run, opening_of(device, trust, changes))
+    inference = ask(
+        loaded.agent,
+        loaded.family(),
+        loaded.protocol(split=split, tasks=tasks, episodes=episodes, mode=mode, seed=seed),
+    )
+    folder = out or (run if run.is_dir() else run.parent)
+    folder.mkdir(parents=True, exist_ok=True)
+    print(draw_posteriors(inference, folder / "inferred.png"))
+
+
+@app.command()
+def render(
+    source: Annotated[
+        str, typer.Argument(metavar="FAMILY|RUN", help="family, or a run folder, whose agent acts")
+    ],
+    options: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY=VALUE]...",
+            help="such as family.horizon=20; of a run family=FILE.py:CLASS",
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="a picture, .png, or a video, .gif or .mp4")] = Path(
+        "rollout.png"
+    ),
+    task: Annotated[int, typer.Option(min=0, help="which row of the split")] = 0,
+    split: Split = "test",
+    episodes: Annotated[
+        int | None, typer.Option(min=1, help="episodes (default: the run's, or one a lane)")
+    ] = None,
+    agent: Annotated[
+        str | None, typer.Option(help="who acts (default: the run's agent, or random)")
+    ] = None,
+    mode: Mode = None,
+    seed: Seed = 0,
+    lane: Annotated[
+        int, typer.Option(min=0, help="which of the task's parallel episodes, from 0")
+    ] = 0,
+    fps: Annotated[
+        int | None, typer.Option(min=1, max=50, help="steps a second in a video (default: 4 to 20)")
+    ] = None,
+    device: Device = None,
+    trust: Trust = False,
+) -> None:
+    """Draw what an agent does on one task: a picture of its episodes, or a video."""
+    from metarl.viz.rendering import render as draw
+
+    changes = [text for text in options or [] if text.startswith("family=")]
+    print(
+        draw(
+            source,
+            out,
+            [text for text in options or [] if text not in changes],
+            opening=opening_of(device, trust, changes),
+            agent=agent,
+            task=task,
+            split=split,
+            episodes=episodes,
+            mode=mode,
+            seed=seed,
+            lane=lane,
+            fps=fps,
+        )
+    )

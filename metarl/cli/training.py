@@ -1,0 +1,91 @@
+"""Commands that train."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from metarl.cli.app import app
+from metarl.cli.options import (
+    Device,
+    Overrides,
+    Trust,
+    opening_of,
+)
+from metarl.experiments.interruption import GRACE
+
+
+@app.command()
+def train(
+    config: Annotated[
+        str, typer.Argument(help="a .yaml file or a shipped name, such as rl2/bernoulli-bandit")
+    ],
+    overrides: Overrides = None,
+    out: Annotated[Path | None, typer.Option(help="run folder (default: runs/CONFIG-SEED)")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="go on where the run in the folder was stopped")
+    ] = False,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda")] = None,
+    seeds: Annotated[
+        str | None, typer.Option(help="several runs, such as 0,1,2, in folders seed-0 … of --out")
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="how many of several runs at once")] = 1,
+    quiet: Annotated[bool, typer.Option("--quiet", help="no progress display")] = False,
+    grace: Annotated[
+        float,
+        typer.Option(min=0, help="seconds to finish an iteration after Ctrl-C, SIGTERM or SIGHUP"),
+    ] = GRACE,
+) -> None:
+    """Train an agent as a configuration says."""
+    from metarl.config.files import load_config
+
+    chosen = list(overrides or [])
+    if device:
+        chosen.append(f"device={device}")
+    loaded = load_config(config, chosen)
+    name = Path(config).with_suffix("").as_posix().replace("/", "-").lstrip(".-")
+    if seeds is not None:
+        from metarl.experiments.launcher import read_seeds, train_seeds
+
+        train_seeds(
+            config,
+            chosen,
+            out or Path("runs") / name,
+            read_seeds(seeds),
+            jobs,
+            resume,
+            quiet,
+            grace,
+        )
+        return
+    folder = out or Path("runs") / f"{name}-{loaded.seed}"
+
+    from metarl.experiments.runs import train as train_run
+    from metarl.experiments.tables import print_result
+
+    result = train_run(loaded, folder, resume=resume, quiet=quiet, grace=grace)
+    print_result(result)
+    print(f"run: {folder}")
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="run folder, or a checkpoint")],
+    out: Annotated[Path, typer.Argument(help="file to write, such as agent.zip")],
+    onnx: Annotated[
+        bool, typer.Option("--onnx", help="also one step of the agent as ONNX, beside it")
+    ] = False,
+    device: Device = None,
+    trust: Trust = False,
+) -> None:
+    """Write the agent of a run to one file, which is opened anywhere without its code."""
+    from metarl.experiments.card import export as write
+
+    opening = opening_of(device, trust, [])
+    print(write(run, out, opening))
+    if onnx:
+        from metarl.experiments.onnx_step import export_step
+
+        print(export_step(run, out.with_suffix(".onnx"), opening))
