@@ -48,6 +48,9 @@ class Config(Options):
     """the one seed that all random numbers of the run grow from"""
     episodes: PositiveInt
     """episodes of a trial, in all lanes: what an agent may use to adapt to one task"""
+    test_episodes: int = Field(0, ge=0)
+    """further episodes of a trial in evaluation, in all lanes, to which the agent does not adapt;
+    the last episode is then the mean of these"""
     train_tasks: int | None = Field(None, ge=1)
     """train on a fixed set of so many tasks; none: fresh tasks in every iteration"""
     env_steps: int | None = Field(None, ge=1)
@@ -59,7 +62,7 @@ class Config(Options):
     mode: Literal["sample", "greedy"] = "sample"
     """how actions are chosen in evaluation: sampled from the policy, or its mode"""
     test_mode: Literal["sample", "greedy"] | None = None
-    """the same in the last round, which tests what the rounds before adapted; none: as in mode"""
+    """the same in the last round, or in test_episodes, which test; none: as in mode"""
     score: str = "total"
     """what the best checkpoint is chosen by: total, the return of the whole trial; or of its last
     episode (the mean of the lanes) last, the return, success, or a metric of the family, by name

@@ -25,8 +25,11 @@ class EvalProtocol:
     split: str = "test"
     """Of the tasks; given `tasks` say it themselves."""
     mode: Mode = "sample"
+    test_episodes: int = 0
+    """Further episodes in all lanes together, which only test: the agent does not adapt to them."""
     test_mode: Mode | None = None
-    """Of the last round, which tests what the rounds before adapted; None: the same mode."""
+    """Of the further episodes, or without any of the last round, which tests what those before
+    adapted; None: the same mode."""
     adapt: bool = True
     """False: every round begins with the prior, as a baseline that does not adapt."""
     seed: int = 0
@@ -50,9 +53,9 @@ class EvalProtocol:
             chosen.setdefault("test_mode", None)
         return replace(self, **chosen)
 
-    def mode_of(self, rounds_left: int) -> Mode:
-        """How actions are chosen when so many rounds come after this one."""
-        return self.mode if rounds_left else self.test_mode or self.mode
+    def mode_of(self, testing: bool) -> Mode:
+        """How actions are chosen: while the agent adapts, or in the rounds that test it."""
+        return self.test_mode or self.mode if testing else self.mode
 
     def rows(self, family: Family) -> Tasks:
         """The tasks themselves: those given, or the first `tasks` rows of the split.

@@ -92,7 +92,8 @@ def record_episodes(
     if agent.lanes > 1:
         title += f", lane {lane} of {agent.lanes}"
     recorded = _record(rollouts, family, env, row.params[0].cpu(), lane)
-    return Film(title, adaptation_rounds(agent, protocol.episodes), recorded, option_count(agent))
+    rounds = adaptation_rounds(agent, protocol.episodes + protocol.test_episodes)
+    return Film(title, rounds, recorded, option_count(agent))
 
 
 def _record(

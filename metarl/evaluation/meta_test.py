@@ -73,7 +73,8 @@ def evaluate(
         tasks_fixed=closed or (trained and len(rows) == len(protocol.train_set or ())),
         adapt=protocol.adapt,
         mode=protocol.mode,
-        test_mode=protocol.mode_of(rounds_left=0),
+        test_mode=protocol.mode_of(testing=True),
+        test_rounds=max(1, protocol.test_episodes // agent.lanes),
         seed=protocol.seed,
         task_hash=_hash(rows),
     )
@@ -91,7 +92,7 @@ def trial(
     env: BatchEnv | None = None,
     lanes: int = 0,
 ) -> Iterator[tuple[Rollout, Belief]]:
-    """Begin, then act and adapt in rounds until all episodes of `protocol` are used.
+    """Begin, then act and adapt in rounds until all episodes of `protocol` are used; then test.
 
     Each round yields its rollout, and the belief after adapting to it. The environment is `env`, or
     a new one, with so many `lanes`: the agent's own, or more, to see other randomness as well.
@@ -104,13 +105,15 @@ def trial(
     if agent.task_input == "onehot" and isinstance(protocol.tasks, Tasks):
         raise ConfigError("tasks: an agent that is shown a one-hot knows only its training tasks")
     rounds = adaptation_rounds(agent, protocol.episodes)
+    tests = adaptation_rounds(agent, protocol.test_episodes)
     prior = agent.begin(task_info(agent, spec, tasks, rounds, protocol.train_set), lanes=lanes)
     world = env or make_env(family, lanes)
 
     rng = protocol.rng
 
     def adapt_in_rounds(belief: Belief) -> Iterator[tuple[Rollout, Belief]]:
-        for k in range(rounds):
+        for k in range(rounds + tests):
+            testing = k >= (rounds if tests else rounds - 1)
             rollout, belief = collect(
                 agent,
                 world,
@@ -119,9 +122,12 @@ def trial(
                 tasks,
                 1,
                 rng.child("episode", k),
-                protocol.mode_of(rounds - 1 - k),
+                protocol.mode_of(testing),
             )
-            belief = agent.adapt(belief, rollout) if protocol.adapt else prior
+            if not protocol.adapt:
+                belief = prior
+            elif k < rounds:
+                belief = agent.adapt(belief, rollout)
             yield rollout, belief
 
     return adapt_in_rounds(prior)

@@ -1,14 +1,16 @@
 """Scores of runs: what they reached on tasks, and how sure that is."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from metarl.core.errors import ConfigError, FamilyError, suggest
+from metarl.core.errors import CheckpointError, ConfigError, FamilyError, one_line, suggest
 from metarl.evaluation import stats
 from metarl.evaluation.stats import Array
 
@@ -55,9 +57,11 @@ class Scores:
     adapt: bool
     mode: str
     test_mode: str
-    """Of the last round."""
+    """Of the rounds that test."""
     seed: int
     task_hash: str
+    test_rounds: int = 1
+    """The last rounds, which test what those before adapted."""
 
     @property
     def runs(self) -> int:
@@ -101,21 +105,29 @@ class Scores:
         """[R, N]: one number a run and a task.
 
         Args:
-            which: "total", the return of the trial; or of an episode of its last round "last", the
-                return, "success", the share that succeeded, or a metric of the family, by name.
-                With a minus in front it is negated.
+            which: "total", the return of the trial; "first", that of its first episode; or of an
+                episode of the rounds that test "last", the return, "success", the share that
+                succeeded, or a metric of the family, by name. With a minus in front it is negated.
 
         Raises:
             ConfigError: the family reports no such thing.
         """
         name = which.removeprefix("-")
-        known = {"total": self.totals, "last": self.returns[:, -1], "first": self.returns[:, 0]}
+        known = {
+            "total": self.totals,
+            "first": self.returns[:, 0],
+            "last": self._tested(self.returns),
+        }
         if self.success is not None:
-            known["success"] = self.success[:, -1]
-        known |= {metric: values[:, -1] for metric, values in self.metrics.items()}
+            known["success"] = self._tested(self.success)
+        known |= {metric: self._tested(values) for metric, values in self.metrics.items()}
         if name not in known:
             raise ConfigError(f"score: the family reports no {name!r}: {suggest(name, known)}")
         return -known[name] if which.startswith("-") else known[name]
+
+    def _tested(self, rounds: Array) -> Array:
+        """[R, N] of [R, K, N]: the mean of the rounds that test."""
+        return rounds[:, -self.test_rounds :].mean(1)
 
     def by_task(self, rows: Array) -> Array:
         """[…, S] of the S different tasks: the means of rows […, N] of the same task."""
@@ -151,7 +163,7 @@ class Scores:
             summary["regret"] = self._figures(self.regrets)
             summary["optimum"] = float(self.by_task(self.optimum).mean())
         if self.success is not None:
-            summary["success"] = self._figures(self.success[:, -1])
+            summary["success"] = self._figures(self.figure("success"))
         summary["metrics"] = {name: self._figures(self.figure(name)) for name in self.metrics}
         return summary
 
@@ -169,6 +181,29 @@ class Scores:
             low, high = zip(*(vars(e)[kind] for e in estimates), strict=True)
             curve |= {"low": list(low), "high": list(high), "interval": QUESTIONS[kind]}
         return curve
+
+    @staticmethod
+    def from_dict(plain: Mapping[str, Any]) -> Scores:
+        """The scores that `to_dict` gave.
+
+        Raises:
+            CheckpointError: a part is missing or is something else.
+        """
+        arrays = {"returns", "success", "optimum"}
+        try:
+            given = {
+                field.name: plain[field.name] for field in fields(Scores) if field.name in plain
+            }
+            for name in arrays:
+                if given[name] is not None:
+                    given[name] = np.array(given[name], np.float64)
+            given["metrics"] = {
+                name: np.array(values, np.float64) for name, values in given["metrics"].items()
+            }
+            given["task_index"] = np.array(given["task_index"], np.int64)
+            return Scores(**given)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise CheckpointError(f"scores are damaged: {one_line(error)}") from None
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, as plain values with six decimals."""
@@ -220,5 +255,6 @@ def _met(scores: Scores) -> tuple[object, ...]:
         scores.adapt,
         scores.mode,
         scores.test_mode,
+        scores.test_rounds,
         scores.episodes_consumed,
     )

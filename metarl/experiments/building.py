@@ -170,6 +170,7 @@ def eval_protocol(config: Config, family: Family, **given: Any) -> EvalProtocol:
         config.test_tasks,
         mode=config.mode,
         test_mode=config.test_mode,
+        test_episodes=config.test_episodes,
         train_set=train_set(config, family),
         device=config.device,
     )

@@ -35,6 +35,7 @@ class SavedRun:
     """The last validation scores."""
     wall_seconds: float | None = None
     """None: before version 0.8 it was not kept."""
+    core_seconds: float = 0.0
     code: CodeRecord = field(default_factory=CodeRecord)
     pending: dict[str, float] | None = None
     """Metrics of the last iteration, where it was interrupted before it was validated."""

@@ -32,7 +32,7 @@ from metarl.experiments.interruption import GRACE, Abandoned, Interruption, endi
 from metarl.experiments.loading import SavedRun
 from metarl.experiments.logs import Display, MetricsLog, read_metrics
 from metarl.experiments.loop import Update, learn, require_finite
-from metarl.experiments.provenance import provenance
+from metarl.experiments.provenance import core_seconds, peak_mebibytes, provenance
 
 Callback = Callable[[Update], bool | None]
 """Called after every iteration; True ends the training."""
@@ -121,12 +121,14 @@ class _Run:
         self.pending: dict[str, float] | None = None
         """Metrics of the last iteration until it is validated and logged."""
         self._wall_seconds, self._began = 0.0, time.monotonic()
+        self._core_seconds = -core_seconds()  # what was used before the run is not its own
         if saved is not None:
             with fitting(folder.checkpoint("latest"), config):
                 agent.load_state_dict(saved.agent)
             self.counters, self.pending = saved.counters, saved.pending
             self.best, self.window = saved.best, saved.window
             self._wall_seconds = saved.wall_seconds or saved.counters.seconds
+            self._core_seconds += saved.core_seconds
             if self.best is not None and self._read_best() is None:
                 self.best, self.window = None, []
         self._code = folder.begin(config)
@@ -136,6 +138,11 @@ class _Run:
     def wall_seconds(self) -> float:
         """Of the whole run, validation included; what was lost to a crash is not counted."""
         return self._wall_seconds + time.monotonic() - self._began
+
+    @property
+    def core_seconds(self) -> float:
+        """Processor time of the whole run, in the same sense."""
+        return self._core_seconds + core_seconds()
 
     def go(self, world: World, callbacks: Sequence[Callback], display: Display) -> dict[str, Any]:
         """Learn, and report; or end as a signal asks."""
@@ -271,6 +278,7 @@ class _Run:
             "best": self.best,
             "window": self.window,
             "wall_seconds": self.wall_seconds,
+            "core_seconds": self.core_seconds,
             "code": self._code,
             "pending": self.pending,
         }
@@ -312,6 +320,7 @@ class _Run:
             "config": to_dict(self.config),
             **provenance(),
             "scores": {split: scores.to_dict() for split, scores in best.items()},
+            "no_adaptation": self._without_adaptation(agent),
             "gaps": {name: vars(gap) for name, gap in gaps.items()},
             "validation": self.best,
             "best_iteration": saved.counters.iterations,
@@ -323,9 +332,22 @@ class _Run:
             },
             "training_seconds": self.counters.seconds,
             "wall_seconds": self.wall_seconds,
+            "core_seconds": self.core_seconds,
+            "peak_mebibytes": peak_mebibytes(),
         }
         checkpoints.write_atomically(self.folder.result, to_json(result).encode())
         return result
+
+    def _without_adaptation(self, agent: Agent) -> dict[str, Any] | None:
+        """Its scores on test tasks where every round begins with the prior.
+
+        None of an agent that has a single round, which is before any adaptation.
+        """
+        protocol = eval_protocol(self.config, self.family, adapt=False)
+        single = protocol.episodes + protocol.test_episodes == agent.lanes
+        if single or agent.task_input == "onehot" or "test" not in self.family.spec.splits:
+            return None
+        return evaluate(agent, self.family, protocol).to_dict()
 
     def _evaluate(self, agent: Agent) -> dict[str, Scores]:
         """By split."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 
 import numpy as np
 import pytest
@@ -11,9 +12,10 @@ from helpers import CPU, Adapting, Counting, Ragged
 
 from metarl.collect.collector import collect
 from metarl.collect.world import LocalWorld
-from metarl.core.errors import MetaRLError
+from metarl.core.errors import CheckpointError, MetaRLError
 from metarl.core.protocol import EvalProtocol
 from metarl.core.rng import Rng
+from metarl.core.texts import to_json
 from metarl.core.types import TaskInfo, Tasks, replace
 from metarl.evaluation import meta_test as module
 from metarl.evaluation import stats
@@ -355,3 +357,52 @@ def test_runs_of_other_lanes_are_not_combined():
     for other in (scores(1, 2), scores(1, 4), scores(4, 4)):
         with pytest.raises(MetaRLError, match="lanes or modes cannot be combined"):
             combine([scores(2, 4), other])
+
+
+# -------------------------------------------------------------------------------------------------
+# Test episodes
+
+
+def test_an_agent_does_not_adapt_to_test_episodes():
+    """Ten adaptation episodes and three of test, as Meta-World's authors evaluate."""
+    family = make_family("bernoulli-bandit", arms=3)
+    agent = FirstArm(family.spec)
+    scores = evaluate(
+        agent, family, episodes=10, test_episodes=3, tasks=20, mode="sample", test_mode="greedy"
+    )
+    assert agent.adapted.tolist() == [10.0] * 20
+    assert (scores.returns.shape[1], scores.test_rounds, scores.test_mode) == (13, 3, "greedy")
+    assert scores.figure("last") == pytest.approx(scores.returns[:, 10:].mean(1))
+
+
+def test_the_modes_of_adaptation_and_test(monkeypatch):
+    family = make_family("bernoulli-bandit", arms=3)
+    agent, modes = FirstArm(family.spec, lanes=2), []
+    act = agent.act
+
+    def record(belief, obs, noise, counter, mode):
+        modes.append(mode)
+        return act(belief, obs, noise, counter, mode)
+
+    monkeypatch.setattr(agent, "act", record)
+    given = {"tasks": 2, "mode": "sample", "test_mode": "greedy"}
+    evaluate(agent, family, episodes=6, **given)
+    assert modes == ["sample", "sample", "greedy"]
+    modes.clear()
+    evaluate(agent, family, episodes=4, test_episodes=4, **given)
+    assert modes == ["sample", "sample", "greedy", "greedy"]
+    with pytest.raises(MetaRLError, match="set a multiple, such as 4"):
+        evaluate(agent, family, episodes=4, test_episodes=3, **given)
+
+
+def test_scores_are_read_back():
+    family = make_family("bernoulli-bandit", arms=3)
+    scores = evaluate(FirstArm(family.spec), family, episodes=4, tasks=20)
+    plain = json.loads(to_json(scores.to_dict()))
+    read = Scores.from_dict(plain)
+    again = json.loads(to_json(read.to_dict()))
+    assert again | {"summary": None} == plain | {"summary": None}  # which is not rounded
+    assert read.totals == pytest.approx(scores.totals, abs=1e-5)
+    del plain["returns"]
+    with pytest.raises(CheckpointError, match="returns"):
+        Scores.from_dict(plain)
