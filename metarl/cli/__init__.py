@@ -2,6 +2,7 @@
 
 from metarl.cli import training as training  # isort: split
 
+from metarl.cli import benchmarks as benchmarks
 from metarl.cli import catalogue as catalogue
 from metarl.cli import evaluation as evaluation
 from metarl.cli import pictures as pictures

@@ -10,6 +10,7 @@ import typer
 
 from metarl.core.errors import MetaRLError, shown
 from metarl.core.texts import open_streams
+from metarl.experiments.processes import follow_parent
 
 app = typer.Typer(
     name="metarl",
@@ -27,6 +28,7 @@ _OUT_OF_MEMORY = re.compile("allocate|out of memory|storage size|array is too bi
 def main() -> None:
     """Entry point: what the user can fix ends in one clear line each and exit code 2."""
     open_streams()
+    follow_parent()
     try:
         try:
             app()

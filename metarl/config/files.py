@@ -12,12 +12,13 @@ from metarl.core.errors import ConfigError, quoted, shown, suggest
 from metarl.core.texts import read_text
 
 SHIPPED = Path(str(files("metarl_configs")))
+SUITES = SHIPPED / "suites"
 
 
 def shipped() -> list[str]:
     """Names of the configurations that come with metarl, such as ``rl2/bernoulli-bandit``."""
-    names = [str(path.relative_to(SHIPPED).with_suffix("")) for path in SHIPPED.rglob("*.yaml")]
-    return sorted(names)
+    paths = [path for path in SHIPPED.glob("*/*.yaml") if path.parent != SUITES]
+    return sorted(str(path.relative_to(SHIPPED).with_suffix("")) for path in paths)
 
 
 def load_config(name: str | Path, overrides: Sequence[str] = (), *, code: bool = True) -> Config:

@@ -9,13 +9,13 @@ from torch import Tensor
 
 from metarl.collect.world import LocalWorld
 from metarl.config.files import to_yaml
-from metarl.config.schema import Config, parse
+from metarl.config.schema import parse
 from metarl.core.errors import FamilyError, MetaRLError, one_line
 from metarl.core.family import Family
 from metarl.core.rng import Rng
 from metarl.core.types import Spec
-from metarl.experiments.building import build, make_agent, make_family, world_of
-from metarl.experiments.loop import learn
+from metarl.experiments.building import make_agent, make_family
+from metarl.experiments.speed import env_steps_per_second
 
 _ROWS = 20  # tasks that are probed
 _CPU = torch.device("cpu")
@@ -38,7 +38,7 @@ def suggest(name: str, options: dict[str, Any]) -> str:
         probe = _probe(make_family(name, **options))
         tree, reasons = _pearl(probe) if _suits_pearl(probe) else _rl2(probe)
         config = parse({**tree, "family": {"name": name, **options}})
-        minutes = _minutes(config)
+        minutes = (config.env_steps or 0) / env_steps_per_second(config) / 60
     except MetaRLError:
         raise
     except Exception as error:  # a stranger's family may raise anything
@@ -94,17 +94,6 @@ def _probe(family: Family) -> _Probe:
     speed = valid.numel() / (process_time() - began)
     terminated = bool(trials.terminated[valid].any())
     return _Probe(spec, trials.inputs.obs[valid], trials.reward[valid], terminated, speed)
-
-
-def _minutes(config: Config) -> float:
-    """Expected processor time of training, by the second iteration on a few tasks."""
-    few = config.model_copy(update={"train_tasks": config.train_tasks and 5})
-    family, agent = build(few)
-    updates = learn(agent, world_of(few, family), Rng(few.seed), iterations=2)
-    first = next(updates).counters.env_steps
-    began = process_time()
-    steps = next(updates).counters.env_steps - first
-    return (config.env_steps or 0) / steps * (process_time() - began) / 60
 
 
 # -------------------------------------------------------------------------------------------------

@@ -2,7 +2,8 @@
 
 import math
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,10 @@ from rich.table import Table
 
 from metarl.evaluation.scores import QUESTIONS, Scores
 from metarl.evaluation.stats import KINDS
+from metarl.experiments.benchmark import Forecast
+from metarl.experiments.benchmark_results import read_error
 from metarl.experiments.comparison import Comparison
+from metarl.experiments.suite import Cell, ReadSuite
 
 _NAMES = {
     "total": "return of the trial",
@@ -98,6 +102,29 @@ def print_result(result: Mapping[str, Any]) -> None:
         table.add_row(gap, _with_interval(estimate), "")
     table.caption = f"{_intervals(reached.values())}; one run says nothing about other seeds"
     _print(table)
+
+
+def print_forecast(rows: Sequence[Forecast], suite: ReadSuite) -> None:
+    """A row an agent and problem: what is done, and what the rest takes on a core like this."""
+    table = _table(f"{suite.suite.title}: {sum(row.cells for row in rows)} runs")
+    for heading in ("problem", "agent", "each run", "runs", "done", "failed", "missing"):
+        table.add_column(heading, justify="left" if heading in ("problem", "agent") else "right")
+    table.add_column("hours of a run", justify="right")
+    hours = 0.0
+    for row in rows:
+        counts = [str(x) for x in (row.cells, row.done, row.failed, row.missing)]
+        expected = row.error if row.hours is None else f"{row.hours:.3f}"
+        table.add_row(row.problem, row.agent, row.limit, *counts, expected)
+        hours += (row.hours or 0.0) * row.missing
+    table.caption = f"expected training: {hours:.2f} hours of a core, evaluation apart"
+    _print(table)
+
+
+def print_failures(cells: Sequence[Cell], out: Path) -> None:
+    """The cells that have failed, with their errors."""
+    print(f"{len(cells)} runs failed:")
+    for cell in cells:
+        print(f"  {cell}: {read_error(out / cell.folder)}")
 
 
 def _chosen(summary: Mapping[str, Any], score: str) -> dict[str, Any]:

@@ -1,0 +1,51 @@
+"""Commands that compare agents on suites of problems."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from metarl.cli.app import app
+
+
+@app.command()
+def benchmark(
+    suite: Annotated[str, typer.Argument(help="a shipped name, such as smoke, or a .yaml file")],
+    only: Annotated[
+        str, typer.Option(help="agents or problems, such as rl2,maml; random actions stay")
+    ] = "",
+    seeds: Annotated[
+        str | None, typer.Option(help="such as 0-4 or 0,1,2 (default: the suite's)")
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="how many runs at once")] = 1,
+    out: Annotated[Path | None, typer.Option(help="folder (default: bench/SUITE)")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="print what would be run, and the expected hours")
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="go on with what is missing in the folder")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="no progress display")] = False,
+) -> None:
+    """Train and evaluate all agents of a suite; exit code 1 if a run has failed."""
+    from metarl.experiments.launcher import read_seeds
+    from metarl.experiments.suite import read_suite
+
+    read = read_suite(suite)
+    names = [name for name in only.split(",") if name]
+    cells = read.cells(None if seeds is None else read_seeds(seeds), names)
+
+    from metarl.experiments.benchmark import Benchmark, forecast
+    from metarl.experiments.tables import print_failures, print_forecast
+
+    run = Benchmark(read, cells, out or Path("bench") / read.name)
+    if dry_run:
+        print_forecast(forecast(run), read)
+        return
+    failed = run.run(jobs, resume, quiet)
+    print(f"benchmark: {run.out} (metarl report {run.out})")
+    if failed:
+        print_failures(failed, run.out)
+        raise typer.Exit(1)

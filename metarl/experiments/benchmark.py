@@ -1,0 +1,243 @@
+"""Running a suite: a matrix of ordinary runs, each in a process and a folder of its own::
+
+suite.yaml, references.csv     copies of what the suite says
+matrix.json                    the cells, and the hashes of their configurations
+PROBLEM/AGENT/seed-0.yaml      the complete configuration of a cell
+PROBLEM/AGENT/seed-0.log       what it printed
+PROBLEM/AGENT/seed-0/          its run folder; error.txt says why a cell failed
+"""
+
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from metarl.config.files import to_yaml
+from metarl.core.errors import CheckpointError, MetaRLError, note
+from metarl.core.texts import read_json, to_json
+from metarl.experiments.benchmark_results import ERROR, MATRIX, SUITE, read_error, read_result
+from metarl.experiments.checkpoints import disk_error, write_atomically
+from metarl.experiments.folder import RunFolder
+from metarl.experiments.interruption import GRACE
+from metarl.experiments.processes import Ended, Job, run_jobs
+from metarl.experiments.speed import env_steps_per_second
+from metarl.experiments.suite import Cell, ReadSuite
+
+PROBE_SECONDS = 10.0
+_ERROR_LINE = re.compile("metarl: (.*)")
+
+
+class Benchmark:
+    """The cells of a suite in a folder."""
+
+    def __init__(self, suite: ReadSuite, cells: Sequence[Cell], out: Path):
+        self.suite, self.cells, self.out = suite, cells, out
+
+    def is_done(self, cell: Cell) -> bool:
+        """Whether its folder holds a result of its configuration."""
+        return read_result(RunFolder(self.out / cell.folder), cell.hash) is not None
+
+    def run(self, jobs: int, resume: bool, quiet: bool, grace: float = GRACE) -> list[Cell]:
+        """Run all cells that are not done, `jobs` at a time → those that have failed.
+
+        A cell that fails, or runs past the limit of the suite, leaves its error; others go on.
+
+        Raises:
+            CheckpointError: the folder holds results and `resume` was not asked for, another suite,
+                or is in use.
+            KeyboardInterrupt: after Ctrl-C, and SystemExit after the other signals.
+        """
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.out / ".lock").acquire(blocking=False)
+        except Timeout:
+            raise CheckpointError(f"{self.out} is in use: another process runs it") from None
+        except OSError as error:
+            raise disk_error(self.out, error) from None
+        with lock:
+            self._begin(resume)
+            waiting = [cell for cell in self.cells if not self.is_done(cell)]
+            progress = _Progress(self, waiting, jobs, quiet)
+            commands = [self._job(cell, grace) for cell in waiting]
+            run_jobs(commands, jobs, grace, progress.ended)
+            return [cell for cell in waiting if not self.is_done(cell)]
+
+    def _begin(self, resume: bool) -> None:
+        """Write what the suite says; cells of an earlier call stay in the matrix."""
+        known: dict[str, dict[str, Any]] = {}
+        if (self.out / MATRIX).is_file():
+            if not resume:
+                raise CheckpointError(
+                    f"{self.out} holds a benchmark already: go on with --resume, or choose "
+                    "another --out"
+                )
+            known = {cell["folder"]: cell for cell in read_json(self.out / MATRIX)["cells"]}
+        for cell in self.cells:
+            known[str(cell.folder)] = _record(cell)
+        write_atomically(self.out / SUITE, self.suite.text.encode())
+        if self.suite.suite.references is not None:
+            path = self.out / Path(self.suite.suite.references).name
+            write_atomically(path, self.suite.references_text.encode())
+        cells = sorted(known.values(), key=self._place)
+        content = {"suite": self.suite.name, "cells": cells}
+        write_atomically(self.out / MATRIX, to_json(content).encode())
+
+    def _place(self, record: dict[str, Any]) -> tuple[int, int, int]:
+        """In the order of the suite; what it no longer has comes last."""
+        problems = list(self.suite.problems)
+        if record["problem"] not in problems:
+            return len(problems), 0, record["seed"]
+        agents = list(self.suite.problems[record["problem"]].agents)
+        place = agents.index(record["agent"]) if record["agent"] in agents else len(agents)
+        return problems.index(record["problem"]), place, record["seed"]
+
+    def _job(self, cell: Cell, grace: float) -> Job:
+        folder = self.out / cell.folder
+        config = folder.with_suffix(".yaml")
+        config.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(config, to_yaml(cell.config).encode())
+        command = ["train", str(config), "--out", str(folder), "--resume", "--quiet"]
+        limit = self.suite.suite.limit_minutes * 60
+        return Job([*command, f"--grace={grace:g}"], folder.with_suffix(".log"), limit)
+
+
+def _record(cell: Cell) -> dict[str, Any]:
+    return {
+        "problem": cell.problem,
+        "agent": cell.agent,
+        "seed": cell.seed,
+        "trained": cell.trained,
+        "hash": cell.hash,
+        "folder": str(cell.folder),
+    }
+
+
+class _Progress:
+    """A line a cell, and the time that is left."""
+
+    def __init__(self, benchmark: Benchmark, waiting: Sequence[Cell], jobs: int, quiet: bool):
+        self.benchmark, self.waiting, self.jobs, self.quiet = benchmark, waiting, jobs, quiet
+        self.total = len(benchmark.cells)
+        self.done = self.total - len(waiting)
+        self.seconds: dict[tuple[str, str], list[float]] = {}
+        self.left = [(cell.problem, cell.agent) for cell in waiting]
+        if self.done and not quiet:
+            note(f"{self.done} of {self.total} cells are done already")
+
+    def ended(self, end: Ended) -> None:
+        """Tell of a cell; keep its error if it failed."""
+        cell = self.waiting[end.place]
+        folder = self.benchmark.out / cell.folder
+        self.done += 1
+        self.left.remove((cell.problem, cell.agent))
+        self.seconds.setdefault((cell.problem, cell.agent), []).append(end.seconds)
+        if self.benchmark.is_done(cell):
+            (folder / ERROR).unlink(missing_ok=True)
+            outcome = f"{end.seconds:.0f} s"
+        else:
+            error = self._error(end, folder)
+            folder.mkdir(parents=True, exist_ok=True)
+            write_atomically(folder / ERROR, error.encode())
+            outcome = f"FAILED: {error}"
+        if not self.quiet:
+            note(f"[{self.done}/{self.total}] {cell}: {outcome}; {self._time_left()} left")
+
+    def _error(self, end: Ended, folder: Path) -> str:
+        if end.too_long:
+            limit = self.benchmark.suite.suite.limit_minutes
+            return f"ended after the limit of {limit:g} minutes (limit_minutes)"
+        log = folder.with_suffix(".log").read_text(encoding="utf-8", errors="replace")
+        told = _ERROR_LINE.findall(log) or log.split("\n")
+        told = [line.strip() for line in told if line.strip()]
+        return f"{told[-1] if told else 'it printed nothing'} (exit code {end.code})"
+
+    def _time_left(self) -> str:
+        """By the seconds of cells of the same agent and problem, or of all."""
+        every = [x for seconds in self.seconds.values() for x in seconds]
+        mean = sum(every) / len(every)
+        expected = 0.0
+        for place in self.left:
+            known = self.seconds.get(place)
+            expected += sum(known) / len(known) if known else mean
+        return str(timedelta(seconds=round(expected / self.jobs)))
+
+
+# -------------------------------------------------------------------------------------------------
+# Before it runs
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """A row of the matrix: the cells of an agent on a problem."""
+
+    problem: str
+    agent: str
+    cells: int
+    done: int
+    failed: int
+    limit: str
+    """Of training, in words."""
+    hours: float | None
+    """Of one cell's training on a core like this; None: it learns nothing, or cannot be tried."""
+    error: str = ""
+    """Why it cannot."""
+
+    @property
+    def missing(self) -> int:
+        return self.cells - self.done
+
+
+def forecast(benchmark: Benchmark, seconds: float = PROBE_SECONDS) -> list[Forecast]:
+    """What is to be done, with the time expected from trying each agent for some `seconds`."""
+    rows: dict[tuple[str, str], list[Cell]] = {}
+    for cell in benchmark.cells:
+        rows.setdefault((cell.problem, cell.agent), []).append(cell)
+    forecasts = []
+    for (problem, agent), cells in rows.items():
+        done = [benchmark.is_done(cell) for cell in cells]
+        errors = [read_error(benchmark.out / cell.folder) != "missing" for cell in cells]
+        hours, error = None, ""
+        if cells[0].trained and not all(done):
+            try:
+                hours = _hours(cells[0], seconds)
+            except MetaRLError as problem_:
+                error = str(problem_).splitlines()[0]
+        limit = _limit(cells[0])
+        forecasts.append(
+            Forecast(problem, agent, len(cells), sum(done), sum(errors), limit, hours, error)
+        )
+    return forecasts
+
+
+def _hours(cell: Cell, seconds: float) -> float:
+    """Of training until the first limit that can be foretold."""
+    config = cell.config
+    expected = []
+    if config.minutes is not None:
+        expected.append(config.minutes / 60)
+    if config.env_steps is not None:
+        expected.append(config.env_steps / env_steps_per_second(config, seconds) / 3600)
+    if not expected:
+        began = time.perf_counter()
+        env_steps_per_second(config, 0.0)
+        expected.append((time.perf_counter() - began) / 2 * (config.iterations or 0) / 3600)
+    return min(expected)
+
+
+def _limit(cell: Cell) -> str:
+    config = cell.config
+    if not cell.trained:
+        return "learns nothing"
+    limits = []
+    if config.env_steps is not None:
+        limits.append(f"{config.env_steps:,} steps")
+    if config.iterations is not None:
+        limits.append(f"{config.iterations:,} iterations")
+    if config.minutes is not None:
+        limits.append(f"{config.minutes:g} minutes")
+    return " or ".join(limits)
