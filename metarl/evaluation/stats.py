@@ -134,7 +134,7 @@ def p_worse(second: Array, first: Array) -> float:
 
 
 def holm(p: Sequence[float]) -> Array:
-    """[S] p-values of which the least is below .05 in 5 % of cases where all is chance (Holm 1979).
+    """[S] p-values, corrected: where all is chance, any is below .05 in at most 5 % (Holm 1979).
 
     The k-th smallest of S is multiplied by S − k + 1, and is no less than the one before.
     """
