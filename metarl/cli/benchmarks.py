@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from metarl.cli.app import app
+from metarl.cli.options import AsJson
 
 
 @app.command()
@@ -48,4 +49,49 @@ def benchmark(
     print(f"benchmark: {run.out} (metarl report {run.out})")
     if failed:
         print_failures(failed, run.out)
+        raise typer.Exit(1)
+
+
+@app.command()
+def report(
+    folders: Annotated[
+        list[Path],
+        typer.Argument(help="folder of a benchmark; then older ones, to tell what has changed"),
+    ],
+    out: Annotated[Path | None, typer.Option(help="page (default: FOLDER/report.html)")] = None,
+    latex: Annotated[Path | None, typer.Option(help="also the tables of scores, .tex")] = None,
+    csv: Annotated[Path | None, typer.Option(help="also all scores, a row a quantity")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="also the tables of scores, .md")] = None,
+    figures: Annotated[
+        Path | None, typer.Option(help="also the figures: a folder for .svg and .pdf")
+    ] = None,
+) -> None:
+    """Write what a benchmark has found as one HTML page."""
+    from metarl.viz.report import write_report
+
+    written = write_report(folders, out, latex=latex, csv=csv, markdown=markdown, figures=figures)
+    for path in written:
+        print(path)
+
+
+@app.command()
+def compare(
+    old: Annotated[Path, typer.Argument(help="folder of the older benchmark")],
+    new: Annotated[Path, typer.Argument(help="folder of the newer one")],
+    as_json: AsJson = False,
+) -> None:
+    """Say what became worse or better between two benchmarks; exit code 1 if something is worse."""
+    from metarl.experiments.benchmark_results import read_benchmark
+    from metarl.experiments.report_tables import change_table, changes_between, changes_to_dict
+    from metarl.experiments.tables import print_table
+
+    before, after = read_benchmark(old), read_benchmark(new)
+    changes = changes_between(before, after)
+    if as_json:
+        from metarl.core.texts import to_json
+
+        print(to_json(changes_to_dict(before, after, changes)))
+    else:
+        print_table(change_table(before, after, changes))
+    if any(change.verdict == "worse" for change in changes):
         raise typer.Exit(1)

@@ -158,7 +158,7 @@ class Scores:
             summary[name] = self._figures(rows)
             if self.runs >= stats.FEWEST_RUNS:
                 summary[name]["iqm"] = vars(stats.iqm(self.by_task(rows)))
-        summary["curve"] = self._curve()
+        summary["curve"] = self.curve()
         if self.optimum is not None:
             summary["regret"] = self._figures(self.regrets)
             summary["optimum"] = float(self.by_task(self.optimum).mean())
@@ -171,7 +171,7 @@ class Scores:
         """The mean of rows [R, N], and that of each run."""
         return {"mean": vars(self.estimate(rows)), "runs": self.by_task(rows).mean(1).tolist()}
 
-    def _curve(self) -> dict[str, Any]:
+    def curve(self) -> dict[str, Any]:
         """[K] the return of an episode of each round, and the interval that says most."""
         estimates = [self.estimate(rows) for rows in self.returns.swapaxes(0, 1)]
         curve: dict[str, Any] = {"mean": [e.value for e in estimates], "low": None, "high": None}

@@ -126,6 +126,16 @@ class BenchmarkResults:
         """Its entries, in the order of the suite."""
         return [entry for entry in self.entries.values() if entry.problem == problem]
 
+    def optimum(self, problem: str, score: str) -> float | None:
+        """The best expected score if the task is known, where the family knows it."""
+        scores = self.of_problem(problem)[0].test
+        if scores.optimum is None or score not in ("total", "first", "last"):
+            return None
+        episode = scores.mean_optimum if score == "total" else None
+        if episode is None:
+            episode = float(scores.by_task(scores.optimum).mean())
+        return episode * scores.episodes if score == "total" else episode
+
     def scale(self, problem: str) -> tuple[float, float] | None:
         """The scores that 0 and 1 of scaled scores stand for; None where one is not known."""
         content = self.suite.problems[problem]
@@ -146,19 +156,9 @@ class BenchmarkResults:
         if not isinstance(anchor, str):
             return anchor
         if anchor == "optimum":
-            return self._optimum(problem, content.score)
+            return self.optimum(problem, content.score)
         entry = self.entries.get((problem, anchor))
         return None if entry is None else float(entry.rows.mean())
-
-    def _optimum(self, problem: str, score: str) -> float | None:
-        """The best expected score if the task is known, where the family knows it."""
-        scores = self.of_problem(problem)[0].test
-        if scores.optimum is None or score not in ("total", "first", "last"):
-            return None
-        episode = scores.mean_optimum if score == "total" else None
-        if episode is None:
-            episode = float(scores.by_task(scores.optimum).mean())
-        return episode * scores.episodes if score == "total" else episode
 
 
 def read_benchmark(folder: str | Path) -> BenchmarkResults:

@@ -167,14 +167,14 @@ class ReadSuite:
 
     def _cells_of(self, problem: str, agent: str, seeds: Sequence[int]) -> Iterator[Cell]:
         content = self.problems[problem]
-        entrant = _entrant(content.agents[agent])
-        settings = {"score": content.score} | content.settings | entrant.settings
+        given = entrant(content.agents[agent])
+        settings = {"score": content.score} | content.settings | given.settings
         family = content.family
         if isinstance(family, str):
             family = {"name": family}
-        if entrant.agent is not None:
+        if given.agent is not None:
             shared = {key: value for key, value in settings.items() if key in _EVALUATION}
-            tree = {"agent": entrant.agent, "family": family, "iterations": 1, "episodes": 1}
+            tree = {"agent": given.agent, "family": family, "iterations": 1, "episodes": 1}
             config = parse(tree | {"validation_tasks": 2} | shared)
             yield Cell(problem, agent, 0, config, trained=False)
             return
@@ -182,7 +182,7 @@ class ReadSuite:
             settings = dict.fromkeys(LIMITS) | settings
         overrides = [f"{key}={json.dumps(value)}" for key, value in settings.items()]
         overrides.append(f"family={json.dumps(family)}")
-        first = load_config(entrant.config or "", overrides)
+        first = load_config(given.config or "", overrides)
         for seed in seeds:
             yield Cell(problem, agent, seed, first.model_copy(update={"seed": seed}), trained=True)
 
@@ -250,7 +250,12 @@ def _problems(suite: Suite) -> Iterator[tuple[str, Problem]]:
             yield f"{name}-{budget}", problem.model_copy(update={"settings": settings})
 
 
-def _entrant(given: str | Entrant) -> Entrant:
+def entrant(given: str | Entrant) -> Entrant:
+    """What stands for an agent in a suite, in full.
+
+    Raises:
+        ConfigError: neither or both of a configuration and an agent.
+    """
     if isinstance(given, str):
         untrained = given in names("agent")
         given = Entrant(agent=given) if untrained else Entrant(config=given)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from metarl.evaluation.scores import QUESTIONS, Scores
@@ -17,6 +18,7 @@ from metarl.experiments.benchmark import Forecast
 from metarl.experiments.benchmark_results import read_error
 from metarl.experiments.comparison import Comparison
 from metarl.experiments.suite import Cell, ReadSuite
+from metarl.experiments.table_texts import Table as ScoreTable
 
 _NAMES = {
     "total": "return of the trial",
@@ -102,6 +104,17 @@ def print_result(result: Mapping[str, Any]) -> None:
         table.add_row(gap, _with_interval(estimate), "")
     table.caption = f"{_intervals(reached.values())}; one run says nothing about other seeds"
     _print(table)
+
+
+def print_table(table: ScoreTable) -> None:
+    """A table that is also written elsewhere."""
+    printed = _table(table.title)
+    for heading, numeric in zip(table.headings, table.numeric, strict=True):
+        printed.add_column(escape(heading), justify="right" if numeric else "left")
+    for row in table.rows:
+        printed.add_row(*(escape(cell.text) for cell in row))
+    printed.title, printed.caption = escape(table.title), escape(table.note)
+    _print(printed)
 
 
 def print_forecast(rows: Sequence[Forecast], suite: ReadSuite) -> None:

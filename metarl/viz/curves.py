@@ -30,7 +30,7 @@ from metarl.viz.style import FOOT, create_axes, save
 
 FORMATS = ("png", "svg", "pdf")
 
-_UNITS = {
+UNITS = {
     "env_steps": "environment steps",
     "minutes": "minutes of training",
     "iterations": "iterations",
@@ -105,7 +105,7 @@ def draw_learning_curve(
     panels: dict[str, dict[str, list[Curve]]] = {}
     for key, quantity_of in (("return", _training), ("validation", _validation)):
         for group in groups:
-            curves = _curves(group, key, quantity_of(group), x)
+            curves = run_curves(group.label, group.records, key, quantity_of(group), x)
             if curves:
                 panels.setdefault(curves[0].quantity, {})[group.label] = curves
     if not panels:
@@ -113,20 +113,22 @@ def draw_learning_curve(
 
     colors = {group.label: f"C{i}" for i, group in enumerate(groups)}
     drawn = [curve for panel in panels.values() for curves in panel.values() for curve in curves]
-    divisor, unit = _scale(x, max(curve.x.max(initial=0) for curve in drawn))
+    divisor, unit = axis_scale(x, max(curve.x.max(initial=0) for curve in drawn))
     figure, panes = create_axes(len(panels))
     for axes, (quantity, panel) in zip(panes, panels.items(), strict=True):
         for label, (*behind, curve) in panel.items():
             for run in behind:
                 axes.plot(run.x / divisor, run.mean, color=colors[label], alpha=0.4, linewidth=0.7)
-            _draw(axes, curve, colors[label], divisor, _counted(label, len(curve.x), curve.runs))
+            draw_curve(
+                axes, curve, colors[label], divisor, _counted(label, len(curve.x), curve.runs)
+            )
         kind, _, what = quantity.partition(": ")
         title = f"training: mean of the last {_SMOOTHED} % of iterations"
         if kind == "validation":
             shown = [group.config for group in groups if group.label in panel]
             title = f"validation: mean over {_join(map(_validated_on, shown))}"
         axes.set_title(title, loc="left", fontsize="medium")
-        axes.set(xlabel=_UNITS[x] + unit, ylabel=what)
+        axes.set(xlabel=UNITS[x] + unit, ylabel=what)
         axes.legend(frameon=False, fontsize="small")
     agents = _join(_named(config.agent) for config in configs)
     figure.suptitle(f"{_join(_named(config.family) for config in configs)}: {agents}")
@@ -238,21 +240,31 @@ def _validated_on(config: Config) -> str:
     return f"{config.validation_tasks} {'training' if onehot else 'validation'} tasks"
 
 
-def _curves(group: Group, key: str, quantity: str, x: str) -> list[Curve]:
-    """Of the single runs that logged `key`, and at last of their mean if there are several."""
+def run_curves(
+    label: str,
+    runs: Mapping[str, Sequence[Mapping[str, Any]]],
+    key: str,
+    quantity: str,
+    x: str,
+) -> list[Curve]:
+    """Of the single runs that logged `key`, and at last of their mean if there are several.
+
+    Args:
+        runs: records by the name of the run.
+    """
     curves = []
-    for name, records in group.records.items():
+    for name, records in runs.items():
         logged = [record for record in records if key in record]
         if logged:
             values = np.array([record[key] for record in logged])
             if key == "return":
                 values = smooth(values)
-            label = f"{group.label}/{name}" if len(group.records) > 1 else group.label
-            curves.append(Curve(quantity, label, _places(logged, x), values, runs=1))
+            own = f"{label}/{name}" if len(runs) > 1 else label
+            curves.append(Curve(quantity, own, _places(logged, x), values, runs=1))
     if len(curves) > 1:
         places = common_places([curve.x for curve in curves])
         values = np.stack([np.interp(places, curve.x, curve.mean) for curve in curves])
-        mean = Curve(quantity, group.label, places, *t_interval(values), len(curves))
+        mean = Curve(quantity, label, places, *t_interval(values), len(curves))
         curves.append(mean)
     return curves
 
@@ -280,7 +292,7 @@ def common_places(places: Sequence[Array]) -> Array:
     return np.union1d(fewest[(fewest >= first) & (fewest <= last)], ends)
 
 
-def _scale(x: str, top: float) -> tuple[float, str]:
+def axis_scale(x: str, top: float) -> tuple[float, str]:
     """The divisor of an axis up to `top`, and how to call it."""
     if x == "minutes" or top < 1e4:
         return 1, ""
@@ -313,7 +325,7 @@ def draw_adaptation_curve(folder: Path, out: Path, formats: Sequence[str] = ("pn
         curve = _adaptation(name, score)
         drawn.append(curve)
         counted = _counted(name, len(curve.x), curve.runs)
-        _draw(axes, curve, f"C{i}", 1, f"{counted}, {_interval(score['summary']['curve'])}")
+        draw_curve(axes, curve, f"C{i}", 1, f"{counted}, {_interval(score['summary']['curve'])}")
         if optima[name] is not None and not (shared and known):
             label = "task known (optimum)" if shared else f"{name}: task known (optimum)"
             line = Curve("optimum", "" if shared else name, ends, np.full(2, optima[name]))
@@ -439,13 +451,14 @@ def write_table(curves: Sequence[Curve], x: str, out: Path) -> Path:
     return out
 
 
-def _draw(
+def draw_curve(
     axes: Axes,
     curve: Curve,
     color: str,
     divisor: float,
     label: str,
 ) -> None:
+    """With its band; few points are marked."""
     x = curve.x / divisor
     marker = "." if len(x) < _FEW else None
     axes.plot(x, curve.mean, color=color, marker=marker, label=label)

@@ -118,14 +118,16 @@ def check_path(out: Path, *suffixes: str) -> None:
 
 
 def save(figure: Figure, out: Path) -> Path:
-    """Write the figure to `out`, .png, .svg or .pdf; until it is complete, an old file stays.
+    """Write the figure to `out`, .png, .svg or .pdf; until it is complete, an old file stays."""
+    write_atomically(out, figure_bytes(figure, out.suffix[1:]))
+    return out
 
-    Text remains text, and the same figure gives the same bytes.
-    """
-    suffix = out.suffix[1:]
+
+def figure_bytes(figure: Figure, suffix: str, transparent: bool = False) -> bytes:
+    """The figure as a file: text remains text, and the same figure gives the same bytes."""
     dated = {"svg": "Date", "pdf": "CreationDate"}.get(suffix)
+    metadata = {dated: None} if dated else None
     content = io.BytesIO()
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "metarl", "pdf.fonttype": 42}):
-        figure.savefig(content, format=suffix, dpi=150, metadata={dated: None} if dated else None)
-    write_atomically(out, content.getvalue())
-    return out
+        figure.savefig(content, format=suffix, dpi=150, metadata=metadata, transparent=transparent)
+    return content.getvalue()

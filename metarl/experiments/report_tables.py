@@ -1,0 +1,416 @@
+"""The tables of a report on a benchmark."""
+
+import json
+import shlex
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from metarl.evaluation import aggregates
+from metarl.evaluation.scores import QUESTIONS
+from metarl.evaluation.stats import KINDS, Array, Estimate
+from metarl.experiments import score_table
+from metarl.experiments.benchmark_results import BenchmarkResults, CellResult, Entry
+from metarl.experiments.changes import Cell as Scored
+from metarl.experiments.changes import Change, find_changes
+from metarl.experiments.score_table import (
+    FIRST,
+    GAPS,
+    LAST,
+    NO_ADAPTATION,
+    REGRET,
+    SCALED,
+    SCORE,
+    SUCCESS,
+    Measurement,
+    decimals,
+    with_interval,
+)
+from metarl.experiments.table_texts import Cell, Table
+
+EMPTY = Cell("")
+_WORST = 10
+SCORE_NAMES = {
+    "total": "return of the trial",
+    "first": "return of the first episode",
+    "last": "return of the last episode",
+    "success": "success in the last episode",
+}
+"""What agents are compared by, in words; a metric of the family is called by its name."""
+
+
+def score_tables(results: BenchmarkResults, measured: Sequence[Measurement]) -> list[Table]:
+    """Those with the scores, which are also written as Markdown and LaTeX."""
+    return [
+        headline(results, measured),
+        _quantities(
+            results,
+            measured,
+            "adaptation",
+            "Adaptation",
+            (NO_ADAPTATION, FIRST, LAST, SUCCESS, REGRET),
+            "No adaptation: the score where every round begins with the prior.",
+        ),
+        _quantities(
+            results,
+            measured,
+            "gaps",
+            "Generalization gaps",
+            GAPS,
+            "Differences of the score between splits, of the same runs.",
+        ),
+    ]
+
+
+def headline(results: BenchmarkResults, measured: Sequence[Measurement]) -> Table:
+    """A row an agent of a problem, with what others have published beside it."""
+    rows = []
+    for problem, agents in _by_agent(measured).items():
+        best = score_table.not_worse(results, problem)
+        published = _published(results, problem)
+        for agent, found in agents.items():
+            if SCORE not in found:
+                continue
+            score = found[SCORE]
+            bold = agent in best
+            row = [Cell(problem), Cell(_label(results, problem, agent))]
+            row.append(Cell(score.text, score.number, bold))
+            row.append(_cell(found.get(SCALED)))
+            row.append(published.pop(agent, EMPTY))
+            row += map(_count, (score.runs, score.env_steps, score.episodes))
+            rows.append(tuple(row))
+        for agent, cell in published.items():
+            rows.append(
+                (Cell(problem), Cell(f"{agent} (published)"), EMPTY, EMPTY, cell, *[EMPTY] * 3)
+            )
+    headings = ("problem", "agent", SCORE, SCALED, "published", "runs", "env steps", "episodes")
+    return Table(
+        "scores", "Scores on test tasks", headings, rows, _headline_note(results, measured)
+    )
+
+
+def _headline_note(results: BenchmarkResults, measured: Sequence[Measurement]) -> str:
+    """What intervals speak of, what is bold, which runs are single."""
+    known = {row.interval for row in measured if row.quantity == SCORE}
+    words = [QUESTIONS[kind] for kind in KINDS if QUESTIONS[kind] in known]
+    sentences = ["There are no intervals."]
+    if words:
+        rest = "; of what has a single run, " if len(words) > 1 else ""
+        sentences = [f"Brackets: 95 % intervals {rest.join(words)}."]
+    sentences.append(
+        "Bold: not worse than the best, whose paired interval of the difference on the same tasks "
+        "reaches 0. Agents that are shown the task, and the known optimum, are references."
+    )
+    single = [
+        f"{entry.problem} / {entry.agent}"
+        for entry in results.entries.values()
+        if entry.trained and len(entry.cells) == 1
+    ]
+    if single:
+        sentences.append(f"A single run says nothing about other seeds: {', '.join(single)}.")
+    return " ".join(sentences)
+
+
+def _published(results: BenchmarkResults, problem: str) -> dict[str, Cell]:
+    """By agent."""
+    score = results.suite.problems[problem].score
+    cells: dict[str, Cell] = {}
+    for reference in results.suite.references:
+        if reference.problem == problem:
+            protocol = "same" if reference.same_protocol else "similar"
+            name = "" if reference.quantity == score else f"{reference.quantity} "
+            text = f"{name}{reference.value:g} ({reference.source}; {protocol} protocol)"
+            if reference.agent in cells:
+                text = f"{cells[reference.agent].text}; {text}"
+            cells[reference.agent] = Cell(text, reference.value)
+    return cells
+
+
+def _quantities(
+    results: BenchmarkResults,
+    measured: Sequence[Measurement],
+    key: str,
+    title: str,
+    quantities: Sequence[str],
+    note: str,
+) -> Table:
+    """A column a quantity that some agent has."""
+    known = {row.quantity for row in measured}
+    columns = [quantity for quantity in quantities if quantity in known]
+    rows = []
+    for problem, agents in _by_agent(measured).items():
+        for agent, found in agents.items():
+            if found.keys() & set(columns):
+                label = Cell(_label(results, problem, agent))
+                cells = [_cell(found.get(quantity)) for quantity in columns]
+                rows.append((Cell(problem), label, *cells))
+    return Table(key, title, ("problem", "agent", *columns), rows, note)
+
+
+def _by_agent(measured: Sequence[Measurement]) -> dict[str, dict[str, dict[str, Measurement]]]:
+    """By problem, agent and quantity."""
+    found: dict[str, dict[str, dict[str, Measurement]]] = {}
+    for row in measured:
+        found.setdefault(row.problem, {}).setdefault(row.agent, {})[row.quantity] = row
+    return found
+
+
+def _label(results: BenchmarkResults, problem: str, agent: str) -> str:
+    entry = results.entries.get((problem, agent))
+    if entry is None:
+        return f"{agent} (reference)"
+    return agent if entry.shown == "none" else f"{agent} (shown the task, reference)"
+
+
+def _cell(row: Measurement | None) -> Cell:
+    return EMPTY if row is None else Cell(row.text, row.number)
+
+
+def _count(text: str) -> Cell:
+    return Cell(text, float(text)) if text else EMPTY
+
+
+# -------------------------------------------------------------------------------------------------
+# What was compared, and what it took
+
+
+def problem_table(results: BenchmarkResults) -> Table:
+    """What each problem is."""
+    rows = []
+    for problem in results.problems:
+        content, entries = results.suite.problems[problem], results.of_problem(problem)
+        scale = results.scale(problem)
+        ends = EMPTY
+        if scale is not None:
+            digits = decimals(scale)
+            ends = Cell(" to ".join(score_table.number(end, digits) for end in scale))
+        test = entries[0].test
+        seeds = sorted({cell.seed for entry in entries if entry.trained for cell in entry.cells})
+        name = content.score.removeprefix("-")
+        score = SCORE_NAMES.get(name, name) + (", less is better" if name != content.score else "")
+        rows.append(
+            (
+                Cell(problem),
+                Cell(_in_words(content.family)),
+                Cell(score),
+                ends,
+                Cell(", ".join(entry.agent for entry in entries)),
+                Cell(" ".join(map(str, seeds))),
+                _count(str(test.returns.shape[2])),
+                _count(str(test.episodes)),
+            )
+        )
+    headings = ("problem", "family", SCORE, "scale, 0 to 1", "agents", "seeds", "test tasks")
+    return Table("problems", "Problems", (*headings, "episodes"), rows)
+
+
+def _in_words(family: str | dict[str, Any]) -> str:
+    if isinstance(family, str):
+        return family
+    settings = [f"{key} {plain(value)}" for key, value in family.items() if key != "name"]
+    return ", ".join([str(family["name"]), *settings])
+
+
+def plain(value: Any) -> str:
+    """A setting as text."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def speed_table(results: BenchmarkResults) -> Table:
+    """What training took: the mean of the runs, and the most memory of them."""
+    rows = []
+    for entry in results.entries.values():
+        if not entry.trained:
+            continue
+        took = [cell.result for cell in entry.cells]
+        training, cores, memory = (
+            [float(result[key]) for result in took if key in result]
+            for key in ("training_seconds", "core_seconds", "peak_mebibytes")
+        )
+        steps = [cell.env_steps for cell in entry.cells]
+        rows.append(
+            (
+                Cell(entry.problem),
+                Cell(entry.agent),
+                _measured(sum(steps) / sum(training) if sum(training) else None, 0),
+                _measured(_mean(training, 60), 2),
+                _measured(_mean(cores, 3600), 3),
+                _measured(max(memory, default=None), 0),
+            )
+        )
+    headings = ("problem", "agent", "env steps a second", "training minutes", "core hours")
+    note = "The mean of the runs; core hours with evaluation; the most memory of any run."
+    return Table("speed", "Speed", (*headings, "peak MiB"), rows, note)
+
+
+def _mean(seconds: Sequence[float], unit: float) -> float | None:
+    return sum(seconds) / len(seconds) / unit if seconds else None
+
+
+def _measured(value: float | None, digits: int) -> Cell:
+    return EMPTY if value is None else Cell(score_table.number(value, digits), value)
+
+
+def failure_table(results: BenchmarkResults) -> Table:
+    """Cells without a result."""
+    rows = [
+        (Cell(f.problem), Cell(f.agent), Cell(str(f.seed), f.seed), Cell(f.error))
+        for f in results.failures
+    ]
+    return Table("failures", "Runs without a result", ("problem", "agent", "seed", "error"), rows)
+
+
+# -------------------------------------------------------------------------------------------------
+# Over problems
+
+
+def scaled_runs(results: BenchmarkResults) -> tuple[list[str], dict[str, list[Array]]]:
+    """Problems with a scale, and the scaled scores [R] on each, of agents that have them all."""
+    problems = [problem for problem in results.problems if results.scale(problem) is not None]
+    agents: dict[str, list[Array]] = {}
+    for agent in results.agents:
+        entries = [results.entries.get((problem, agent)) for problem in problems]
+        scaled = [None if entry is None else results.scaled(entry) for entry in entries]
+        complete = [runs for runs in scaled if runs is not None]
+        if complete and len(complete) == len(problems):
+            agents[agent] = complete
+    return problems, agents
+
+
+def aggregate_tables(results: BenchmarkResults) -> list[Table]:
+    """Interquartile mean and optimality gap, and who improves on whom."""
+    problems, agents = scaled_runs(results)
+    left = [agent for agent in results.agents if agent not in agents]
+    note = (
+        f"Over {', '.join(problems)}. Brackets: 95 % intervals over runs, problems and tasks "
+        "fixed, where they are known to cover; else look at the runs in the figure."
+    )
+    if left:
+        note += f" Without a score on all of these: {', '.join(left)}."
+    rows = []
+    for agent, runs in agents.items():
+        estimates = (aggregates.iqm(runs), aggregates.optimality_gap(runs))
+        rows.append((Cell(agent), *map(_aggregate, estimates), _count(str(sum(map(len, runs))))))
+    means = Table(
+        "aggregates",
+        "Aggregates of scaled scores",
+        ("agent", "interquartile mean", "optimality gap", "runs"),
+        rows,
+        note,
+    )
+    if len(agents) < 2:
+        return [means]
+    rows = []
+    for agent, runs in agents.items():
+        row = [Cell(agent)]
+        for other, others in agents.items():
+            better = aggregates.probability_of_improvement(runs, others)
+            row.append(EMPTY if agent == other else _aggregate(better))
+        rows.append(tuple(row))
+    headings = ("P(row > column)", *agents)
+    return [means, Table("improvement", "Probability of improvement", headings, rows)]
+
+
+def _aggregate(estimate: Estimate) -> Cell:
+    return Cell(with_interval(estimate, 3), estimate.value)
+
+
+# -------------------------------------------------------------------------------------------------
+# Single tasks, other versions
+
+
+def worst_tasks(best: Entry, other: Entry) -> Table:
+    """Tasks on which the best agent loses most against the other, and how to look at them."""
+    mine, theirs = best.rows.mean(0), other.rows.mean(0)
+    digits = decimals(np.concatenate([mine, theirs]).tolist())
+    index = best.test.task_index
+    place = np.unique(index, return_index=True)[1] if len(mine) < len(index) else range(len(index))
+    rows = []
+    for task in np.argsort(mine - theirs, kind="stable")[:_WORST].tolist():
+        values = (mine[task], theirs[task], mine[task] - theirs[task])
+        cells = [Cell(score_table.number(float(x), digits), float(x)) for x in values]
+        row = place[task]
+        commands = [
+            Cell(f"metarl render {shlex.quote(str(entry.cells[0].folder))} --task {row}", code=True)
+            for entry in (best, other)
+        ]
+        rows.append((Cell(str(row), float(row)), *cells, *commands))
+    headings = ("task", best.agent, other.agent, "difference", f"see {best.agent}")
+    return Table(
+        f"worst-{best.problem}",
+        f"{best.problem}: where {best.agent} loses most against {other.agent}",
+        (*headings, f"see {other.agent}"),
+        rows,
+        "A picture needs a family with a scene or frames.",
+    )
+
+
+def changes_between(old: BenchmarkResults, new: BenchmarkResults) -> list[Change]:
+    """Of all entries."""
+    return find_changes(_scored(old), _scored(new))
+
+
+def _scored(results: BenchmarkResults) -> dict[tuple[str, str], Scored]:
+    return {
+        place: Scored(entry.test, entry.score, entry.trained)
+        for place, entry in results.entries.items()
+    }
+
+
+def changes_to_dict(
+    old: BenchmarkResults,
+    new: BenchmarkResults,
+    changes: Sequence[Change],
+) -> dict[str, Any]:
+    """As plain values."""
+    plain_changes = []
+    for change in changes:
+        moved = None if change.difference is None else vars(change.difference)
+        plain_changes.append(vars(change) | {"difference": moved})
+    return {
+        "old": {"folder": str(old.folder), "commits": commits(old)},
+        "new": {"folder": str(new.folder), "commits": commits(new)},
+        "changes": plain_changes,
+    }
+
+
+def change_table(
+    old: BenchmarkResults,
+    new: BenchmarkResults,
+    changes: Sequence[Change],
+    key: str = "changes",
+) -> Table:
+    """What became worse or better since an older benchmark."""
+    rows = []
+    for change in changes:
+        means = [x for x in (change.old, change.new) if x is not None]
+        digits = decimals(means)
+        before, after = (_measured(x, digits) for x in (change.old, change.new))
+        moved = p = EMPTY
+        if change.difference is not None:
+            moved = Cell(with_interval(change.difference, digits), change.difference.value)
+        if change.p is not None:
+            p = _measured(change.p, 4)
+        verdict = f"{change.verdict}: {change.reason}" if change.reason else change.verdict
+        bold = change.verdict in ("worse", "better")
+        labels = Cell(change.problem), Cell(change.agent)
+        rows.append((*labels, before, after, moved, p, Cell(verdict, bold=bold)))
+    headings = ("problem", "agent", "old", "new", "difference", "p", "verdict")
+    note = (
+        f"Old: {old.folder}, of {', '.join(commits(old))}. "
+        f"New: {new.folder}, of {', '.join(commits(new))}. "
+        "p: that it is no worse, corrected for the number of cells (Holm). Brackets: 95 % "
+        "intervals over runs, tasks fixed; of what learns nothing, over tasks."
+    )
+    return Table(key, f"Changes since {old.folder}", headings, rows, note)
+
+
+def commits(results: BenchmarkResults) -> list[str]:
+    """Of metarl, with + where files differed."""
+    found = (cell.result.get("git_commit", {}).get("metarl") for cell in all_cells(results))
+    return list(dict.fromkeys(commit or "no commit" for commit in found))
+
+
+def all_cells(results: BenchmarkResults) -> Iterator[CellResult]:
+    return (cell for entry in results.entries.values() for cell in entry.cells)

@@ -1,0 +1,201 @@
+"""A report on a benchmark: one HTML file that needs nothing else, and its tables and figures."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+from matplotlib import rc_context
+
+from metarl.core.errors import CheckpointError
+from metarl.experiments.benchmark_results import BenchmarkResults, read_benchmark
+from metarl.experiments.checkpoints import write_atomically
+from metarl.experiments.report_appendix import appendix
+from metarl.experiments.report_tables import (
+    aggregate_tables,
+    change_table,
+    changes_between,
+    failure_table,
+    problem_table,
+    score_tables,
+    speed_table,
+    worst_tasks,
+)
+from metarl.experiments.score_table import measure
+from metarl.experiments.table_texts import Table, to_csv, to_latex, to_markdown
+from metarl.viz.report_figures import COLORS, FAINT, GRAY, INK, LOOK, Picture, draw_figures, rivals
+from metarl.viz.style import figure_bytes, save
+
+_PAGE_COLORS = {INK: "currentColor", FAINT: "var(--faint)", GRAY: "var(--gray)"} | {
+    color: f"var(--c{i})" for i, color in enumerate(COLORS)
+}
+_HEAD = re.compile(r"^.*?(?=<svg )", re.DOTALL)
+_METADATA = re.compile(r"<metadata>.*?</metadata>", re.DOTALL)
+_SIZE = re.compile(r'<svg [^>]*?(viewBox="[^"]*")[^>]*>')
+_ID = re.compile(r'(\bid="|href="#|url\(#)')
+_COLOR = re.compile("|".join(_PAGE_COLORS))
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page."""
+
+    key: str
+    title: str
+    words: str = ""
+    tables: Sequence[Table] = ()
+    pictures: Sequence[Picture] = field(default=())
+
+
+def write_report(
+    folders: Sequence[Path],
+    out: Path | None = None,
+    *,
+    latex: Path | None = None,
+    csv: Path | None = None,
+    markdown: Path | None = None,
+    figures: Path | None = None,
+) -> list[Path]:
+    """Write the report on the benchmark in the first of `folders` → the files written.
+
+    What has changed since those in the others is a section each. The same folders give the same
+    bytes.
+
+    Args:
+        out: the page (default: report.html in the folder).
+        latex: a file for the tables of scores, for the package booktabs; `markdown`: likewise.
+        csv: a file for all scores, a row a quantity.
+        figures: a folder for the figures, .svg and .pdf.
+
+    Raises:
+        MetaRLError: no benchmark there, none of its runs has a result, or a file cannot be written.
+    """
+    results, *older = [_read(folder) for folder in folders]
+    measured = measure(results)
+    tables = score_tables(results, measured)
+    changes = [
+        change_table(old, results, changes_between(old, results), f"changes-{i}")
+        for i, old in enumerate(older)
+    ]
+    out = out or results.folder / "report.html"
+    with rc_context(LOOK):
+        pictures = draw_figures(results)
+        page = _page(results, _sections(results, tables, pictures, changes))
+        written = [] if figures is None else _save_figures(pictures, figures)
+    texts = {
+        out: page,
+        latex: to_latex([*tables, *changes]),
+        markdown: to_markdown([*tables, *changes]),
+        csv: to_csv(measured),
+    }
+    for path, text in texts.items():
+        if path is not None:
+            write_atomically(path, text.encode())
+            written.append(path)
+    return written
+
+
+def _read(folder: Path) -> BenchmarkResults:
+    results = read_benchmark(folder)
+    if not results.entries:
+        raise CheckpointError(f"{folder} has no results yet: go on with metarl benchmark --resume")
+    return results
+
+
+def _save_figures(pictures: Mapping[str, Sequence[Picture]], folder: Path) -> list[Path]:
+    folder.mkdir(parents=True, exist_ok=True)
+    return [
+        save(picture.figure, folder / f"{picture.key}.{suffix}")
+        for section in pictures.values()
+        for picture in section
+        for suffix in ("svg", "pdf")
+    ]
+
+
+def _page(results: BenchmarkResults, sections: Sequence[Section]) -> str:
+    environment = Environment(
+        loader=PackageLoader("metarl.viz", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["inline"] = inline
+    template = environment.get_template("report.html")
+    return template.render(
+        suite=results.suite.suite,
+        problems=len(results.problems),
+        agents=len(results.agents),
+        runs=sum(len(entry.cells) for entry in results.entries.values()),
+        failures=len(results.failures),
+        sections=sections,
+    )
+
+
+def _sections(
+    results: BenchmarkResults,
+    tables: Sequence[Table],
+    pictures: Mapping[str, Sequence[Picture]],
+    changes: Sequence[Table],
+) -> list[Section]:
+    """In the order of the page; without what is empty."""
+    headline, adaptation, gaps = tables
+    pairs = [rivals(results, problem) for problem in results.problems]
+    worst = [worst_tasks(*pair) for pair in pairs if pair is not None]
+    sections = [
+        Section("scores", "Scores", tables=[headline]),
+        Section("failures", "Failed and missing runs", tables=[failure_table(results)]),
+        Section("changes", "Changes since earlier benchmarks", tables=changes),
+        Section(
+            "aggregates",
+            "Over all problems",
+            "Each run's mean score, scaled so that 0 and 1 are what the suite says.",
+            aggregate_tables(results),
+            pictures["aggregates"],
+        ),
+        Section(
+            "adaptation",
+            "Adaptation",
+            "Bands are the 95 % intervals that the table of scores speaks of.",
+            [adaptation],
+            pictures["adaptation"],
+        ),
+        Section("gaps", "Generalization", tables=[gaps]),
+        Section(
+            "learning",
+            "Learning",
+            "Thin lines are runs; bands are 95 % Student t intervals of their mean.",
+            pictures=pictures["learning"],
+        ),
+        Section(
+            "tasks",
+            "Task by task",
+            "The two best agents of each problem that must find out the task: a dot a task, the "
+            "mean of the runs; above the line the best one is ahead.",
+            worst,
+            pictures["tasks"],
+        ),
+        Section("speed", "Speed", tables=[speed_table(results)]),
+        Section("problems", "Problems", tables=[problem_table(results)]),
+        Section("appendix", "Appendix", tables=appendix(results)),
+    ]
+    kept = []
+    for section in sections:
+        filled = [table for table in section.tables if table.rows]
+        if filled or section.pictures:
+            part = (section.key, section.title, section.words, filled, section.pictures)
+            kept.append(Section(*part))
+    return kept
+
+
+def inline(picture: Picture) -> Markup:
+    """A picture as a part of the page: with ids of its own, and the colors of the page."""
+    svg = figure_bytes(picture.figure, "svg", transparent=True).decode()
+    svg = _METADATA.sub("", _HEAD.sub("", svg))
+    svg = _ID.sub(rf"\g<1>{escape(picture.key)}-", svg)
+    svg = _COLOR.sub(lambda found: _PAGE_COLORS[found[0]], svg)
+    words = f'<svg \\1 role="img" aria-label="{escape(picture.words)}">'.replace("\\1", r"\g<1>")
+    return Markup(_SIZE.sub(words, svg, count=1))  # noqa: S704  matplotlib escapes all texts
