@@ -82,7 +82,7 @@ def compare(
 ) -> None:
     """Say what became worse or better between two benchmarks; exit code 1 if something is worse."""
     from metarl.experiments.benchmark_results import read_benchmark
-    from metarl.experiments.report_tables import change_table, changes_between, changes_to_dict
+    from metarl.experiments.change_table import change_table, changes_between, changes_to_dict
     from metarl.experiments.tables import print_table
 
     before, after = read_benchmark(old), read_benchmark(new)

@@ -122,6 +122,17 @@ class BenchmarkResults:
         """Those with a result."""
         return list(dict.fromkeys(agent for _, agent in self.entries))
 
+    @property
+    def cells(self) -> list[CellResult]:
+        """All that have finished."""
+        return [cell for entry in self.entries.values() for cell in entry.cells]
+
+    @property
+    def commits(self) -> list[str]:
+        """Of metarl, with + where files differed."""
+        found = (cell.result.get("git_commit", {}).get("metarl") for cell in self.cells)
+        return list(dict.fromkeys(commit or "no commit" for commit in found))
+
     def of_problem(self, problem: str) -> list[Entry]:
         """Its entries, in the order of the suite."""
         return [entry for entry in self.entries.values() if entry.problem == problem]

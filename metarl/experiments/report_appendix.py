@@ -1,4 +1,4 @@
-"""What a benchmark depends on, as its results have it: configurations, tasks, versions, commands."""
+"""What a benchmark depends on, as its results have it, from configurations to commands."""
 
 import shlex
 from collections.abc import Iterator, Mapping
@@ -9,7 +9,7 @@ from metarl.config.files import load_config, shipped
 from metarl.config.schema import to_dict
 from metarl.core.errors import MetaRLError
 from metarl.experiments.benchmark_results import SUITE, BenchmarkResults, Entry
-from metarl.experiments.report_tables import all_cells, plain
+from metarl.experiments.report_tables import plain
 from metarl.experiments.suite import entrant
 from metarl.experiments.table_texts import Cell, Table
 
@@ -75,8 +75,8 @@ def _tasks(results: BenchmarkResults) -> Table:
         for entry in results.of_problem(problem):
             for cell in entry.cells:
                 for split, scores in cell.result["scores"].items():
-                    who = f"{entry.agent}/{cell.seed}"
-                    hashes.setdefault((split, scores["task_hash"]), []).append(who)
+                    run = f"{entry.agent}/{cell.seed}"
+                    hashes.setdefault((split, scores["task_hash"]), []).append(run)
         runs = sum(len(entry.cells) for entry in results.of_problem(problem))
         for (split, task_hash), who in hashes.items():
             whose = "all runs" if len(who) == runs else ", ".join(who)
@@ -87,7 +87,7 @@ def _tasks(results: BenchmarkResults) -> Table:
 def _circumstances(results: BenchmarkResults) -> Table:
     """Versions, commits and machines, each with the number of its runs."""
     counts: dict[tuple[str, str], int] = {}
-    for cell in all_cells(results):
+    for cell in results.cells:
         for place in _circumstances_of(cell.result):
             counts[place] = counts.get(place, 0) + 1
     rows = [(Cell(what), Cell(which), Cell(str(n), n)) for (what, which), n in counts.items()]
@@ -105,7 +105,8 @@ def _circumstances_of(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _commands(results: BenchmarkResults) -> Table:
     """What repeats the benchmark, or a run of it; and what was run."""
-    seeds = sorted({cell.seed for e in results.entries.values() if e.trained for cell in e.cells})
+    trained = (entry for entry in results.entries.values() if entry.trained)
+    seeds = sorted({cell.seed for entry in trained for cell in entry.cells})
     again = f"metarl benchmark {shlex.quote(str(results.folder / SUITE))}"
     if seeds:
         again += f" --seeds {','.join(map(str, seeds))}"

@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,9 +11,7 @@ from metarl.evaluation import aggregates
 from metarl.evaluation.scores import QUESTIONS
 from metarl.evaluation.stats import KINDS, Array, Estimate
 from metarl.experiments import score_table
-from metarl.experiments.benchmark_results import BenchmarkResults, CellResult, Entry
-from metarl.experiments.changes import Cell as Scored
-from metarl.experiments.changes import Change, find_changes
+from metarl.experiments.benchmark_results import BenchmarkResults, Entry
 from metarl.experiments.score_table import (
     FIRST,
     GAPS,
@@ -233,10 +231,10 @@ def speed_table(results: BenchmarkResults) -> Table:
             (
                 Cell(entry.problem),
                 Cell(entry.agent),
-                _measured(sum(steps) / sum(training) if sum(training) else None, 0),
-                _measured(_mean(training, 60), 2),
-                _measured(_mean(cores, 3600), 3),
-                _measured(max(memory, default=None), 0),
+                number_cell(sum(steps) / sum(training) if sum(training) else None, 0),
+                number_cell(_mean(training, 60), 2),
+                number_cell(_mean(cores, 3600), 3),
+                number_cell(max(memory, default=None), 0),
             )
         )
     headings = ("problem", "agent", "env steps a second", "training minutes", "core hours")
@@ -248,7 +246,7 @@ def _mean(seconds: Sequence[float], unit: float) -> float | None:
     return sum(seconds) / len(seconds) / unit if seconds else None
 
 
-def _measured(value: float | None, digits: int) -> Cell:
+def number_cell(value: float | None, digits: int) -> Cell:
     return EMPTY if value is None else Cell(score_table.number(value, digits), value)
 
 
@@ -317,11 +315,15 @@ def _aggregate(estimate: Estimate) -> Cell:
 
 
 # -------------------------------------------------------------------------------------------------
-# Single tasks, other versions
+# Single tasks
 
 
-def worst_tasks(best: Entry, other: Entry) -> Table:
-    """Tasks on which the best agent loses most against the other, and how to look at them."""
+def worst_tasks(best: Entry, other: Entry, drawable: bool) -> Table:
+    """Tasks on which the best agent loses most against the other, and how to look at them.
+
+    Args:
+        drawable: whether the family offers pictures.
+    """
     mine, theirs = best.rows.mean(0), other.rows.mean(0)
     digits = decimals(np.concatenate([mine, theirs]).tolist())
     index = best.test.task_index
@@ -334,83 +336,16 @@ def worst_tasks(best: Entry, other: Entry) -> Table:
         commands = [
             Cell(f"metarl render {shlex.quote(str(entry.cells[0].folder))} --task {row}", code=True)
             for entry in (best, other)
+            if drawable
         ]
         rows.append((Cell(str(row), float(row)), *cells, *commands))
-    headings = ("task", best.agent, other.agent, "difference", f"see {best.agent}")
+    headings = ["task", best.agent, other.agent, "difference"]
+    if drawable:
+        headings += [f"see {best.agent}", f"see {other.agent}"]
     return Table(
         f"worst-{best.problem}",
         f"{best.problem}: where {best.agent} loses most against {other.agent}",
-        (*headings, f"see {other.agent}"),
+        tuple(headings),
         rows,
-        "A picture needs a family with a scene or frames.",
+        "" if drawable else "The family offers neither scene nor frames to draw.",
     )
-
-
-def changes_between(old: BenchmarkResults, new: BenchmarkResults) -> list[Change]:
-    """Of all entries."""
-    return find_changes(_scored(old), _scored(new))
-
-
-def _scored(results: BenchmarkResults) -> dict[tuple[str, str], Scored]:
-    return {
-        place: Scored(entry.test, entry.score, entry.trained)
-        for place, entry in results.entries.items()
-    }
-
-
-def changes_to_dict(
-    old: BenchmarkResults,
-    new: BenchmarkResults,
-    changes: Sequence[Change],
-) -> dict[str, Any]:
-    """As plain values."""
-    plain_changes = []
-    for change in changes:
-        moved = None if change.difference is None else vars(change.difference)
-        plain_changes.append(vars(change) | {"difference": moved})
-    return {
-        "old": {"folder": str(old.folder), "commits": commits(old)},
-        "new": {"folder": str(new.folder), "commits": commits(new)},
-        "changes": plain_changes,
-    }
-
-
-def change_table(
-    old: BenchmarkResults,
-    new: BenchmarkResults,
-    changes: Sequence[Change],
-    key: str = "changes",
-) -> Table:
-    """What became worse or better since an older benchmark."""
-    rows = []
-    for change in changes:
-        means = [x for x in (change.old, change.new) if x is not None]
-        digits = decimals(means)
-        before, after = (_measured(x, digits) for x in (change.old, change.new))
-        moved = p = EMPTY
-        if change.difference is not None:
-            moved = Cell(with_interval(change.difference, digits), change.difference.value)
-        if change.p is not None:
-            p = _measured(change.p, 4)
-        verdict = f"{change.verdict}: {change.reason}" if change.reason else change.verdict
-        bold = change.verdict in ("worse", "better")
-        labels = Cell(change.problem), Cell(change.agent)
-        rows.append((*labels, before, after, moved, p, Cell(verdict, bold=bold)))
-    headings = ("problem", "agent", "old", "new", "difference", "p", "verdict")
-    note = (
-        f"Old: {old.folder}, of {', '.join(commits(old))}. "
-        f"New: {new.folder}, of {', '.join(commits(new))}. "
-        "p: that it is no worse, corrected for the number of cells (Holm). Brackets: 95 % "
-        "intervals over runs, tasks fixed; of what learns nothing, over tasks."
-    )
-    return Table(key, f"Changes since {old.folder}", headings, rows, note)
-
-
-def commits(results: BenchmarkResults) -> list[str]:
-    """Of metarl, with + where files differed."""
-    found = (cell.result.get("git_commit", {}).get("metarl") for cell in all_cells(results))
-    return list(dict.fromkeys(commit or "no commit" for commit in found))
-
-
-def all_cells(results: BenchmarkResults) -> Iterator[CellResult]:
-    return (cell for entry in results.entries.values() for cell in entry.cells)

@@ -1,7 +1,7 @@
 """The scores of a benchmark as numbers that are formatted once, for every table and file."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from metarl.evaluation import stats
@@ -54,13 +54,15 @@ def measure(results: BenchmarkResults) -> list[Measurement]:
         found = {entry.agent: _estimates(results, entry) for entry in entries}
         counts = {entry.agent: _counts(entry) for entry in entries}
         found[OPTIMUM] = _of_optimum(results, problem)
-        counts[OPTIMUM] = ("", counts[entries[0].agent][1], *_same_episodes(entries), "")
+        _, tasks, episodes, _ = counts[entries[0].agent]
+        counts[OPTIMUM] = ("", tasks, episodes, "")
         for quantity in dict.fromkeys(name for estimates in found.values() for name in estimates):
             column = {agent: x[quantity] for agent, x in found.items() if quantity in x}
             digits = decimals(x for estimate in column.values() for x in _numbers(estimate))
             for agent, estimate in column.items():
-                number = (written(estimate, digits), counts[agent], estimate.value)
-                measured.append(_measurement(problem, agent, quantity, *number))
+                place = (problem, agent, quantity)
+                texts = (*written(estimate, digits), *counts[agent])
+                measured.append(Measurement(*place, *texts, number=estimate.value))
     return measured
 
 
@@ -108,12 +110,10 @@ def candidates(results: BenchmarkResults, problem: str) -> list[Entry]:
 
 def not_worse(results: BenchmarkResults, problem: str) -> list[str]:
     """The best candidate, and those whose paired interval of the difference from it reaches 0."""
-    best, *others = candidates(results, problem) or [None]
-    if best is None:
-        return []
-    kept = [best.agent]
-    for entry in others:
-        estimate = difference(best, entry)
+    ranked = candidates(results, problem)
+    kept = [entry.agent for entry in ranked[:1]]
+    for entry in ranked[1:]:
+        estimate = difference(ranked[0], entry)
         if estimate is None or estimate.kind is None:
             continue
         if vars(estimate)[estimate.kind][0] <= 0:
@@ -129,10 +129,10 @@ def difference(first: Entry, second: Entry) -> Estimate | None:
     same = first.test.task_hash == second.test.task_hash != ""
     if not same or first.rows.shape[1] != second.rows.shape[1]:
         return None
-    rows = [first.rows, second.rows]
+    own, other = first.rows, second.rows
     if any(entry.trained and len(entry.rows) == 1 for entry in (first, second)):
-        rows = [x.mean(0, keepdims=True) for x in rows]
-    return stats.difference(*rows, tasks_fixed=first.test.tasks_fixed)
+        own, other = (rows.mean(0, keepdims=True) for rows in (own, other))
+    return stats.difference(own, other, first.test.tasks_fixed)
 
 
 # -------------------------------------------------------------------------------------------------
@@ -158,14 +158,15 @@ def _estimates(results: BenchmarkResults, entry: Entry) -> dict[str, Estimate]:
 
 def _of_optimum(results: BenchmarkResults, problem: str) -> dict[str, Estimate]:
     score = results.suite.problems[problem].score
-    known = {SCORE: results.optimum(problem, score)}
+    which = {SCORE: score, FIRST: "first", LAST: "last"}
+    values = {name: results.optimum(problem, figure) for name, figure in which.items()}
+    known = {name: Estimate(value) for name, value in values.items() if value is not None}
     scale = results.scale(problem)
-    if scale is not None and known[SCORE] is not None:
-        known[SCALED] = _scaled(Estimate(known[SCORE]), scale).value
-    known |= {FIRST: results.optimum(problem, "first"), LAST: results.optimum(problem, "last")}
-    if known[LAST] is not None:
-        known[REGRET] = 0.0
-    return {name: Estimate(value) for name, value in known.items() if value is not None}
+    if scale is not None and SCORE in known:
+        known[SCALED] = _scaled(known[SCORE], scale)
+    if LAST in known:
+        known[REGRET] = Estimate(0.0)
+    return known
 
 
 def _scaled(estimate: Estimate, scale: tuple[float, float]) -> Estimate:
@@ -185,20 +186,3 @@ def _counts(entry: Entry) -> tuple[str, str, str, str]:
     steps = round(sum(cell.env_steps for cell in entry.cells) / len(entry.cells))
     scores = entry.test
     return str(scores.runs), str(scores.returns.shape[2]), str(scores.episodes), str(steps)
-
-
-def _same_episodes(entries: Sequence[Entry]) -> Iterator[str]:
-    """Those of a trial, if all agents have the same."""
-    episodes = {entry.test.episodes for entry in entries}
-    yield str(episodes.pop()) if len(episodes) == 1 else ""
-
-
-def _measurement(
-    problem: str,
-    agent: str,
-    quantity: str,
-    written_: tuple[str, str, str, str],
-    counts: tuple[str, str, str, str],
-    value: float,
-) -> Measurement:
-    return Measurement(problem, agent, quantity, *written_, *counts, value)

@@ -23,6 +23,7 @@ COLUMNS = (
 )
 """Of the CSV file, a row a quantity."""
 
+_NUMBERS = re.compile(r"(?:[-\d.,\[\] ]|nan|inf)*")
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]#|$~!])")
 _HTML = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 _LATEX = {
@@ -60,15 +61,15 @@ class Table:
     """Of its own in a document: a-z and dashes."""
     title: str
     headings: tuple[str, ...]
-    rows: list[tuple[Cell, ...]]
+    rows: Sequence[tuple[Cell, ...]]
     note: str = ""
     """What one must know to read it."""
 
     @property
     def numeric(self) -> list[bool]:
-        """Which columns hold numbers."""
+        """Which columns hold numbers and nothing else."""
         columns = zip(*self.rows, strict=True) if self.rows else [()] * len(self.headings)
-        return [any(cell.number is not None for cell in column) for column in columns]
+        return [all(_NUMBERS.fullmatch(cell.text) for cell in column) for column in columns]
 
 
 def to_csv(measured: Iterable[Measurement]) -> str:
@@ -106,7 +107,7 @@ def _line(cells: Iterable[str]) -> str:
 
 
 def _markdown_cell(cell: Cell) -> str:
-    text = cell.text if cell.number is not None else markdown_text(cell.text)
+    text = cell.text if _NUMBERS.fullmatch(cell.text) else markdown_text(cell.text)
     return f"**{text}**" if cell.bold else text
 
 
@@ -143,8 +144,8 @@ def _latex_line(cells: Iterable[str]) -> str:
 
 def _latex_cell(cell: Cell) -> str:
     text = latex_text(cell.text)
-    if cell.number is not None:
-        text = re.sub(r"-(?=\d)", "$-$", text)
+    if _NUMBERS.fullmatch(cell.text):
+        text = text.replace("-", "$-$")
     return rf"\textbf{{{text}}}" if cell.bold else text
 
 

@@ -456,12 +456,13 @@ def draw_curve(
     curve: Curve,
     color: str,
     divisor: float,
-    label: str,
+    label: str | None,
+    **look: Any,
 ) -> None:
-    """With its band; few points are marked."""
+    """With its band; few points are marked. `look` is that of the line."""
     x = curve.x / divisor
     marker = "." if len(x) < _FEW else None
-    axes.plot(x, curve.mean, color=color, marker=marker, label=label)
+    axes.plot(x, curve.mean, color=color, marker=marker, label=label, **look)
     if curve.low is None or curve.high is None:
         return
     if len(x) == 1:

@@ -2,21 +2,22 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 from matplotlib import rc_context
 
-from metarl.core.errors import CheckpointError
-from metarl.experiments.benchmark_results import BenchmarkResults, read_benchmark
+from metarl.core.errors import CheckpointError, MetaRLError
+from metarl.core.family import Drawable, HasFrames
+from metarl.experiments.benchmark_results import BenchmarkResults, Entry, read_benchmark
+from metarl.experiments.building import make_family
+from metarl.experiments.change_table import change_table, changes_between
 from metarl.experiments.checkpoints import write_atomically
 from metarl.experiments.report_appendix import appendix
 from metarl.experiments.report_tables import (
     aggregate_tables,
-    change_table,
-    changes_between,
     failure_table,
     problem_table,
     score_tables,
@@ -46,7 +47,7 @@ class Section:
     title: str
     words: str = ""
     tables: Sequence[Table] = ()
-    pictures: Sequence[Picture] = field(default=())
+    pictures: Sequence[Picture] = ()
 
 
 def write_report(
@@ -143,19 +144,12 @@ def _sections(
 ) -> list[Section]:
     """In the order of the page; without what is empty."""
     headline, adaptation, gaps = tables
-    pairs = [rivals(results, problem) for problem in results.problems]
-    worst = [worst_tasks(*pair) for pair in pairs if pair is not None]
     sections = [
-        Section("scores", "Scores", tables=[headline]),
+        Section("scores", "Scores on test tasks", tables=[headline]),
+        Section("problems", "Problems", tables=[problem_table(results)]),
         Section("failures", "Failed and missing runs", tables=[failure_table(results)]),
         Section("changes", "Changes since earlier benchmarks", tables=changes),
-        Section(
-            "aggregates",
-            "Over all problems",
-            "Each run's mean score, scaled so that 0 and 1 are what the suite says.",
-            aggregate_tables(results),
-            pictures["aggregates"],
-        ),
+        _aggregates(results, pictures["aggregates"]),
         Section(
             "adaptation",
             "Adaptation",
@@ -170,32 +164,50 @@ def _sections(
             "Thin lines are runs; bands are 95 % Student t intervals of their mean.",
             pictures=pictures["learning"],
         ),
-        Section(
-            "tasks",
-            "Task by task",
-            "The two best agents of each problem that must find out the task: a dot a task, the "
-            "mean of the runs; above the line the best one is ahead.",
-            worst,
-            pictures["tasks"],
-        ),
+        _task_by_task(results, pictures["tasks"]),
         Section("speed", "Speed", tables=[speed_table(results)]),
-        Section("problems", "Problems", tables=[problem_table(results)]),
         Section("appendix", "Appendix", tables=appendix(results)),
     ]
-    kept = []
-    for section in sections:
-        filled = [table for table in section.tables if table.rows]
-        if filled or section.pictures:
-            part = (section.key, section.title, section.words, filled, section.pictures)
-            kept.append(Section(*part))
-    return kept
+    filled = (
+        replace(section, tables=[table for table in section.tables if table.rows])
+        for section in sections
+    )
+    return [section for section in filled if section.tables or section.pictures]
+
+
+def _aggregates(results: BenchmarkResults, pictures: Sequence[Picture]) -> Section:
+    words = "Each run's mean score, scaled so that 0 and 1 are what the table of problems says."
+    return Section("aggregates", "Over all problems", words, aggregate_tables(results), pictures)
+
+
+def _task_by_task(results: BenchmarkResults, pictures: Sequence[Picture]) -> Section:
+    pairs = [rivals(results, problem) for problem in results.problems]
+    worst = [worst_tasks(*pair, _drawable(pair[0])) for pair in pairs if pair is not None]
+    words = (
+        "The two best agents of each problem that must find out the task: a dot a task, the mean "
+        "of the runs; above the line the best one is ahead."
+    )
+    return Section("tasks", "Task by task", words, worst, pictures)
+
+
+def _drawable(entry: Entry) -> bool:
+    """Whether its family offers pictures; of one that cannot be made here, its command tells."""
+    family = dict(entry.cells[0].result["config"]["family"])
+    if ":" in family["name"]:  # code of a user's own is not executed to be read about
+        return True
+    try:
+        made = make_family(family.pop("name"), **family)
+        return isinstance(made, Drawable) or isinstance(made.make(1), HasFrames)
+    except MetaRLError:
+        return True
 
 
 def inline(picture: Picture) -> Markup:
     """A picture as a part of the page: with ids of its own, and the colors of the page."""
     svg = figure_bytes(picture.figure, "svg", transparent=True).decode()
     svg = _METADATA.sub("", _HEAD.sub("", svg))
-    svg = _ID.sub(rf"\g<1>{escape(picture.key)}-", svg)
+    svg = _ID.sub(rf"\g<1>{picture.key}-", svg)
     svg = _COLOR.sub(lambda found: _PAGE_COLORS[found[0]], svg)
-    words = f'<svg \\1 role="img" aria-label="{escape(picture.words)}">'.replace("\\1", r"\g<1>")
-    return Markup(_SIZE.sub(words, svg, count=1))  # noqa: S704  matplotlib escapes all texts
+    words = f'role="img" aria-label="{escape(picture.words)}"'
+    svg = _SIZE.sub(lambda found: f"<svg {found[1]} {words}>", svg, count=1)
+    return Markup(svg)  # noqa: S704  matplotlib escapes all texts

@@ -32,7 +32,7 @@ COLORS = (
 )
 """Of agents, in the order of the suite."""
 
-LOOK: dict[str, Any] = {
+LOOK: Any = {
     "text.parse_math": False,  # names are not formulas
     "text.color": INK,
     "axes.labelcolor": INK,
@@ -128,8 +128,8 @@ def _adaptation(results: BenchmarkResults, problem: str) -> Picture:
         )
         x = np.array(entry.test.episodes_consumed, float)
         drawn = Curve("return", entry.agent, x, np.array(curve["mean"]), low, high)
-        draw_curve(axes, drawn, colors[entry.agent], 1, entry.agent)
-        axes.lines[-1].set_linestyle(styles[entry.agent])
+        look = {"linestyle": styles[entry.agent]}
+        draw_curve(axes, drawn, colors[entry.agent], 1, entry.agent, **look)
     optimum = results.optimum(problem, "last")
     if optimum is not None:
         axes.axhline(optimum, color=INK, linestyle=":", linewidth=1, label="known optimum")
@@ -169,9 +169,8 @@ def _learning_panel(
     divisor, unit = axis_scale(x, top)
     for agent, (*behind, mean) in curves.items():
         for run in behind:
-            axes.plot(run.x / divisor, run.mean, color=colors[agent], alpha=0.4, linewidth=0.6)
-        draw_curve(axes, mean, colors[agent], divisor, agent)
-        axes.lines[-1].set_linestyle(styles[agent])
+            draw_curve(axes, run, colors[agent], divisor, None, alpha=0.4, linewidth=0.6)
+        draw_curve(axes, mean, colors[agent], divisor, agent, linestyle=styles[agent])
     axes.set(title=problem, xlabel=UNITS[x] + unit, ylabel="validation score")
     axes.xaxis.set_major_locator(MaxNLocator(5))
     _finish(figure, axes)

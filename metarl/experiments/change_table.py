@@ -1,0 +1,71 @@
+"""Two benchmarks of the same suite: what became worse or better."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from metarl.experiments.benchmark_results import BenchmarkResults
+from metarl.experiments.changes import Cell as Scored
+from metarl.experiments.changes import Change, find_changes
+from metarl.experiments.report_tables import EMPTY, number_cell
+from metarl.experiments.score_table import decimals, with_interval
+from metarl.experiments.table_texts import Cell, Table
+
+
+def changes_between(old: BenchmarkResults, new: BenchmarkResults) -> list[Change]:
+    """Of all entries."""
+    return find_changes(_scored(old), _scored(new))
+
+
+def _scored(results: BenchmarkResults) -> dict[tuple[str, str], Scored]:
+    return {
+        place: Scored(entry.test, entry.score, entry.trained)
+        for place, entry in results.entries.items()
+    }
+
+
+def changes_to_dict(
+    old: BenchmarkResults,
+    new: BenchmarkResults,
+    changes: Sequence[Change],
+) -> dict[str, Any]:
+    """As plain values."""
+    plain_changes = []
+    for change in changes:
+        moved = None if change.difference is None else vars(change.difference)
+        plain_changes.append(vars(change) | {"difference": moved})
+    return {
+        "old": {"folder": str(old.folder), "commits": old.commits},
+        "new": {"folder": str(new.folder), "commits": new.commits},
+        "changes": plain_changes,
+    }
+
+
+def change_table(
+    old: BenchmarkResults,
+    new: BenchmarkResults,
+    changes: Sequence[Change],
+    key: str = "changes",
+) -> Table:
+    """What became worse or better since an older benchmark."""
+    rows = []
+    for change in changes:
+        means = [x for x in (change.old, change.new) if x is not None]
+        digits = decimals(means)
+        before, after = (number_cell(x, digits) for x in (change.old, change.new))
+        moved = p = EMPTY
+        if change.difference is not None:
+            moved = Cell(with_interval(change.difference, digits), change.difference.value)
+        if change.p is not None:
+            p = number_cell(change.p, 4)
+        verdict = f"{change.verdict}: {change.reason}" if change.reason else change.verdict
+        bold = change.verdict in ("worse", "better")
+        labels = Cell(change.problem), Cell(change.agent)
+        rows.append((*labels, before, after, moved, p, Cell(verdict, bold=bold)))
+    headings = ("problem", "agent", "old", "new", "difference", "p", "verdict")
+    note = (
+        f"Old: {old.folder}, of {', '.join(old.commits)}. "
+        f"New: {new.folder}, of {', '.join(new.commits)}. "
+        "p: that it is no worse, corrected for the number of cells (Holm). Brackets: 95 % "
+        "intervals over runs, tasks fixed; of what learns nothing, over tasks."
+    )
+    return Table(key, f"Changes since {old.folder}", headings, rows, note)
