@@ -22,6 +22,10 @@ def test_the_stub_of_the_package_is_installed():
     assert (files("metarl") / "__init__.pyi").is_file()
 
 
+def test_the_template_of_the_report_is_installed():
+    assert (files("metarl") / "viz" / "report.html").is_file()
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_nothing_is_imported_that_only_one_system_has(path: Path):
     """Locks, processors and the like come from portable libraries."""

@@ -47,10 +47,13 @@ def change_table(
     key: str = "changes",
 ) -> Table:
     """What became worse or better since an older benchmark."""
+    means: dict[str, list[float]] = {}
+    for change in changes:
+        known = [x for x in (change.old, change.new) if x is not None]
+        means.setdefault(change.problem, []).extend(known)
     rows = []
     for change in changes:
-        means = [x for x in (change.old, change.new) if x is not None]
-        digits = decimals(means)
+        digits = decimals(means[change.problem])
         before, after = (number_cell(x, digits) for x in (change.old, change.new))
         moved = p = EMPTY
         if change.difference is not None:

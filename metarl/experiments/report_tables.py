@@ -12,6 +12,7 @@ from metarl.evaluation.scores import QUESTIONS
 from metarl.evaluation.stats import KINDS, Array, Estimate
 from metarl.experiments import score_table
 from metarl.experiments.benchmark_results import BenchmarkResults, Entry
+from metarl.experiments.comparison import RANDOM
 from metarl.experiments.score_table import (
     FIRST,
     GAPS,
@@ -251,12 +252,16 @@ def number_cell(value: float | None, digits: int) -> Cell:
 
 
 def failure_table(results: BenchmarkResults) -> Table:
-    """Cells without a result."""
+    """Runs without a result: those of an agent with the same error in a row."""
+    seeds: dict[tuple[str, str, str], list[str]] = {}
+    for failure in results.failures:
+        place = (failure.problem, failure.agent, failure.error)
+        seeds.setdefault(place, []).append(str(failure.seed))
     rows = [
-        (Cell(f.problem), Cell(f.agent), Cell(str(f.seed), f.seed), Cell(f.error))
-        for f in results.failures
+        (Cell(problem), Cell(agent), Cell(" ".join(which)), Cell(error))
+        for (problem, agent, error), which in seeds.items()
     ]
-    return Table("failures", "Runs without a result", ("problem", "agent", "seed", "error"), rows)
+    return Table("failures", "Runs without a result", ("problem", "agent", "seeds", "error"), rows)
 
 
 # -------------------------------------------------------------------------------------------------
@@ -264,7 +269,10 @@ def failure_table(results: BenchmarkResults) -> Table:
 
 
 def scaled_runs(results: BenchmarkResults) -> tuple[list[str], dict[str, list[Array]]]:
-    """Problems with a scale, and the scaled scores [R] on each, of agents that have them all."""
+    """Problems with a scale, and the scaled scores [R] on each, of agents that have them all.
+
+    No agents where random actions alone have.
+    """
     problems = [problem for problem in results.problems if results.scale(problem) is not None]
     agents: dict[str, list[Array]] = {}
     for agent in results.agents:
@@ -273,7 +281,7 @@ def scaled_runs(results: BenchmarkResults) -> tuple[list[str], dict[str, list[Ar
         complete = [runs for runs in scaled if runs is not None]
         if complete and len(complete) == len(problems):
             agents[agent] = complete
-    return problems, agents
+    return problems, agents if agents.keys() - {RANDOM} else {}
 
 
 def aggregate_tables(results: BenchmarkResults) -> list[Table]:

@@ -109,8 +109,13 @@ def candidates(results: BenchmarkResults, problem: str) -> list[Entry]:
 
 
 def not_worse(results: BenchmarkResults, problem: str) -> list[str]:
-    """The best candidate, and those whose paired interval of the difference from it reaches 0."""
+    """The best candidate, and those whose paired interval of the difference from it reaches 0.
+
+    Nobody where there is one candidate alone.
+    """
     ranked = candidates(results, problem)
+    if len(ranked) < 2:
+        return []
     kept = [entry.agent for entry in ranked[:1]]
     for entry in ranked[1:]:
         estimate = difference(ranked[0], entry)

@@ -48,6 +48,8 @@ class Section:
     words: str = ""
     tables: Sequence[Table] = ()
     pictures: Sequence[Picture] = ()
+    always: bool = False
+    """Also where there are neither tables nor pictures."""
 
 
 def write_report(
@@ -148,7 +150,7 @@ def _sections(
         Section("scores", "Scores on test tasks", tables=[headline]),
         Section("problems", "Problems", tables=[problem_table(results)]),
         Section("failures", "Failed and missing runs", tables=[failure_table(results)]),
-        Section("changes", "Changes since earlier benchmarks", tables=changes),
+        *(Section(table.key, table.title, tables=[table]) for table in changes),
         _aggregates(results, pictures["aggregates"]),
         Section(
             "adaptation",
@@ -172,12 +174,15 @@ def _sections(
         replace(section, tables=[table for table in section.tables if table.rows])
         for section in sections
     )
-    return [section for section in filled if section.tables or section.pictures]
+    return [part for part in filled if part.tables or part.pictures or part.always]
 
 
 def _aggregates(results: BenchmarkResults, pictures: Sequence[Picture]) -> Section:
     words = "Each run's mean score, scaled so that 0 and 1 are what the table of problems says."
-    return Section("aggregates", "Over all problems", words, aggregate_tables(results), pictures)
+    if not pictures:
+        words = "No agent but random has a scaled score on every problem: there are no aggregates."
+    tables = aggregate_tables(results)
+    return Section("aggregates", "Over all problems", words, tables, pictures, always=True)
 
 
 def _task_by_task(results: BenchmarkResults, pictures: Sequence[Picture]) -> Section:

@@ -90,6 +90,17 @@ def test_the_known_optimum_has_a_row(results):
     }
 
 
+def test_success_is_of_the_last_episode_where_it_is_known(tmp_path):
+    success = np.stack([np.zeros((1, 8)), np.tile([0.0, 1.0, 1.0, 1.0], (1, 2))], axis=1)
+    problems = {"maze": {"one": runs(7.0, 7.0)}}
+    folder = write_benchmark(
+        tmp_path, problems, success=success, suite={"problem": {"score": "success", "one": 1}}
+    )
+    found = quantities(read_benchmark(folder), "one")
+    assert found["success"].value == found["score"].value == "0.750"
+    assert "scaled score" not in found  # which asks for random actions
+
+
 def test_not_worse_is_who_is_within_the_paired_interval_of_the_best(results):
     assert not_worse(results, "bandit") == ["good", "near"]
     first, second = (results.entries["bandit", name] for name in ("good", "poor"))

@@ -15,7 +15,6 @@ import pytest
 from benchmark_folders import ODD, write_benchmark
 from test_cli import metarl, mistake
 
-from metarl.experiments.benchmark_results import read_benchmark
 from metarl.viz.report import write_report
 
 TASKS = np.linspace(-1, 1, 12)
@@ -34,10 +33,10 @@ def agents(shift=0.0):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Two problems, a reference, and a run that failed; agents and texts have odd names."""
+    """With references and a run that failed; an agent and all texts are odd."""
     path = tmp_path_factory.mktemp("bench") / "known"
     suite = {"title": ODD, "description": ODD, "references": "references.csv"}
-    problems = {"bandit": {**agents(), ODD: runs(6.0, 6.5, 7.0)}, "other": agents()}
+    problems = {"bandit": agents() | {ODD: runs(6.0, 6.5, 7.0)}}
     write_benchmark(
         path, problems, suite=suite, failed=[("bandit", "good", ODD)], optimum=[10] * 12
     )
@@ -111,6 +110,7 @@ def test_no_text_of_a_user_is_markup(written):
     assert [tag for tag, _ in page.elements].count("script") == 1
     cells = {cell for row in page.cells for cell in row}
     assert ODD in cells  # as agent, and as error
+    assert ["bandit", "good", "9", ODD] in page.cells
     assert f"15.5 ({ODD}; same protocol)" in cells
     assert f"success 0.75 ({ODD}; similar protocol)" in cells
     assert page.words.count("$x_1$") > 10  # in pictures, too: no formula
@@ -122,7 +122,7 @@ def test_no_text_of_a_user_is_markup(written):
 
 def test_the_numbers_are_the_same_in_every_format(written):
     rows = list(csv.DictReader(written["csv"].splitlines()))
-    page = {tuple(row[:2]): row for row in Page(written["html"]).cells[:9]}
+    page = {tuple(row[:2]): row for row in Page(written["html"]).cells[:6]}
     plain = written["latex"].replace("$-$", "-")
     for row in rows:
         number = row["value"] + (f" [{row['low']}, {row['high']}]" if row["low"] else "")
@@ -146,9 +146,25 @@ def test_the_best_are_bold_and_references_are_marked(tmp_path):
 
 def test_single_runs_are_named(tmp_path):
     folder = write_benchmark(tmp_path, {"bandit": {"random": runs(2.0), "alone": runs(5.0)}})
-    (path,) = write_report([folder])
-    assert path == tmp_path / "report.html"
-    assert "A single run says nothing about other seeds: bandit / alone." in path.read_text()
+    page, table = tmp_path / "report.html", tmp_path / "a.csv"
+    assert metarl("report", folder, "--csv", table) == (0, f"{page}\n{table}\n", "")
+    assert "A single run says nothing about other seeds: bandit / alone." in page.read_text()
+
+
+def test_aggregates_are_of_agents_that_have_every_problem(tmp_path):
+    problems = {"bandit": agents(), "other": {"random": runs(2.0), "else": runs(5.0, 5.5)}}
+    folder = write_benchmark(tmp_path, problems, optimum=[10] * 12)
+    page = write_report([folder])[0].read_text()
+    assert "No agent but random has a scaled score on every problem" in page
+    assert "interquartile mean" not in page
+    problems["other"]["good"] = runs(5.0, 5.6)
+    write_benchmark(tmp_path, problems, optimum=[10] * 12)
+    page = Page(write_report([folder])[0].read_text())
+    start = page.cells.index(["agent", "interquartile mean", "optimality gap", "runs"])
+    # Trials of 2 × 7, 7.1, 7.3, 5 and 5.6, scaled by 4 and 20; a quarter of 5 runs is 1.
+    scaled = np.sort([(2 * mean - 4) / 16 for mean in (7, 7.1, 7.3, 5, 5.6)])
+    means = (scaled[1:-1].mean(), 1 - scaled.mean())
+    assert page.cells[start + 2] == ["good", *(f"{mean:.3f}" for mean in means), "5"]
 
 
 def test_the_same_results_give_the_same_bytes(folder, written, tmp_path):
@@ -157,7 +173,7 @@ def test_the_same_results_give_the_same_bytes(folder, written, tmp_path):
     assert again.read_text() == written["html"]
     assert (tmp_path / "t.csv").read_text() == written["csv"]
     pictures = sorted(path.name for path in written["figures"].iterdir())
-    assert {"adaptation-bandit.svg", "tasks-other.pdf", "aggregates-profiles.svg"} <= set(pictures)
+    assert {"adaptation-bandit.svg", "tasks-bandit.pdf", "aggregates-profiles.svg"} <= set(pictures)
     for name in pictures:
         one, other = (path / name for path in (written["figures"], tmp_path / "figures"))
         assert one.read_bytes() == other.read_bytes()
@@ -177,6 +193,7 @@ def test_changes_since_an_older_folder(tmp_path):
     old = write_benchmark(tmp_path / "old", {"bandit": agents()})
     new = write_benchmark(tmp_path / "new", {"bandit": agents(-2.0) | {"fresh": runs(1.0)}})
     (path,) = write_report([new, old])
+    assert f"Changes since {old}" in path.read_text()
     rows = {row[1]: row[-1] for row in Page(path.read_text()).cells if row[-1:] and len(row) == 7}
     assert rows.pop("agent") == "verdict"
     assert rows["good"] == rows["poor"] == "worse"
@@ -198,12 +215,6 @@ def test_a_folder_without_results_is_told(tmp_path):
     assert "matrix.json" in mistake("report", tmp_path)[0]
     folder = write_benchmark(tmp_path / "x", {"bandit": {}}, failed=[("bandit", "rl2", "broke")])
     assert "no results yet" in mistake("report", folder)[0]
-
-
-def test_the_command_prints_what_it_wrote(folder, tmp_path):
-    page, table = tmp_path / "a.html", tmp_path / "a.csv"
-    assert metarl("report", folder, "--out", page, "--csv", table) == (0, f"{page}\n{table}\n", "")
-    assert len(read_benchmark(folder).failures) == 1
 
 
 CHROMIUM = os.environ.get("CHROMIUM") or next(
