@@ -99,10 +99,10 @@ def test_strategies_are_paired_over_tasks():
     assert judge(old, cell(tasks - 0.1, trained=False)).p == 0
 
 
-def test_a_strategy_on_three_fixed_tasks_is_compared_by_row():
-    old = np.resize([0.0, 5.0, 9.0], TASKS)
+def test_a_strategy_on_two_fixed_tasks_is_compared_by_row():
+    old = np.resize([0.0, 5.0], TASKS)
     noise = 0.1 * np.random.default_rng(1).normal(size=TASKS)
-    change = judge(cell(old, False, tasks=3), cell(old - 0.1 + noise, False, tasks=3))
+    change = judge(cell(old, False, tasks=2), cell(old - 0.1 + noise, False, tasks=2))
     assert change.verdict == "worse"
 
 
