@@ -78,10 +78,7 @@ def write_report(
     results, *older = [_read(folder) for folder in folders]
     measured = measure(results)
     tables = score_tables(results, measured)
-    changes = [
-        change_table(old, results, changes_between(old, results), f"changes-{i}")
-        for i, old in enumerate(older)
-    ]
+    changes = _changes(results, older)
     out = out or results.folder / "report.html"
     with rc_context(LOOK):
         pictures = draw_figures(results)
@@ -105,6 +102,13 @@ def _read(folder: Path) -> BenchmarkResults:
     if not results.entries:
         raise CheckpointError(f"{folder} has no results yet: go on with metarl benchmark --resume")
     return results
+
+
+def _changes(results: BenchmarkResults, older: Sequence[BenchmarkResults]) -> list[Table]:
+    return [
+        change_table(old, results, changes_between(old, results), f"changes-{i}")
+        for i, old in enumerate(older)
+    ]
 
 
 def _save_figures(pictures: Mapping[str, Sequence[Picture]], folder: Path) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from metarl.core.errors import shown
 from metarl.evaluation import aggregates
 from metarl.evaluation.stats import Array, Estimate
 from metarl.experiments.benchmark_results import BenchmarkResults, Entry
@@ -55,6 +57,8 @@ LOOK: Any = {
 _SIZE = (4.4, 3.4)
 _DOTS = 400
 """The most tasks in a scatter plot."""
+_LONGEST = 24
+"""Letters of a label."""
 _TAUS = np.linspace(-0.25, 1.25, 61)
 
 
@@ -106,11 +110,20 @@ def _styles(results: BenchmarkResults) -> dict[str, str]:
 
 
 def _finish(figure: Figure, axes: Axes) -> None:
-    """The legend below."""
-    handles, _ = axes.get_legend_handles_labels()
-    if handles:
-        columns = 3 if len(handles) > 4 else 2
-        figure.legend(loc="outside lower center", ncols=columns, columnspacing=1.2)
+    """The legend below, for which the figure grows."""
+    handles, labels = axes.get_legend_handles_labels()
+    labels = [_short(label) for label in labels]
+    if not handles:
+        return
+    columns = max(min(3, len(handles), 50 // (max(map(len, labels)) + 6)), 1)
+    rows = ceil(len(handles) / columns)
+    figure.set_figheight(_SIZE[1] + 0.18 * max(rows - 2, 0))
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, columnspacing=1.2)
+
+
+def _short(label: str) -> str:
+    """A label that leaves room for the data."""
+    return shown(label, _LONGEST)
 
 
 # -------------------------------------------------------------------------------------------------
@@ -133,7 +146,7 @@ def _adaptation(results: BenchmarkResults, problem: str) -> Picture:
     optimum = results.optimum(problem, "last")
     if optimum is not None:
         axes.axhline(optimum, color=INK, linestyle=":", linewidth=1, label="known optimum")
-    axes.set(title=problem, xlabel="episodes consumed", ylabel="return of an episode")
+    axes.set(title=_short(problem), xlabel="episodes consumed", ylabel="return of an episode")
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     _finish(figure, axes)
     return Picture(f"adaptation-{problem}", f"{problem}: return over episodes consumed", figure)
@@ -171,7 +184,7 @@ def _learning_panel(
         for run in behind:
             draw_curve(axes, run, colors[agent], divisor, None, alpha=0.4, linewidth=0.6)
         draw_curve(axes, mean, colors[agent], divisor, agent, linestyle=styles[agent])
-    axes.set(title=problem, xlabel=UNITS[x] + unit, ylabel="validation score")
+    axes.set(title=_short(problem), xlabel=UNITS[x] + unit, ylabel="validation score")
     axes.xaxis.set_major_locator(MaxNLocator(5))
     _finish(figure, axes)
     words = f"{problem}: validation score over {UNITS[x]}"
@@ -197,7 +210,7 @@ def _aggregates(results: BenchmarkResults) -> Iterator[Picture]:
         axes.plot([estimate.value], [place], "D", color=INK, markersize=5)
         if estimate.over_runs is not None:
             axes.plot(estimate.over_runs, [place, place], color=INK, linewidth=2)
-    axes.set_yticks(range(len(agents)), list(agents)[::-1])
+    axes.set_yticks(range(len(agents)), [_short(agent) for agent in agents][::-1])
     axes.set(title="each run, and the interquartile mean", xlabel="scaled score")
     yield Picture("aggregates-runs", "scaled score of each run, by agent", figure)
 
@@ -236,9 +249,9 @@ def _scatters(results: BenchmarkResults) -> Iterator[Picture]:
         ends = [min(best.min(), other.min()), max(best.max(), other.max())]
         axes.plot(ends, ends, color=GRAY, linewidth=1)
         axes.plot(other[kept], best[kept], ".", color=COLORS[0], alpha=0.5, markeredgewidth=0)
-        title = f"{problem}: {len(order)} tasks"
+        title = f"{_short(problem)}: {len(order)} tasks"
         if len(kept) < len(order):
-            title = f"{problem}: {len(kept)} of {len(order)} tasks"
-        axes.set(title=title, xlabel=pair[1].agent, ylabel=pair[0].agent)
+            title = f"{_short(problem)}: {len(kept)} of {len(order)} tasks"
+        axes.set(title=title, xlabel=_short(pair[1].agent), ylabel=_short(pair[0].agent))
         words = f"{problem}: scores of {pair[0].agent} over those of {pair[1].agent}, by task"
         yield Picture(f"tasks-{problem}", words, figure)

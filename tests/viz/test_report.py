@@ -17,6 +17,7 @@ from test_cli import metarl, mistake
 
 from metarl.viz.report import write_report
 
+AGENT = """<b>&$x_1$|"'*"""
 TASKS = np.linspace(-1, 1, 12)
 _VOID = {"meta", "br", "hr", "img", "input", "link"}
 
@@ -36,7 +37,7 @@ def folder(tmp_path_factory):
     """With references and a run that failed; an agent and all texts are odd."""
     path = tmp_path_factory.mktemp("bench") / "known"
     suite = {"title": ODD, "description": ODD, "references": "references.csv"}
-    problems = {"bandit": agents() | {ODD: runs(6.0, 6.5, 7.0)}}
+    problems = {"bandit": agents() | {AGENT: runs(6.0, 6.5, 7.0)}}
     write_benchmark(
         path, problems, suite=suite, failed=[("bandit", "good", ODD)], optimum=[10] * 12
     )
@@ -62,7 +63,7 @@ class Page(HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.open, self.elements, self.cells, self.words = [], [], [], ""
+        self.open, self.elements, self.cells, self.texts, self.words = [], [], [], [], ""
         self.feed(text)
         self.close()
         assert self.open == []
@@ -84,6 +85,7 @@ class Page(HTMLParser):
 
     def handle_data(self, data):
         self.words += data
+        self.texts.append((data, self.open[-1] if self.open else ""))
         if {"td", "th"} & set(self.open):
             self.cells[-1][-1] += data
 
@@ -109,15 +111,16 @@ def test_no_text_of_a_user_is_markup(written):
     page = Page(written["html"])
     assert [tag for tag, _ in page.elements].count("script") == 1
     cells = {cell for row in page.cells for cell in row}
-    assert ODD in cells  # as agent, and as error
+    assert AGENT in cells
     assert ["bandit", "good", "9", ODD] in page.cells
     assert f"15.5 ({ODD}; same protocol)" in cells
     assert f"success 0.75 ({ODD}; similar protocol)" in cells
-    assert page.words.count("$x_1$") > 10  # in pictures, too: no formula
+    labels = [words for words, place in page.texts if place == "text"]
+    assert labels.count(AGENT) > 3  # in pictures it is no formula
     assert "<script" not in written["markdown"]
     assert not re.search(r"(?<!\\)[$&#%_](?![- ])", re.sub(r"\$-\$|&(?= )", "", written["latex"]))
     rows = list(csv.DictReader(written["csv"].splitlines()))
-    assert ODD in {row["agent"] for row in rows}
+    assert AGENT in {row["agent"] for row in rows}
 
 
 def test_the_numbers_are_the_same_in_every_format(written):
@@ -165,6 +168,13 @@ def test_aggregates_are_of_agents_that_have_every_problem(tmp_path):
     scaled = np.sort([(2 * mean - 4) / 16 for mean in (7, 7.1, 7.3, 5, 5.6)])
     means = (scaled[1:-1].mean(), 1 - scaled.mean())
     assert page.cells[start + 2] == ["good", *(f"{mean:.3f}" for mean in means), "5"]
+
+
+def test_long_labels_leave_room(tmp_path):
+    long = "a-label-that-is-far-longer-than-a-panel-is-wide" * 2
+    folder = write_benchmark(tmp_path, {"bandit": agents() | {long: runs(8.0, 8.1)}})
+    page = Page(write_report([folder])[0].read_text())
+    assert any(long in cell for row in page.cells for cell in row)
 
 
 def test_the_same_results_give_the_same_bytes(folder, written, tmp_path):
