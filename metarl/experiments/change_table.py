@@ -66,8 +66,8 @@ def change_table(
         rows.append((*labels, before, after, moved, p, Cell(verdict, bold=bold)))
     headings = ("problem", "agent", "old", "new", "difference", "p", "verdict")
     note = (
-        f"Old: {old.folder}, of {', '.join(old.commits)}. "
-        f"New: {new.folder}, of {', '.join(new.commits)}. "
+        f"Old: {old.folder}, metarl at {', '.join(old.commits)}. "
+        f"New: {new.folder}, metarl at {', '.join(new.commits)}. "
         "p: that it is no worse, corrected for the number of cells (Holm). Brackets: 95 % "
         "intervals over runs, tasks fixed; of what learns nothing, over tasks."
     )
