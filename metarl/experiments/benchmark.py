@@ -102,8 +102,8 @@ class Benchmark:
         config.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(config, to_yaml(cell.config).encode())
         command = ["train", str(config), "--out", str(folder), "--resume", "--quiet"]
-        limit = self.suite.suite.limit_minutes * 60
-        return Job([*command, f"--grace={grace:g}"], folder.with_suffix(".log"), limit)
+        log = folder.with_suffix(".log")
+        return Job([*command, f"--grace={grace:g}"], log, cell.limit_minutes * 60)
 
 
 def _record(cell: Cell) -> dict[str, Any]:
@@ -140,21 +140,12 @@ class _Progress:
             (folder / ERROR).unlink(missing_ok=True)
             outcome = f"{end.seconds:.0f} s"
         else:
-            error = self._error(end, folder)
+            error = _error(end, cell, folder)
             folder.mkdir(parents=True, exist_ok=True)
             write_atomically(folder / ERROR, error.encode())
             outcome = f"FAILED: {error}"
         if not self.quiet:
             note(f"[{self.done}/{self.total}] {cell}: {outcome}; {self._time_left()} left")
-
-    def _error(self, end: Ended, folder: Path) -> str:
-        if end.too_long:
-            limit = self.benchmark.suite.suite.limit_minutes
-            return f"ended after the limit of {limit:g} minutes (limit_minutes)"
-        log = folder.with_suffix(".log").read_text(encoding="utf-8", errors="replace")
-        told = _ERROR_LINE.findall(log) or log.split("\n")
-        told = [line.strip() for line in told if line.strip()]
-        return f"{told[-1] if told else 'it printed nothing'} (exit code {end.code})"
 
     def _time_left(self) -> str:
         """By the seconds of cells of the same agent and problem, or of all."""
@@ -165,6 +156,16 @@ class _Progress:
             known = self.seconds.get(place)
             expected += sum(known) / len(known) if known else mean
         return str(timedelta(seconds=round(expected / self.jobs)))
+
+
+def _error(end: Ended, cell: Cell, folder: Path) -> str:
+    """Why a cell has no result, in a line."""
+    if end.too_long:
+        return f"ended after the limit of {cell.limit_minutes:g} minutes (limit_minutes)"
+    log = folder.with_suffix(".log").read_text(encoding="utf-8", errors="replace")
+    told = _ERROR_LINE.findall(log) or log.split("\n")
+    told = [line.strip() for line in told if line.strip()]
+    return f"{told[-1] if told else 'it printed nothing'} (exit code {end.code})"
 
 
 # -------------------------------------------------------------------------------------------------
