@@ -259,7 +259,7 @@ def _problems(suite: Suite) -> Iterator[tuple[str, Problem]]:
 def _entrant(given: str | Entrant) -> Entrant:
     if isinstance(given, str):
         untrained = given in names("agent")
-        given = Entrant(agent=given) if untrained else Entrant(config=given)
+        given = Entrant.model_validate({"agent" if untrained else "config": given})
     if (given.config is None) == (given.agent is None):
         raise ConfigError("give either config, to train by, or agent, which learns nothing")
     return given
