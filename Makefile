@@ -38,7 +38,7 @@ extras: $(EXTRAS)/bin/.installed
 
 $(EXTRAS)/bin/.installed: setup.cfg pyproject.toml $(FOLDERS)
 	$(PYTHON) -m venv $(EXTRAS)
-	$(EXTRAS)/bin/pip install --quiet --editable '.[test,metaworld,robotics,minigrid]' $(STATIC)
+	$(EXTRAS)/bin/pip install --quiet --editable '.[test,metaworld,robotics,minigrid,rliable]' $(STATIC)
 	touch $@
 
 lint: install

@@ -233,7 +233,7 @@ def combine(scores: Sequence[Scores], same_tasks: bool = True) -> Scores:
         scores = [replace(other, task_hash="", optimum=None) for other in scores]
     first = scores[0]
     for other in scores:
-        if _met(other) != _met(first):
+        if met(other) != met(first):
             raise ConfigError(
                 "scores of different tasks, episodes, lanes or modes cannot be combined; "
                 "evaluate all with the same options"
@@ -248,7 +248,7 @@ def combine(scores: Sequence[Scores], same_tasks: bool = True) -> Scores:
     )
 
 
-def _met(scores: Scores) -> tuple[object, ...]:
+def met(scores: Scores) -> tuple[object, ...]:
     """Which tasks, and how."""
     return (
         scores.task_hash,

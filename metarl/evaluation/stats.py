@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit
+from scipy.special import stdtr, stdtrit
 
 Array = NDArray[np.float64]
 Interval = tuple[float, float]
@@ -25,7 +25,8 @@ FEWEST_RUNS = 5
 KINDS = ("over_runs_and_tasks", "over_tasks", "over_runs")
 """Intervals of an `Estimate`, the one that answers most first."""
 
-_FEWEST_TASKS = 3
+FEWEST_TASKS = 3
+"""With fewer, no interval speaks of others."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class _Variance:
+class Variance:
     """An estimated variance of a mean, and its degrees of freedom."""
 
     value: float
@@ -106,7 +107,7 @@ def iqm(scores: Array) -> Estimate:
     kept = runs[cut : count - cut]
     winsorized = np.clip(runs, kept[0], kept[-1])
     spread = winsorized.var(ddof=1) / count / (len(kept) / count) ** 2
-    half = _Variance(spread, len(kept) - 1).half_width
+    half = Variance(spread, len(kept) - 1).half_width
     return Estimate(float(kept.mean()), (kept.mean() - half, kept.mean() + half))
 
 
@@ -114,6 +115,34 @@ def tasks_won(first: Array, second: Array) -> float:
     """Share of tasks on which first [R, N] is better than second [R', N]; a tie is half a win."""
     ahead = np.sign(np.round(first.mean(0) - second.mean(0), 9))  # no tie is won by rounding
     return float((1 + ahead).mean() / 2)
+
+
+def p_worse(second: Array, first: Array) -> float:
+    """p of the one-sided test that second [R', N] is no worse than first [R, N], tasks fixed.
+
+    By the variance of `difference`: over runs where an agent has several (Welch 1947), else over
+    tasks, of which there must be two. Scores that agree to nine decimals are equal: p = 1.
+    """
+    ahead = round(float(first.mean() - second.mean()), 9)
+    if ahead == 0:
+        return 1.0
+    runs = [_variance(scores.mean(1)) for scores in (first, second) if len(scores) > 1]
+    variance = welch(runs or [_variance(first[0] - second[0])])
+    if variance.value == 0:
+        return 0.0 if ahead > 0 else 1.0
+    return float(stdtr(variance.freedom, -ahead / np.sqrt(variance.value)))
+
+
+def holm(p: Sequence[float]) -> Array:
+    """[S] p-values, corrected: where all is chance, any is below .05 in at most 5 % (Holm 1979).
+
+    The k-th smallest of S is multiplied by S − k + 1, and is no less than the one before.
+    """
+    order = np.argsort(p)
+    steps = np.arange(len(p), 0, -1) * np.asarray(p)[order]
+    corrected = np.empty(len(p))
+    corrected[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
+    return corrected
 
 
 def t_interval(values: Array) -> tuple[Array, Array, Array]:
@@ -140,9 +169,9 @@ def _estimate(
     variance of either, and is counted once.
     """
     agents = [_variance(x) for x in runs if len(x) > 1]
-    by_run = _sum(agents)
-    few = any(len(x) < _FEWEST_TASKS for x in tasks)
-    by_task = None if few else _sum([_variance(x) for x in tasks])
+    by_run = welch(agents) if agents else None
+    enough = tasks and min(map(len, tasks)) >= FEWEST_TASKS
+    by_task = welch([_variance(x) for x in tasks]) if enough else None
 
     def around(half_width: float) -> Interval:
         return value - half_width, value + half_width
@@ -156,7 +185,7 @@ def _estimate(
     return Estimate(value, around(by_run.half_width), both)
 
 
-def _half_width(runs: _Variance, tasks: _Variance, residual: float, agents: int) -> float:
+def _half_width(runs: Variance, tasks: Variance, residual: float, agents: int) -> float:
     """Of the interval over runs and tasks.
 
     Var x̄ = σ²_run/R + σ²_task/N + σ²_residual/(RN), of which both estimates contain the last. It is
@@ -173,18 +202,16 @@ def _half_width(runs: _Variance, tasks: _Variance, residual: float, agents: int)
     return float(runs.quantile**share * tasks.quantile ** (1 - share) * np.sqrt(variance))
 
 
-def _variance(sample: Array) -> _Variance:
+def _variance(sample: Array) -> Variance:
     """Of the mean of independent values [S]."""
-    return _Variance(sample.var(ddof=1) / len(sample), len(sample) - 1)
+    return Variance(sample.var(ddof=1) / len(sample), len(sample) - 1)
 
 
-def _sum(parts: Sequence[_Variance]) -> _Variance | None:
-    """Of a sum of independent means, with the degrees of freedom of Welch (1947); None of none."""
-    if not parts:
-        return None
+def welch(parts: Sequence[Variance]) -> Variance:
+    """Of a sum of independent means, with the degrees of freedom of Welch (1947)."""
     total = sum(part.value for part in parts)
     spread = sum(part.value**2 / part.freedom for part in parts)
-    return _Variance(total, total**2 / spread if spread else parts[0].freedom)
+    return Variance(total, total**2 / spread if spread else parts[0].freedom)
 
 
 def _residual_variance(scores: Array) -> float:

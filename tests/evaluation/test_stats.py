@@ -201,3 +201,59 @@ def test_two_evaluations_of_one_agent_seldom_differ():
     scores = rng.exponential(1.0, (4000, 2, 100))
     same = coverage(stats.gap(x[:1], x[1:]).over_tasks for x in scores)
     assert 1 - same <= 0.06
+
+
+# -------------------------------------------------------------------------------------------------
+# Tests
+
+
+def test_p_over_runs_is_welchs():
+    rng = np.random.default_rng(0)
+    old, new = rng.normal(size=(4, 30)), 3 * rng.normal(size=(6, 30)) - 0.3
+    expected = scipy.stats.ttest_ind(
+        new.mean(1), old.mean(1), equal_var=False, alternative="less"
+    ).pvalue
+    assert stats.p_worse(new, old) == pytest.approx(expected, rel=1e-6)
+    assert stats.p_worse(old, new) == pytest.approx(1 - expected, rel=1e-6)
+
+
+def test_p_beside_a_strategy_is_students():
+    rng = np.random.default_rng(0)
+    runs, strategy = rng.normal(size=(5, 30)), rng.normal(size=(1, 30))
+    expected = scipy.stats.ttest_1samp(runs.mean(1), strategy.mean(), alternative="less").pvalue
+    assert stats.p_worse(runs, strategy) == pytest.approx(expected, rel=1e-6)
+
+
+def test_p_of_strategies_is_paired_by_task():
+    rng = np.random.default_rng(0)
+    old = 10 * rng.normal(size=(1, 40))
+    new = old - 0.2 + rng.normal(size=(1, 40))
+    expected = scipy.stats.ttest_rel(new[0], old[0], alternative="less").pvalue
+    assert stats.p_worse(new, old) == pytest.approx(expected, rel=1e-6)
+
+
+def test_p_and_the_interval_agree():
+    """p is .025 where the interval of the difference ends at 0."""
+    rng = np.random.default_rng(0)
+    for runs in (1, 4):
+        old, new = rng.normal(size=(runs, 30)), rng.normal(size=(runs, 30))
+        estimate = stats.difference(new, old, tasks_fixed=runs > 1)
+        _, high = estimate.over_runs or estimate.over_tasks
+        assert stats.p_worse(new - high, old) == pytest.approx(0.025, abs=1e-6)
+
+
+def test_p_without_any_noise():
+    same = np.full((3, 5), 0.75)
+    assert stats.p_worse(same, same) == 1
+    assert stats.p_worse(same + 1e-15, same) == stats.p_worse(same, same + 1e-15) == 1  # rounding
+    assert stats.p_worse(same - 0.5, same) == 0
+    assert stats.p_worse(same + 0.5, same) == 1
+    assert stats.p_worse(same[:1] - 0.5, same[:1]) == 0
+
+
+def test_holm_corrects_step_by_step():
+    """.01, .04, .03 and .005: 4·.005, 3·.01, 2·.03, and .04 is no less than the one before."""
+    assert stats.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert stats.holm([0.9, 0.8]) == pytest.approx([1.0, 1.0])
+    assert stats.holm([0.02]) == pytest.approx([0.02])
+    assert len(stats.holm([])) == 0
