@@ -1,7 +1,7 @@
 """Whether `metarl compare` finds a fault that costs 5 % of the score, and not other seeds.
 
-Three benchmarks of one problem are run: five seeds; five others of the same; five others of an agent
-that takes a random action in a share of its steps.
+Three benchmarks of one problem are run: five seeds; five others of the same; five others of an
+agent that takes a random action in a share of its steps.
 
     python benchmarks/planted_fault.py [--out bench/planted] [--share 0.12] [--jobs 2]
 """
