@@ -101,8 +101,8 @@ def tune(
     """Find hyperparameters by the validation score; repeated, it goes on."""
     try:
         from metarl.experiments.space import read_space
-    except ModuleNotFoundError as error:
-        raise ConfigError(f"tune: {error.name} is missing: {install_command('tune')}") from None
+    except ModuleNotFoundError:
+        raise ConfigError(f"tune needs optuna: {install_command('tune')}") from None
 
     searched = read_space(space, config, overrides or [])
     folder = out or Path("runs") / f"tune-{_folder_name(config)}"

@@ -43,9 +43,9 @@ from metarl.experiments.runs import train
 from metarl.experiments.space import Space
 from metarl.experiments.tables import digits
 
-MARKS = 20
+_MARKS = 20
 """At so many equal parts of the budget trials are compared, whatever steps an iteration has."""
-_WARMUP = MARKS // 4
+_WARMUP = _MARKS // 4
 _FEW = 10
 """Finished trials, below which the importance of a parameter is a guess."""
 _SQLITE_SECONDS = 60  # to wait for another process that writes
@@ -329,7 +329,7 @@ class _Judge:
         best = update.best
         if update.validation is None or best is None or not math.isfinite(best):
             return False
-        passed = int(MARKS * min(update.counters.progress(**self.limits), 1.0))
+        passed = int(_MARKS * min(update.counters.progress(**self.limits), 1.0))
         for mark in range(self.reported + 1, passed + 1):
             self.trial.report(best, mark)
         self.reported = max(self.reported, passed)
@@ -338,7 +338,7 @@ class _Judge:
 
     def _prune(self) -> bool:
         """At its end nothing is gained by it."""
-        return 0 < self.reported < MARKS and self.trial.should_prune()
+        return 0 < self.reported < _MARKS and self.trial.should_prune()
 
 
 def _end(number: int, _: FrameType | None) -> None:
