@@ -229,7 +229,7 @@ def commands() -> list[str]:
 @pytest.mark.parametrize("line", commands())
 def test_every_command_is_understood(line: str):
     _, name, *words = shlex.split(line)
-    command = typer.main.get_command(cli.app).commands[name]
+    command = typer.main.get_command(cli.app.app).commands[name]
     parsed = command.make_context(name, words).params
     if name == "train" and "my_" not in line:
         load_config(parsed["config"], parsed["overrides"] or [])
