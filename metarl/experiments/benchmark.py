@@ -15,14 +15,12 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from metarl.config.files import to_yaml
 from metarl.core.errors import CheckpointError, MetaRLError, note
 from metarl.core.texts import read_json, to_json
 from metarl.experiments.benchmark_results import ERROR, MATRIX, SUITE, read_error, read_result
-from metarl.experiments.checkpoints import disk_error, write_atomically
-from metarl.experiments.folder import RunFolder
+from metarl.experiments.checkpoints import write_atomically
+from metarl.experiments.folder import RunFolder, alone_in
 from metarl.experiments.interruption import GRACE
 from metarl.experiments.processes import Ended, Job, run_jobs
 from metarl.experiments.speed import env_steps_per_second
@@ -52,14 +50,7 @@ class Benchmark:
                 or is in use.
             KeyboardInterrupt: after Ctrl-C, and SystemExit after the other signals.
         """
-        try:
-            self.out.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.out / ".lock").acquire(blocking=False)
-        except Timeout:
-            raise CheckpointError(f"{self.out} is in use: another process runs it") from None
-        except OSError as error:
-            raise disk_error(self.out, error) from None
-        with lock:
+        with alone_in(self.out, self.out, "running a benchmark"):
             self._begin(resume)
             waiting = [cell for cell in self.cells if not self.is_done(cell)]
             progress = _Progress(self, waiting, jobs, quiet)
