@@ -1,6 +1,6 @@
 """A benchmark that is killed at random moments ends with the numbers of one that is not.
 
-    python benchmarks/killed_benchmark.py [--suite smoke] [--kills 10] [--out bench/killed] [--jobs 2]
+    python benchmarks/killed_benchmark.py [--suite smoke] [--kills 10] [--out bench/killed]
 
 Prints whether the tables are the same bytes, and whether a result was written twice.
 """
