@@ -66,7 +66,7 @@ class SB3(LearningAgent):
         self.spec = spec
         self.device = device
         self._rng = rng
-        self.model = model or self._untrained()
+        self.model = self._untrained() if model is None else model
 
     def _untrained(self) -> Any:
         with seeding_globals(_seed(self._rng.child("weights"))):

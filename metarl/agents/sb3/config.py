@@ -37,7 +37,7 @@ class SB3Config(Settings):
 
     algorithm: Algorithm = "ppo"
     """recurrent-ppo (which is RL²), tqc and crossq are those of sb3-contrib"""
-    arguments: dict[str, Any] = Field({})
+    arguments: dict[str, Any] = Field(default={})
     """of its constructor, such as {gamma: 0.95, policy_kwargs: {net_arch: [64, 64]}}; a schedule is
     [first, last] or [first, last, share]"""
     task_input: TaskInput = "none"
