@@ -67,6 +67,7 @@ class SB3(LearningAgent):
         self.device = device
         self._rng = rng
         self.model = self._untrained() if model is None else model
+        self.model.policy.set_training_mode(False)
 
     def _untrained(self) -> Any:
         with seeding_globals(_seed(self._rng.child("weights"))):

@@ -145,8 +145,9 @@ def model_bytes(model: Any, blank: Any) -> bytes:
         for name in names:
             part = name.partition(".")[0]
             setattr(blank, part, getattr(model, part))
-    for name in _COUNTERS:
-        setattr(blank, name, getattr(model, name))
+    for name in (*_COUNTERS, "target_entropy"):  # which follows from the actions
+        if hasattr(model, name):
+            setattr(blank, name, getattr(model, name))
     written, timeless = io.BytesIO(), io.BytesIO()
     blank.save(written)
     with zipfile.ZipFile(written) as source, zipfile.ZipFile(timeless, "w") as copy:
