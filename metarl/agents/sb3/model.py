@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import warnings
 import zipfile
 from collections.abc import Iterator
@@ -54,6 +55,7 @@ _POLICIES: dict[str, Algorithm] = {
 
 _SCHEDULES = ("learning_rate", "clip_range", "clip_range_vf")
 _COUNTERS = ("num_timesteps", "_n_updates", "_episode_num")
+_ADDRESS = re.compile(rb" at 0x[0-9a-f]+")  # in its descriptions of objects
 _MOMENT = (1980, 1, 1, 0, 0, 0)  # the same model is the same file
 
 
@@ -152,7 +154,8 @@ def model_bytes(model: Any, blank: Any) -> bytes:
     blank.save(written)
     with zipfile.ZipFile(written) as source, zipfile.ZipFile(timeless, "w") as copy:
         for member in source.namelist():
-            copy.writestr(zipfile.ZipInfo(member, _MOMENT), source.read(member))
+            content = _ADDRESS.sub(b"", source.read(member)) if member == "data" else None
+            copy.writestr(zipfile.ZipInfo(member, _MOMENT), content or source.read(member))
     return timeless.getvalue()
 
 
