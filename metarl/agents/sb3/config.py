@@ -33,7 +33,11 @@ class SB3Config(Settings):
     """An algorithm of Stable-Baselines3, trained in its own loop (Raffin et al. 2021)."""
 
     configures = "metarl.agents.sb3.agent:SB3"
-    small: ClassVar = {"tasks": 4, "arguments": {"n_steps": 16, "batch_size": 32, "n_epochs": 2}}
+    small: ClassVar = {
+        "tasks": 4,
+        "iteration_steps": 60,
+        "arguments": {"n_steps": 16, "batch_size": 32, "n_epochs": 2},
+    }
 
     algorithm: Algorithm = "ppo"
     """recurrent-ppo (which is RL²), tqc and crossq are those of sb3-contrib"""
