@@ -78,6 +78,13 @@ def test_the_guide_to_pearl_runs(tmp_path, monkeypatch):
     assert namespace["action"].shape == (2,)
 
 
+def test_the_guide_to_stable_baselines_runs():
+    (block,) = PYTHON.findall((ROOT / "docs" / "sb3.md").read_text())
+    namespace: dict[str, object] = {}
+    exec(block, namespace)
+    assert namespace["model"].observation_space.shape == (4,)
+
+
 def test_the_guides_own_options_are_chosen_among(tmp_path, monkeypatch):
     (block,) = PYTHON.findall((ROOT / "docs" / "options.md").read_text())
     (tmp_path / "my_options.py").write_text(block)
@@ -286,7 +293,11 @@ def test_every_name_that_is_mentioned_exists():
 
 
 @pytest.mark.parametrize(
-    "guide", ["maml", "pearl", "options", "plugging-in", "extras", "your-own-agent", "tuning"]
+    "guide",
+    [
+        *("maml", "pearl", "options", "plugging-in", "extras", "your-own-agent"),
+        *("tuning", "sb3", "benchmarks"),
+    ],
 )
 def test_every_guide_begins_with_a_link_to_the_glossary(guide: str):
     beginning = (ROOT / "docs" / f"{guide}.md").read_text().splitlines()[:8]
