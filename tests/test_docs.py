@@ -19,6 +19,7 @@ from metarl.config.registry import find
 from metarl.core.protocol import EvalProtocol
 from metarl.evaluation.option_usage import measure_option_usage
 from metarl.experiments.building import load
+from metarl.experiments.space import read_space
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -75,6 +76,13 @@ def test_the_guide_to_pearl_runs(tmp_path, monkeypatch):
     namespace: dict[str, object] = {}
     exec(block, namespace)
     assert namespace["action"].shape == (2,)
+
+
+def test_the_guide_to_stable_baselines_runs():
+    (block,) = PYTHON.findall((ROOT / "docs" / "sb3.md").read_text())
+    namespace: dict[str, object] = {}
+    exec(block, namespace)
+    assert namespace["model"].observation_space.shape == (4,)
 
 
 def test_the_guides_own_options_are_chosen_among(tmp_path, monkeypatch):
@@ -228,10 +236,20 @@ def commands() -> list[str]:
 @pytest.mark.parametrize("line", commands())
 def test_every_command_is_understood(line: str):
     _, name, *words = shlex.split(line)
-    command = typer.main.get_command(cli.app).commands[name]
+    command = typer.main.get_command(cli.app.app).commands[name]
     parsed = command.make_context(name, words).params
     if name == "train" and "my_" not in line:
         load_config(parsed["config"], parsed["overrides"] or [])
+
+
+def test_the_guides_space_is_one_of_its_command(tmp_path):
+    guide = (ROOT / "docs" / "tuning.md").read_text()
+    (block,) = re.findall(r"```yaml\n(.*?)```", guide, re.DOTALL)
+    (tmp_path / "space.yaml").write_text(block)
+    command = next(line for line in commands() if line.startswith("metarl tune"))
+    _, _, name, *overrides = (word for word in shlex.split(command.partition(" --")[0]))
+    space = read_space(tmp_path / "space.yaml", name, overrides)
+    assert len(space.distributions) == 6
 
 
 def table(heading: str) -> list[list[str]]:
@@ -275,7 +293,11 @@ def test_every_name_that_is_mentioned_exists():
 
 
 @pytest.mark.parametrize(
-    "guide", ["maml", "pearl", "options", "plugging-in", "extras", "your-own-agent"]
+    "guide",
+    [
+        *("maml", "pearl", "options", "plugging-in", "extras", "your-own-agent"),
+        *("tuning", "sb3", "benchmarks"),
+    ],
 )
 def test_every_guide_begins_with_a_link_to_the_glossary(guide: str):
     beginning = (ROOT / "docs" / f"{guide}.md").read_text().splitlines()[:8]

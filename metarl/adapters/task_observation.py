@@ -11,7 +11,7 @@ from torch import Tensor
 
 from metarl.core.errors import ConfigError, suggest
 from metarl.core.family import Family, HasGoalReward
-from metarl.core.types import Tasks, one_hot
+from metarl.core.types import Spec, Tasks, one_hot
 
 Array = NDArray[Any]
 Observation = Array | dict[str, Array]
@@ -37,18 +37,12 @@ class TaskObservation:
         self._onehot = task_input == "onehot"
         self._shown_width = len(tasks) if self._onehot else spec.shown_width(task_input)
 
-        self.observation_space: spaces.Space[Any] = _unbounded(spec.obs_width + self._shown_width)
+        self.observation_space = observation_space(spec, task_input, self._shown_width)
+        self.action_space = action_space(spec)
         self._achieved: slice | None = None
-        if task_input == "goal" and spec.achieved_goal:
+        if isinstance(self.observation_space, spaces.Dict):
+            assert spec.achieved_goal is not None
             self._achieved = spec.part(spec.achieved_goal)
-            self.observation_space = spaces.Dict(
-                observation=_unbounded(spec.obs_width),
-                achieved_goal=_unbounded(self._shown_width),
-                desired_goal=_unbounded(self._shown_width),
-            )
-        self.action_space: spaces.Space[Any] = spaces.Discrete(spec.action_width)
-        if not spec.discrete:
-            self.action_space = spaces.Box(-1.0, 1.0, (spec.action_width,), np.float32)
 
     def choose(self, task: int | Sequence[int], count: int | None = None) -> None:
         """Choose one or some of the tasks, by their places.
@@ -112,7 +106,26 @@ class TaskObservation:
         return compute_reward
 
 
-def _unbounded(width: int) -> spaces.Box:
+def observation_space(spec: Spec, task_input: TaskInput, shown_width: int) -> spaces.Space[Any]:
+    """Of observations that also tell `shown_width` numbers of the task; goals are a Dict."""
+    if task_input == "goal" and spec.achieved_goal:
+        return spaces.Dict(
+            observation=unbounded(spec.obs_width),
+            achieved_goal=unbounded(shown_width),
+            desired_goal=unbounded(shown_width),
+        )
+    return unbounded(spec.obs_width + shown_width)
+
+
+def action_space(spec: Spec) -> spaces.Space[Any]:
+    """Discrete, or a Box [A] on [−1, 1]."""
+    if spec.discrete:
+        return spaces.Discrete(spec.action_width)
+    return spaces.Box(-1.0, 1.0, (spec.action_width,), np.float32)
+
+
+def unbounded(width: int) -> spaces.Box:
+    """Any `width` numbers."""
     return spaces.Box(-np.inf, np.inf, (width,), np.float32)
 
 

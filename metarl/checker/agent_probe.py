@@ -16,7 +16,7 @@ from metarl.collect.collector import collect, task_info
 from metarl.collect.world import LocalWorld
 from metarl.core.agent import Agent, Mode
 from metarl.core.errors import ConfigError
-from metarl.core.family import Family
+from metarl.core.family import BatchEnv, Family
 from metarl.core.rng import Rng
 from metarl.core.rollout import Rollout
 from metarl.core.types import (
@@ -41,8 +41,32 @@ Build = Callable[[Spec, int], Agent]
 """(spec, seed) → an agent that was not trained."""
 
 
+class _Disguised:
+    """A family whose environments meet the tasks of `params` [S, P] by their index alone."""
+
+    def __init__(self, family: Family, params: Tensor):
+        self.spec, self.tasks, self._family, self._params = (
+            family.spec,
+            family.tasks,
+            family,
+            params,
+        )
+
+    def make(self, lanes: int) -> BatchEnv:
+        """An environment of the family."""
+        return _DisguisedEnv(self._family.make(lanes), self._params)
+
+
+class _DisguisedEnv:
+    def __init__(self, env: BatchEnv, params: Tensor):
+        self.step, self._env, self._params = env.step, env, params
+
+    def reset(self, tasks: Tasks, rng: Rng) -> Tensor:
+        return self._env.reset(replace(tasks, params=self._params[tasks.index]), rng)
+
+
 class SmallWorld:
-    """The protocol `World` and nothing else, with a fixed training set.
+    """The protocol `World` with a fixed training set, and a `family` to make environments of.
 
     `told`: it says what its training set is. `disguised`: the tasks that it gives have each other's
     params, but are met and shown as they are.
@@ -59,6 +83,7 @@ class SmallWorld:
         self.tasks = LocalWorld(family, episodes, shown, CPU).tasks
         self._world = LocalWorld(family, episodes, train_set, CPU)
         self._params = train_set.params
+        self.family = _Disguised(family, train_set.params) if disguised else family
 
     @property
     def goal_reward(self) -> GoalReward:

@@ -16,7 +16,7 @@ from metarl.checker.rules import CheckFailed, Skipped, require, rule
 from metarl.checker.values import difference, equal, part, require_same
 from metarl.core.agent import Agent
 from metarl.core.errors import MetaRLError
-from metarl.core.rng import Rng
+from metarl.core.rng import Rng, seeding_globals
 from metarl.core.rollout import stack_lanes
 from metarl.core.types import Belief, Inputs, Spec, replace
 
@@ -189,14 +189,5 @@ def _episode(probe: AgentProbe, belief: Belief, number: int = 0) -> dict[str, Te
 
 def with_seed(seed: int, call: Callable[[], object]) -> tuple[object, object]:
     """The result with global generators seeded like this, and what they draw afterwards."""
-    numpy_state = np.random.get_state()
-    python_state = random.getstate()
-    try:
-        with torch.random.fork_rng([]):
-            torch.manual_seed(seed)
-            np.random.seed(seed)
-            random.seed(seed)
-            return call(), (float(torch.rand(())), np.random.rand(), random.getstate())
-    finally:
-        np.random.set_state(numpy_state)
-        random.setstate(python_state)
+    with seeding_globals(seed):
+        return call(), (float(torch.rand(())), np.random.rand(), random.getstate())

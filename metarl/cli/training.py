@@ -14,6 +14,7 @@ from metarl.cli.options import (
     Trust,
     opening_of,
 )
+from metarl.core.errors import ConfigError, install_command
 from metarl.experiments.interruption import GRACE
 
 
@@ -45,7 +46,7 @@ def train(
     if device:
         chosen.append(f"device={device}")
     loaded = load_config(config, chosen)
-    name = Path(config).with_suffix("").as_posix().replace("/", "-").lstrip(".-")
+    name = _folder_name(config)
     if seeds is not None:
         from metarl.experiments.launcher import read_seeds, train_seeds
 
@@ -68,6 +69,60 @@ def train(
     result = train_run(loaded, folder, resume=resume, quiet=quiet, grace=grace)
     print_result(result)
     print(f"run: {folder}")
+
+
+@app.command()
+def tune(
+    config: Annotated[
+        str, typer.Argument(help="a .yaml file or a shipped name, such as rl2/bernoulli-bandit")
+    ],
+    overrides: Overrides = None,
+    space: Annotated[
+        Path,
+        typer.Option(
+            help="a .yaml file: keys of the configuration, and for each {low: …, high: …} (log: "
+            "true, step: …) or a list of choices"
+        ),
+    ] = Path("space.yaml"),
+    trials: Annotated[int, typer.Option(min=1, help="runs in all, finished ones included")] = 50,
+    jobs: Annotated[int, typer.Option(min=1, help="how many of them at once")] = 1,
+    out: Annotated[
+        Path | None, typer.Option(help="folder of the runs (default: runs/tune-CONFIG)")
+    ] = None,
+    storage: Annotated[
+        str | None, typer.Option(help="Optuna's, such as sqlite:///t.db (default: a file in --out)")
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(help="of the search; that of all runs is the configuration's")
+    ] = 0,
+    quiet: Annotated[bool, typer.Option("--quiet", help="no progress display")] = False,
+    worker: Annotated[bool, typer.Option("--worker", hidden=True)] = False,
+) -> None:
+    """Find hyperparameters by the validation score; repeated, it goes on."""
+    try:
+        from metarl.experiments.space import read_space
+    except ModuleNotFoundError:
+        raise ConfigError(f"tune needs optuna: {install_command('tune')}") from None
+
+    searched = read_space(space, config, overrides or [])
+    folder = out or Path("runs") / f"tune-{_folder_name(config)}"
+
+    from metarl.experiments.tables import print_trials
+    from metarl.experiments.tuning import opened
+    from metarl.experiments.tuning import tune as search
+
+    if worker:
+        with opened(searched, folder, trials, storage, seed) as shared:
+            shared.work(quiet=True, silent=quiet)
+        return
+    print_trials(
+        search(searched, folder, trials, jobs=jobs, storage=storage, seed=seed, quiet=quiet)
+    )
+
+
+def _folder_name(config: str) -> str:
+    """Of what is made of a configuration."""
+    return Path(config).with_suffix("").as_posix().replace("/", "-").lstrip(".-")
 
 
 @app.command()

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from metarl.config.options_text import describe
 from metarl.config.overrides import override
@@ -30,6 +31,16 @@ def load_config(name: str | Path, overrides: Sequence[str] = (), *, code: bool =
     Raises:
         ConfigError: all mistakes at once, a line each.
     """
+    tree = override(read_tree(name), overrides)
+    return parse(tree if code else without_code(tree), where=shown(str(name)))
+
+
+def read_tree(name: str | Path) -> dict[str, Any]:
+    """The keys and values of the configuration at a path or with a shipped name, as written.
+
+    Raises:
+        ConfigError: there is none, or it is no mapping.
+    """
     path, where = Path(name), shown(str(name))
     if path.suffix not in (".yaml", ".yml"):
         path = SHIPPED / f"{name}.yaml"
@@ -42,8 +53,7 @@ def load_config(name: str | Path, overrides: Sequence[str] = (), *, code: bool =
     tree = read_yaml(read_text(path, most=LONGEST + 1), where)
     if not isinstance(tree, dict):
         raise ConfigError(f"{where}: a configuration is a mapping of keys to values")
-    tree = override(tree, overrides)
-    return parse(tree if code else without_code(tree), where=where)
+    return tree
 
 
 def to_yaml(config: Config) -> str:

@@ -14,9 +14,13 @@ from __future__ import annotations
 
 import hashlib
 import math
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -56,6 +60,25 @@ class Rng:
         """One stream for each task row of `index` [N] and each lane → keys [N, M]."""
         row = _hash(index.unsqueeze(1) * _GOLDEN + self.key)
         return Streams(_hash(row + torch.arange(1, lanes + 1, device=index.device) * _GOLDEN))
+
+
+@contextmanager
+def seeding_globals(seed: int) -> Iterator[None]:
+    """Within, the global generators of torch, NumPy and Python begin at `seed`, 0 to 2³² − 1.
+
+    For code of others that draws from them; afterwards they are as before.
+    """
+    numpy_state, python_state = np.random.get_state(), random.getstate()
+    try:
+        gpus = range(torch.cuda.device_count() if torch.cuda.is_initialized() else 0)
+        with torch.random.fork_rng(gpus):
+            torch.manual_seed(seed)
+            np.random.seed(seed)
+            random.seed(seed)
+            yield
+    finally:
+        np.random.set_state(numpy_state)
+        random.setstate(python_state)
 
 
 class Streams:

@@ -62,8 +62,17 @@ def archive_bytes(
 
 def is_archive(path: Path) -> bool:
     """Whether the file is such a one, or lies in one."""
+    return _has(path, AGENT)
+
+
+def is_sb3_model(path: Path) -> bool:
+    """Whether the file is one of Stable-Baselines3."""
+    return _has(path, "data", "policy.pth")
+
+
+def _has(path: Path, *parts: str) -> bool:
     try:
-        return AGENT in _open(path).namelist()
+        return set(parts) <= set(_open(path).namelist())
     except Exception:  # whatever reading another file leads to
         return False
 

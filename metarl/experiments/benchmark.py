@@ -15,14 +15,12 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from metarl.config.files import to_yaml
 from metarl.core.errors import CheckpointError, MetaRLError, note
 from metarl.core.texts import read_json, to_json
 from metarl.experiments.benchmark_results import ERROR, MATRIX, SUITE, read_error, read_result
-from metarl.experiments.checkpoints import disk_error, write_atomically
-from metarl.experiments.folder import RunFolder
+from metarl.experiments.checkpoints import write_atomically
+from metarl.experiments.folder import RunFolder, alone_in
 from metarl.experiments.interruption import GRACE
 from metarl.experiments.processes import Ended, Job, run_jobs
 from metarl.experiments.speed import env_steps_per_second
@@ -52,14 +50,7 @@ class Benchmark:
                 or is in use.
             KeyboardInterrupt: after Ctrl-C, and SystemExit after the other signals.
         """
-        try:
-            self.out.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.out / ".lock").acquire(blocking=False)
-        except Timeout:
-            raise CheckpointError(f"{self.out} is in use: another process runs it") from None
-        except OSError as error:
-            raise disk_error(self.out, error) from None
-        with lock:
+        with alone_in(self.out, self.out, "running a benchmark"):
             self._begin(resume)
             waiting = [cell for cell in self.cells if not self.is_done(cell)]
             progress = _Progress(self, waiting, jobs, quiet)
@@ -102,8 +93,8 @@ class Benchmark:
         config.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(config, to_yaml(cell.config).encode())
         command = ["train", str(config), "--out", str(folder), "--resume", "--quiet"]
-        limit = self.suite.suite.limit_minutes * 60
-        return Job([*command, f"--grace={grace:g}"], folder.with_suffix(".log"), limit)
+        log = folder.with_suffix(".log")
+        return Job([*command, f"--grace={grace:g}"], log, cell.limit_minutes * 60)
 
 
 def _record(cell: Cell) -> dict[str, Any]:
@@ -140,21 +131,12 @@ class _Progress:
             (folder / ERROR).unlink(missing_ok=True)
             outcome = f"{end.seconds:.0f} s"
         else:
-            error = self._error(end, folder)
+            error = _error(end, cell, folder)
             folder.mkdir(parents=True, exist_ok=True)
             write_atomically(folder / ERROR, error.encode())
             outcome = f"FAILED: {error}"
         if not self.quiet:
             note(f"[{self.done}/{self.total}] {cell}: {outcome}; {self._time_left()} left")
-
-    def _error(self, end: Ended, folder: Path) -> str:
-        if end.too_long:
-            limit = self.benchmark.suite.suite.limit_minutes
-            return f"ended after the limit of {limit:g} minutes (limit_minutes)"
-        log = folder.with_suffix(".log").read_text(encoding="utf-8", errors="replace")
-        told = _ERROR_LINE.findall(log) or log.split("\n")
-        told = [line.strip() for line in told if line.strip()]
-        return f"{told[-1] if told else 'it printed nothing'} (exit code {end.code})"
 
     def _time_left(self) -> str:
         """By the seconds of cells of the same agent and problem, or of all."""
@@ -165,6 +147,16 @@ class _Progress:
             known = self.seconds.get(place)
             expected += sum(known) / len(known) if known else mean
         return str(timedelta(seconds=round(expected / self.jobs)))
+
+
+def _error(end: Ended, cell: Cell, folder: Path) -> str:
+    """Why a cell has no result, in a line."""
+    if end.too_long:
+        return f"ended after the limit of {cell.limit_minutes:g} minutes (limit_minutes)"
+    log = folder.with_suffix(".log").read_text(encoding="utf-8", errors="replace")
+    told = _ERROR_LINE.findall(log) or log.split("\n")
+    told = [line.strip() for line in told if line.strip()]
+    return f"{told[-1] if told else 'it printed nothing'} (exit code {end.code})"
 
 
 # -------------------------------------------------------------------------------------------------

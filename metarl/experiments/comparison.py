@@ -5,13 +5,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from metarl.config.registry import names
 from metarl.config.schema import Config
 from metarl.core.agent import Agent
 from metarl.core.errors import CheckpointError, ConfigError
+from metarl.core.rng import Rng
 from metarl.evaluation import stats
 from metarl.evaluation.meta_test import evaluate
 from metarl.evaluation.scores import ARRAYS, Scores, combine
+from metarl.experiments.archive import is_sb3_model
 from metarl.experiments.building import Loaded, make_agent, open_run, train_set
 from metarl.experiments.loading import OPENING, Opening
 
@@ -74,7 +78,8 @@ def compare(
 
     Args:
         against: agents by name, made with their defaults, and other runs by path (a folder that is
-            called like an agent is: ``./random``).
+            called like an agent is: ``./random``), or files that Stable-Baselines3 has saved, which
+            `opening` must trust.
         opening: how runs are opened.
         baselines: also the run without adaptation, random actions, and the run on other splits.
         given: of the protocol: split, tasks, episodes, mode, seed; where None as `path` says.
@@ -136,7 +141,9 @@ class _Meeting:
         return self.score(make_agent(name, self.family.spec, device=config.device), config)
 
     def score_rival(self, path: str, own: Scores) -> tuple[str, Scores]:
-        """The label and the scores of other runs."""
+        """The label and the scores of other runs, or of a file of Stable-Baselines3."""
+        if is_sb3_model(Path(path)):
+            return self._score_sb3_model(Path(path))
         rivals = [open_run(run, self.opening) for run in runs(path)]
         config = rivals[0].config
         if rivals[0].spec != self.first.spec:
@@ -149,6 +156,16 @@ class _Meeting:
                 f"{path} was trained on other tasks than {self.path}: compare other splits"
             )
         return label_of(Path(path).name, rivals[0].agent), scores
+
+    def _score_sb3_model(self, path: Path) -> tuple[str, Scores]:
+        from metarl.agents.sb3.agent import SB3  # takes seconds to import
+        from metarl.agents.sb3.model import read_model
+
+        config, spec = self.first.config, self.family.spec
+        device = torch.device(config.device)
+        settings, model = read_model(path, spec, device, self.opening.trust)
+        agent = SB3(settings, spec, Rng(0), device, model)
+        return label_of(path.name, agent), self.score(agent, config)
 
     def score_elsewhere(self) -> dict[str, Scores]:
         """Of the runs by split, beside test tasks where there are others."""

@@ -48,21 +48,8 @@ class RunFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Nobody else trains in the folder meanwhile; a killed process holds no lock.
-
-        Raises:
-            CheckpointError: another process does, or the folder cannot be written.
-        """
-        try:
-            self.checkpoint("latest").parent.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.path / ".lock").acquire(blocking=False)
-        except Timeout:
-            raise CheckpointError(
-                f"{self.path} is in use: another process is training there; choose another --out"
-            ) from None
-        except OSError as error:
-            raise checkpoints.disk_error(self.path, error) from None
-        with lock:
+        """Nobody else trains in the folder meanwhile; see `alone_in`."""
+        with alone_in(self.path, self.checkpoint("latest").parent, "training"):
             yield
 
     @contextmanager
@@ -165,6 +152,30 @@ class RunFolder:
                 f"only {', '.join(LIMITS)} may change"
             )
         return saved
+
+
+@contextmanager
+def alone_in(path: Path, folder: Path, doing: str) -> Iterator[None]:
+    """No other process holds `path` meanwhile; a killed one holds no lock.
+
+    Args:
+        folder: to be made: `path`, or one below it.
+        doing: what for, such as "training".
+
+    Raises:
+        CheckpointError: another process does, or the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path / ".lock").acquire(blocking=False)
+    except Timeout:
+        raise CheckpointError(
+            f"{path} is in use: another process is {doing} there; choose another --out"
+        ) from None
+    except OSError as error:
+        raise checkpoints.disk_error(path, error) from None
+    with lock:
+        yield
 
 
 def read_if_whole(file: Path, remedy: str) -> dict[str, Any] | None:

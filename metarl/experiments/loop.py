@@ -27,6 +27,8 @@ class Update:
     """After the iteration, to look at; changing it changes the training."""
     validation: float | None = None
     """The score on validation tasks, in iterations after which `train` validates."""
+    best: float | None = None
+    """The best score so far, by which `train` chose its best checkpoint."""
 
     def record(self) -> dict[str, float]:
         """What the log says of it."""

@@ -16,6 +16,7 @@ from metarl.experiments.interruption import ending, on_signals
 PARENT = "METARL_PARENT"
 """The environment variable by which a process knows whom it must not outlive."""
 
+PROGRAM = (sys.executable, "-m", "metarl")
 _POLL = 0.05  # seconds
 _KILL_AFTER = 15.0  # seconds from being asked to end, beside the grace
 
@@ -54,7 +55,7 @@ class _Running:
             job.log.parent.mkdir(parents=True, exist_ok=True)
             output = job.log.open("wb")
         self.process = subprocess.Popen(  # noqa: S603  (our own program)
-            [sys.executable, "-m", "metarl", *job.arguments],
+            [*PROGRAM, *job.arguments],
             stdout=output,
             stderr=subprocess.STDOUT if output else None,
             stdin=subprocess.DEVNULL,

@@ -47,6 +47,7 @@ def train(
     callbacks: Sequence[Callback] = (),
     quiet: bool = False,
     grace: float = GRACE,
+    test: bool = True,
 ) -> dict[str, Any]:
     """Train in the run folder `out` to the end, or on from where it was stopped.
 
@@ -58,11 +59,13 @@ def train(
             is due, with an `Update`.
         grace: seconds after a signal until the iteration is given up. After an iteration of more
             than half of it a checkpoint is written, so that none that was finished is lost.
+        test: without it nothing is evaluated at the end, and test tasks are never drawn; to resume
+            with it writes result.json.
 
     Returns:
         The content of result.json: among it "scores" of the best checkpoint by split, those of the
         "last" one, "validation", the score that the best one was chosen by, and its
-        "best_iteration".
+        "best_iteration". Without `test` there are no scores.
 
     Raises:
         MetaRLError: a folder that holds another run or is in use, or anything that the
@@ -97,7 +100,7 @@ def train(
             saved,
             interruption,
         )
-        return run.go(world or world_of(config, family), callbacks, display)
+        return run.go(world or world_of(config, family), callbacks, display, test)
 
 
 class _Run:
@@ -144,14 +147,17 @@ class _Run:
         """Processor time of the whole run, in the same sense."""
         return self._core_seconds + core_seconds()
 
-    def go(self, world: World, callbacks: Sequence[Callback], display: Display) -> dict[str, Any]:
+    def go(
+        self, world: World, callbacks: Sequence[Callback], display: Display, test: bool
+    ) -> dict[str, Any]:
         """Learn, and report; or end as a signal asks."""
         try:
             self.learn(world, callbacks, display)
-            tasks = self.config.test_tasks
-            display.note(f"evaluating the best and the last checkpoint on {tasks} tasks")
+            if test:
+                tasks = self.config.test_tasks
+                display.note(f"evaluating the best and the last checkpoint on {tasks} tasks")
             with self.interruption.abandonable():
-                return self.report()
+                return self.report(test)
         except Abandoned:
             place = f"{self.folder.path}: interrupted after iteration {self.counters.iterations}"
             note(f"{place}; go on with --resume")
@@ -211,7 +217,7 @@ class _Run:
                 self.pending = self.pending | {"validation": self.validate()}
             metrics = self.pending.copy()
             validation = metrics.pop("validation", None)
-            update = Update(self.counters, metrics, self.agent, validation)
+            update = Update(self.counters, metrics, self.agent, validation, self.best)
             with self.interruption.abandonable():
                 answers = [callback(update) for callback in callbacks]
         except Abandoned:
@@ -301,41 +307,40 @@ class _Run:
 
     # -- the result
 
-    def report(self) -> dict[str, Any]:
-        """The scores of the best and the last checkpoint, as result.json has them."""
+    def report(self, test: bool) -> dict[str, Any]:
+        """What was reached, as result.json has it; with `test`, which writes it, also scores."""
         saved = None if self.best is None else self._read_best()
         if saved is None:  # stopped before any validation, or lost
             self.best, self.window = None, []
             self.validate()
             saved = self._read_best()
             assert saved is not None
-        agent = restore(saved, self.config, self.folder.checkpoint("best"))
-        best = self._evaluate(agent)
-        last = best
-        if saved.counters.iterations != self.counters.iterations:
-            last = self._evaluate(self.agent)
-        gaps = generalization_gaps(best, self.config.score)
         result = {
             "run": self.folder.path.name,
             "config": to_dict(self.config),
             **provenance(),
-            "scores": {split: scores.to_dict() for split, scores in best.items()},
-            "no_adaptation": self._without_adaptation(agent),
-            "gaps": {name: vars(gap) for name, gap in gaps.items()},
             "validation": self.best,
             "best_iteration": saved.counters.iterations,
             "best_env_steps": saved.counters.env_steps,
-            "last": {
-                "iteration": self.counters.iterations,
-                "env_steps": self.counters.env_steps,
-                "scores": {split: scores.summary() for split, scores in last.items()},
-            },
+            "last": {"iteration": self.counters.iterations, "env_steps": self.counters.env_steps},
             "training_seconds": self.counters.seconds,
-            "wall_seconds": self.wall_seconds,
-            "core_seconds": self.core_seconds,
-            "peak_mebibytes": peak_mebibytes(),
         }
-        checkpoints.write_atomically(self.folder.result, to_json(result).encode())
+        if test:
+            agent = restore(saved, self.config, self.folder.checkpoint("best"))
+            best = self._evaluate(agent)
+            last = best
+            if saved.counters.iterations != self.counters.iterations:
+                last = self._evaluate(self.agent)
+            gaps = generalization_gaps(best, self.config.score)
+            result["scores"] = {split: scores.to_dict() for split, scores in best.items()}
+            result["no_adaptation"] = self._without_adaptation(agent)
+            result["gaps"] = {name: vars(gap) for name, gap in gaps.items()}
+            result["last"]["scores"] = {split: scores.summary() for split, scores in last.items()}
+        result["wall_seconds"] = self.wall_seconds
+        result["core_seconds"] = self.core_seconds
+        result["peak_mebibytes"] = peak_mebibytes()
+        if test:
+            checkpoints.write_atomically(self.folder.result, to_json(result).encode())
         return result
 
     def _without_adaptation(self, agent: Agent) -> dict[str, Any] | None:

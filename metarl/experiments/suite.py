@@ -51,6 +51,8 @@ class Entrant(Options):
     """instead: an agent that learns nothing, by name"""
     settings: dict[str, Any] = Field(default_factory=dict)
     """changes of the configuration, by dotted keys"""
+    limit_minutes: float | None = Field(None, gt=0)
+    """in place of the suite's"""
 
 
 class Problem(Options):
@@ -105,6 +107,8 @@ class Cell:
     config: Config
     trained: bool
     """False: an agent that learns nothing, which is evaluated alone."""
+    limit_minutes: float
+    """A run that takes longer is ended."""
 
     @property
     def folder(self) -> Path:
@@ -168,6 +172,7 @@ class ReadSuite:
     def _cells_of(self, problem: str, agent: str, seeds: Sequence[int]) -> Iterator[Cell]:
         content = self.problems[problem]
         given = entrant(content.agents[agent])
+        limit = given.limit_minutes or self.suite.limit_minutes
         settings = {"score": content.score} | content.settings | given.settings
         family = content.family
         if isinstance(family, str):
@@ -176,7 +181,7 @@ class ReadSuite:
             shared = {key: value for key, value in settings.items() if key in _EVALUATION}
             tree = {"agent": given.agent, "family": family, "iterations": 1, "episodes": 1}
             config = parse(tree | {"validation_tasks": 2} | shared)
-            yield Cell(problem, agent, 0, config, trained=False)
+            yield Cell(problem, agent, 0, config, False, limit)
             return
         if not settings.keys().isdisjoint(LIMITS):  # those of the configuration are not its own
             settings = dict.fromkeys(LIMITS) | settings
@@ -184,7 +189,8 @@ class ReadSuite:
         overrides.append(f"family={json.dumps(family)}")
         first = load_config(given.config or "", overrides)
         for seed in seeds:
-            yield Cell(problem, agent, seed, first.model_copy(update={"seed": seed}), trained=True)
+            config = first.model_copy(update={"seed": seed})
+            yield Cell(problem, agent, seed, config, True, limit)
 
 
 def _incomparable(cells: Sequence[Cell]) -> Iterator[str]:
@@ -258,7 +264,7 @@ def entrant(given: str | Entrant) -> Entrant:
     """
     if isinstance(given, str):
         untrained = given in names("agent")
-        given = Entrant(agent=given) if untrained else Entrant(config=given)
+        given = Entrant.model_validate({"agent" if untrained else "config": given})
     if (given.config is None) == (given.agent is None):
         raise ConfigError("give either config, to train by, or agent, which learns nothing")
     return given

@@ -1,10 +1,12 @@
 """Tables that commands print."""
 
 import math
+import shlex
 import sys
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich import box
@@ -20,6 +22,9 @@ from metarl.experiments.comparison import Comparison
 from metarl.experiments.suite import Cell, ReadSuite
 from metarl.experiments.table_texts import Table as ScoreTable
 
+if TYPE_CHECKING:
+    from metarl.experiments.tuning import Tuned
+
 _NAMES = {
     "total": "return of the trial",
     "first": "first episode",
@@ -28,6 +33,9 @@ _NAMES = {
     "success": "success, last",
 }
 """What may be known of scores → what tables call it."""
+
+_BEST = 10
+"""Trials of a search that are shown."""
 
 _OF_RUNS = (QUESTIONS["over_runs"], "each run", "IQM of runs")
 """Columns of runs apart from tasks, where some agent has several."""
@@ -203,6 +211,36 @@ def _print_differences(comparison: Comparison) -> None:
         _print(table)
 
 
+def print_trials(tuned: "Tuned") -> None:
+    """The best trials of a search; where the best configuration is, and how to confirm it."""
+    trials, score = tuned.trials, tuned.config.score
+    table = _table(
+        f"{_NAMES.get(score, score)} on validation tasks, the best of {len(trials)} trials"
+    )
+    keys = list(tuned.best.params)
+    for heading in ("trial", "state", "validation", *keys):
+        table.add_column(heading, justify="right")
+    known = [trial for trial in trials if trial.value is not None]
+    for trial in sorted(known, key=lambda trial: -(trial.value or 0.0))[:_BEST]:
+        cells = [trial.value, *(trial.params[key] for key in keys)]
+        table.add_row(str(trial.number), trial.state, *map(digits, cells))
+    states = Counter(trial.state for trial in trials)
+    table.caption = ", ".join(f"{count} {state}" for state, count in states.items())
+    failed = [trial for trial in trials if trial.error]
+    if failed:
+        table.caption += f"; trial {failed[0].number} failed: {failed[0].error}"
+    _print(table)
+    if tuned.importances:
+        shares = ", ".join(f"{key} {share:.2f}" for key, share in tuned.importances.items())
+        print(f"importance: {shares}")
+    first = tuned.config.seed + 1
+    seeds = ",".join(str(seed) for seed in range(first, first + 3))
+    confirm = ["metarl", "train", str(tuned.file), "--seeds", seeds]
+    confirm += ["--out", str(tuned.file.with_suffix(""))]
+    print(f"trial {tuned.best.number}: {tuned.file}")
+    print(f"the best of many was also lucky: confirm it with {shlex.join(confirm)}")
+
+
 def print_usage(usage: Mapping[str, Any]) -> None:
     """A row an option: how often and how long it ran, and which options followed it."""
     options = usage["options"]
@@ -230,6 +268,11 @@ def print_usage(usage: Mapping[str, Any]) -> None:
 
 def _number(value: float) -> str:
     return f"{value:z.2f}"  # no minus before 0.00
+
+
+def digits(value: object) -> str:
+    """A number with four digits; anything else as it is."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _interval(interval: tuple[float, float] | None) -> str:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
+import torch
 from families.drift import Wind
 from families.reach import Reach
 from gymnasium.utils.env_checker import data_equivalence
@@ -20,8 +22,11 @@ from stable_baselines3.her import HerReplayBuffer
 
 from metarl.adapters.sb3 import FamilyVecEnv, to_vec_env
 from metarl.adapters.vector import FamilyEnv
+from metarl.collect.collector import collect
+from metarl.core.errors import ConfigError
 from metarl.core.family import Family
 from metarl.core.rng import Rng
+from metarl.core.types import Acted, Belief, Inputs, Spec, Tasks, first_cue
 from metarl.experiments.building import make_family
 
 FAMILIES: dict[str, tuple[Family, Any]] = {
@@ -187,3 +192,117 @@ def test_hindsight_relabels_goals():
     given = {tuple(row) for row in Reach().tasks("train", 4, Rng(0)).params[:, :2].tolist()}
     assert sum(tuple(row) not in given for row in desired.tolist()) > 128
     assert not replay.dones.any(), "a time limit is no ending"
+
+
+# -------------------------------------------------------------------------------------------------
+# Trials
+
+
+class Scripted:
+    """An agent whose action depends on the time and on the environment that its row stands for."""
+
+    task_input, lanes = "none", 1
+
+    def __init__(self, family: Family, first: int, members: list[int]) -> None:
+        self.spec, self.first, self.members = family.spec, first, members
+
+    def act(self, belief: Belief, obs: Any, noise: Any, time: int, mode: str) -> Any:
+        scripts = [script(self.spec, self.first + time, member) for member in self.members]
+        action = torch.tensor(np.array(scripts)).unsqueeze(1)
+        return Acted(Inputs(obs, cue=belief.cue), action, torch.zeros(obs.shape[:2])), belief
+
+
+def script(spec: Spec, time: int, member: int) -> Any:
+    if spec.discrete:
+        return (time // 2 + member) % spec.action_width
+    return np.float32([np.sin(time + member), np.cos(time * member)])
+
+
+class Seeded:
+    """An environment whose randomness is `rng`, whatever it is given."""
+
+    def __init__(self, env: Any, rng: Rng) -> None:
+        self.step, self.env, self.rng = env.step, env, rng
+
+    def reset(self, tasks: Tasks, rng: Rng) -> Any:
+        return self.env.reset(tasks, self.rng)
+
+
+@pytest.mark.parametrize("discrete", [True, False])
+def test_a_trial_is_what_our_own_loop_collects(discrete: bool):
+    """Environments that begin a trial together are a batch, on tasks and with randomness of its
+    own: the same as `collect` has, with the same actions."""
+    family, episodes, steps = Ragged(discrete), 3, 60
+    tasks = family.tasks("train", 7, Rng(0))
+    envs = to_vec_env(family, tasks, lanes=4, task_input="row", trial_episodes=episodes)
+    assert envs.observation_space.shape == (family.spec.obs_width + 1 + family.spec.cue_width,)
+    envs.seed(5)
+    seen, rewards, over, last = [envs.reset()], [], [], {}
+    for time in range(steps):
+        actions = np.array([script(family.spec, time, member) for member in range(4)])
+        obs, reward, done, infos = envs.step(actions)
+        seen.append(obs)
+        rewards.append(reward)
+        over.append(done)
+        assert all(info["TimeLimit.truncated"] is False for info in infos)
+        assert [("terminal_observation" in info) for info in infos] == done.tolist()
+        last |= {(time, m): infos[m]["terminal_observation"] for m in np.flatnonzero(done)}
+
+    random, begun = np.random.default_rng(5), 0
+    beginnings = [np.full(4, True), *over]
+    for first, members in enumerate(np.flatnonzero(x).tolist() for x in beginnings[:-20]):
+        if not members:
+            continue
+        places = random.permutation(7)[: len(members)]
+        seed = int(random.integers(1 << 31))
+        rng = Rng(int(gymnasium.utils.seeding.np_random(seed)[0].integers(1 << 63)))
+        agent = Scripted(family, first, members)
+        rollout, _ = collect(
+            agent,
+            Seeded(family.make(1), rng),
+            family.spec,
+            Belief(first_cue(family.spec, len(members), 1, torch.device("cpu"))),
+            tasks[torch.tensor(places)],
+            episodes,
+            Rng(0),
+        )
+        for row, member in enumerate(members):
+            length = int(rollout.valid[:, row].sum())
+            begun += 1
+            for time in range(length):
+                found = seen[first + time][member]
+                np.testing.assert_array_equal(found[:4], rollout.inputs.obs[time, row, 0])
+                assert found[4] == tasks.params[places[row], 0]
+                np.testing.assert_array_equal(found[5:], rollout.inputs.cue[time, row, 0])
+                assert rewards[first + time][member] == rollout.reward[time, row, 0]
+                assert over[first + time][member] == (time == length - 1)
+            final = last[first + length - 1, member]
+            np.testing.assert_array_equal(final[:4], rollout.next_obs[length - 1, row, 0])
+            cues = rollout.cues(family.spec)
+            np.testing.assert_array_equal(final[5:], cues[length - 1, row, 0])
+    assert begun > 15
+    assert len({int(np.flatnonzero(x).size) for x in over}) > 2, "they do not end together"
+
+
+def test_trials_of_equal_length_are_one_batch_on_new_tasks():
+    family = make_family("bernoulli-bandit", arms=3)
+    tasks = family.tasks("train", 50, Rng(0))
+    envs = to_vec_env(family, tasks, lanes=5, task_input="row", trial_episodes=4)
+    envs.seed(0)
+    met = [envs.reset()[:, family.spec.obs_width :][:, :3]]
+    for _ in range(5):
+        for _ in range(4):
+            obs, *_ = envs.step(np.zeros(5, np.int64))
+            assert len(envs._cohorts) == 1
+        met.append(obs[:, family.spec.obs_width :][:, :3])
+        assert (obs[:, -5:] == [0, 0, 0, 0, 1]).all(), "the first cue of a trial"
+    assert len(np.unique(np.concatenate(met), axis=0)) > 20
+    envs.close()
+
+
+def test_trials_need_a_task_each_and_no_dict_of_goals():
+    tasks = Reach().tasks("train", 3, Rng(0))
+    with pytest.raises(ConfigError, match="there are 3: draw more tasks"):
+        to_vec_env(Reach(), tasks, lanes=4, trial_episodes=2)
+    with pytest.raises(ConfigError, match="show the row"):
+        to_vec_env(Reach(), tasks, lanes=2, task_input="goal", trial_episodes=2)

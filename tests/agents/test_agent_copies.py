@@ -64,6 +64,17 @@ LEARNERS: dict[str, dict[str, Any]] = {
     "pearl": BY_SAC | {"latent_width": 2},
     "sac": BY_SAC | {"task_input": "goal"},
     "mtsac": BY_SAC,
+    "sb3": {
+        "algorithm": "sac",
+        "tasks": 2,
+        "iteration_steps": 24,
+        "arguments": {
+            "buffer_size": 100,
+            "learning_starts": 10,
+            "batch_size": 8,
+            "policy_kwargs": {"net_arch": [6]},
+        },
+    },
 }
 BANDIT_RULES = ("greedy", "epsilon-greedy", "thompson", "ucb1", "gittins")
 MDP_RULES = ("psrl", "opsrl", "beb", "certainty-equivalence", "value-iteration")

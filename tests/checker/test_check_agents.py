@@ -620,6 +620,8 @@ LEARNERS: list[Any] = [
     ("pearl", {"preset": "mtsac"}),
     ("pearl", {"preset": "sac", "task_input": "goal", "hindsight": 0.5}),
     ("pearl", {"preset": "sac", "task_input": "onehot", "learn_temperature": True}),
+    ("sb3", {}),
+    ("sb3", {"algorithm": "recurrent-ppo", "lanes": 4}),
 ]
 
 

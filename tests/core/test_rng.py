@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from scipy import stats
 from torch import Tensor
 
 from metarl.core import rng as rng_module
-from metarl.core.rng import Rng, Streams
+from metarl.core.rng import Rng, Streams, seeding_globals
 
 SIGNIFICANT = 1e-3
 """Seeds are fixed, so a test that passes once passes always; a generator with a flaw misses this by
@@ -28,6 +29,22 @@ orders of magnitude."""
 def test_same_address_same_number():
     assert Rng(3).child("env", 7) == Rng(3).child("env", 7)
     assert same(*(torch.rand(5, generator=Rng(3).child("env").generator()) for _ in range(2)))
+
+
+def test_code_of_others_is_seeded_and_the_global_generators_stay_as_they_were():
+    def draw() -> tuple[float, float, float]:
+        return float(torch.rand(())), np.random.rand(), random.random()
+
+    with seeding_globals(0):
+        torch.manual_seed(5), np.random.seed(5), random.seed(5)
+        first, then = draw(), draw()
+        torch.manual_seed(5), np.random.seed(5), random.seed(5)
+        assert draw() == first
+        with seeding_globals(7):
+            inner = draw()
+        assert draw() == then
+        with seeding_globals(7):
+            assert draw() == inner != then
 
 
 def test_different_addresses_differ():

@@ -80,6 +80,39 @@ def test_a_run_folder_holds_everything(tmp_path):
         assert len(score["task_hash"]) == 16
 
 
+def test_without_test_a_run_is_judged_by_validation_alone_until_it_resumes(tmp_path, monkeypatch):
+    from metarl.experiments import runs
+
+    asked = []
+
+    def counted(agent, family, protocol, **changes):
+        asked.append((protocol.changed(**changes).split, protocol.purpose))
+        return evaluate(agent, family, protocol, **changes)
+
+    expected = train(config(), tmp_path / "whole", quiet=True)
+    monkeypatch.setattr(runs, "evaluate", counted)
+    best = []
+    parts = tmp_path / "parts"
+    result = train(
+        config(),
+        parts,
+        quiet=True,
+        test=False,
+        callbacks=[lambda update: best.append(update.best)],
+    )
+    assert asked == [("validation", "validation")] * 3
+    assert not (parts / "result.json").exists()
+    assert not {"scores", "gaps", "no_adaptation"} & set(result)
+    for key in ("validation", "best_iteration", "best_env_steps", "config"):
+        assert result[key] == expected[key]
+    assert result["last"] == {"iteration": 6, "env_steps": expected["last"]["env_steps"]}
+    logged = [record.get("validation", -1) for record in numbers(parts)]
+    assert best == [None, *(max(logged[: i + 1]) for i in range(1, 6))]
+    whole = train(config(), parts, quiet=True, resume=True)
+    assert whole["scores"] == expected["scores"]
+    assert json.loads((parts / "result.json").read_text())["gaps"]
+
+
 @pytest.mark.parametrize("agent", ["rl2"])
 def test_three_iterations_stop_and_three_more_equal_six(tmp_path, agent):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
