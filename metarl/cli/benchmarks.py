@@ -31,24 +31,28 @@ def benchmark(
     quiet: Annotated[bool, typer.Option("--quiet", help="no progress display")] = False,
 ) -> None:
     """Train and evaluate all agents of a suite; exit code 1 if a run has failed."""
+    from metarl.benchmark.suite import read_suite
     from metarl.experiments.launcher import read_seeds
-    from metarl.experiments.suite import read_suite
 
     read = read_suite(suite)
     names = [name for name in only.split(",") if name]
     cells = read.cells(None if seeds is None else read_seeds(seeds), names)
 
-    from metarl.experiments.benchmark import Benchmark, forecast
-    from metarl.experiments.tables import print_failures, print_forecast
+    from metarl.benchmark.forecast import forecast, forecast_table
+    from metarl.benchmark.results import read_error
+    from metarl.benchmark.runner import Benchmark
+    from metarl.benchmark.table_texts import print_table
 
     run = Benchmark(read, cells, out or Path("bench") / read.name)
     if dry_run:
-        print_forecast(forecast(run), read)
+        print_table(forecast_table(forecast(run), read))
         return
     failed = run.run(jobs, resume, quiet)
     print(f"benchmark: {run.out} (metarl report {run.out})")
     if failed:
-        print_failures(failed, run.out)
+        print(f"{len(failed)} runs failed:")
+        for cell in failed:
+            print(f"  {cell}: {read_error(run.out / cell.folder)}")
         raise typer.Exit(1)
 
 
@@ -81,9 +85,9 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Say what became worse or better between two benchmarks; exit code 1 if something is worse."""
-    from metarl.experiments.benchmark_results import read_benchmark
-    from metarl.experiments.change_table import change_table, changes_between, changes_to_dict
-    from metarl.experiments.tables import print_table
+    from metarl.benchmark.change_table import change_table, changes_between, changes_to_dict
+    from metarl.benchmark.results import read_benchmark
+    from metarl.benchmark.table_texts import print_table
 
     before, after = read_benchmark(old), read_benchmark(new)
     changes = changes_between(before, after)

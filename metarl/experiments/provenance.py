@@ -2,7 +2,7 @@
 
 import os
 import platform
-import resource
+import re
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
@@ -42,13 +42,16 @@ def provenance() -> dict[str, Any]:
 
 def core_seconds() -> float:
     """Processor time of this process, and of those that it has waited for."""
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(x.ru_utime + x.ru_stime for x in used)
+    return sum(os.times()[:4])
 
 
-def peak_mebibytes() -> float:
-    """The most memory that this process has held."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def peak_mebibytes() -> float | None:
+    """The most memory that this process has held; None where Linux does not tell it."""
+    status = Path("/proc/self/status")
+    if not status.is_file():
+        return None
+    held = re.search(r"VmHWM:\s*(\d+) kB", status.read_text(encoding="utf-8"))
+    return int(held[1]) / 1024 if held else None
 
 
 def git_commit(folder: Path) -> str | None:

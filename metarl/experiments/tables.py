@@ -4,23 +4,17 @@ import math
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from metarl.evaluation.scores import QUESTIONS, Scores
 from metarl.evaluation.stats import KINDS
-from metarl.experiments.benchmark import Forecast
-from metarl.experiments.benchmark_results import read_error
 from metarl.experiments.comparison import Comparison
-from metarl.experiments.suite import Cell, ReadSuite
-from metarl.experiments.table_texts import Table as ScoreTable
 
 if TYPE_CHECKING:
     from metarl.experiments.tuning import Tuned
@@ -55,7 +49,7 @@ def print_comparison(comparison: Comparison) -> None:
     metrics = summary["metrics"]
     totals = {name: summary["total"] for name, summary in summaries.items()}
 
-    table = _table(_title(comparison, own))
+    table = new_table(_title(comparison, own))
     table.add_column("agent")
     for heading in (*figures.values(), *metrics):
         table.add_column(heading, justify="right")
@@ -76,7 +70,7 @@ def print_comparison(comparison: Comparison) -> None:
     if own.optimum is not None:
         table.add_row("optimum (shown the task)", *_optimum_cells(own, list(figures)))
     table.caption = _intervals([total["mean"] for total in totals.values()])
-    _print(table)
+    show(table)
     _print_differences(comparison)
 
 
@@ -96,7 +90,7 @@ def print_result(result: Mapping[str, Any]) -> None:
     """What a run reached, by the score that its best checkpoint was chosen by."""
     score, last = result["config"]["score"], result["last"]
     name = _NAMES.get(score, score)
-    table = _table(
+    table = new_table(
         f"{name}, best checkpoint (iteration {result['best_iteration']}, in validation "
         f"{_number(result['validation'])}) and last one (iteration {last['iteration']})"
     )
@@ -111,41 +105,7 @@ def print_result(result: Mapping[str, Any]) -> None:
     for gap, estimate in result["gaps"].items():
         table.add_row(gap, _with_interval(estimate), "")
     table.caption = f"{_intervals(reached.values())}; one run says nothing about other seeds"
-    _print(table)
-
-
-def print_table(table: ScoreTable) -> None:
-    """A table that is also written elsewhere."""
-    printed = _table(table.title)
-    for heading, numeric in zip(table.headings, table.numeric, strict=True):
-        printed.add_column(escape(heading), justify="right" if numeric else "left")
-    for row in table.rows:
-        printed.add_row(*(escape(cell.text) for cell in row))
-    printed.title, printed.caption = escape(table.title), escape(table.note)
-    _print(printed)
-
-
-def print_forecast(rows: Sequence[Forecast], suite: ReadSuite) -> None:
-    """A row an agent and problem: what is done, and what the rest takes on a core like this."""
-    table = _table(f"{suite.suite.title}: {sum(row.cells for row in rows)} runs")
-    for heading in ("problem", "agent", "each run", "runs", "done", "failed", "missing"):
-        table.add_column(heading, justify="left" if heading in ("problem", "agent") else "right")
-    table.add_column("hours of a run", justify="right")
-    hours = 0.0
-    for row in rows:
-        counts = [str(x) for x in (row.cells, row.done, row.failed, row.missing)]
-        expected = row.error if row.hours is None else f"{row.hours:.3f}"
-        table.add_row(row.problem, row.agent, row.limit, *counts, expected)
-        hours += (row.hours or 0.0) * row.missing
-    table.caption = f"expected training: {hours:.2f} hours of a core, evaluation apart"
-    _print(table)
-
-
-def print_failures(cells: Sequence[Cell], out: Path) -> None:
-    """The cells that have failed, with their errors."""
-    print(f"{len(cells)} runs failed:")
-    for cell in cells:
-        print(f"  {cell}: {read_error(out / cell.folder)}")
+    show(table)
 
 
 def _chosen(summary: Mapping[str, Any], score: str) -> dict[str, Any]:
@@ -196,7 +156,7 @@ def _intervals(estimates: Iterable[Mapping[str, Any]]) -> str:
 def _print_differences(comparison: Comparison) -> None:
     """Paired differences of the run from the others, and gaps between splits."""
     score = _NAMES.get(comparison.score, comparison.score)
-    table = _table(f"{score}: differences on the same tasks, and between splits")
+    table = new_table(f"{score}: differences on the same tasks, and between splits")
     differences, gaps = comparison.differences(), comparison.gaps()
     rows = differences | {f"gap {name}": vars(gap) for name, gap in gaps.items()}
     both = any(row["over_runs_and_tasks"] is not None for row in rows.values())
@@ -208,13 +168,13 @@ def _print_differences(comparison: Comparison) -> None:
         table.add_row(name, _with_interval(row), *[_interval(row["over_runs"])] * both, won)
     table.caption = _intervals(rows.values())
     if table.row_count:
-        _print(table)
+        show(table)
 
 
 def print_trials(tuned: "Tuned") -> None:
     """The best trials of a search; where the best configuration is, and how to confirm it."""
     trials, score = tuned.trials, tuned.config.score
-    table = _table(
+    table = new_table(
         f"{_NAMES.get(score, score)} on validation tasks, the best of {len(trials)} trials"
     )
     keys = list(tuned.best.params)
@@ -229,7 +189,7 @@ def print_trials(tuned: "Tuned") -> None:
     failed = [trial for trial in trials if trial.error]
     if failed:
         table.caption += f"; trial {failed[0].number} failed: {failed[0].error}"
-    _print(table)
+    show(table)
     if tuned.importances:
         shares = ", ".join(f"{key} {share:.2f}" for key, share in tuned.importances.items())
         print(f"importance: {shares}")
@@ -244,7 +204,7 @@ def print_trials(tuned: "Tuned") -> None:
 def print_usage(usage: Mapping[str, Any]) -> None:
     """A row an option: how often and how long it ran, and which options followed it."""
     options = usage["options"]
-    table = _table(usage["title"])
+    table = new_table(usage["title"])
     for heading in ("option", "share of steps", "begun", "steps at a time"):
         table.add_column(heading, justify="right")
     for other in range(len(options)):
@@ -256,7 +216,7 @@ def print_usage(usage: Mapping[str, Any]) -> None:
         for count in option["followed_by"]:
             row.append(f"{100 * count / total:.0f} %" if total else "")
         table.add_row(*row)
-    _print(table)
+    show(table)
     print(
         f"usage entropy {usage['entropy']:.2f} of at most {math.log(len(options)):.2f} nats; "
         f"{usage['duration']:.1f} steps at a time; "
@@ -290,11 +250,11 @@ def _kind(estimate: Mapping[str, Any]) -> str | None:
     return next((kind for kind in KINDS if estimate[kind] is not None), None)
 
 
-def _table(title: str) -> Table:
+def new_table(title: str) -> Table:
     return Table(title=title, box=box.SIMPLE)
 
 
-def _print(table: Table) -> None:
+def show(table: Table) -> None:
     """Title and caption may be wider than the table."""
     console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
     title, table.title = table.title, None

@@ -9,14 +9,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 from matplotlib import rc_context
 
-from metarl.core.errors import CheckpointError, MetaRLError
-from metarl.core.family import Drawable, HasFrames
-from metarl.experiments.benchmark_results import BenchmarkResults, Entry, read_benchmark
-from metarl.experiments.building import make_family
-from metarl.experiments.change_table import change_table, changes_between
-from metarl.experiments.checkpoints import write_atomically
-from metarl.experiments.report_appendix import appendix
-from metarl.experiments.report_tables import (
+from metarl.benchmark.change_table import change_table, changes_between
+from metarl.benchmark.report_appendix import appendix
+from metarl.benchmark.report_tables import (
     aggregate_tables,
     failure_table,
     problem_table,
@@ -24,8 +19,13 @@ from metarl.experiments.report_tables import (
     speed_table,
     worst_tasks,
 )
-from metarl.experiments.score_table import measure
-from metarl.experiments.table_texts import Table, to_csv, to_latex, to_markdown
+from metarl.benchmark.results import BenchmarkResults, Entry, read_benchmark
+from metarl.benchmark.score_table import measure
+from metarl.benchmark.table_texts import Table, to_csv, to_latex, to_markdown
+from metarl.core.errors import CheckpointError, MetaRLError
+from metarl.core.family import Drawable, HasFrames
+from metarl.experiments.building import make_family
+from metarl.experiments.checkpoints import write_atomically
 from metarl.viz.report_figures import COLORS, FAINT, GRAY, INK, LOOK, Picture, draw_figures, rivals
 from metarl.viz.style import figure_bytes, save
 

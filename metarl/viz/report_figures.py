@@ -10,13 +10,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from metarl.benchmark.report_tables import scaled_runs
+from metarl.benchmark.results import BenchmarkResults, Entry
+from metarl.benchmark.score_table import candidates, difference
 from metarl.core.errors import shown
 from metarl.evaluation import aggregates
 from metarl.evaluation.stats import Array, Estimate
-from metarl.experiments.benchmark_results import BenchmarkResults, Entry
 from metarl.experiments.comparison import RANDOM
-from metarl.experiments.report_tables import scaled_runs
-from metarl.experiments.score_table import candidates, difference
 from metarl.viz.curves import UNITS, Curve, axis_scale, draw_curve, run_curves
 from metarl.viz.style import pick_evenly
 

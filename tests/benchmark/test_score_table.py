@@ -9,25 +9,25 @@ import numpy as np
 import pytest
 from benchmark_folders import ODD, write_benchmark
 
-from metarl.evaluation import stats
-from metarl.experiments.benchmark_results import read_benchmark
-from metarl.experiments.score_table import (
+from metarl.benchmark.results import read_benchmark
+from metarl.benchmark.score_table import (
     OPTIMUM,
     decimals,
     difference,
     measure,
     not_worse,
 )
-from metarl.experiments.table_texts import (
+from metarl.benchmark.table_texts import (
     COLUMNS,
-    Cell,
     Table,
+    Text,
     latex_text,
     markdown_text,
     to_csv,
     to_latex,
     to_markdown,
 )
+from metarl.evaluation import stats
 
 TASKS = np.linspace(-1, 1, 8)
 OPTIMUM_OF_TASK = np.full(8, 10.0)
@@ -141,7 +141,7 @@ def test_csv_is_long_and_holds_no_times(results):
 
 
 def test_texts_are_no_markup():
-    table = Table("odd", ODD, (ODD, "n"), [(Cell(ODD), Cell("-1.5 [-2.0, 1.0]", -1.5, bold=True))])
+    table = Table("odd", ODD, (ODD, "n"), [(Text(ODD), Text("-1.5 [-2.0, 1.0]", -1.5, bold=True))])
     markdown = to_markdown([table])
     assert "<" not in markdown
     assert "\\$x\\_1\\$ \\| " in markdown

@@ -27,6 +27,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError, field_validator
 
+from metarl.benchmark.references import Reference, read_references
 from metarl.config.files import SUITES, load_config
 from metarl.config.messages import error_lines
 from metarl.config.numbers import Options
@@ -36,7 +37,6 @@ from metarl.config.yaml_text import LONGEST, read_yaml
 from metarl.core.errors import ConfigError, MetaRLError, quoted, suggest
 from metarl.core.texts import read_text, to_json
 from metarl.experiments.counters import LIMITS
-from metarl.experiments.references import Reference, read_references
 
 RANDOM = "random"
 _LABEL = re.compile(r"[a-z0-9][a-z0-9_.-]*", re.IGNORECASE)

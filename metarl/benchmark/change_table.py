@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
-from metarl.experiments.benchmark_results import BenchmarkResults
-from metarl.experiments.changes import Cell as Scored
-from metarl.experiments.changes import Change, find_changes
-from metarl.experiments.report_tables import EMPTY, number_cell
-from metarl.experiments.score_table import decimals, with_interval
-from metarl.experiments.table_texts import Cell, Table
+from metarl.benchmark.changes import Change, Scored, find_changes
+from metarl.benchmark.report_tables import EMPTY, number_cell
+from metarl.benchmark.results import BenchmarkResults
+from metarl.benchmark.score_table import decimals, with_interval
+from metarl.benchmark.table_texts import Table, Text
 
 
 def changes_between(old: BenchmarkResults, new: BenchmarkResults) -> list[Change]:
@@ -57,13 +56,13 @@ def change_table(
         before, after = (number_cell(x, digits) for x in (change.old, change.new))
         moved = p = EMPTY
         if change.difference is not None:
-            moved = Cell(with_interval(change.difference, digits), change.difference.value)
+            moved = Text(with_interval(change.difference, digits), change.difference.value)
         if change.p is not None:
             p = number_cell(change.p, 4)
         verdict = f"{change.verdict}: {change.reason}" if change.reason else change.verdict
         bold = change.verdict in ("worse", "better")
-        labels = Cell(change.problem), Cell(change.agent)
-        rows.append((*labels, before, after, moved, p, Cell(verdict, bold=bold)))
+        labels = Text(change.problem), Text(change.agent)
+        rows.append((*labels, before, after, moved, p, Text(verdict, bold=bold)))
     headings = ("problem", "agent", "old", "new", "difference", "p", "verdict")
     note = (
         f"Old: {old.folder}, metarl at {', '.join(old.commits)}. "

@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 from helpers import FILES
 
+from metarl.benchmark.forecast import forecast, forecast_table
+from metarl.benchmark.results import read_benchmark
+from metarl.benchmark.runner import Benchmark
+from metarl.benchmark.suite import read_suite
+from metarl.benchmark.table_texts import print_table
 from metarl.core.errors import CheckpointError
 from metarl.evaluation.meta_test import evaluate
-from metarl.experiments.benchmark import Benchmark, forecast
-from metarl.experiments.benchmark_results import read_benchmark
 from metarl.experiments.building import make_agent, make_family
-from metarl.experiments.suite import read_suite
-from metarl.experiments.tables import print_failures, print_forecast
 
 SUITE = f"""
 title: Tiny
@@ -108,14 +109,12 @@ def test_0_and_1_of_scaled_scores(ran):
     assert np.all(results.scaled(results.entries["bandit", "random"]) == 0)
 
 
-def test_what_fails_leaves_its_error_and_the_others_go_on(ran, capsys):
+def test_what_fails_leaves_its_error_and_the_others_go_on(ran):
     benchmark, _, failed = ran
     assert [cell.agent for cell in failed] == ["raises", "hangs"]
     raises, hangs = read_benchmark(benchmark.out).failures
     assert "no such <thing>" in raises.error
     assert hangs.error == "ended after the limit of 0.05 minutes (limit_minutes)"
-    print_failures(failed, benchmark.out)
-    assert f"2 runs failed:\n  bandit / raises / seed 0: {raises.error}" in capsys.readouterr().out
 
 
 def test_what_is_done_and_what_is_missing_is_foretold(ran, capsys):
@@ -130,7 +129,7 @@ def test_what_is_done_and_what_is_missing_is_foretold(ran, capsys):
         "raises": failed,
         "hangs": failed,
     }
-    print_forecast(rows, benchmark.suite)
+    print_table(forecast_table(rows, benchmark.suite))
     assert "Tiny: 6 runs" in capsys.readouterr().out
 
 

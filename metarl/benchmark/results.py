@@ -5,6 +5,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from metarl.benchmark.suite import Problem, ReadSuite, config_hash, read_suite
 from metarl.core.errors import CheckpointError, MetaRLError
 from metarl.core.texts import read_json
 from metarl.evaluation import stats
@@ -13,7 +14,6 @@ from metarl.evaluation.stats import Array
 from metarl.experiments.comparison import generalization_gaps
 from metarl.experiments.folder import RunFolder
 from metarl.experiments.logs import read_metrics
-from metarl.experiments.suite import Problem, ReadSuite, config_hash, read_suite
 
 SUITE, MATRIX, ERROR = "suite.yaml", "matrix.json", "error.txt"
 """In the folder of a benchmark: the suite, and the cells; in that of a run: why it failed."""

@@ -19,7 +19,7 @@ Verdict = Literal["worse", "better", "same", "not judged"]
 
 
 @dataclass(frozen=True)
-class Cell:
+class Scored:
     """An agent on a problem."""
 
     scores: Scores
@@ -53,7 +53,7 @@ class Change:
     """That it is no worse, corrected for the number of cells (Holm 1979)."""
 
 
-def find_changes(old: Mapping[Place, Cell], new: Mapping[Place, Cell]) -> list[Change]:
+def find_changes(old: Mapping[Place, Scored], new: Mapping[Place, Scored]) -> list[Change]:
     """Each cell of either version, in the order of `old`; what is only in `new` comes last.
 
     A cell is worse if its corrected p is at most `LEVEL` and its interval lies below 0; better if
@@ -83,11 +83,11 @@ def find_changes(old: Mapping[Place, Cell], new: Mapping[Place, Cell]) -> list[C
     ]
 
 
-def _mean(cell: Cell | None) -> float | None:
+def _mean(cell: Scored | None) -> float | None:
     return None if cell is None else float(cell.rows.mean())
 
 
-def _obstacle(place: Place, old: Mapping[Place, Cell], new: Mapping[Place, Cell]) -> str:
+def _obstacle(place: Place, old: Mapping[Place, Scored], new: Mapping[Place, Scored]) -> str:
     """Why the versions cannot be compared; "" if they can."""
     if place not in new:
         return "only in the old version"

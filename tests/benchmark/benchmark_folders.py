@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from metarl.benchmark.suite import config_hash
 from metarl.evaluation.scores import Scores
-from metarl.experiments.suite import config_hash
 
 ODD = """<script>alert(1)</script> & $x_1$ | "it's" \\ % # {} ~ ^ `code` *star*"""
 """Means something in HTML, LaTeX, Markdown, mathtext, CSV or JSON."""

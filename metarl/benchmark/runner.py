@@ -8,23 +8,20 @@ PROBLEM/AGENT/seed-0/          its run folder; error.txt says why a cell failed
 """
 
 import re
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from metarl.benchmark.results import ERROR, MATRIX, SUITE, read_result
+from metarl.benchmark.suite import Cell, ReadSuite
 from metarl.config.files import to_yaml
-from metarl.core.errors import CheckpointError, MetaRLError, note
+from metarl.core.errors import CheckpointError, note
 from metarl.core.texts import read_json, to_json
-from metarl.experiments.benchmark_results import ERROR, MATRIX, SUITE, read_error, read_result
 from metarl.experiments.checkpoints import write_atomically
 from metarl.experiments.folder import RunFolder, alone_in
 from metarl.experiments.interruption import GRACE
 from metarl.experiments.processes import Ended, Job, run_jobs
-from metarl.experiments.speed import env_steps_per_second
-from metarl.experiments.suite import Cell, ReadSuite
 
 PROBE_SECONDS = 10.0
 _ERROR_LINE = re.compile("metarl: (.*)")
@@ -157,79 +154,3 @@ def _error(end: Ended, cell: Cell, folder: Path) -> str:
     told = _ERROR_LINE.findall(log) or log.split("\n")
     told = [line.strip() for line in told if line.strip()]
     return f"{told[-1] if told else 'it printed nothing'} (exit code {end.code})"
-
-
-# -------------------------------------------------------------------------------------------------
-# Before it runs
-
-
-@dataclass(frozen=True)
-class Forecast:
-    """A row of the matrix: the cells of an agent on a problem."""
-
-    problem: str
-    agent: str
-    cells: int
-    done: int
-    failed: int
-    limit: str
-    """Of training, in words."""
-    hours: float | None
-    """Of one cell's training on a core like this; None: it learns nothing, or cannot be tried."""
-    error: str = ""
-    """Why it cannot."""
-
-    @property
-    def missing(self) -> int:
-        return self.cells - self.done
-
-
-def forecast(benchmark: Benchmark, seconds: float = PROBE_SECONDS) -> list[Forecast]:
-    """What is to be done, with the time expected from trying each agent for some `seconds`."""
-    rows: dict[tuple[str, str], list[Cell]] = {}
-    for cell in benchmark.cells:
-        rows.setdefault((cell.problem, cell.agent), []).append(cell)
-    forecasts = []
-    for (problem, agent), cells in rows.items():
-        done = [benchmark.is_done(cell) for cell in cells]
-        errors = [read_error(benchmark.out / cell.folder) != "missing" for cell in cells]
-        hours, error = None, ""
-        if cells[0].trained and not all(done):
-            try:
-                hours = _hours(cells[0], seconds)
-            except MetaRLError as problem_:
-                error = str(problem_).splitlines()[0]
-        limit = _limit(cells[0])
-        forecasts.append(
-            Forecast(problem, agent, len(cells), sum(done), sum(errors), limit, hours, error)
-        )
-    return forecasts
-
-
-def _hours(cell: Cell, seconds: float) -> float:
-    """Of training until the first limit that can be foretold."""
-    config = cell.config
-    expected = []
-    if config.minutes is not None:
-        expected.append(config.minutes / 60)
-    if config.env_steps is not None:
-        expected.append(config.env_steps / env_steps_per_second(config, seconds) / 3600)
-    if not expected:
-        began = time.perf_counter()
-        env_steps_per_second(config, 0.0)
-        expected.append((time.perf_counter() - began) / 2 * (config.iterations or 0) / 3600)
-    return min(expected)
-
-
-def _limit(cell: Cell) -> str:
-    config = cell.config
-    if not cell.trained:
-        return "learns nothing"
-    limits = []
-    if config.env_steps is not None:
-        limits.append(f"{config.env_steps:,} steps")
-    if config.iterations is not None:
-        limits.append(f"{config.iterations:,} iterations")
-    if config.minutes is not None:
-        limits.append(f"{config.minutes:g} minutes")
-    return " or ".join(limits)

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from metarl.benchmark.changes import Scored, find_changes
 from metarl.evaluation import stats
 from metarl.evaluation.scores import Scores
-from metarl.experiments.changes import Cell, find_changes
 
 TASKS = 40
 
@@ -35,7 +35,7 @@ def cell(totals, trained=True, score="total", tasks=None, **fields):
         seed=0,
         task_hash="a",
     )
-    return Cell(replace(scores, **fields), score, trained)
+    return Scored(replace(scores, **fields), score, trained)
 
 
 def runs(mean, seed=0, count=5, noise=0.02):

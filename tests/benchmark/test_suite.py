@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from metarl.benchmark.references import read_references
+from metarl.benchmark.suite import config_hash, read_suite, shipped_suites
 from metarl.config.schema import to_dict
 from metarl.core.errors import ConfigError
-from metarl.experiments.references import read_references
-from metarl.experiments.suite import config_hash, read_suite, shipped_suites
 
 SMALL = """
 title: Small

@@ -4,10 +4,10 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from metarl.benchmark.results import BenchmarkResults, Entry
 from metarl.evaluation import stats
 from metarl.evaluation.scores import QUESTIONS
 from metarl.evaluation.stats import KINDS, Estimate
-from metarl.experiments.benchmark_results import BenchmarkResults, Entry
 
 OPTIMUM = "known optimum"
 """The row of what the best agent expects that is shown the task; no agent has such a label."""

@@ -5,13 +5,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from metarl.benchmark.report_tables import plain
+from metarl.benchmark.results import SUITE, BenchmarkResults, Entry
+from metarl.benchmark.suite import entrant
+from metarl.benchmark.table_texts import Table, Text
 from metarl.config.files import load_config, shipped
 from metarl.config.schema import to_dict
 from metarl.core.errors import MetaRLError
-from metarl.experiments.benchmark_results import SUITE, BenchmarkResults, Entry
-from metarl.experiments.report_tables import plain
-from metarl.experiments.suite import entrant
-from metarl.experiments.table_texts import Cell, Table
 
 
 def appendix(results: BenchmarkResults) -> list[Table]:
@@ -34,7 +34,7 @@ def _configurations(results: BenchmarkResults) -> Table:
             for key, value in own.items()
             if key != "seed" and (key not in basis or basis[key] != value)
         ]
-        cells = (Cell(entry.problem), Cell(entry.agent), Cell(name), Cell("; ".join(changed)))
+        cells = (Text(entry.problem), Text(entry.agent), Text(name), Text("; ".join(changed)))
         rows.append(cells)
     headings = ("problem", "agent", "begins with", "differences")
     note = "Complete configurations are beside the runs: PROBLEM/AGENT/seed-0.yaml."
@@ -80,7 +80,7 @@ def _tasks(results: BenchmarkResults) -> Table:
         runs = sum(len(entry.cells) for entry in results.of_problem(problem))
         for (split, task_hash), who in hashes.items():
             whose = "all runs" if len(who) == runs else ", ".join(who)
-            rows.append((Cell(problem), Cell(split), Cell(task_hash), Cell(whose)))
+            rows.append((Text(problem), Text(split), Text(task_hash), Text(whose)))
     return Table("tasks", "Tasks", ("problem", "split", "hash", "runs (agent/seed)"), rows)
 
 
@@ -90,7 +90,7 @@ def _circumstances(results: BenchmarkResults) -> Table:
     for cell in results.cells:
         for place in _circumstances_of(cell.result):
             counts[place] = counts.get(place, 0) + 1
-    rows = [(Cell(what), Cell(which), Cell(str(n), n)) for (what, which), n in counts.items()]
+    rows = [(Text(what), Text(which), Text(str(n), n)) for (what, which), n in counts.items()]
     return Table("circumstances", "Versions and machines", ("what", "which", "runs"), rows)
 
 
@@ -110,12 +110,12 @@ def _commands(results: BenchmarkResults) -> Table:
     again = f"metarl benchmark {shlex.quote(str(results.folder / SUITE))}"
     if seeds:
         again += f" --seeds {','.join(map(str, seeds))}"
-    rows = [(Cell("all"), Cell(again, code=True), Cell(""))]
+    rows = [(Text("all"), Text(again, code=True), Text(""))]
     for entry in results.entries.values():
         for cell in entry.cells:
             command = f"metarl train {shlex.quote(str(cell.folder.with_suffix('.yaml')))}"
-            label = Cell(f"{entry.problem} / {entry.agent} / seed {cell.seed}")
-            rows.append((label, Cell(command, code=True), Cell(_recorded(cell.result))))
+            label = Text(f"{entry.problem} / {entry.agent} / seed {cell.seed}")
+            rows.append((label, Text(command, code=True), Text(_recorded(cell.result))))
     return Table("commands", "Commands", ("run", "command", "was run as"), rows)
 
 

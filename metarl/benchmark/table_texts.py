@@ -1,4 +1,4 @@
-"""Tables, and how they are written as Markdown, LaTeX and CSV: the same numbers everywhere."""
+"""Tables, and how they are printed and written as Markdown, LaTeX and CSV: the same numbers."""
 
 import csv
 import io
@@ -6,7 +6,10 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from metarl.experiments.score_table import Measurement
+from rich.markup import escape
+
+from metarl.benchmark.score_table import Measurement
+from metarl.experiments.tables import new_table, show
 
 COLUMNS = (
     "problem",
@@ -42,7 +45,7 @@ _LATEX = {
 
 
 @dataclass(frozen=True)
-class Cell:
+class Text:
     """What stands in a table."""
 
     text: str
@@ -61,7 +64,7 @@ class Table:
     """Of its own in a document: a-z and dashes."""
     title: str
     headings: tuple[str, ...]
-    rows: Sequence[tuple[Cell, ...]]
+    rows: Sequence[tuple[Text, ...]]
     note: str = ""
     """What one must know to read it."""
 
@@ -70,6 +73,17 @@ class Table:
         """Which columns hold numbers and nothing else."""
         columns = zip(*self.rows, strict=True) if self.rows else [()] * len(self.headings)
         return [all(_NUMBERS.fullmatch(cell.text) for cell in column) for column in columns]
+
+
+def print_table(table: Table) -> None:
+    """On the terminal."""
+    printed = new_table(escape(table.title))
+    for heading, numeric in zip(table.headings, table.numeric, strict=True):
+        printed.add_column(escape(heading), justify="right" if numeric else "left")
+    for row in table.rows:
+        printed.add_row(*(escape(cell.text) for cell in row))
+    printed.caption = escape(table.note)
+    show(printed)
 
 
 def to_csv(measured: Iterable[Measurement]) -> str:
@@ -106,7 +120,7 @@ def _line(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _markdown_cell(cell: Cell) -> str:
+def _markdown_cell(cell: Text) -> str:
     text = cell.text if _NUMBERS.fullmatch(cell.text) else markdown_text(cell.text)
     return f"**{text}**" if cell.bold else text
 
@@ -142,7 +156,7 @@ def _latex_line(cells: Iterable[str]) -> str:
     return f"{{}}{' & '.join(cells)} \\\\"
 
 
-def _latex_cell(cell: Cell) -> str:
+def _latex_cell(cell: Text) -> str:
     text = latex_text(cell.text)
     if _NUMBERS.fullmatch(cell.text):
         text = text.replace("-", "$-$")

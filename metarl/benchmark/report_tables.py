@@ -7,13 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from metarl.evaluation import aggregates
-from metarl.evaluation.scores import QUESTIONS
-from metarl.evaluation.stats import KINDS, Array, Estimate
-from metarl.experiments import score_table
-from metarl.experiments.benchmark_results import BenchmarkResults, Entry
-from metarl.experiments.comparison import RANDOM
-from metarl.experiments.score_table import (
+from metarl.benchmark import score_table
+from metarl.benchmark.results import BenchmarkResults, Entry
+from metarl.benchmark.score_table import (
     FIRST,
     GAPS,
     LAST,
@@ -26,9 +22,13 @@ from metarl.experiments.score_table import (
     decimals,
     with_interval,
 )
-from metarl.experiments.table_texts import Cell, Table
+from metarl.benchmark.table_texts import Table, Text
+from metarl.evaluation import aggregates
+from metarl.evaluation.scores import QUESTIONS
+from metarl.evaluation.stats import KINDS, Array, Estimate
+from metarl.experiments.comparison import RANDOM
 
-EMPTY = Cell("")
+EMPTY = Text("")
 _WORST = 10
 SCORE_NAMES = {
     "total": "return of the trial",
@@ -73,15 +73,15 @@ def headline(results: BenchmarkResults, measured: Sequence[Measurement]) -> Tabl
                 continue
             score = found[SCORE]
             bold = agent in best
-            row = [Cell(problem), Cell(_label(results, problem, agent))]
-            row.append(Cell(score.text, score.number, bold))
+            row = [Text(problem), Text(_label(results, problem, agent))]
+            row.append(Text(score.text, score.number, bold))
             row.append(_cell(found.get(SCALED)))
             row.append(published.pop(agent, EMPTY))
             row += map(_count, (score.runs, score.env_steps, score.episodes))
             rows.append(tuple(row))
         for agent, cell in published.items():
             rows.append(
-                (Cell(problem), Cell(f"{agent} (published)"), EMPTY, EMPTY, cell, *[EMPTY] * 3)
+                (Text(problem), Text(f"{agent} (published)"), EMPTY, EMPTY, cell, *[EMPTY] * 3)
             )
     headings = ("problem", "agent", SCORE, SCALED, "published", "runs", "env steps", "episodes")
     return Table(
@@ -111,10 +111,10 @@ def _headline_note(results: BenchmarkResults, measured: Sequence[Measurement]) -
     return " ".join(sentences)
 
 
-def _published(results: BenchmarkResults, problem: str) -> dict[str, Cell]:
+def _published(results: BenchmarkResults, problem: str) -> dict[str, Text]:
     """By agent."""
     score = results.suite.problems[problem].score
-    cells: dict[str, Cell] = {}
+    cells: dict[str, Text] = {}
     for reference in results.suite.references:
         if reference.problem == problem:
             protocol = "same" if reference.same_protocol else "similar"
@@ -122,7 +122,7 @@ def _published(results: BenchmarkResults, problem: str) -> dict[str, Cell]:
             text = f"{name}{reference.value:g} ({reference.source}; {protocol} protocol)"
             if reference.agent in cells:
                 text = f"{cells[reference.agent].text}; {text}"
-            cells[reference.agent] = Cell(text, reference.value)
+            cells[reference.agent] = Text(text, reference.value)
     return cells
 
 
@@ -141,9 +141,9 @@ def _quantities(
     for problem, agents in _by_agent(measured).items():
         for agent, found in agents.items():
             if found.keys() & set(columns):
-                label = Cell(_label(results, problem, agent))
+                label = Text(_label(results, problem, agent))
                 cells = [_cell(found.get(quantity)) for quantity in columns]
-                rows.append((Cell(problem), label, *cells))
+                rows.append((Text(problem), label, *cells))
     return Table(key, title, ("problem", "agent", *columns), rows, note)
 
 
@@ -162,12 +162,12 @@ def _label(results: BenchmarkResults, problem: str, agent: str) -> str:
     return agent if entry.shown == "none" else f"{agent} (shown the task, reference)"
 
 
-def _cell(row: Measurement | None) -> Cell:
-    return EMPTY if row is None else Cell(row.text, row.number)
+def _cell(row: Measurement | None) -> Text:
+    return EMPTY if row is None else Text(row.text, row.number)
 
 
-def _count(text: str) -> Cell:
-    return Cell(text, float(text)) if text else EMPTY
+def _count(text: str) -> Text:
+    return Text(text, float(text)) if text else EMPTY
 
 
 # -------------------------------------------------------------------------------------------------
@@ -183,19 +183,19 @@ def problem_table(results: BenchmarkResults) -> Table:
         ends = EMPTY
         if scale is not None:
             digits = decimals(scale)
-            ends = Cell(" to ".join(score_table.number(end, digits) for end in scale))
+            ends = Text(" to ".join(score_table.number(end, digits) for end in scale))
         test = entries[0].test
         seeds = sorted({cell.seed for entry in entries if entry.trained for cell in entry.cells})
         name = content.score.removeprefix("-")
         score = SCORE_NAMES.get(name, name) + (", less is better" if name != content.score else "")
         rows.append(
             (
-                Cell(problem),
-                Cell(_in_words(content.family)),
-                Cell(score),
+                Text(problem),
+                Text(_in_words(content.family)),
+                Text(score),
                 ends,
-                Cell(", ".join(entry.agent for entry in entries)),
-                Cell(" ".join(map(str, seeds))),
+                Text(", ".join(entry.agent for entry in entries)),
+                Text(" ".join(map(str, seeds))),
                 _count(str(test.returns.shape[2])),
                 _count(str(test.episodes)),
             )
@@ -230,8 +230,8 @@ def speed_table(results: BenchmarkResults) -> Table:
         steps = [cell.env_steps for cell in entry.cells]
         rows.append(
             (
-                Cell(entry.problem),
-                Cell(entry.agent),
+                Text(entry.problem),
+                Text(entry.agent),
                 number_cell(sum(steps) / sum(training) if sum(training) else None, 0),
                 number_cell(_mean(training, 60), 2),
                 number_cell(_mean(cores, 3600), 3),
@@ -247,8 +247,8 @@ def _mean(seconds: Sequence[float], unit: float) -> float | None:
     return sum(seconds) / len(seconds) / unit if seconds else None
 
 
-def number_cell(value: float | None, digits: int) -> Cell:
-    return EMPTY if value is None else Cell(score_table.number(value, digits), value)
+def number_cell(value: float | None, digits: int) -> Text:
+    return EMPTY if value is None else Text(score_table.number(value, digits), value)
 
 
 def failure_table(results: BenchmarkResults) -> Table:
@@ -258,7 +258,7 @@ def failure_table(results: BenchmarkResults) -> Table:
         place = (failure.problem, failure.agent, failure.error)
         seeds.setdefault(place, []).append(str(failure.seed))
     rows = [
-        (Cell(problem), Cell(agent), Cell(" ".join(which)), Cell(error))
+        (Text(problem), Text(agent), Text(" ".join(which)), Text(error))
         for (problem, agent, error), which in seeds.items()
     ]
     return Table("failures", "Runs without a result", ("problem", "agent", "seeds", "error"), rows)
@@ -297,7 +297,7 @@ def aggregate_tables(results: BenchmarkResults) -> list[Table]:
     rows = []
     for agent, runs in agents.items():
         estimates = (aggregates.iqm(runs), aggregates.optimality_gap(runs))
-        rows.append((Cell(agent), *map(_aggregate, estimates), _count(str(sum(map(len, runs))))))
+        rows.append((Text(agent), *map(_aggregate, estimates), _count(str(sum(map(len, runs))))))
     means = Table(
         "aggregates",
         "Aggregates of scaled scores",
@@ -309,7 +309,7 @@ def aggregate_tables(results: BenchmarkResults) -> list[Table]:
         return [means]
     rows = []
     for agent, runs in agents.items():
-        row = [Cell(agent)]
+        row = [Text(agent)]
         for other, others in agents.items():
             better = aggregates.probability_of_improvement(runs, others)
             row.append(EMPTY if agent == other else _aggregate(better))
@@ -318,8 +318,8 @@ def aggregate_tables(results: BenchmarkResults) -> list[Table]:
     return [means, Table("improvement", "Probability of improvement", headings, rows)]
 
 
-def _aggregate(estimate: Estimate) -> Cell:
-    return Cell(with_interval(estimate, 3), estimate.value)
+def _aggregate(estimate: Estimate) -> Text:
+    return Text(with_interval(estimate, 3), estimate.value)
 
 
 # -------------------------------------------------------------------------------------------------
@@ -339,14 +339,14 @@ def worst_tasks(best: Entry, other: Entry, drawable: bool) -> Table:
     rows = []
     for task in np.argsort(mine - theirs, kind="stable")[:_WORST].tolist():
         values = (mine[task], theirs[task], mine[task] - theirs[task])
-        cells = [Cell(score_table.number(float(x), digits), float(x)) for x in values]
+        cells = [Text(score_table.number(float(x), digits), float(x)) for x in values]
         row = place[task]
         commands = [
-            Cell(f"metarl render {shlex.quote(str(entry.cells[0].folder))} --task {row}", code=True)
+            Text(f"metarl render {shlex.quote(str(entry.cells[0].folder))} --task {row}", code=True)
             for entry in (best, other)
             if drawable
         ]
-        rows.append((Cell(str(row), float(row)), *cells, *commands))
+        rows.append((Text(str(row), float(row)), *cells, *commands))
     headings = ["task", best.agent, other.agent, "difference"]
     if drawable:
         headings += [f"see {best.agent}", f"see {other.agent}"]

@@ -1,0 +1,1 @@
+"""Benchmarks: suites of problems and agents, run, read, tabled, and compared with earlier ones."""

@@ -1,0 +1,111 @@
+"""What a benchmark is about to do, and how long it will take."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from metarl.benchmark.results import read_error
+from metarl.benchmark.runner import Benchmark
+from metarl.benchmark.suite import Cell, ReadSuite
+from metarl.benchmark.table_texts import Table, Text
+from metarl.core.errors import MetaRLError
+from metarl.experiments.speed import env_steps_per_second
+
+PROBE_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """A row of the matrix: the cells of an agent on a problem."""
+
+    problem: str
+    agent: str
+    cells: int
+    done: int
+    failed: int
+    limit: str
+    """Of training, in words."""
+    hours: float | None
+    """Of one cell's training on a core like this; None: it learns nothing, or cannot be tried."""
+    error: str = ""
+    """Why it cannot."""
+
+    @property
+    def missing(self) -> int:
+        return self.cells - self.done
+
+
+def forecast(benchmark: Benchmark, seconds: float = PROBE_SECONDS) -> list[Forecast]:
+    """What is to be done, with the time expected from trying each agent for some `seconds`."""
+    rows: dict[tuple[str, str], list[Cell]] = {}
+    for cell in benchmark.cells:
+        rows.setdefault((cell.problem, cell.agent), []).append(cell)
+    forecasts = []
+    for (problem, agent), cells in rows.items():
+        done = [benchmark.is_done(cell) for cell in cells]
+        errors = [read_error(benchmark.out / cell.folder) != "missing" for cell in cells]
+        hours, error = None, ""
+        if cells[0].trained and not all(done):
+            try:
+                hours = _hours(cells[0], seconds)
+            except MetaRLError as problem_:
+                error = str(problem_).splitlines()[0]
+        limit = _limit(cells[0])
+        forecasts.append(
+            Forecast(problem, agent, len(cells), sum(done), sum(errors), limit, hours, error)
+        )
+    return forecasts
+
+
+def _hours(cell: Cell, seconds: float) -> float:
+    """Of training until the first limit that can be foretold."""
+    config = cell.config
+    expected = []
+    if config.minutes is not None:
+        expected.append(config.minutes / 60)
+    if config.env_steps is not None:
+        expected.append(config.env_steps / env_steps_per_second(config, seconds) / 3600)
+    if not expected:
+        began = time.perf_counter()
+        env_steps_per_second(config, 0.0)
+        expected.append((time.perf_counter() - began) / 2 * (config.iterations or 0) / 3600)
+    return min(expected)
+
+
+def _limit(cell: Cell) -> str:
+    config = cell.config
+    if not cell.trained:
+        return "learns nothing"
+    limits = []
+    if config.env_steps is not None:
+        limits.append(f"{config.env_steps:,} steps")
+    if config.iterations is not None:
+        limits.append(f"{config.iterations:,} iterations")
+    if config.minutes is not None:
+        limits.append(f"{config.minutes:g} minutes")
+    return " or ".join(limits)
+
+
+def forecast_table(rows: Sequence[Forecast], suite: ReadSuite) -> Table:
+    """A row an agent and problem: what is done, and what the rest takes on a core like this."""
+    hours = sum((row.hours or 0.0) * row.missing for row in rows)
+    texts = []
+    for row in rows:
+        counts = [Text(str(x), x) for x in (row.cells, row.done, row.failed, row.missing)]
+        expected = Text(row.error)
+        if row.hours is not None:
+            expected = Text(f"{row.hours:.3f}", row.hours)
+        texts.append((Text(row.problem), Text(row.agent), Text(row.limit), *counts, expected))
+    headings = (
+        "problem",
+        "agent",
+        "each run",
+        "runs",
+        "done",
+        "failed",
+        "missing",
+        "hours of a run",
+    )
+    title = f"{suite.suite.title}: {sum(row.cells for row in rows)} runs"
+    note = f"expected training: {hours:.2f} hours of a core, evaluation apart"
+    return Table("forecast", title, headings, texts, note)
