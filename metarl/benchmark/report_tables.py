@@ -25,7 +25,7 @@ from metarl.benchmark.score_table import (
 from metarl.benchmark.table_texts import Table, Text
 from metarl.evaluation import aggregates
 from metarl.evaluation.scores import QUESTIONS
-from metarl.evaluation.stats import KINDS, Array, Estimate
+from metarl.evaluation.stats import Array, Estimate
 from metarl.experiments.comparison import RANDOM
 
 EMPTY = Text("")
@@ -89,14 +89,21 @@ def headline(results: BenchmarkResults, measured: Sequence[Measurement]) -> Tabl
     )
 
 
+_SPEAKS = {
+    "over_runs_and_tasks": "over runs and tasks",
+    "over_tasks": "over tasks where there is a single run",
+    "over_runs": "over runs where there are no other tasks",
+}
+"""Kinds of intervals, in a sentence."""
+
+
 def _headline_note(results: BenchmarkResults, measured: Sequence[Measurement]) -> str:
     """What intervals speak of, what is bold, which runs are single."""
     known = {row.interval for row in measured if row.quantity == SCORE}
-    words = [QUESTIONS[kind] for kind in KINDS if QUESTIONS[kind] in known]
+    words = [text for kind, text in _SPEAKS.items() if QUESTIONS[kind] in known]
     sentences = ["There are no intervals."]
     if words:
-        rest = "; of what has a single run, " if len(words) > 1 else ""
-        sentences = [f"Brackets: 95 % intervals {rest.join(words)}."]
+        sentences = [f"Brackets: 95 % intervals {'; '.join(words)}."]
     sentences.append(
         "Bold: not worse than the best, whose paired interval of the difference on the same tasks "
         "reaches 0. Agents that are shown the task, and the known optimum, are references."
