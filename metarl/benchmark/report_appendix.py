@@ -115,11 +115,13 @@ def _commands(results: BenchmarkResults) -> Table:
         for cell in entry.cells:
             command = f"metarl train {shlex.quote(str(cell.folder.with_suffix('.yaml')))}"
             label = Text(f"{entry.problem} / {entry.agent} / seed {cell.seed}")
-            rows.append((label, Text(command, code=True), Text(_recorded(cell.result))))
+            recorded = _recorded(cell.result, results.folder)
+            rows.append((label, Text(command, code=True), Text(recorded)))
     return Table("commands", "Commands", ("run", "command", "was run as"), rows)
 
 
-def _recorded(result: Mapping[str, Any]) -> str:
-    """The command of a run, without where metarl is installed."""
+def _recorded(result: Mapping[str, Any], folder: Path) -> str:
+    """The command of a run, without where metarl is installed; the folder is as it was given."""
     program, _, arguments = result.get("command", "").partition(" ")
-    return f"{'metarl' if Path(program).name == '__main__.py' else program} {arguments}".strip()
+    name = "metarl" if Path(program).name in ("__main__.py", "metarl") else program
+    return f"{name} {arguments}".strip().replace(str(folder.resolve()), str(folder))
