@@ -38,7 +38,9 @@ def plot(
     ] = "png",
 ) -> None:
     """Draw learning curves, and how the first run adapts, as pictures with tables beside them."""
-    from metarl.viz.curves import check_formats, draw_adaptation_curve, draw_learning_curve
+    from metarl.viz.adaptation import draw_adaptation_curve
+    from metarl.viz.curves import check_formats
+    from metarl.viz.learning import draw_learning_curve
 
     formats = check_formats(picture_format)
     folder = out or runs[0]

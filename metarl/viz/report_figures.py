@@ -17,7 +17,8 @@ from metarl.core.errors import shown
 from metarl.evaluation import aggregates
 from metarl.evaluation.stats import Array, Estimate
 from metarl.experiments.comparison import RANDOM
-from metarl.viz.curves import UNITS, Curve, axis_scale, draw_curve, run_curves
+from metarl.viz.curves import UNITS, Curve, axis_scale, draw_curve
+from metarl.viz.learning import run_curves
 from metarl.viz.style import pick_evenly
 
 INK, FAINT, GRAY = "#1a1b1c", "#c9cacb", "#7f8081"

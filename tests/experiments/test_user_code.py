@@ -164,7 +164,7 @@ def test_another_family_may_be_given(home, tmp_path):
 
 def test_the_configuration_in_the_folder_is_not_imported(home, tmp_path):
     """Neither by who resumes, nor by who draws curves."""
-    from metarl.viz.curves import draw_learning_curve
+    from metarl.viz.learning import draw_learning_curve
 
     text = (home / "run" / "config.yaml").read_text(encoding="utf-8")
     (home / "evil.py").write_text(FAMILY.format(mark=tmp_path / "evil"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import inspect
 import json
 import re
 from xml.etree import ElementTree
@@ -13,8 +14,8 @@ from scipy import stats
 from test_cli import metarl, mistake
 
 from metarl.config.files import load_config, to_yaml
-from metarl.viz import curves
-from metarl.viz.curves import common_places, draw_adaptation_curve, draw_learning_curve, smooth
+from metarl.viz.adaptation import draw_adaptation_curve
+from metarl.viz.learning import common_places, draw_learning_curve, smooth
 
 
 def write_run(folder, x, returns, validation=None, config="maml/point", trial=False, **changes):
@@ -38,7 +39,9 @@ def draw(monkeypatch, tmp_path):
 
     def drawn(function, *given, **choices):
         figures = []
-        monkeypatch.setattr(curves, "save", lambda figure, out: figures.append(figure) or out)
+        monkeypatch.setattr(
+            inspect.getmodule(function), "save", lambda figure, out: figures.append(figure) or out
+        )
         *_, table = function(*given, tmp_path / "out", **choices)
         with table.open() as file:
             return figures[0], list(csv.DictReader(file))
