@@ -10,6 +10,7 @@ import numpy as np
 from metarl.benchmark import score_table
 from metarl.benchmark.results import BenchmarkResults, Entry
 from metarl.benchmark.score_table import (
+    DIFFERENCE,
     FIRST,
     GAPS,
     LAST,
@@ -43,6 +44,14 @@ def score_tables(results: BenchmarkResults, measured: Sequence[Measurement]) -> 
     """Those with the scores, which are also written as Markdown and LaTeX."""
     return [
         headline(results, measured),
+        _quantities(
+            results,
+            measured,
+            "differences",
+            "Paired differences",
+            (DIFFERENCE,),
+            "The score less that of the best agent that must find out the task, paired by task.",
+        ),
         _quantities(
             results,
             measured,

@@ -14,6 +14,7 @@ OPTIMUM = "known optimum"
 SCORE, SCALED = "score", "scaled score"
 NO_ADAPTATION, FIRST, LAST = "no adaptation", "first episode", "last episode"
 SUCCESS, REGRET = "success", "regret"
+DIFFERENCE = "difference from the best"
 GAPS = ("train − test", "test − ood")
 
 
@@ -52,6 +53,8 @@ def measure(results: BenchmarkResults) -> list[Measurement]:
     for problem in results.problems:
         entries = results.of_problem(problem)
         found = {entry.agent: _estimates(results, entry) for entry in entries}
+        for agent, estimate in differences(results, problem).items():
+            found[agent][DIFFERENCE] = estimate
         counts = {entry.agent: _counts(entry) for entry in entries}
         found[OPTIMUM] = _of_optimum(results, problem)
         _, tasks, episodes, _ = counts[entries[0].agent]
@@ -124,6 +127,14 @@ def not_worse(results: BenchmarkResults, problem: str) -> list[str]:
         if vars(estimate)[estimate.kind][0] <= 0:
             kept.append(entry.agent)
     return kept
+
+
+def differences(results: BenchmarkResults, problem: str) -> dict[str, Estimate]:
+    """By agent: its score less that of the best candidate, on the same tasks."""
+    ranked = candidates(results, problem)
+    others = [entry for entry in results.of_problem(problem) if entry not in ranked[:1]]
+    found = {entry.agent: difference(entry, best) for best in ranked[:1] for entry in others}
+    return {agent: estimate for agent, estimate in found.items() if estimate is not None}
 
 
 def difference(first: Entry, second: Entry) -> Estimate | None:

@@ -149,9 +149,9 @@ def _sections(
     changes: Sequence[Table],
 ) -> list[Section]:
     """In the order of the page; without what is empty."""
-    headline, adaptation, gaps = tables
+    headline, differences, adaptation, gaps = tables
     sections = [
-        Section("scores", "Scores on test tasks", tables=[headline]),
+        Section("scores", "Scores on test tasks", tables=[headline, differences]),
         Section("problems", "Problems", tables=[problem_table(results)]),
         Section("failures", "Failed and missing runs", tables=[failure_table(results)]),
         *(Section(table.key, table.title, tables=[table]) for table in changes),

@@ -11,6 +11,7 @@ from benchmark_folders import ODD, write_benchmark
 
 from metarl.benchmark.results import read_benchmark
 from metarl.benchmark.score_table import (
+    DIFFERENCE,
     OPTIMUM,
     decimals,
     difference,
@@ -136,7 +137,7 @@ def test_csv_is_long_and_holds_no_times(results):
     text = to_csv(measure(results))
     rows = list(csv.DictReader(io.StringIO(text)))
     assert tuple(rows[0]) == COLUMNS
-    assert len(rows) == 5 * 8 + 5
+    assert len(rows) == 5 * 8 + 4 + 5  # four differ from the best; the optimum has five
     assert not {"seconds", "minutes"} & set(rows[0])
 
 
@@ -162,3 +163,12 @@ def test_every_special_letter_is_escaped():
         r"\textbackslash{} \& \% \$ \# \_ \{ \} \textasciitilde{} \textasciicircum{}"
     )
     assert markdown_text("a|b\nc <d> & e") == r"a\|b c &lt;d&gt; &amp; e"
+
+
+def test_differences_are_from_the_best_on_the_same_tasks(results):
+    good, poor = (results.entries["bandit", name] for name in ("good", "poor"))
+    row = quantities(results, "poor")[DIFFERENCE]
+    expected = stats.difference(poor.rows, good.rows)
+    assert row.number == expected.value < 0
+    assert float(row.high) == pytest.approx(expected.over_runs_and_tasks[1], abs=0.01)
+    assert DIFFERENCE not in quantities(results, "good")
