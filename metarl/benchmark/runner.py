@@ -90,7 +90,9 @@ class Benchmark:
         config.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(config, to_yaml(cell.config).encode())
         command = ["train", str(config), "--out", str(folder), "--resume", "--quiet"]
-        log = folder.with_suffix(".log")
+        if end.code == 0:
+        return "its result is of another configuration"
+    log = folder.with_suffix(".log")
         return Job([*command, f"--grace={grace:g}"], log, cell.limit_minutes * 60)
 
 

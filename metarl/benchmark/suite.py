@@ -124,8 +124,9 @@ class Cell:
 
 
 def config_hash(plain: Mapping[str, Any]) -> str:
-    """Of a configuration as plain values."""
-    return hashlib.sha256(to_json(plain).encode()).hexdigest()[:16]
+    """Of a configuration as plain values, whatever their order."""
+    text = json.dumps(json.loads(to_json(plain)), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)

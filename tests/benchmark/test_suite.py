@@ -8,6 +8,7 @@ import pytest
 
 from metarl.benchmark.references import read_references
 from metarl.benchmark.suite import config_hash, read_suite, shipped_suites
+from metarl.config.files import load_config, to_yaml
 from metarl.config.schema import to_dict
 from metarl.core.errors import ConfigError
 
@@ -60,6 +61,17 @@ def test_cells_are_complete_configurations(tmp_path):
     assert len({cell.hash for cell in cells}) == len(cells)
     assert cells[3].folder == Path("bandit/wide/seed-3")
     assert config_hash(plain) == cells[3].hash
+    assert config_hash(dict(reversed(plain.items()))) == cells[3].hash
+    assert config_hash(plain | {"seed": 4}) != cells[3].hash
+
+
+@pytest.mark.parametrize("name", shipped_suites())
+def test_a_cell_is_the_same_after_it_was_written_as_yaml(name, tmp_path):
+    """As its run reads it; options may be mappings, whose order YAML does not keep."""
+    cells = {(cell.problem, cell.agent): cell for cell in read_suite(name).cells(seeds=[1])}
+    for cell in cells.values():
+        path = suite_of(tmp_path, to_yaml(cell.config))
+        assert config_hash(to_dict(load_config(path))) == cell.hash
 
 
 def test_seeds_and_agents_can_be_chosen(tmp_path):
