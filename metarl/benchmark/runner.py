@@ -90,9 +90,7 @@ class Benchmark:
         config.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(config, to_yaml(cell.config).encode())
         command = ["train", str(config), "--out", str(folder), "--resume", "--quiet"]
-        if end.code == 0:
-        return "its result is of another configuration"
-    log = folder.with_suffix(".log")
+        log = folder.with_suffix(".log")
         return Job([*command, f"--grace={grace:g}"], log, cell.limit_minutes * 60)
 
 
@@ -152,6 +150,8 @@ def _error(end: Ended, cell: Cell, folder: Path) -> str:
     """Why a cell has no result, in a line."""
     if end.too_long:
         return f"ended after the limit of {cell.limit_minutes:g} minutes (limit_minutes)"
+    if end.code == 0:
+        return "its result is of another configuration"
     log = folder.with_suffix(".log").read_text(encoding="utf-8", errors="replace")
     told = _ERROR_LINE.findall(log) or log.split("\n")
     told = [line.strip() for line in told if line.strip()]
