@@ -1,6 +1,5 @@
 """What a benchmark is about to do, and how long it will take."""
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,7 +8,7 @@ from metarl.benchmark.runner import Benchmark
 from metarl.benchmark.suite import Cell, ReadSuite
 from metarl.benchmark.table_texts import Table, Text
 from metarl.core.errors import MetaRLError
-from metarl.experiments.speed import env_steps_per_second
+from metarl.experiments.speed import measure_speed
 
 PROBE_SECONDS = 10.0
 
@@ -48,8 +47,8 @@ def forecast(benchmark: Benchmark, seconds: float = PROBE_SECONDS) -> list[Forec
         if cells[0].trained and not all(done):
             try:
                 hours = _hours(cells[0], seconds)
-            except MetaRLError as problem_:
-                error = str(problem_).splitlines()[0]
+            except MetaRLError as obstacle:
+                error = str(obstacle).splitlines()[0]
         limit = _limit(cells[0])
         forecasts.append(
             Forecast(problem, agent, len(cells), sum(done), sum(errors), limit, hours, error)
@@ -58,17 +57,14 @@ def forecast(benchmark: Benchmark, seconds: float = PROBE_SECONDS) -> list[Forec
 
 
 def _hours(cell: Cell, seconds: float) -> float:
-    """Of training until the first limit that can be foretold."""
-    config = cell.config
-    expected = []
+    """Of training, until its first limit."""
+    config, expected = cell.config, []
     if config.minutes is not None:
         expected.append(config.minutes / 60)
-    if config.env_steps is not None:
-        expected.append(config.env_steps / env_steps_per_second(config, seconds) / 3600)
-    if not expected:
-        began = time.perf_counter()
-        env_steps_per_second(config, 0.0)
-        expected.append((time.perf_counter() - began) / 2 * (config.iterations or 0) / 3600)
+    if config.env_steps is not None or config.iterations is not None:
+        speed = measure_speed(config, seconds)
+        limits = (config.env_steps, speed.env_steps), (config.iterations, speed.iterations)
+        expected += [limit / rate / 3600 for limit, rate in limits if limit is not None]
     return min(expected)
 
 

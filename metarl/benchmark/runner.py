@@ -23,7 +23,6 @@ from metarl.experiments.folder import RunFolder, alone_in
 from metarl.experiments.interruption import GRACE
 from metarl.experiments.processes import Ended, Job, run_jobs
 
-PROBE_SECONDS = 10.0
 _ERROR_LINE = re.compile("metarl: (.*)")
 
 
@@ -43,8 +42,8 @@ class Benchmark:
         A cell that fails, or runs past the limit of the suite, leaves its error; others go on.
 
         Raises:
-            CheckpointError: the folder holds results and `resume` was not asked for, another suite,
-                or is in use.
+            CheckpointError: the folder holds a benchmark and `resume` was not asked for, or is in
+                use.
             KeyboardInterrupt: after Ctrl-C, and SystemExit after the other signals.
         """
         with alone_in(self.out, self.out, "running a benchmark"):
@@ -56,7 +55,7 @@ class Benchmark:
             return [cell for cell in waiting if not self.is_done(cell)]
 
     def _begin(self, resume: bool) -> None:
-        """Write what the suite says; cells of an earlier call stay in the matrix."""
+        """Write what the suite says; cells of an earlier call stay if it still has them."""
         known: dict[str, dict[str, Any]] = {}
         if (self.out / MATRIX).is_file():
             if not resume:
@@ -71,18 +70,15 @@ class Benchmark:
         if self.suite.suite.references is not None:
             path = self.out / Path(self.suite.suite.references).name
             write_atomically(path, self.suite.references_text.encode())
-        cells = sorted(known.values(), key=self._place)
-        content = {"suite": self.suite.name, "cells": cells}
-        write_atomically(self.out / MATRIX, to_json(content).encode())
-
-    def _place(self, record: dict[str, Any]) -> tuple[int, int, int]:
-        """In the order of the suite; what it no longer has comes last."""
-        problems = list(self.suite.problems)
-        if record["problem"] not in problems:
-            return len(problems), 0, record["seed"]
-        agents = list(self.suite.problems[record["problem"]].agents)
-        place = agents.index(record["agent"]) if record["agent"] in agents else len(agents)
-        return problems.index(record["problem"]), place, record["seed"]
+        by_place: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        for record in sorted(known.values(), key=lambda record: record["seed"]):
+            by_place.setdefault((record["problem"], record["agent"]), []).append(record)
+        cells = []
+        for problem, content in self.suite.problems.items():
+            for agent in content.agents:
+                cells += by_place.get((problem, agent), [])
+        matrix = {"suite": self.suite.name, "cells": cells}
+        write_atomically(self.out / MATRIX, to_json(matrix).encode())
 
     def _job(self, cell: Cell, grace: float) -> Job:
         folder = self.out / cell.folder

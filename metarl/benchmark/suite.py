@@ -180,7 +180,7 @@ class ReadSuite:
             family = {"name": family}
         if given.agent is not None:
             shared = {key: value for key, value in settings.items() if key in _EVALUATION}
-            tree = {"agent": given.agent, "family": family, "iterations": 1, "episodes": 1}
+            tree = {"agent": given.agent, "family": family, "iterations": 0, "episodes": 1}
             config = parse(tree | {"validation_tasks": 2} | shared)
             yield Cell(problem, agent, 0, config, False, limit)
             return

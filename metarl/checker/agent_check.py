@@ -26,14 +26,18 @@ LIGHT = {
 
 
 def check_agent(
-    build: Build, family: Family, name: str = "agent", needs_train_tasks: bool = True
+    build: Build,
+    family: Family,
+    name: str = "agent",
+    needs_train_tasks: bool = True,
+    needs_family: bool = False,
 ) -> Report:
     """Check every promise of the agents that ``build(spec, seed)`` makes, on a family of short
     episodes::
 
         check_agent(partial(make_agent, "maml", episodes_per_task=4), make_family("gridnavi"))
     """
-    probe = AgentProbe(build, family, needs_train_tasks)
+    probe = AgentProbe(build, family, needs_train_tasks, needs_family)
     findings = examine(AGENT_RULES, probe)
     return Report(f"{name} on {family.spec.name}", findings, len(AGENT_RULES))
 
@@ -53,7 +57,8 @@ def check_found_agent(found: Found, chosen: Settings, family: str | None = None)
         tried = make_family(candidate, **options)
         refusal = _refusal(build, tried)
         if refusal is None:
-            return check_agent(build, tried, found.name, chosen.needs_train_tasks)
+            needs = chosen.needs_train_tasks, chosen.needs_family
+            return check_agent(build, tried, found.name, *needs)
     raise ConfigError(f"{found.name}: {refusal} (tried: {', '.join(candidates)}; see --family)")
 
 

@@ -45,12 +45,8 @@ class _Disguised:
     """A family whose environments meet the tasks of `params` [S, P] by their index alone."""
 
     def __init__(self, family: Family, params: Tensor):
-        self.spec, self.tasks, self._family, self._params = (
-            family.spec,
-            family.tasks,
-            family,
-            params,
-        )
+        self.spec, self.tasks = family.spec, family.tasks
+        self._family, self._params = family, params
 
     def make(self, lanes: int) -> BatchEnv:
         """An environment of the family."""
@@ -66,14 +62,21 @@ class _DisguisedEnv:
 
 
 class SmallWorld:
-    """The protocol `World` with a fixed training set, and a `family` to make environments of.
+    """The protocol `World` and nothing else, with a fixed training set.
 
     `told`: it says what its training set is. `disguised`: the tasks that it gives have each other's
-    params, but are met and shown as they are.
+    params, but are met and shown as they are. `with_family`: it also has a `family` that makes
+    environments.
     """
 
     def __init__(
-        self, family: Family, episodes: int, train_set: Tasks, told: bool, disguised: bool
+        self,
+        family: Family,
+        episodes: int,
+        train_set: Tasks,
+        told: bool,
+        disguised: bool,
+        with_family: bool = False,
     ):
         self.episodes = episodes
         self.progress = 0.0
@@ -83,7 +86,8 @@ class SmallWorld:
         self.tasks = LocalWorld(family, episodes, shown, CPU).tasks
         self._world = LocalWorld(family, episodes, train_set, CPU)
         self._params = train_set.params
-        self.family = _Disguised(family, train_set.params) if disguised else family
+        if with_family:
+            self.family = _Disguised(family, train_set.params) if disguised else family
 
     @property
     def goal_reward(self) -> GoalReward:
@@ -188,6 +192,7 @@ class AgentProbe:
     build: Build
     family: Family
     needs_train_tasks: bool = True
+    needs_family: bool = False
     rows: Tensor = torch.arange(ROWS)  # noqa: RUF009  (never changed)
     other: Agent | None = None
     rng = Rng(0).child("check")
@@ -292,7 +297,8 @@ class AgentProbe:
     ) -> tuple[dict[str, float], int]:
         """An iteration, in a world of its own → metrics and steps."""
         episodes, told = ROUNDS * agent.lanes, self.needs_train_tasks
-        world = SmallWorld(self.family, episodes, self.train_set, told, disguised)
+        with_family = self.needs_family
+        world = SmallWorld(self.family, episodes, self.train_set, told, disguised, with_family)
         world.progress = number / 2
         return agent.iterate(world, self.rng.child("iteration", number)), world.env_steps
 

@@ -56,6 +56,9 @@ class Settings(Options):
     needs_train_tasks: ClassVar[bool] = False
     """Whether the agent learns from a fixed set of training tasks alone."""
 
+    needs_family: ClassVar[bool] = False
+    """Whether the agent steps environments itself, which it makes of the world's `family`."""
+
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Named sets of defaults: an agent's option `preset`, or a family's `variant`, chooses one.
     A name that the option has and `variants` has not stands for the defaults of the fields."""

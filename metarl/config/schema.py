@@ -55,8 +55,8 @@ class Config(Options):
     """train on a fixed set of so many tasks; none: fresh tasks in every iteration"""
     env_steps: int | None = Field(None, ge=1)
     """stop after so many environment steps"""
-    iterations: int | None = Field(None, ge=1)
-    """stop after so many iterations"""
+    iterations: int | None = Field(None, ge=0)
+    """stop after so many iterations; 0: the agent is evaluated as it is"""
     minutes: float | None = Field(None, gt=0)
     """stop after so many minutes of training (not reproducible)"""
     mode: Literal["sample", "greedy"] = "sample"

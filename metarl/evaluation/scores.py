@@ -219,6 +219,14 @@ class Scores:
         return plain
 
 
+def modes_in_words(mode: str, test_mode: str, test_rounds: int) -> str:
+    """How actions are chosen, where agents adapt and where they are tested."""
+    if test_mode == mode:
+        return mode
+    last = "the last round" if test_rounds == 1 else f"the last {test_rounds} rounds"
+    return f"{mode}, {test_mode} in {last}"
+
+
 def combine(scores: Sequence[Scores], same_tasks: bool = True) -> Scores:
     """The runs of several `Scores` on the same tasks as one.
 

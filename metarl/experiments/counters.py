@@ -21,7 +21,7 @@ class Counters:
     ) -> float:
         """The share of the nearest limit that is used up: at 1, training is over."""
         shares = [
-            used / limit
+            used / limit if limit else 1.0
             for used, limit in (
                 (self.env_steps, env_steps),
                 (self.iterations, iterations),

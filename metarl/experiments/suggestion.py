@@ -9,13 +9,13 @@ from torch import Tensor
 
 from metarl.collect.world import LocalWorld
 from metarl.config.files import to_yaml
-from metarl.config.schema import parse
+from metarl.config.schema import Config, parse
 from metarl.core.errors import FamilyError, MetaRLError, one_line
 from metarl.core.family import Family
 from metarl.core.rng import Rng
 from metarl.core.types import Spec
 from metarl.experiments.building import make_agent, make_family
-from metarl.experiments.speed import env_steps_per_second
+from metarl.experiments.speed import measure_speed
 
 _ROWS = 20  # tasks that are probed
 _CPU = torch.device("cpu")
@@ -38,7 +38,7 @@ def suggest(name: str, options: dict[str, Any]) -> str:
         probe = _probe(make_family(name, **options))
         tree, reasons = _pearl(probe) if _suits_pearl(probe) else _rl2(probe)
         config = parse({**tree, "family": {"name": name, **options}})
-        minutes = (config.env_steps or 0) / env_steps_per_second(config) / 60
+        minutes = _minutes(config)
     except MetaRLError:
         raise
     except Exception as error:  # a stranger's family may raise anything
@@ -94,6 +94,11 @@ def _probe(family: Family) -> _Probe:
     speed = valid.numel() / (process_time() - began)
     terminated = bool(trials.terminated[valid].any())
     return _Probe(spec, trials.inputs.obs[valid], trials.reward[valid], terminated, speed)
+
+
+def _minutes(config: Config) -> float:
+    """Expected processor time of training."""
+    return (config.env_steps or 0) / measure_speed(config).env_steps / 60
 
 
 # -------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from metarl.evaluation.scores import QUESTIONS, Scores
+from metarl.evaluation.scores import QUESTIONS, Scores, modes_in_words
 from metarl.evaluation.stats import KINDS
 from metarl.experiments.comparison import Comparison
 
@@ -124,9 +124,7 @@ def _title(comparison: Comparison, own: Scores) -> str:
         tasks += f" ({different} different ones)"
     if own.closed:
         tasks += " of a closed family: those of every split are the same"
-    modes = (
-        own.mode if own.test_mode == own.mode else f"{own.mode}, {own.test_mode} in the last round"
-    )
+    modes = modes_in_words(own.mode, own.test_mode, own.test_rounds)
     trained = ""
     if own.episodes != comparison.trained_episodes:
         trained = f" (trained for {comparison.trained_episodes})"

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 from metarl.core.errors import CheckpointError
+from metarl.evaluation.scores import modes_in_words
 from metarl.experiments.comparison import runs as runs_in
 from metarl.experiments.folder import EVALUATION, read_if_whole
 from metarl.viz.curves import Curve, counted, draw_curve, join, named, read_config, write_table
@@ -122,7 +123,6 @@ def _met(score: Mapping[str, Any]) -> str:
 
 def _conditions(score: Mapping[str, Any]) -> str:
     """How actions are chosen."""
-    last = score.get("test_mode", score["mode"])
-    return f"actions: {score['mode']}" + (
-        f", {last} in the last round" if last != score["mode"] else ""
-    )
+    mode = score["mode"]
+    words = modes_in_words(mode, score.get("test_mode", mode), score.get("test_rounds", 1))
+    return f"actions: {words}"

@@ -19,7 +19,7 @@ from metarl.benchmark.suite import read_suite
 from metarl.benchmark.table_texts import print_table
 from metarl.core.errors import CheckpointError
 from metarl.evaluation.meta_test import evaluate
-from metarl.experiments.building import make_agent, make_family
+from metarl.experiments.building import load, make_agent, make_family
 
 SUITE = f"""
 title: Tiny
@@ -93,7 +93,9 @@ def test_cells_are_ordinary_runs_whose_results_are_read(ran):
     assert [cell.seed for cell in rl2.cells] == [0, 1]
     assert rl2.test.task_hash == results.entries["bandit", "ucb1"].test.task_hash
     assert rl2.no_adaptation is not None
-    assert rl2.no_adaptation.task_hash == rl2.test.task_hash
+    run = load(rl2.cells[1].folder)
+    expected = evaluate(run.agent, run.family(), run.protocol(adapt=False))
+    assert rl2.no_adaptation.returns[1] == pytest.approx(expected.returns[0], abs=1e-6)
     assert rl2.gaps.keys() == {"train − test", "test − ood"}
 
 
@@ -148,3 +150,11 @@ def test_a_cell_of_another_configuration_is_not_done(ran):
     other = benchmark_of(benchmark.out.parent, text)
     waiting = [cell.agent for cell in other.cells if not other.is_done(cell)]
     assert waiting == ["ucb1", "raises", "hangs"]
+
+
+def test_what_a_suite_no_longer_has_is_no_part_of_its_results(tmp_path):
+    text = SUITE.partition("      rl2:")[0]
+    benchmark_of(tmp_path, text + "      ucb: {agent: ucb1}\n").run(2, resume=False, quiet=True)
+    benchmark_of(tmp_path, text).run(2, resume=True, quiet=True)
+    results = read_benchmark(tmp_path / "bench")
+    assert (results.agents, results.failures) == (["random", "ucb1"], ())

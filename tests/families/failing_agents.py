@@ -1,4 +1,4 @@
-"""Agents whose training ends badly, each in its way."""
+"""Agents that end badly, each in its way."""
 
 import time
 
@@ -6,15 +6,15 @@ from metarl.agents.strategies.strategy import Random
 
 
 class Raises(Random):
-    """Its first iteration raises."""
+    """Its first action raises."""
 
-    def iterate(self, world, rng):
+    def act(self, belief, obs, noise, counter, mode):
         raise ValueError("no such <thing>")
 
 
 class Hangs(Random):
-    """Its first iteration never ends."""
+    """Its first action never ends."""
 
-    def iterate(self, world, rng):
+    def act(self, belief, obs, noise, counter, mode):
         while True:
             time.sleep(0.05)

@@ -33,6 +33,7 @@ class SB3Config(Settings):
     """An algorithm of Stable-Baselines3, trained in its own loop (Raffin et al. 2021)."""
 
     configures = "metarl.agents.sb3.agent:SB3"
+    needs_family = True
     small: ClassVar = {
         "tasks": 4,
         "iteration_steps": 60,

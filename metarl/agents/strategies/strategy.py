@@ -61,8 +61,10 @@ class Strategy(Agent):
         return replace(self.adapt(belief, rollout), cue=rollout.last_cue(self.spec))
 
     def iterate(self, world: World, rng: Rng) -> dict[str, float]:
-        """Nothing to train: an iteration costs no steps."""
-        return {}
+        """Raises a ConfigError: there is nothing to train."""
+        raise ConfigError(
+            "a classical strategy learns nothing; compare a run: metarl evaluate RUN --against NAME"
+        )
 
     def acting_state(self) -> dict[str, Any]:
         """Nothing: a rule acts by its configuration."""
