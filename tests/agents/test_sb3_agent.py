@@ -544,10 +544,7 @@ def test_iterations_that_see_no_end_of_an_episode_are_refused():
 
 
 def test_a_world_without_a_family_is_refused():
-    world = SmallWorld(
-        POINT, 2, POINT.tasks("train", 4, Rng(0)), told=True, disguised=False, with_family=True
-    )
-    del world.family
+    world = SmallWorld(POINT, 2, POINT.tasks("train", 4, Rng(0)), told=True, disguised=False)
     with pytest.raises(MetaRLError, match="train in a world that has a family"):
         make("ppo").iterate(world, Rng(0))
 
