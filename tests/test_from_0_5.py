@@ -32,7 +32,12 @@ def today(tree: dict[str, Any]) -> dict[str, Any]:
     agent = {RENAMED.get(key, key): value for key, value in tree["agent"].items()}
     if agent["name"] == "rl2":
         agent["preset"] = "rl2"  # which had none
-    newer = {"world": {"name": "local"}, "test_mode": None, "validation_window": 1}
+    newer = {
+        "world": {"name": "local"},
+        "test_episodes": 0,
+        "test_mode": None,
+        "validation_window": 1,
+    }
     return tree | newer | {"agent": agent}
 
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from metarl import cli
+from metarl.cli import app
 
 
 def metarl(redirected: str, **environment: str) -> tuple[int, str]:
@@ -60,9 +60,9 @@ def test_sizes_that_fit_no_memory_are_one_line(monkeypatch, capsys, error: Excep
     def fail() -> None:
         raise error
 
-    monkeypatch.setattr(cli, "app", fail)
+    monkeypatch.setattr(app, "app", fail)
     with pytest.raises(SystemExit, match="2"):
-        cli.main()
+        app.main()
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("metarl: memory ran out; choose smaller sizes (")
 
@@ -71,6 +71,6 @@ def test_other_errors_of_torch_stay_errors(monkeypatch):
     def fail() -> None:
         raise RuntimeError("shapes cannot be multiplied")
 
-    monkeypatch.setattr(cli, "app", fail)
+    monkeypatch.setattr(app, "app", fail)
     with pytest.raises(RuntimeError, match="multiplied"):
-        cli.main()
+        app.main()

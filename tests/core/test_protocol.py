@@ -69,10 +69,10 @@ def test_what_is_changed_and_what_is_kept():
     assert protocol.changed(tasks=None, seed=3) == EvalProtocol(
         4, tasks=7, mode="sample", test_mode="greedy", seed=3
     )
-    assert protocol.changed(mode="greedy").mode_of(rounds_left=0) == "greedy"
-    assert protocol.changed(mode="sample").mode_of(rounds_left=0) == "sample"  # of all rounds
+    assert protocol.changed(mode="greedy").mode_of(testing=True) == "greedy"
+    assert protocol.changed(mode="sample").mode_of(testing=True) == "sample"  # of all rounds
     both = protocol.changed(mode="sample", test_mode="greedy")
-    assert (both.mode_of(1), both.mode_of(0)) == ("sample", "greedy")
+    assert (both.mode_of(False), both.mode_of(True)) == ("sample", "greedy")
 
 
 def test_given_tasks_are_met_and_no_others():
