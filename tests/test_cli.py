@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
+from statistics import fmean
 
 import pytest
 from helpers import FILES
@@ -154,6 +155,20 @@ def test_tasks_of_ones_own_are_met_and_tested_greedily(run, tmp_path):
     assert "actions: sample, greedy in the last round" in " ".join(out.split())
     (line,) = mistake("evaluate", run, "--tasks", tmp_path / "none.csv")
     assert line.startswith("tasks: ")
+
+
+def test_further_episodes_test_what_was_adapted(run):
+    """The trial is the same; the score of the last episode is the mean of those that test."""
+    command = ("evaluate", run, "--test-mode", "greedy", "--no-baselines", "--json")
+    code, out, err = metarl(*command, "--test-episodes", 2)
+    assert code == 0, err
+    score = json.loads(out)["scores"]["rl2"]
+    assert score["test_rounds"] == 2
+    (plain,) = json.loads(metarl("evaluate", run, "--no-baselines", "--json")[1])["scores"].values()
+    (tested,), (trial,) = score["returns"], plain["returns"]
+    assert tested[:4] == trial
+    assert len(tested) == 6
+    assert score["summary"]["last"]["mean"]["value"] == pytest.approx(fmean(map(fmean, tested[4:])))
 
 
 def test_testing_greedily_is_the_same_by_key_by_option_and_in_python(run, tmp_path):

@@ -18,6 +18,9 @@ from metarl.experiments.logs import read_metrics
 SUITE, MATRIX, ERROR = "suite.yaml", "matrix.json", "error.txt"
 """In the folder of a benchmark: the suite, and the cells; in that of a run: why it failed."""
 
+RECORD = frozenset({"problem", "agent", "seed", "trained", "hash", "folder"})
+"""What is written of a cell."""
+
 
 @dataclass(frozen=True)
 class CellResult:
@@ -185,7 +188,7 @@ def read_benchmark(folder: str | Path) -> BenchmarkResults:
     found: dict[tuple[str, str], list[CellResult]] = {}
     trained: dict[tuple[str, str], bool] = {}
     failures = []
-    for cell in read_json(folder / MATRIX)["cells"]:
+    for cell in read_matrix(folder):
         place = cell["problem"], cell["agent"]
         run = RunFolder(folder / cell["folder"])
         result = read_result(run, cell["hash"])
@@ -203,6 +206,24 @@ def read_benchmark(folder: str | Path) -> BenchmarkResults:
             problem, agent, trained[problem, agent], shown, tuple(cells), score
         )
     return BenchmarkResults(folder, suite, entries, tuple(failures))
+
+
+def read_matrix(folder: Path) -> list[dict[str, Any]]:
+    """The cells of a benchmark, each with what `RECORD` names.
+
+    Raises:
+        CheckpointError: there is no such file, or it is damaged.
+    """
+    cells: Any = read_json(folder / MATRIX).get("cells")
+    whole = isinstance(cells, list) and all(
+        isinstance(cell, dict) and cell.keys() >= RECORD for cell in cells
+    )
+    if not whole:
+        raise CheckpointError(
+            f"{folder / MATRIX} is damaged; remove it and repeat metarl benchmark: what is done "
+            "stays done"
+        )
+    return list(cells)
 
 
 def read_result(run: RunFolder, hash_: str) -> dict[str, Any] | None:

@@ -13,11 +13,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from metarl.benchmark.results import ERROR, MATRIX, SUITE, read_result
+from metarl.benchmark.results import ERROR, MATRIX, SUITE, read_matrix, read_result
 from metarl.benchmark.suite import Cell, ReadSuite
 from metarl.config.files import to_yaml
 from metarl.core.errors import CheckpointError, note
-from metarl.core.texts import read_json, to_json
+from metarl.core.texts import to_json
 from metarl.experiments.checkpoints import write_atomically
 from metarl.experiments.folder import RunFolder, alone_in
 from metarl.experiments.interruption import GRACE
@@ -63,7 +63,7 @@ class Benchmark:
                     f"{self.out} holds a benchmark already: go on with --resume, or choose "
                     "another --out"
                 )
-            known = {cell["folder"]: cell for cell in read_json(self.out / MATRIX)["cells"]}
+            known = {cell["folder"]: cell for cell in read_matrix(self.out)}
         for cell in self.cells:
             known[str(cell.folder)] = _record(cell)
         write_atomically(self.out / SUITE, self.suite.text.encode())
@@ -147,7 +147,7 @@ def _error(end: Ended, cell: Cell, folder: Path) -> str:
     if end.too_long:
         return f"ended after the limit of {cell.limit_minutes:g} minutes (limit_minutes)"
     if end.code == 0:
-        return "its result is of another configuration"
+        return f"its result is of another configuration; remove {folder} to train anew"
     log = folder.with_suffix(".log").read_text(encoding="utf-8", errors="replace")
     told = _ERROR_LINE.findall(log) or log.split("\n")
     told = [line.strip() for line in told if line.strip()]

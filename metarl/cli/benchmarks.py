@@ -9,6 +9,7 @@ import typer
 
 from metarl.cli.app import app
 from metarl.cli.options import AsJson
+from metarl.core.errors import CheckpointError
 
 
 @app.command()
@@ -84,7 +85,8 @@ def compare(
     new: Annotated[Path, typer.Argument(help="folder of the newer one")],
     as_json: AsJson = False,
 ) -> None:
-    """Say what became worse or better between two benchmarks; exit code 1 if something is worse."""
+    """Say what became worse or better between two benchmarks; exit code 1 if something is worse,
+    2 if nothing can be compared."""
     from metarl.benchmark.change_table import change_table, changes_between, changes_to_dict
     from metarl.benchmark.results import read_benchmark
     from metarl.benchmark.table_texts import print_table
@@ -97,5 +99,7 @@ def compare(
         print(to_json(changes_to_dict(before, after, changes)))
     else:
         print_table(change_table(before, after, changes))
+    if all(change.verdict == "not judged" for change in changes):
+        raise CheckpointError(f"{old} and {new} share no cell that can be compared")
     if any(change.verdict == "worse" for change in changes):
         raise typer.Exit(1)

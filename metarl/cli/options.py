@@ -19,13 +19,17 @@ Split = Annotated[str, typer.Option(help="train, validation, test or ood")]
 Episodes = Annotated[
     int | None, typer.Option(min=1, help="episodes of a trial (default: the run's)")
 ]
+TestEpisodes = Annotated[
+    int | None,
+    typer.Option(min=0, help="further episodes, which only test (default: the run's)"),
+]
 Mode = Annotated[
     Literal["sample", "greedy"] | None,
     typer.Option(help="how actions are chosen (default: the run's)"),
 ]
 TestMode = Annotated[
     Literal["sample", "greedy"] | None,
-    typer.Option(help="the same in the last round, after all adaptation (default: as --mode)"),
+    typer.Option(help="the same in further episodes, or in the last round (default: as --mode)"),
 ]
 Seed = Annotated[int, typer.Option(help="of the tasks and of all other randomness")]
 Device = Annotated[

@@ -82,7 +82,8 @@ def compare(
             `opening` must trust.
         opening: how runs are opened.
         baselines: also the run without adaptation, random actions, and the run on other splits.
-        given: of the protocol: split, tasks, episodes, mode, seed; where None as `path` says.
+        given: of the protocol: split, tasks, episodes, test_episodes, mode, test_mode, seed; where
+            None as `path` says.
 
     Raises:
         MetaRLError: no run there, a run of another family or training set, or an agent that cannot
@@ -93,7 +94,7 @@ def compare(
     name = label_of(meeting.first.config.agent.name, meeting.first.agent)
     scores, trained = {name: own}, {name}
     if baselines:
-        if meeting.protocol.episodes > own.lanes:  # one round is before any adaptation
+        if own.returns.shape[1] > 1:  # one is before any adaptation
             scores[f"{name}, no adaptation"] = meeting.score_runs(meeting.runs, adapt=False)
         against = [*against, *({RANDOM} - set(against))]
     for other in against:

@@ -221,6 +221,27 @@ def test_changes_since_an_older_folder(tmp_path):
     assert metarl("compare", new, old)[0] == 0  # better is no failure
 
 
+def test_what_shares_nothing_is_not_the_same(tmp_path):
+    returns = np.random.default_rng(0).normal(1.0, 0.1, (3, 2, 50))
+    old, new = tmp_path / "old", tmp_path / "new"
+    write_benchmark(old, {"bandit": {"rl2": returns}})
+    write_benchmark(new, {"point": {"rl2": returns}})
+    code, out, err = metarl("compare", old, new)
+    assert code == 2
+    assert "only in the old version" in out
+    assert err == f"metarl: {old} and {new} share no cell that can be compared\n"
+
+
+@pytest.mark.parametrize("content", ["{}", '{"cells": 3}', '{"cells": [{"seed": 0}]}', '{"ce'])
+def test_a_damaged_list_of_cells_is_one_line(tmp_path, content):
+    write_benchmark(tmp_path, {"bandit": {"rl2": np.ones((1, 1, 5))}})
+    (tmp_path / "matrix.json").write_text(content)
+    code, _, err = metarl("report", tmp_path)
+    assert code == 2
+    assert err.startswith(f"metarl: {tmp_path / 'matrix.json'} is ")
+    assert len(err.splitlines()) == 1
+
+
 def test_a_folder_without_results_is_told(tmp_path):
     assert "matrix.json" in mistake("report", tmp_path)[0]
     folder = write_benchmark(tmp_path / "x", {"bandit": {}}, failed=[("bandit", "rl2", "broke")])
