@@ -3,6 +3,7 @@
 import json
 import shlex
 from collections.abc import Sequence
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -285,19 +286,30 @@ def failure_table(results: BenchmarkResults) -> Table:
 
 
 def scaled_runs(results: BenchmarkResults) -> tuple[list[str], dict[str, list[Array]]]:
-    """Problems with a scale, and the scaled scores [R] on each, of agents that have them all.
+    """The problems to aggregate over, and the scaled scores [R] on each, of agents that have all.
 
-    No agents where random actions alone have.
+    They are the most that two agents share, or where none share two, the most that one has; random
+    actions apart. Both are empty if these are fewer than two, unless there is a single problem.
     """
-    problems = [problem for problem in results.problems if results.scale(problem) is not None]
-    agents: dict[str, list[Array]] = {}
-    for agent in results.agents:
-        entries = [results.entries.get((problem, agent)) for problem in problems]
-        scaled = [None if entry is None else results.scaled(entry) for entry in entries]
-        complete = [runs for runs in scaled if runs is not None]
-        if complete and len(complete) == len(problems):
-            agents[agent] = complete
-    return problems, agents if agents.keys() - {RANDOM} else {}
+    scaled: dict[str, dict[str, Array]] = {}
+    for (problem, agent), entry in results.entries.items():
+        runs = results.scaled(entry)
+        if runs is not None:
+            scaled.setdefault(agent, {})[problem] = runs
+    agents = [agent for agent in results.agents if agent in scaled]
+    judged = [agent for agent in agents if agent != RANDOM]
+    pairs = [scaled[one].keys() & scaled[other].keys() for one, other in combinations(judged, 2)]
+    fewest = min(2, len(results.problems))
+    common = _largest(pairs, fewest) or _largest([set(scaled[agent]) for agent in judged], fewest)
+    problems = [problem for problem in results.problems if problem in common]
+    complete = [agent for agent in agents if problems and common <= scaled[agent].keys()]
+    return problems, {agent: [scaled[agent][name] for name in problems] for agent in complete}
+
+
+def _largest(sets: Sequence[set[str]], fewest: int) -> set[str]:
+    """The first of the largest, if it has so many entries."""
+    largest = max(sets, key=len, default=set())
+    return largest if len(largest) >= fewest else set()
 
 
 def aggregate_tables(results: BenchmarkResults) -> list[Table]:
@@ -309,7 +321,7 @@ def aggregate_tables(results: BenchmarkResults) -> list[Table]:
         "fixed, where they are known to cover; else look at the runs in the figure."
     )
     if left:
-        note += f" Without a score on all of these: {', '.join(left)}."
+        note += f" Without a score on all of these problems: {', '.join(left)}."
     rows = []
     for agent, runs in agents.items():
         estimates = (aggregates.iqm(runs), aggregates.optimality_gap(runs))

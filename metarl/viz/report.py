@@ -184,9 +184,9 @@ def _sections(
 def _aggregates(results: BenchmarkResults, pictures: Sequence[Picture]) -> Section:
     words = "Each run's mean score, scaled so that 0 and 1 are what the table of problems says."
     if not pictures:
-        words = "No agent but random has a scaled score on every problem: there are no aggregates."
+        words = "No agent but random has scaled scores on two problems: there are no aggregates."
     tables = aggregate_tables(results)
-    return Section("aggregates", "Over all problems", words, tables, pictures, always=True)
+    return Section("aggregates", "Over problems", words, tables, pictures, always=True)
 
 
 def _task_by_task(results: BenchmarkResults, pictures: Sequence[Picture]) -> Section:

@@ -154,11 +154,11 @@ def test_single_runs_are_named(tmp_path):
     assert "A single run says nothing about other seeds: bandit / alone." in page.read_text()
 
 
-def test_aggregates_are_of_agents_that_have_every_problem(tmp_path):
+def test_aggregates_are_over_problems_that_agents_share(tmp_path):
     problems = {"bandit": agents(), "other": {"random": runs(2.0), "else": runs(5.0, 5.5)}}
     folder = write_benchmark(tmp_path, problems, optimum=[10] * 12)
     page = write_report([folder])[0].read_text()
-    assert "No agent but random has a scaled score on every problem" in page
+    assert "No agent but random has scaled scores on two problems" in page
     assert "interquartile mean" not in page
     problems["other"]["good"] = runs(5.0, 5.6)
     write_benchmark(tmp_path, problems, optimum=[10] * 12)
@@ -168,6 +168,16 @@ def test_aggregates_are_of_agents_that_have_every_problem(tmp_path):
     scaled = np.sort([(2 * mean - 4) / 16 for mean in (7, 7.1, 7.3, 5, 5.6)])
     means = (scaled[1:-1].mean(), 1 - scaled.mean())
     assert page.cells[start + 2] == ["good", *(f"{mean:.3f}" for mean in means), "5"]
+
+    problems["third"] = {"random": runs(2.0), "good": runs(5.0)}
+    problems["other"]["poor"] = runs(4.0, 4.1)
+    write_benchmark(tmp_path, problems, optimum=[10] * 12)
+    text = write_report([folder])[0].read_text()
+    assert "Over bandit, other. " in text
+    page = Page(text)
+    start = page.cells.index(["agent", "interquartile mean", "optimality gap", "runs"])
+    rows = page.cells[start + 1 : start + 4]
+    assert [(row[0], row[-1]) for row in rows] == [("random", "2"), ("good", "5"), ("poor", "5")]
 
 
 def test_long_labels_leave_room(tmp_path):
