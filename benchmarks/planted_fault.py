@@ -1,4 +1,4 @@
-"""Whether `metarl compare` finds a fault that costs 5 % of the score, and not other seeds.
+"""Whether `metarl compare` finds a fault, and not other seeds.
 
 Three benchmarks of one problem are run: five seeds; five others of the same; five others of an
 agent that takes a random action in a share of its steps.
