@@ -6,7 +6,8 @@ tasks, ours by our own evaluation, too.
 
     python benchmarks/sb3_alone.py sb3/ppo-onehot [KEY=VALUE]... [--seeds 0 1 2]
 
-With hindsight, alone means Gymnasium-Robotics' own environment.
+With hindsight, alone means in Gymnasium-Robotics' own environment: trained there, and evaluated on
+as many of its goals.
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from stable_baselines3 import SAC
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
-from stable_baselines3.common.vec_env import VecMonitor
+from stable_baselines3.common.vec_env import VecEnv, VecMonitor
+from stable_baselines3.her import HerReplayBuffer
 
 import metarl
 from metarl.adapters.sb3 import to_vec_env
@@ -30,14 +33,17 @@ from metarl.core.rng import Rng, seeding_globals
 from metarl.experiments.building import eval_protocol, family_of, spec_for_agent, train_set
 
 _MANY = 20
+_FETCH = "FetchReach-v4"
+_TEST_SEED = 1_000_000
 
 
-def tested(model: Any, config: Config, split: str) -> float:
+def tested(model: Any, config: Config, split: str, envs: VecEnv | None = None) -> float:
     """Mean return of an episode, or of a trial, by Stable-Baselines3's own evaluation."""
     family, settings = family_of(config), config.agent.settings
     rows = eval_protocol(config, family, split=split).rows(family)
     lanes = {"lanes": len(rows), "trial_episodes": config.episodes} if settings.recurrent else {}
-    envs = VecMonitor(to_vec_env(family, rows, task_input=settings.task_input, **lanes))
+    if envs is None:
+        envs = VecMonitor(to_vec_env(family, rows, task_input=settings.task_input, **lanes))
     greedy = config.mode == "greedy"
     mean, _ = evaluate_policy(model, envs, n_eval_episodes=len(rows), deterministic=greedy)
     return float(mean)
@@ -58,9 +64,11 @@ def main() -> None:
         folder = chosen.out / config.agent.settings.algorithm / f"seed-{seed}"
         metarl.train(config, folder, resume=True, quiet=True)
         run = metarl.load(folder / "checkpoints" / "latest.pt")
+        hindsight = config.agent.settings.hindsight
         split = "train" if run.agent.task_input == "onehot" else "test"
         found["metarl"].append(tested(run.agent.model, config, split))
-        found["alone"].append(tested(learn_alone(config), config, split))
+        its_own = make_vec_env(_FETCH, n_envs=10, seed=_TEST_SEED) if hindsight else None
+        found["alone"].append(tested(learn_alone(config), config, split, its_own))
         ours = run.protocol(split=split)
         scores = metarl.evaluate(run.agent, run.family(), ours)
         own = scores.figure("total").mean()
@@ -72,27 +80,32 @@ def main() -> None:
 
 def learn_alone(config: Config) -> Any:
     """A model that `learn` has trained, with the arguments of the configuration."""
-    settings, family = config.agent.settings, family_of(config)
-    tasks, shown = train_set(config, family), settings.task_input
+    settings = config.agent.settings
     if settings.hindsight:
-        envs = make_vec_env("FetchReach-v4", n_envs=settings.tasks * settings.lanes)
-    elif settings.recurrent:
-        tasks = family.tasks("train", _MANY * settings.lanes, Rng(config.seed).child("alone"))
-        envs = to_vec_env(
-            family, tasks, lanes=settings.lanes, task_input=shown, trial_episodes=config.episodes
-        )
-    else:
-        assert tasks is not None, "one-hot"
-        envs = to_vec_env(family, tasks, lanes=settings.lanes, task_input=shown)
-    envs = VecMonitor(envs)
+        envs = make_vec_env(_FETCH, n_envs=settings.tasks * settings.lanes, seed=config.seed)
+        arguments = dict(settings.arguments, replay_buffer_class=HerReplayBuffer)
+        model = SAC("MultiInputPolicy", envs, seed=config.seed, **arguments)
+        return model.learn(config.env_steps)
+    envs = VecMonitor(_training_envs(config))
     with seeding_globals(config.seed):
-        model = make_model(settings, spec_for_agent(config, family.spec), torch.device("cpu"))
-        if settings.hindsight:
-            model.replay_buffer.env = envs
+        spec = spec_for_agent(config, family_of(config).spec)
+        model = make_model(settings, spec, torch.device("cpu"))
         model.set_env(envs)
         envs.seed(config.seed)
-        model.learn(config.env_steps)
-    return model
+        return model.learn(config.env_steps)
+
+
+def _training_envs(config: Config) -> VecEnv:
+    settings, family = config.agent.settings, family_of(config)
+    shown = settings.task_input
+    if settings.recurrent:
+        tasks = family.tasks("train", _MANY * settings.lanes, Rng(config.seed).child("alone"))
+        return to_vec_env(
+            family, tasks, lanes=settings.lanes, task_input=shown, trial_episodes=config.episodes
+        )
+    tasks = train_set(config, family)
+    assert tasks is not None, "one-hot"
+    return to_vec_env(family, tasks, lanes=settings.lanes, task_input=shown)
 
 
 if __name__ == "__main__":
