@@ -94,6 +94,14 @@ class SmallWorld:
         """The family's."""
         return self._world.goal_reward
 
+    def task_rows(self, tasks: Tasks) -> Tensor:
+        """The hidden rows."""
+        return self._world.task_rows(self._true(tasks))
+
+    def pseudo_regret(self, tasks: Tasks, rollout: Rollout) -> Tensor:
+        """What expected rewards are short of the optimum."""
+        return self._world.pseudo_regret(self._true(tasks), rollout)
+
     def task_info(self, agent: Agent, tasks: Tasks) -> TaskInfo:
         """What `agent` may know of `tasks`."""
         return self._world.task_info(agent, self._true(tasks))

@@ -30,6 +30,12 @@ class World(Protocol):
     def goal_reward(self) -> GoalReward:
         """The family's reward for achieved goals."""
 
+    def task_rows(self, tasks: Tasks) -> Tensor:
+        """[N, P]: what `tasks` are, for a privileged critic: never for what acts."""
+
+    def pseudo_regret(self, tasks: Tasks, rollout: Rollout) -> Tensor:
+        """[T, N, M]: what each step's expected reward is short of the family's known optimum."""
+
     def tasks(self, count: int, rng: Rng) -> Tasks:
         """`count` training tasks."""
 

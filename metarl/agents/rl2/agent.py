@@ -27,6 +27,8 @@ from metarl.core.types import (
     replace,
     where,
 )
+from metarl.nn.critic import PrivilegedCritic
+from metarl.nn.memory import make_memory
 from metarl.nn.policy import Policy
 from metarl.options.option_policy import options_from_policy, with_options
 from metarl.options.pretrained import PretrainedOptions
@@ -53,7 +55,7 @@ class RL2(LearningAgent):
             input_width=Policy.width(spec, cue=self._recurrent, task=task),
             action_width=spec.action_width,
             discrete=spec.discrete,
-            memory=config.memory,
+            memory=make_memory(config, spec),
             memory_width=config.memory_width,
             encoder_sizes=config.encoder_sizes,
             hidden_sizes=config.hidden_sizes,
@@ -62,9 +64,13 @@ class RL2(LearningAgent):
             obs_width=spec.obs_width,
             pair_input=config.pair_input,
             readout=config.readout,
+            value_head=config.critic == "shared",
         )
+        critic = None
+        if config.critic == "privileged":
+            critic = PrivilegedCritic(flat.flat_width, spec.task_width, config.critic_sizes)
         self.policy = with_options(flat, config, pretrained)
-        self.ppo = self.learner = PPO(self.policy, config, spec, rng, device)
+        self.ppo = self.learner = PPO(self.policy, config, spec, rng, device, critic)
 
     # -- a trial on a task
 
@@ -121,7 +127,12 @@ class RL2(LearningAgent):
         belief = self.begin(world.task_info(self, tasks), lanes=1)
         trials, belief = world.collect(self, belief, tasks, world.episodes, rng)
 
-        metrics = self.ppo.update(trials, world.progress, rng.child("minibatches").generator())
+        learned = trials
+        if self.config.objective == "pseudo-regret":
+            learned = replace(trials, reward=-world.pseudo_regret(tasks, trials))
+        shuffle = rng.child("minibatches").generator()
+        task = world.task_rows(tasks) if self.ppo.critic is not None else None
+        metrics = self.ppo.update(learned, world.progress, shuffle, task)
         returns = trials.episode_returns().mean((1, 2))
         return {
             "return": float(returns.sum()),
@@ -133,8 +144,8 @@ class RL2(LearningAgent):
         }
 
     def _saturation(self, belief: Belief) -> dict[str, float]:
-        """The share of the memory's units that are at their bounds ±1 when trials end."""
-        if not self.policy.recurrent:
+        """The share of recurrent units that are at their bounds ±1 when trials end."""
+        if self.config.memory not in ("gru", "lstm"):
             return {}
         h, *_ = belief.lane
         return {"saturated": float((h.abs() > 0.99).float().mean())}

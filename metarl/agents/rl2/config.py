@@ -1,17 +1,18 @@
 """Configuration of RL²; imports no torch, so that errors are reported at once."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import PositiveFloat, PositiveInt, ValidationInfo, field_validator
+from pydantic import PositiveFloat, PositiveInt, ValidationInfo, field_validator, model_validator
 
 from metarl.agents.config import PRESET, TaskInput
 from metarl.algorithms.config import PPOConfig
+from metarl.nn.config import MemoryConfig
 from metarl.options.config import OptionsConfig
 
 Preset = Annotated[Literal["rl2", "ppo", "dac"], PRESET]
 
 
-class RL2Config(PPOConfig, OptionsConfig):
+class RL2Config(MemoryConfig, PPOConfig, OptionsConfig):
     """RL²: a recurrent policy learns in a trial, by PPO (Duan et al. 2016, arXiv:1611.02779)."""
 
     configures = "metarl.agents.rl2.agent:RL2"
@@ -25,10 +26,6 @@ class RL2Config(PPOConfig, OptionsConfig):
     preset: Preset = "rl2"
 
     task_input: TaskInput = "none"
-    memory: Literal["gru", "lstm", "none"] = "gru"
-    """recurrent memory; none is plain PPO"""
-    memory_width: PositiveInt = 64
-    """units of the memory"""
     encoder_sizes: tuple[PositiveInt, ...] = ()
     """widths of the layers before the memory"""
     hidden_sizes: tuple[PositiveInt, ...] = ()
@@ -41,6 +38,13 @@ class RL2Config(PPOConfig, OptionsConfig):
     """heads: linear, or with weights that are affine in the observation"""
     initial_std: PositiveFloat = 1.0
     """standard deviation of the first policy (continuous actions)"""
+    critic: Literal["shared", "privileged"] = "shared"
+    """values: a head of the policy; or a network of its own that is shown what the memory reads and
+    the task row, in training only"""
+    critic_sizes: tuple[PositiveInt, ...] = (128, 128)
+    """hidden layers of the privileged critic"""
+    objective: Literal["return", "pseudo-regret"] = "return"
+    """what PPO learns from: rewards; or expected rewards minus those of the known optimum"""
     trials: PositiveInt = 500
     """trials of an iteration, one task each"""
 
@@ -50,6 +54,27 @@ class RL2Config(PPOConfig, OptionsConfig):
         if value and others.data.get("memory") == "none":
             raise ValueError("only a memory sees the previous action; set memory to gru or lstm")
         return value
+
+    @model_validator(mode="after")
+    def _fits_the_memory(self) -> Self:
+        if self.memory == "slots":
+            refused = {
+                "options": self.options or self.pretrained_options,
+                "task_input": self.task_input != "none",
+                "pair_input": self.pair_input,
+                "encoder_sizes": self.encoder_sizes,
+                "readout": self.readout != "linear",
+            }
+            for name, is_set in refused.items():
+                if is_set:
+                    raise ValueError(
+                        f"memory slots reads rewards and counts of each action alone: leave {name}"
+                    )
+        if self.critic == "privileged" and (
+            self.memory == "none" or self.options or self.pretrained_options
+        ):
+            raise ValueError("critic privileged needs a memory, and no options")
+        return self
 
     @field_validator("normalize_obs")
     @classmethod
