@@ -1,7 +1,6 @@
 """Proximal policy optimization (Schulman et al. 2017, arXiv:1707.06347) on trials.
 
-The engine holds a policy's parameters and the running statistics of its inputs and values; an agent
-acts by the policy, collects trials, and hands them to `update`.
+An agent acts by the policy, collects trials, and hands them to `update`.
 """
 
 from __future__ import annotations
@@ -13,18 +12,16 @@ import torch
 from torch import Tensor
 
 from metarl.algorithms.config import PPOConfig
-from metarl.algorithms.learner import Learner
 from metarl.algorithms.losses import ppo_loss, standardize
+from metarl.algorithms.policy_learner import PolicyLearner
 from metarl.algorithms.returns import discounted_returns, gae, next_step
 from metarl.config.schema import schedule_value
-from metarl.core.agent import Mode
-from metarl.core.rng import Rng, Streams
+from metarl.core.rng import Rng
 from metarl.core.rollout import Rollout
-from metarl.core.types import Acted, Inputs, Spec, replace, tree, tree_map
+from metarl.core.types import Inputs, Spec, replace, tree, tree_map
 from metarl.nn.critic import PrivilegedCritic
-from metarl.nn.memory import State
 from metarl.nn.mlp import named, part
-from metarl.nn.normalizer import InputNormalizer, Normalizer
+from metarl.nn.normalizer import Normalizer
 from metarl.nn.policy import Decision, Policy
 from metarl.options.option_policy import AnyPolicy, Hierarchy
 
@@ -58,7 +55,7 @@ class _Trials:
         return tree_map(lambda x: x.index_select(1, chosen), self)
 
 
-class PPO(Learner):
+class PPO(PolicyLearner):
     """A policy with a value head, and what PPO needs to improve it."""
 
     def __init__(
@@ -71,47 +68,17 @@ class PPO(Learner):
         critic: PrivilegedCritic | None = None,
     ):
         """`critic` takes the place of the policy's value head."""
-        self.policy = policy
         self.config = config
         self.critic = critic
         params = policy.init(rng.child("weights").generator())
         if critic is not None:
             params |= named(critic.init(rng.child("critic").generator()), "critic")
-        super().__init__(params, device)
-        self.inputs = InputNormalizer(
-            spec, device, obs=config.normalize_obs, reward=config.normalize_reward
-        )
+        super().__init__(policy, params, config, spec, device)
         self.values = Normalizer.initial(0, device)
         """Of value targets: a column for each step of the trial, as the return to come shrinks; or
         one for all steps, if the policy has no memory to tell them apart."""
         self.tasks = Normalizer.initial(spec.task_width if critic else 0, device)
         """Of the task rows, for the critic."""
-
-    def normalize(self, inputs: Inputs) -> Inputs:
-        """The policy's inputs, by statistics that change only in `update`."""
-        return self.inputs.normalize(inputs)
-
-    def act(
-        self,
-        inputs: Inputs,
-        memory: State,
-        begins: Tensor,
-        noise: Streams,
-        counter: int,
-        mode: Mode,
-    ) -> tuple[Acted, State]:
-        """Act on inputs [N, M, …], which are recorded as they are → the action, the next memory."""
-        acted, memory = self.policy.act(
-            self.params,
-            self.normalize(inputs),
-            memory,
-            begins,
-            noise,
-            counter,
-            mode,
-        )
-        inputs = replace(inputs, option=acted.inputs.option)
-        return replace(acted, inputs=inputs), memory
 
     def update(
         self,
@@ -131,7 +98,7 @@ class PPO(Learner):
         config = self.config
         if self.critic is not None:
             trials, task = self._with_values(trials, task)
-        batch = self._prepare_batch(trials, task, schedule_value(config.gae_lambda, progress))
+        batch = self._prepare_batch(trials, schedule_value(config.gae_lambda, progress), task)
         learning_rate = schedule_value(config.learning_rate, progress)
         entropy_coef = {
             "action": schedule_value(config.entropy_coef, progress),
@@ -171,7 +138,9 @@ class PPO(Learner):
         value = self.critic(part(self.params, "critic"), features.flatten(3), task)
         return replace(decision, estimate=value)
 
-    def _prepare_batch(self, trials: Rollout, task: Tensor | None, gae_lambda: float) -> _Trials:
+    def _prepare_batch(
+        self, trials: Rollout, gae_lambda: float, task: Tensor | None = None
+    ) -> _Trials:
         """The inputs as the policy sees them; advantages and value targets of every level."""
         reward = trials.reward * trials.valid
         steps = len(trials.valid) if self.policy.recurrent else 1
@@ -289,21 +258,25 @@ class PPO(Learner):
 
     # -- checkpoints
 
-    def acting_state(self) -> dict[str, Any]:
-        """Parameters, and statistics of inputs and values."""
-        moments = self.inputs.state_dict() | {"target": self.values.state_dict()}
+    def moments(self) -> dict[str, Any]:
+        """Statistics of inputs and values, and of the rows that a privileged critic reads."""
+        moments = super().moments() | {"target": self.values.state_dict()}
         if self.critic is not None:
             moments["task"] = self.tasks.state_dict()
-        return super().acting_state() | {"moments": moments}
+        return moments
 
     def warm_start(self, state: dict[str, Any]) -> None:
         """Take over an acting state; a fresh optimizer.
 
+        That of a policy that has learned by imitation has no statistics of values yet.
+
         Raises:
             ConfigError: parameters of another architecture.
         """
+        moments = state.get("moments")
+        if isinstance(moments, dict) and moments.keys() == super().moments().keys():
+            state = {**state, "moments": {**self.moments(), **moments}}
         super().warm_start(state)
-        self.inputs.load_state_dict(state["moments"], self.device)
         self.values = Normalizer.from_state_dict(state["moments"]["target"], self.device)
         if self.critic is not None:
             self.tasks = Normalizer.from_state_dict(state["moments"]["task"], self.device)

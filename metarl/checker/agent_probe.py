@@ -14,7 +14,7 @@ from metarl.checker.rules import require, require_array
 from metarl.checker.values import part, require_leading, require_same
 from metarl.collect.collector import collect, task_info
 from metarl.collect.world import LocalWorld
-from metarl.core.agent import Agent, Mode
+from metarl.core.agent import Actor, Agent, Mode
 from metarl.core.errors import ConfigError
 from metarl.core.family import BatchEnv, Family
 from metarl.core.rng import Rng
@@ -108,7 +108,7 @@ class SmallWorld:
 
     def collect(
         self,
-        agent: Agent,
+        agent: Actor,
         belief: Belief,
         tasks: Tasks,
         episodes: int,

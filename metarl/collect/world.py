@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from metarl.collect.collector import adaptation_rounds, collect, task_info
-from metarl.core.agent import Agent
+from metarl.core.agent import Actor, Agent
 from metarl.core.errors import FamilyError
 from metarl.core.family import (
     BatchEnv,
@@ -85,7 +85,7 @@ class LocalWorld:
 
     def collect(
         self,
-        agent: Agent,
+        agent: Actor,
         belief: Belief,
         tasks: Tasks,
         episodes: int,

@@ -7,6 +7,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
+from metarl.core.errors import ConfigError
 from metarl.core.types import Inputs, Params, Spec
 from metarl.nn.config import MemoryConfig
 from metarl.nn.keyed import KeyedMemory, SlotMemory
@@ -54,6 +55,10 @@ def make_memory(config: MemoryConfig, spec: Spec) -> AnyMemory:
         case "gru+keyed":
             return JointMemory(RecurrentMemory("gru", width), _keyed(config, spec))
         case "slots":
+            if not spec.discrete:
+                raise ConfigError(
+                    f"memory slots: actions of {spec.name} are continuous; set agent.memory=keyed"
+                )
             return SlotMemory(width, spec.obs_width, spec.action_width, config.memory_keys)
         case "transformer":
             return TransformerMemory(

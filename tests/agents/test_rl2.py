@@ -27,8 +27,26 @@ from metarl.nn.normalizer import Normalizer
 ROWS, EPISODES = 6, 3
 SMALL = {"trials": ROWS, "epochs": 2, "minibatches": 2, "memory_width": 8, "learning_rate": 1e-2}
 
-MEMORIES = pytest.mark.parametrize("memory", ["gru", "lstm"])
+KEYS = {"memory_keys": 3}  # observations of these families are not one-hot
+KINDS: dict[str, dict[str, Any]] = {
+    "gru": {"memory": "gru"},
+    "lstm": {"memory": "lstm"},
+    "keyed": {"memory": "keyed", **KEYS},
+    "gru+keyed": {"memory": "gru+keyed", **KEYS},
+    "slots": {"memory": "slots", **KEYS},
+    "transformer": {"memory": "transformer", "attention_heads": 2, "attention_layers": 1},
+}
+MEMORIES = pytest.mark.parametrize("memory", KINDS)
 SPACES = pytest.mark.parametrize("discrete", [True, False], ids=["discrete", "continuous"])
+BOTH = pytest.mark.parametrize(
+    ("memory", "discrete"),
+    [
+        (name, discrete)
+        for name in KINDS
+        for discrete in (True, False)
+        if discrete or name != "slots"
+    ],
+)
 
 
 def make(family: Family, seed: int = 0, **options: Any) -> RL2:
@@ -88,7 +106,7 @@ def test_memory_is_carried_over_the_episodes_of_a_trial(memory: str):
     sixth does not.
     """
     family = make_family("bernoulli-bandit")
-    agent = make(family, memory=memory)
+    agent = make(family, **KINDS[memory])
     trial, _ = trial_of(agent, family, episodes=10)
     torch.testing.assert_close(
         log_probs(agent, trial.inputs, trial.action), trial.log_prob, rtol=0, atol=1e-5
@@ -101,7 +119,7 @@ def test_memory_is_carried_over_the_episodes_of_a_trial(memory: str):
 def test_a_trial_may_be_lived_in_parts(memory: str):
     """Meta-testing collects one episode at a time: memory and cue go on where they stopped."""
     family, belief, parts = make_family("bernoulli-bandit"), None, []
-    agent = make(family, memory=memory)
+    agent = make(family, **KINDS[memory])
     for seed, episodes in enumerate((1, 5, 2)):
         part, belief = trial_of(agent, family, belief, episodes=episodes, seed=seed)
         parts.append((part.inputs, part.action, part.log_prob))
@@ -113,12 +131,11 @@ def test_a_trial_may_be_lived_in_parts(memory: str):
 def test_a_new_trial_knows_nothing_of_the_old_one(memory: str):
     """The reset comes after the old trial's last step (varibad starts from its encoding)."""
     family = Ragged()
-    agent = make(family, memory=memory)
-    assert all(part.eq(0).all() for part in begin(agent).lane)
+    agent = make(family, **KINDS[memory])
     before = trial_of(agent, family)
     trial_of(agent, family, seed=1)
     assert same(trial_of(agent, family), before)
-    assert all(part.ne(0).any() for part in before[1].lane)
+    assert not same(before[1].lane, begin(agent).lane)
 
 
 def test_acting_changes_the_lane_and_adapting_nothing():
@@ -210,12 +227,12 @@ def test_between_episodes_the_value_of_the_next_first_observation_is_bootstrappe
 # 4. Whole trials, memory recomputed
 
 
-@SPACES
-@MEMORIES
+@BOTH
 def test_recomputed_log_probs_are_those_of_acting(memory: str, discrete: bool):
     """The ratio is 1 before the first update, whatever the order of the trials."""
     family = Ragged(discrete)
-    agent = make(family, memory=memory, encoder_sizes=(5,), hidden_sizes=(7,))
+    encoder = {} if memory == "slots" else {"encoder_sizes": (5,)}
+    agent = make(family, **KINDS[memory], **encoder, hidden_sizes=(7,))
     trial, _ = trial_of(agent, family)
     for order in (torch.arange(ROWS), torch.tensor([3, 0, 5]), torch.arange(ROWS).flip(0)):
         part = trial.rows(order)
@@ -223,15 +240,14 @@ def test_recomputed_log_probs_are_those_of_acting(memory: str, discrete: bool):
         torch.testing.assert_close(again[part.valid], part.log_prob[part.valid], rtol=0, atol=1e-5)
 
 
-@SPACES
-@MEMORIES
+@BOTH
 def test_without_steps_every_minibatch_has_ratio_one(memory: str, discrete: bool):
     """The same through `iterate`: shuffled minibatches of whole trials, several passes, normalized
     inputs.
     """
     agent = make(
         Ragged(discrete),
-        memory=memory,
+        **KINDS[memory],
         learning_rate=0.0,
         epochs=3,
         normalize_obs=True,
@@ -336,8 +352,13 @@ def test_without_memory_a_state_is_worth_the_same_at_every_step(layer: dict[str,
 NORMALIZED = {"normalize_obs": True, "normalize_reward": True}
 
 
+PRIVILEGED = {"critic": "privileged", "critic_sizes": (8,)}
+
+
 @pytest.mark.parametrize(
-    "options", [{}, {"memory": "lstm"}, NORMALIZED], ids=["gru", "lstm", "normalized"]
+    "options",
+    [*KINDS.values(), NORMALIZED, PRIVILEGED],
+    ids=[*KINDS, "normalized", "privileged critic"],
 )
 def test_three_iterations_saved_and_three_more_equal_six(options: dict[str, Any]):
     """Bit for bit, through a file, in an agent that was something else before."""
@@ -424,8 +445,7 @@ def test_an_agent_that_is_shown_the_task_trains(task_input: str):
 # Episodes recorded elsewhere
 
 
-@SPACES
-@MEMORIES
+@BOTH
 @pytest.mark.parametrize(
     "options", [{}, {"pair_input": True}, NORMALIZED], ids=["plain", "pairs", "normalized"]
 )
@@ -436,7 +456,9 @@ def test_replaying_a_trial_leaves_what_living_through_it_did(
     knew is looked at.
     """
     family = Ragged(discrete)
-    agent = make(family, memory=memory, **options)
+    if memory == "slots" and "pair_input" in options:
+        options = {}
+    agent = make(family, **KINDS[memory], **options)
     train(agent, small_world(family), range(1))
     trial, after = trial_of(agent, family)
     assert not trial.valid.all()

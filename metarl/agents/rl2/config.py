@@ -2,17 +2,16 @@
 
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import PositiveFloat, PositiveInt, ValidationInfo, field_validator, model_validator
+from pydantic import PositiveInt, ValidationInfo, field_validator, model_validator
 
-from metarl.agents.config import PRESET, TaskInput
+from metarl.agents.config import PRESET, PolicyConfig
 from metarl.algorithms.config import PPOConfig
-from metarl.nn.config import MemoryConfig
 from metarl.options.config import OptionsConfig
 
 Preset = Annotated[Literal["rl2", "ppo", "dac"], PRESET]
 
 
-class RL2Config(MemoryConfig, PPOConfig, OptionsConfig):
+class RL2Config(PolicyConfig, PPOConfig, OptionsConfig):
     """RL²: a recurrent policy learns in a trial, by PPO (Duan et al. 2016, arXiv:1611.02779)."""
 
     configures = "metarl.agents.rl2.agent:RL2"
@@ -25,19 +24,6 @@ class RL2Config(MemoryConfig, PPOConfig, OptionsConfig):
 
     preset: Preset = "rl2"
 
-    task_input: TaskInput = "none"
-    encoder_sizes: tuple[PositiveInt, ...] = ()
-    """widths of the layers before the memory"""
-    hidden_sizes: tuple[PositiveInt, ...] = ()
-    """widths of the layers after the memory"""
-    activation: Literal["tanh", "relu"] = "tanh"
-    """activation of these layers"""
-    pair_input: bool = False
-    """the memory also sees the last observation times the last action, and that times the reward"""
-    readout: Literal["linear", "observation"] = "linear"
-    """heads: linear, or with weights that are affine in the observation"""
-    initial_std: PositiveFloat = 1.0
-    """standard deviation of the first policy (continuous actions)"""
     critic: Literal["shared", "privileged"] = "shared"
     """values: a head of the policy; or a network of its own that is shown what the memory reads and
     the task row, in training only"""
@@ -48,33 +34,22 @@ class RL2Config(MemoryConfig, PPOConfig, OptionsConfig):
     trials: PositiveInt = 500
     """trials of an iteration, one task each"""
 
-    @field_validator("pair_input")
-    @classmethod
-    def _needs_memory(cls, value: bool, others: ValidationInfo) -> bool:
-        if value and others.data.get("memory") == "none":
-            raise ValueError("only a memory sees the previous action; set memory to gru or lstm")
-        return value
-
     @model_validator(mode="after")
-    def _fits_the_memory(self) -> Self:
+    def _options_are_of_flat_features(self) -> Self:
+        if not (self.options or self.pretrained_options):
+            return self
         if self.memory == "slots":
-            refused = {
-                "options": self.options or self.pretrained_options,
-                "task_input": self.task_input != "none",
-                "pair_input": self.pair_input,
-                "encoder_sizes": self.encoder_sizes,
-                "readout": self.readout != "linear",
-            }
-            for name, is_set in refused.items():
-                if is_set:
-                    raise ValueError(
-                        f"memory slots reads rewards and counts of each action alone: leave {name}"
-                    )
-        if self.critic == "privileged" and (
-            self.memory == "none" or self.options or self.pretrained_options
-        ):
-            raise ValueError("critic privileged needs a memory, and no options")
+            raise ValueError("memory slots has a feature for each action, which no option has")
+        if self.critic == "privileged":
+            raise ValueError("critic privileged knows one decision process; set options to 0")
         return self
+
+    @field_validator("critic")
+    @classmethod
+    def _reads_a_memory(cls, value: str, others: ValidationInfo) -> str:
+        if value == "privileged" and others.data.get("memory") == "none":
+            raise ValueError("a privileged critic reads what a memory holds; set memory")
+        return value
 
     @field_validator("normalize_obs")
     @classmethod
