@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 import torch
 from helpers import CPU, Ragged, known_values, same
+from torch import Tensor
 
 from metarl.agents.rl2.agent import RL2
 from metarl.algorithms import ppo
 from metarl.algorithms.returns import discounted_returns
 from metarl.collect.collector import collect
 from metarl.collect.world import LocalWorld
+from metarl.core.errors import ConfigError, FamilyError
 from metarl.core.family import Family
 from metarl.core.rng import Rng
 from metarl.core.rollout import Rollout
@@ -504,3 +506,103 @@ def test_lanes_that_were_recorded_side_by_side_are_remembered_one_after_another(
         )
     assert same(agent.replay(begin(agent), rollout), expected)
     assert torch.equal(expected.cue[:, 0], beside.cue[:, -1])
+
+
+# -------------------------------------------------------------------------------------------------
+# What only training knows
+
+
+def privileged_values(agent: RL2, trial: Rollout, task: Tensor) -> Tensor:
+    return agent.ppo._decide(trial.inputs, task.unsqueeze(0)).levels["action"].value
+
+
+@BOTH
+def test_a_privileged_critic_teaches_the_memory_nothing(memory: str, discrete: bool):
+    """Its values follow the task row; their gradient ends at what the memory has read."""
+    family = Ragged(discrete)
+    agent = make(family, **KINDS[memory], **PRIVILEGED)
+    trial, _ = trial_of(agent, family)
+    task = torch.randn(ROWS, 1)
+    value = privileged_values(agent, trial, task)
+    assert value.shape == trial.reward.shape
+    moved = privileged_values(agent, trial, task + 1)
+    assert not torch.isclose(moved.detach(), value.detach(), rtol=0, atol=1e-6).all(0).any()
+    value.square().sum().backward()
+    for name, parameter in agent.params.items():
+        learns = parameter.grad is not None and bool(parameter.grad.abs().max() > 0)
+        assert learns == name.startswith("critic."), name
+
+
+def test_a_privileged_critic_learns_what_the_row_says():
+    """The return of a bandit's one pull at random is the mean of its arms: values find it."""
+    family = make_family("bernoulli-bandit", arms=2)
+    agent = make_agent(
+        "rl2",
+        family.spec,
+        critic="privileged",
+        critic_sizes=(16,),
+        entropy_coef=10.0,  # keeps the policy uniform
+        trials=500,
+        memory_width=4,
+        learning_rate=1e-2,
+    )
+    world = LocalWorld(family, 1, None, CPU)
+    train(agent, world, range(15))
+    tasks = family.tasks("validation", 200, Rng(0))
+    trial, _ = collect(agent, family.make(1), family.spec, begin(agent, 200), tasks, 1, Rng(0))
+    rows = agent.ppo.tasks.normalize(tasks.params)
+    value = privileged_values(agent, trial, rows).detach().squeeze()
+    value = agent.ppo.values.denormalize(value.unsqueeze(-1)).squeeze(-1)
+    error = value - tasks.params.mean(-1)
+    assert float(error.square().mean().sqrt()) < 0.05  # the means deviate by 0.2
+
+
+def test_pseudo_regret_is_what_expected_rewards_are_short_of_the_optimum(monkeypatch: Any):
+    """PPO is given it in the place of rewards, and the return that is logged is that of rewards."""
+    family = make_family("tabular-mdp")
+    agent = make(family, objective="pseudo-regret")
+    world, given = LocalWorld(family, EPISODES, None, CPU), []
+    update = agent.ppo.update
+
+    def spy(trials: Rollout, *others: Any) -> dict[str, float]:
+        given.append(trials.reward)
+        return update(trials, *others)
+
+    monkeypatch.setattr(agent.ppo, "update", spy)
+    logged = agent.iterate(world, Rng(0))
+    tasks = world.tasks(ROWS, Rng(0))
+    trial, _ = world.collect(
+        make(family, objective="pseudo-regret"), begin(agent), tasks, EPISODES, Rng(0)
+    )
+    expected = family.expected_reward(tasks, trial).sum((0, 2))
+    regret = EPISODES * family.optimum(tasks) - expected
+    torch.testing.assert_close(-given[0].sum((0, 2)), regret, rtol=0, atol=1e-3)
+    assert logged["return"] == pytest.approx(float(trial.reward.sum(0).mean()), abs=1e-4)
+
+
+def test_a_family_without_optimum_has_no_pseudo_regret():
+    agent = make(Ragged(), objective="pseudo-regret")
+    with pytest.raises(FamilyError, match="objective pseudo-regret: ragged needs methods optimum"):
+        agent.iterate(small_world(), Rng(0))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"memory": "slots", "task_input": "row"}, "leave task_input"),
+        ({"memory": "slots", "encoder_sizes": [4]}, "leave encoder_sizes"),
+        ({"memory": "slots", "options": 2}, "a feature for each action"),
+        ({"memory": "none", "critic": "privileged"}, "reads what a memory holds"),
+        ({"critic": "privileged", "options": 2}, "set options to 0"),
+        ({"memory": "transformer", "memory_width": 60, "attention_heads": 8}, "no multiple of"),
+        ({"memory": "lookup"}, "memory"),
+    ],
+)
+def test_what_does_not_go_together_is_one_clear_line(options: dict[str, Any], words: str):
+    with pytest.raises(ConfigError, match=words):
+        make_agent("rl2", Ragged().spec, **options)
+
+
+def test_slots_are_of_discrete_actions():
+    with pytest.raises(ConfigError, match=r"ragged are continuous; set agent\.memory"):
+        make_agent("rl2", Ragged(discrete=False).spec, memory="slots")

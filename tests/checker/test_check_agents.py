@@ -619,6 +619,7 @@ LEARNERS: list[Any] = [
     *(("maml", {"preset": preset}) for preset in find("agent", "maml").settings.variants),
     ("maml", {"memory": "gru"}),
     ("maml", {"episodes_per_task": 20}),
+    ("distill", {"student_share": 0.5}),
     ("pearl", {}),
     ("pearl", {"preset": "mtsac"}),
     ("pearl", {"preset": "sac", "task_input": "goal", "hindsight": 0.5}),
