@@ -37,7 +37,7 @@ _FETCH = "FetchReach-v4"
 _TEST_SEED = 1_000_000
 
 
-def tested(model: Any, config: Config, split: str, envs: VecEnv | None = None) -> float:
+def mean_return(model: Any, config: Config, split: str, envs: VecEnv | None) -> float:
     """Mean return of an episode, or of a trial, by Stable-Baselines3's own evaluation."""
     family, settings = family_of(config), config.agent.settings
     rows = eval_protocol(config, family, split=split).rows(family)
@@ -66,9 +66,9 @@ def main() -> None:
         run = metarl.load(folder / "checkpoints" / "latest.pt")
         hindsight = config.agent.settings.hindsight
         split = "train" if run.agent.task_input == "onehot" else "test"
-        found["metarl"].append(tested(run.agent.model, config, split))
+        found["metarl"].append(mean_return(run.agent.model, config, split, None))
         its_own = make_vec_env(_FETCH, n_envs=10, seed=_TEST_SEED) if hindsight else None
-        found["alone"].append(tested(learn_alone(config), config, split, its_own))
+        found["alone"].append(mean_return(learn_alone(config), config, split, its_own))
         ours = run.protocol(split=split)
         scores = metarl.evaluate(run.agent, run.family(), ours)
         own = scores.figure("total").mean()
