@@ -613,7 +613,7 @@ LEARNERS: list[Any] = [
     ("rl2", {"memory": "gru+keyed", "memory_keys": 3, "critic": "privileged"}),
     ("rl2", {"memory": "slots", "memory_width": 8}),
     ("rl2", {"memory": "transformer", "memory_width": 16}),
-    ("rl2", {"options": 2, "task_input": "goal"}),
+    ("rl2", {"options": 2, "task_input": "goal", "memory": "keyed", "memory_keys": 3}),
     ("rl2", {"task_input": "onehot"}),
     ("rl2", {"preset": "dac"}),
     *(("maml", {"preset": preset}) for preset in find("agent", "maml").settings.variants),
