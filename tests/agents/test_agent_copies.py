@@ -64,6 +64,9 @@ LEARNERS: dict[str, dict[str, Any]] = {
     "pearl": BY_SAC | {"latent_width": 2},
     "sac": BY_SAC | {"task_input": "goal"},
     "mtsac": BY_SAC,
+    **dict.fromkeys(
+        ("distill", "ad", "dpt", "dagger"), MEMORY | {"teacher": "random", "trials": 4}
+    ),
     "sb3": {
         "algorithm": "sac",
         "tasks": 2,
@@ -76,7 +79,7 @@ LEARNERS: dict[str, dict[str, Any]] = {
         },
     },
 }
-BANDIT_RULES = ("greedy", "epsilon-greedy", "thompson", "ucb1", "gittins")
+BANDIT_RULES = ("greedy", "epsilon-greedy", "thompson", "ucb1", "gittins", "best-arm")
 MDP_RULES = ("psrl", "opsrl", "beb", "certainty-equivalence", "value-iteration")
 OPTIONS = ("options of rl2", "options of maml", "options of my own")
 AGENTS = [*names("agent"), *OPTIONS]
