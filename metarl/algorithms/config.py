@@ -23,9 +23,9 @@ class InputsConfig(Settings):
 class ImitationConfig(InputsConfig):
     """Imitation of a teacher in whole trials."""
 
-    epochs: PositiveInt = 1
+    epochs: PositiveInt = 4
     """passes over the trials of an iteration"""
-    minibatches: PositiveInt = 2
+    minibatches: PositiveInt = 8
     """minibatches of whole trials in a pass"""
     learning_rate: NonNegativeSchedule = (3e-3, 0.0)
     """Adam's step size"""
