@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,18 @@ def run_of(kind, folder, family="point", **changes):
     return folder
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """Gives runs that nobody changes: each is trained once."""
+    folder = tmp_path_factory.mktemp("kept")
+
+    @cache
+    def run(kind, family="point"):
+        return run_of(kind, folder / f"{kind}-{family}", family)
+
+    return run
+
+
 def actions(loaded):
     """What the agent does on given observations and rewards, in two episodes."""
     draw = np.random.default_rng(0)
@@ -56,8 +69,8 @@ def actions(loaded):
 
 
 @pytest.mark.parametrize("agent", SMALL)
-def test_an_exported_agent_acts_as_the_original(agent, tmp_path):
-    run = run_of(agent, tmp_path / "run")
+def test_an_exported_agent_acts_as_the_original(agent, kept, tmp_path):
+    run = kept(agent)
     file = export(run, tmp_path / "agent.zip")
     original, opened = metarl.load(run), metarl.load(file)
     assert (actions(original) == actions(opened)).all()
@@ -69,8 +82,8 @@ def test_an_exported_agent_acts_as_the_original(agent, tmp_path):
     )
 
 
-def test_the_parts_can_be_read_without_metarl(tmp_path):
-    run = run_of("rl2", tmp_path / "run")
+def test_the_parts_can_be_read_without_metarl(kept, tmp_path):
+    run = kept("rl2")
     with zipfile.ZipFile(export(run, tmp_path / "agent.zip")) as file:
         card = json.loads(file.read("card.json"))
         content = json.loads(file.read("agent.json"))
@@ -126,8 +139,8 @@ def test_an_agent_that_is_code_is_not_exported(tmp_path, monkeypatch):
         export(run, "agent.pt")
 
 
-def test_a_damaged_file_is_told_wherever_a_bit_is_flipped(tmp_path):
-    file = export(run_of("rl2", tmp_path / "run"), tmp_path / "agent.zip")
+def test_a_damaged_file_is_told_wherever_a_bit_is_flipped(kept, tmp_path):
+    file = export(kept("rl2"), tmp_path / "agent.zip")
     data, expected = file.read_bytes(), metarl.load(file).agent.params
     refused = 0
     for place in range(3, len(data), len(data) // 60):
@@ -147,11 +160,11 @@ def test_a_damaged_file_is_told_wherever_a_bit_is_flipped(tmp_path):
     ("agent", "family"),
     [("rl2", "point"), ("lstm", "bernoulli-bandit"), ("told", "point")],
 )
-def test_the_graph_does_what_torch_does(agent, family, tmp_path):
+def test_the_graph_does_what_torch_does(agent, family, kept, tmp_path):
     """Over a whole trial of observations that it has never met."""
     import onnxruntime
 
-    run = run_of(agent, tmp_path / "run", family=family)
+    run = kept(agent, family)
     graph = onnxruntime.InferenceSession(export_step(run, tmp_path / "step.onnx"))
     loaded = metarl.load(run)
     draw = np.random.default_rng(0)
@@ -177,8 +190,8 @@ def test_the_graph_does_what_torch_does(agent, family, tmp_path):
         memory = {name: found[f"next_{name}"] for name in memory}
 
 
-def test_an_agent_that_adapts_otherwise_has_no_graph(tmp_path):
-    run = run_of("maml", tmp_path / "run")
+def test_an_agent_that_adapts_otherwise_has_no_graph(kept, tmp_path):
+    run = kept("maml")
     with pytest.raises(ConfigError, match="--onnx: MAML acts or adapts by more"):
         export_step(run, tmp_path / "step.onnx")
     assert not (tmp_path / "step.onnx").exists()
