@@ -606,6 +606,11 @@ STRATEGIES = [
     for name in names("agent")
     if find("agent", name).settings.__module__ == "metarl.agents.strategies.config"
 ]
+LITTLE_LSTM = {
+    **find("agent", "sb3").settings.small["arguments"],
+    "policy_kwargs": {"lstm_hidden_size": 8, "net_arch": [8]},
+}
+"""By default it has 256 units, whose bytes are compared before and after every step."""
 LEARNERS: list[Any] = [
     ("rl2", {}),
     ("rl2", {"memory": "none", "normalize_obs": True}),
@@ -621,7 +626,7 @@ LEARNERS: list[Any] = [
     ("pearl", {"preset": "sac", "task_input": "goal", "hindsight": 0.5}),
     ("pearl", {"preset": "sac", "task_input": "onehot", "learn_temperature": True}),
     ("sb3", {}),
-    ("sb3", {"algorithm": "recurrent-ppo", "lanes": 4}),
+    ("sb3", {"algorithm": "recurrent-ppo", "lanes": 4, "arguments": LITTLE_LSTM}),
 ]
 
 
