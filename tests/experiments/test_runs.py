@@ -136,11 +136,18 @@ def test_resume_falls_back_on_the_previous_checkpoint_and_says_so(tmp_path, caps
     assert numbers(whole) == numbers(parts)
 
 
-@pytest.mark.parametrize("delay", [0.3, 1.0])
-def test_kill_at_any_moment_leaves_a_run_that_resumes(tmp_path, delay):
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    many = config(iterations=40)
+@pytest.fixture(scope="module")
+def long_run(tmp_path_factory):
+    """A configuration that trains for a second or more, and its run."""
+    many, whole = config(iterations=24), tmp_path_factory.mktemp("long") / "whole"
     train(many, whole, quiet=True)
+    return many, whole
+
+
+@pytest.mark.parametrize("delay", [0.2, 0.6])
+def test_kill_at_any_moment_leaves_a_run_that_resumes(tmp_path, long_run, delay):
+    many, whole = long_run
+    killed = tmp_path / "killed"
     (tmp_path / "c.yaml").write_text((whole / "config.yaml").read_text())
     command = [
         sys.executable,
