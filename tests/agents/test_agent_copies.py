@@ -36,7 +36,7 @@ EPISODES, TASKS = 4, 3
 
 BY_PPO = {"trials": 4, "minibatches": 2, "epochs": 2, "normalize_obs": True}
 MEMORY = {"memory_width": 6, "normalize_reward": True}
-BY_STEPS = {"tasks": 2, "episodes_per_task": 2, "hidden_sizes": (6,)}
+BY_STEPS = {"tasks": 2, "episodes_per_task": 2, "hidden_sizes": (6,), "cg_iterations": 3}
 BY_SAC = {
     "hidden_sizes": (6,),
     "encoder_sizes": (5,),

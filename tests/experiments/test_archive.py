@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +49,7 @@ SMALL = {
 def run_of(kind, folder, family="point", **changes):
     chosen = {
         "agent": {"name": kind, **SMALL[kind]},
-        "family": family,
+        "family": {"name": "point", "horizon": 20} if family == "point" else family,
         "episodes": 2,
         "iterations": 1,
         "train_tasks": 3,
@@ -57,6 +58,18 @@ def run_of(kind, folder, family="point", **changes):
     }
     metarl.train(parse({**chosen, **changes}), folder, quiet=True)
     return folder
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """Gives runs that nobody changes: each is trained once."""
+    folder = tmp_path_factory.mktemp("kept")
+
+    @cache
+    def run(kind, family):
+        return run_of(kind, folder / f"{kind}-{family}", family)
+
+    return run
 
 
 def actions(loaded):
@@ -73,8 +86,8 @@ def actions(loaded):
 
 
 @pytest.mark.parametrize("agent", [name for name in SMALL if name != "slots"])
-def test_an_exported_agent_acts_as_the_original(agent, tmp_path):
-    run = run_of(agent, tmp_path / "run")
+def test_an_exported_agent_acts_as_the_original(agent, kept, tmp_path):
+    run = kept(agent, "point")
     file = export(run, tmp_path / "agent.zip")
     original, opened = metarl.load(run), metarl.load(file)
     assert (actions(original) == actions(opened)).all()
@@ -86,8 +99,8 @@ def test_an_exported_agent_acts_as_the_original(agent, tmp_path):
     )
 
 
-def test_the_parts_can_be_read_without_metarl(tmp_path):
-    run = run_of("rl2", tmp_path / "run")
+def test_the_parts_can_be_read_without_metarl(kept, tmp_path):
+    run = kept("rl2", "point")
     with zipfile.ZipFile(export(run, tmp_path / "agent.zip")) as file:
         card = json.loads(file.read("card.json"))
         content = json.loads(file.read("agent.json"))
@@ -143,8 +156,8 @@ def test_an_agent_that_is_code_is_not_exported(tmp_path, monkeypatch):
         export(run, "agent.pt")
 
 
-def test_a_damaged_file_is_told_wherever_a_bit_is_flipped(tmp_path):
-    file = export(run_of("rl2", tmp_path / "run"), tmp_path / "agent.zip")
+def test_a_damaged_file_is_told_wherever_a_bit_is_flipped(kept, tmp_path):
+    file = export(kept("rl2", "point"), tmp_path / "agent.zip")
     data, expected = file.read_bytes(), metarl.load(file).agent.params
     refused = 0
     for place in range(3, len(data), len(data) // 60):
@@ -170,11 +183,11 @@ def test_a_damaged_file_is_told_wherever_a_bit_is_flipped(tmp_path):
         ("told", "point"),
     ],
 )
-def test_the_graph_does_what_torch_does(agent, family, tmp_path):
+def test_the_graph_does_what_torch_does(agent, family, kept, tmp_path):
     """Over a whole trial of observations that it has never met."""
     import onnxruntime
 
-    run = run_of(agent, tmp_path / "run", family=family)
+    run = kept(agent, family)
     graph = onnxruntime.InferenceSession(export_step(run, tmp_path / "step.onnx"))
     loaded = metarl.load(run)
     draw = np.random.default_rng(0)
@@ -204,8 +217,8 @@ def test_the_graph_does_what_torch_does(agent, family, tmp_path):
     ("agent", "words"),
     [("maml", "MAML acts or adapts by more"), ("transformer", "a transformer reads a cache")],
 )
-def test_an_agent_that_adapts_otherwise_has_no_graph(agent, words, tmp_path):
-    run = run_of(agent, tmp_path / "run")
+def test_an_agent_that_adapts_otherwise_has_no_graph(agent, words, kept, tmp_path):
+    run = kept(agent, "point")
     with pytest.raises(ConfigError, match=f"--onnx: {words}"):
         export_step(run, tmp_path / "step.onnx")
     assert not (tmp_path / "step.onnx").exists()
