@@ -1,6 +1,6 @@
 """A teacher for GridNavi: it is shown the goal, and takes one of the shortest ways to it.
 
-    metarl train dpt/gridnavi agent.teacher=benchmarks/gridnavi_oracle.py:ShortestPath
+metarl train dpt/gridnavi agent.teacher=benchmarks/gridnavi_oracle.py:ShortestPath
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from metarl.agents.config import PolicyConfig
 from metarl.agents.learning_agent import LearningAgent, expand_to_lanes
 from metarl.algorithms.policy_learner import PolicyLearner
 from metarl.core.agent import Mode
+from metarl.core.errors import note
 from metarl.core.rng import Streams
 from metarl.core.rollout import Rollout
 from metarl.core.types import Acted, Belief, Inputs, Spec, TaskInfo, first_cue, replace, where
@@ -46,9 +47,17 @@ class MemoryAgent(LearningAgent):
         self.spec = spec
         self.device = device
         self._sees_cue = config.memory != "none"
+        self._context = config.context if config.memory == "transformer" else None
 
     def begin(self, info: TaskInfo, lanes: int) -> Belief:
         """An empty memory."""
+        steps = info.episodes * self.spec.horizon
+        if self._context is not None and steps > self._context:
+            note(
+                f"transformer: trials of up to {steps} steps are seen through a window of "
+                f"{self._context}; agent.context={steps} sees all of them"
+            )
+            self._context = None  # said once
         return Belief(
             cue=first_cue(self.spec, info.rows, lanes, info.device),
             row=info.shown,

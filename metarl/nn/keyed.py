@@ -21,6 +21,8 @@ from metarl.core.types import Inputs, Params
 from metarl.nn.mlp import init_layers, layers, linear, orthogonal
 
 _CHUNK = 64  # steps that attend to one another; those before them are summed
+# Sums and counts of a trial of about a hundred steps are brought to the size of one by constants: a
+# scale that is learned from data would change what was read before.
 _SHARE = 4  # a slot holds a sum of a quarter of the width
 
 State = tuple[Tensor, ...]

@@ -606,3 +606,14 @@ def test_what_does_not_go_together_is_one_clear_line(options: dict[str, Any], wo
 def test_slots_are_of_discrete_actions():
     with pytest.raises(ConfigError, match=r"ragged are continuous; set agent\.memory"):
         make_agent("rl2", Ragged(discrete=False).spec, memory="slots")
+
+
+def test_a_trial_longer_than_the_window_is_told_once(capsys: Any):
+    options = {**KINDS["transformer"], "context": 11}  # of up to 12 steps
+    agent = make(Ragged(), **options)
+    begin(agent)
+    begin(agent)
+    said = capsys.readouterr().err
+    assert said.count("trials of up to 12 steps are seen through a window of 11") == 1
+    begin(make(Ragged(), **options | {"context": 12}))
+    assert not capsys.readouterr().err
