@@ -1,11 +1,60 @@
 """What the options of several agents share; imports no torch."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import (
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from metarl.nn.config import MemoryConfig
 
 TaskInput = Annotated[
     Literal["none", "row", "goal", "onehot"],
     Field(description="what the agent sees of the task: nothing, its row, its goal, or a one-hot"),
 ]
 PRESET = Field(description="the named set of defaults")
+
+
+class PolicyConfig(MemoryConfig):
+    """The policy of an agent that learns in a trial by what it remembers."""
+
+    task_input: TaskInput = "none"
+    encoder_sizes: tuple[PositiveInt, ...] = ()
+    """widths of the layers before the memory"""
+    hidden_sizes: tuple[PositiveInt, ...] = ()
+    """widths of the layers after the memory"""
+    activation: Literal["tanh", "relu"] = "tanh"
+    """activation of these layers"""
+    pair_input: bool = False
+    """the memory also sees the last observation times the last action, and that times the reward"""
+    readout: Literal["linear", "observation"] = "linear"
+    """heads: linear, or with weights that are affine in the observation"""
+    initial_std: PositiveFloat = 1.0
+    """standard deviation of the first policy (continuous actions)"""
+
+    @field_validator("pair_input")
+    @classmethod
+    def _needs_memory(cls, value: bool, others: ValidationInfo) -> bool:
+        if value and others.data.get("memory") == "none":
+            raise ValueError("only a memory sees the previous action; set memory to gru or lstm")
+        return value
+
+    @model_validator(mode="after")
+    def _slots_read_nothing_else(self) -> Self:
+        unread = {
+            "task_input": self.task_input != "none",
+            "encoder_sizes": self.encoder_sizes,
+            "pair_input": self.pair_input,
+            "readout": self.readout != "linear",
+        }
+        for name, is_set in unread.items():
+            if self.memory == "slots" and is_set:
+                raise ValueError(
+                    f"memory slots reads actions, rewards and keys alone: leave {name}"
+                )
+        return self

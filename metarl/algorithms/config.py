@@ -11,7 +11,29 @@ Fraction = Annotated[float, Field(gt=0, le=1)]
 UnitInterval = Annotated[float, Field(ge=0, le=1)]
 
 
-class PPOConfig(Settings):
+class InputsConfig(Settings):
+    """How a policy's inputs are scaled."""
+
+    normalize_obs: bool = False
+    """normalize observations by their running mean and variance"""
+    normalize_reward: bool = False
+    """divide the reward in the cue by its running deviation, or a tenth of its mean if larger"""
+
+
+class ImitationConfig(InputsConfig):
+    """Imitation of a teacher in whole trials."""
+
+    epochs: PositiveInt = 4
+    """passes over the trials of an iteration"""
+    minibatches: PositiveInt = 8
+    """minibatches of whole trials in a pass"""
+    learning_rate: NonNegativeSchedule = (3e-3, 0.0)
+    """Adam's step size"""
+    max_grad_norm: PositiveFloat = 1.0
+    """gradients are clipped to this norm"""
+
+
+class PPOConfig(InputsConfig):
     """Proximal policy optimization (Schulman et al. 2017, arXiv:1707.06347)."""
 
     epochs: PositiveInt = 4
@@ -34,10 +56,6 @@ class PPOConfig(Settings):
     """weight of the value loss (targets are normalized)"""
     max_grad_norm: PositiveFloat = 1.0
     """gradients are clipped to this norm"""
-    normalize_obs: bool = False
-    """normalize observations by their running mean and variance"""
-    normalize_reward: bool = False
-    """divide the reward in the cue by its running deviation, or a tenth of its mean if larger"""
 
 
 class SACConfig(Settings):

@@ -6,8 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import Adam, Optimizer
+from torch.optim import Optimizer
 
+from metarl.algorithms.adam import Adam
 from metarl.core.errors import ConfigError
 from metarl.core.types import Params, tree_map
 

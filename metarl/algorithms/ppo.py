@@ -1,7 +1,6 @@
 """Proximal policy optimization (Schulman et al. 2017, arXiv:1707.06347) on trials.
 
-The engine holds a policy's parameters and the running statistics of its inputs and values; an agent
-acts by the policy, collects trials, and hands them to `update`.
+An agent acts by the policy, collects trials, and hands them to `update`.
 """
 
 from __future__ import annotations
@@ -13,17 +12,18 @@ import torch
 from torch import Tensor
 
 from metarl.algorithms.config import PPOConfig
-from metarl.algorithms.learner import Learner
 from metarl.algorithms.losses import ppo_loss, standardize
+from metarl.algorithms.policy_learner import PolicyLearner
 from metarl.algorithms.returns import discounted_returns, gae, next_step
 from metarl.config.schema import schedule_value
-from metarl.core.agent import Mode
-from metarl.core.rng import Rng, Streams
+from metarl.core.rng import Rng
 from metarl.core.rollout import Rollout
-from metarl.core.types import Acted, Inputs, Spec, replace, tree, tree_map
-from metarl.nn.normalizer import InputNormalizer, Normalizer
-from metarl.nn.policy import State
-from metarl.options.option_policy import AnyPolicy
+from metarl.core.types import Inputs, Spec, replace, tree, tree_map
+from metarl.nn.critic import PrivilegedCritic
+from metarl.nn.mlp import named, part
+from metarl.nn.normalizer import Normalizer
+from metarl.nn.policy import Decision, Policy
+from metarl.options.option_policy import AnyPolicy, Hierarchy
 
 _TARGET_WINDOW = 10.0  # statistics of the value targets remember about so many iterations
 
@@ -48,13 +48,14 @@ class _Trials:
 
     inputs: Inputs  # [T, N, M, …]
     levels: dict[str, _Level]
+    task: Tensor | None  # [1, N, P] normalized rows, for a privileged critic
 
     def rows(self, chosen: Tensor) -> _Trials:
         """The trials `chosen` [n]: [T, n, M, …]."""
         return tree_map(lambda x: x.index_select(1, chosen), self)
 
 
-class PPO(Learner):
+class PPO(PolicyLearner):
     """A policy with a value head, and what PPO needs to improve it."""
 
     def __init__(
@@ -64,45 +65,27 @@ class PPO(Learner):
         spec: Spec,
         rng: Rng,
         device: torch.device,
+        critic: PrivilegedCritic | None = None,
     ):
-        self.policy = policy
+        """`critic` takes the place of the policy's value head."""
         self.config = config
-        super().__init__(policy.init(rng.child("weights").generator()), device)
-        self.inputs = InputNormalizer(
-            spec, device, obs=config.normalize_obs, reward=config.normalize_reward
-        )
+        self.critic = critic
+        params = policy.init(rng.child("weights").generator())
+        if critic is not None:
+            params |= named(critic.init(rng.child("critic").generator()), "critic")
+        super().__init__(policy, params, config, spec, device)
         self.values = Normalizer.initial(0, device)
         """Of value targets: a column for each step of the trial, as the return to come shrinks; or
         one for all steps, if the policy has no memory to tell them apart."""
-
-    def normalize(self, inputs: Inputs) -> Inputs:
-        """The policy's inputs, by statistics that change only in `update`."""
-        return self.inputs.normalize(inputs)
-
-    def act(
-        self,
-        inputs: Inputs,
-        memory: State,
-        begins: Tensor,
-        noise: Streams,
-        counter: int,
-        mode: Mode,
-    ) -> tuple[Acted, State]:
-        """Act on inputs [N, M, …], which are recorded as they are → the action, the next memory."""
-        acted, memory = self.policy.act(
-            self.params,
-            self.normalize(inputs),
-            memory,
-            begins,
-            noise,
-            counter,
-            mode,
-        )
-        inputs = replace(inputs, option=acted.inputs.option)
-        return replace(acted, inputs=inputs), memory
+        self.tasks = Normalizer.initial(spec.task_width if critic else 0, device)
+        """Of the task rows, for the critic."""
 
     def update(
-        self, trials: Rollout, progress: float, generator: torch.Generator
+        self,
+        trials: Rollout,
+        progress: float,
+        generator: torch.Generator,
+        task: Tensor | None = None,
     ) -> dict[str, float]:
         """Several passes over minibatches of whole trials (Algorithm 1) → mean metrics.
 
@@ -110,9 +93,12 @@ class PPO(Learner):
             trials: [T, N, M, …] rollouts of the present policy, from the start of their trials.
             progress: the share of training that is over, for schedules.
             generator: shuffles the trials.
+            task: [N, P] rows of the trials, for a privileged critic.
         """
         config = self.config
-        batch = self._prepare_batch(trials, schedule_value(config.gae_lambda, progress))
+        if self.critic is not None:
+            trials, task = self._with_values(trials, task)
+        batch = self._prepare_batch(trials, schedule_value(config.gae_lambda, progress), task)
         learning_rate = schedule_value(config.learning_rate, progress)
         entropy_coef = {
             "action": schedule_value(config.entropy_coef, progress),
@@ -130,7 +116,31 @@ class PPO(Learner):
         self.inputs.update(trials)
         return {name: float(torch.stack(values).mean()) for name, values in metrics.items()}
 
-    def _prepare_batch(self, trials: Rollout, gae_lambda: float) -> _Trials:
+    def _with_values(self, trials: Rollout, task: Tensor | None) -> tuple[Rollout, Tensor]:
+        """The trials with the critic's values, which acting has not, and the rows it reads."""
+        assert task is not None, "a privileged critic is given the task rows"
+        self.tasks = self.tasks.update(task, torch.ones_like(task))
+        task = self.tasks.normalize(task).unsqueeze(0)
+        with torch.no_grad():
+            decision = self._decide(self.normalize(trials.inputs), task)
+        value = decision.levels["action"].value
+        return replace(trials, extras=trials.extras | {"value": value}), task
+
+    def _decide(self, inputs: Inputs, task: Tensor | None) -> Decision | Hierarchy:
+        """What the policy, and the critic, say of whole trials [T, N, M, …] from their start."""
+        rows, lanes = inputs.obs.shape[1:3]
+        start = self.policy.start(rows, lanes, self.device)
+        if self.critic is None or task is None:
+            return self.policy.unroll(self.params, inputs, start)
+        assert isinstance(self.policy, Policy)
+        features = self.policy.recall(self.params, inputs, start)
+        decision = self.policy.decide(self.params, features, inputs.obs)
+        value = self.critic(part(self.params, "critic"), features.flatten(3), task)
+        return replace(decision, estimate=value)
+
+    def _prepare_batch(
+        self, trials: Rollout, gae_lambda: float, task: Tensor | None = None
+    ) -> _Trials:
         """The inputs as the policy sees them; advantages and value targets of every level."""
         reward = trials.reward * trials.valid
         steps = len(trials.valid) if self.policy.recurrent else 1
@@ -165,7 +175,7 @@ class PPO(Learner):
         for name, level in levels.items():
             target = statistics.normalize(level.value_target.movedim(0, -1)).movedim(-1, 0)
             levels[name] = replace(level, value_target=target)
-        return _Trials(self.normalize(trials.inputs), levels)
+        return _Trials(self.normalize(trials.inputs), levels, task)
 
     def _baseline(
         self, statistics: Normalizer, reward: Tensor, ends: Tensor, valid: Tensor
@@ -223,9 +233,7 @@ class PPO(Learner):
         self, batch: _Trials, learning_rate: float, entropy_coef: dict[str, float]
     ) -> dict[str, Tensor]:
         """One gradient step on whole trials, their memory recomputed from the start."""
-        rows, lanes = batch.inputs.obs.shape[1:3]
-        start = self.policy.start(rows, lanes, self.device)
-        decision = self.policy.unroll(self.params, batch.inputs, start)
+        decision = self._decide(batch.inputs, batch.task)
 
         total = torch.zeros((), device=self.device)
         metrics: dict[str, Tensor] = {}
@@ -250,17 +258,25 @@ class PPO(Learner):
 
     # -- checkpoints
 
-    def acting_state(self) -> dict[str, Any]:
-        """Parameters, and statistics of inputs and values."""
-        moments = self.inputs.state_dict() | {"target": self.values.state_dict()}
-        return super().acting_state() | {"moments": moments}
+    def moments(self) -> dict[str, Any]:
+        """Statistics of inputs and values, and of the rows that a privileged critic reads."""
+        moments = super().moments() | {"target": self.values.state_dict()}
+        if self.critic is not None:
+            moments["task"] = self.tasks.state_dict()
+        return moments
 
     def warm_start(self, state: dict[str, Any]) -> None:
         """Take over an acting state; a fresh optimizer.
 
+        That of a policy that has learned by imitation has no statistics of values yet.
+
         Raises:
             ConfigError: parameters of another architecture.
         """
+        moments = state.get("moments")
+        if isinstance(moments, dict) and moments.keys() == super().moments().keys():
+            state = {**state, "moments": {**self.moments(), **moments}}
         super().warm_start(state)
-        self.inputs.load_state_dict(state["moments"], self.device)
         self.values = Normalizer.from_state_dict(state["moments"]["target"], self.device)
+        if self.critic is not None:
+            self.tasks = Normalizer.from_state_dict(state["moments"]["task"], self.device)

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.functional import mse_loss
-from torch.optim import Adam, Optimizer
+from torch.optim import Optimizer
 
+from metarl.algorithms.adam import Adam
 from metarl.algorithms.config import SACConfig
 from metarl.algorithms.learner import (
     Learner,

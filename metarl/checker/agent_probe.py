@@ -14,7 +14,7 @@ from metarl.checker.rules import require, require_array
 from metarl.checker.values import part, require_leading, require_same
 from metarl.collect.collector import collect, task_info
 from metarl.collect.world import LocalWorld
-from metarl.core.agent import Agent, Mode
+from metarl.core.agent import Actor, Agent, Mode
 from metarl.core.errors import ConfigError
 from metarl.core.family import BatchEnv, Family
 from metarl.core.rng import Rng
@@ -94,13 +94,21 @@ class SmallWorld:
         """The family's."""
         return self._world.goal_reward
 
+    def task_rows(self, tasks: Tasks) -> Tensor:
+        """The hidden rows."""
+        return self._world.task_rows(self._true(tasks))
+
+    def pseudo_regret(self, tasks: Tasks, rollout: Rollout) -> Tensor:
+        """What expected rewards are short of the optimum."""
+        return self._world.pseudo_regret(self._true(tasks), rollout)
+
     def task_info(self, agent: Agent, tasks: Tasks) -> TaskInfo:
         """What `agent` may know of `tasks`."""
         return self._world.task_info(agent, self._true(tasks))
 
     def collect(
         self,
-        agent: Agent,
+        agent: Actor,
         belief: Belief,
         tasks: Tasks,
         episodes: int,

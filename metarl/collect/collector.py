@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from metarl.core.agent import Agent, Mode
+from metarl.core.agent import Actor, Agent, Mode
 from metarl.core.arrays import short
 from metarl.core.errors import ConfigError, FamilyError, MetaRLError, calling
 from metarl.core.family import BatchEnv
@@ -14,7 +14,7 @@ from metarl.core.types import Belief, Spec, Step, TaskInfo, Tasks, next_cue, one
 
 @torch.no_grad()
 def collect(
-    agent: Agent,
+    agent: Actor,
     env: BatchEnv,
     spec: Spec,
     belief: Belief,
@@ -196,7 +196,7 @@ def _require_finite(
     arrays: dict[str, Tensor],
     index: Tensor,
     spec: Spec,
-    agent: Agent,
+    agent: Actor,
     first: int = 0,
 ) -> None:
     """Raises for the first number of `arrays` [T, N, M, …] from step `first` that is not finite.

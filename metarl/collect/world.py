@@ -1,11 +1,20 @@
 """What an agent is trained on."""
 
 import torch
+from torch import Tensor
 
 from metarl.collect.collector import adaptation_rounds, collect, task_info
-from metarl.core.agent import Agent
+from metarl.core.agent import Actor, Agent
 from metarl.core.errors import FamilyError
-from metarl.core.family import BatchEnv, Family, HasGoalReward, draw_tasks, make_env
+from metarl.core.family import (
+    BatchEnv,
+    Family,
+    HasGoalReward,
+    KnowsExpectedReward,
+    KnowsOptimum,
+    draw_tasks,
+    make_env,
+)
 from metarl.core.rng import Rng
 from metarl.core.rollout import Rollout
 from metarl.core.types import Belief, GoalReward, TaskInfo, Tasks
@@ -41,6 +50,25 @@ class LocalWorld:
             raise FamilyError(f"hindsight: {self.family.spec.name} needs a method goal_reward")
         return self.family.goal_reward
 
+    def task_rows(self, tasks: Tasks) -> Tensor:
+        """[N, P]: the hidden rows."""
+        return tasks.params
+
+    def pseudo_regret(self, tasks: Tasks, rollout: Rollout) -> Tensor:
+        """[T, N, M]: the optimum of an episode, shared out over its steps, minus expected rewards.
+
+        Raises:
+            FamilyError: the family does not know them.
+        """
+        family = self.family
+        if not (isinstance(family, KnowsOptimum) and isinstance(family, KnowsExpectedReward)):
+            raise FamilyError(
+                f"objective pseudo-regret: {family.spec.name} needs methods optimum and "
+                "expected_reward; set agent.objective=return"
+            )
+        optimum = family.optimum(tasks).unsqueeze(-1) / family.spec.horizon
+        return optimum - family.expected_reward(tasks, rollout)
+
     def tasks(self, count: int, rng: Rng) -> Tasks:
         """`count` training tasks: fresh ones, or rows of the fixed set, all before any returns."""
         rng = rng.child("tasks")
@@ -57,7 +85,7 @@ class LocalWorld:
 
     def collect(
         self,
-        agent: Agent,
+        agent: Actor,
         belief: Belief,
         tasks: Tasks,
         episodes: int,

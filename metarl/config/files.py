@@ -1,9 +1,12 @@
 """Configuration files: those that come with metarl and a user's own."""
 
 from collections.abc import Sequence
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
+
+from pydantic import BaseModel
 
 from metarl.config.options_text import describe
 from metarl.config.overrides import override
@@ -63,9 +66,15 @@ def to_yaml(config: Config) -> str:
     for kind in CHOICES:
         choice: Choice = vars(config)[kind]
         lines += [f"{kind}:", f"  name: {one_line_yaml(choice.name)}"]
-        for key, info in type(choice.settings).model_fields.items():
-            lines += [f"  # {describe(info)}", f"  {key}: {one_line_yaml(values[kind][key])}"]
-    for key, info in Config.model_fields.items():
+        for key, said in _descriptions(type(choice.settings)).items():
+            lines += [f"  # {said}", f"  {key}: {one_line_yaml(values[kind][key])}"]
+    for key, said in _descriptions(Config).items():
         if key not in CHOICES:
-            lines += [f"# {describe(info)}", f"{key}: {one_line_yaml(values[key])}"]
+            lines += [f"# {said}", f"{key}: {one_line_yaml(values[key])}"]
     return "\n".join(lines) + "\n"
+
+
+@cache
+def _descriptions(settings: type[BaseModel]) -> dict[str, str]:
+    """Every option in words: they stay as they are, and every run writes them."""
+    return {key: describe(info) for key, info in settings.model_fields.items()}

@@ -59,6 +59,10 @@ class Settings(Options):
     needs_family: ClassVar[bool] = False
     """Whether the agent steps environments itself, which it makes of the world's `family`."""
 
+    other_agents: ClassVar[tuple[str, ...]] = ()
+    """Options that name other agents, which the agent's constructor takes as functions that make
+    them; an empty one is left out."""
+
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Named sets of defaults: an agent's option `preset`, or a family's `variant`, chooses one.
     A name that the option has and `variants` has not stands for the defaults of the fields."""

@@ -3,6 +3,7 @@
 Beyond YAML 1.2, as in YAML 1.1, 20_000 and 0b11 are numbers and a merge key (<<) is followed.
 """
 
+import json
 import warnings
 from io import StringIO
 from typing import Any
@@ -20,6 +21,13 @@ LONGEST = 100_000
 
 _DEEPEST = 30
 _TAG = "tag:yaml.org,2002:"
+
+
+class _YAML(YAML):
+    """Without plug-ins, which it would search the disk for whenever one is made."""
+
+    def official_plug_ins(self) -> list[str]:
+        return []
 
 
 class _Constructor(SafeConstructor):
@@ -86,7 +94,7 @@ def read_yaml(text: str, where: str) -> object:
         raise ConfigError(f"{where} is no configuration: it has more than {LONGEST:,} characters")
     if _brackets(text) > _DEEPEST:
         raise ConfigError(f"{where} is not YAML: more than {_DEEPEST} levels of brackets")
-    yaml = YAML(typ="safe", pure=True)
+    yaml = _YAML(typ="safe", pure=True)
     yaml.Constructor = _Constructor
     try:
         with warnings.catch_warnings(action="ignore"):  # of style
@@ -127,7 +135,9 @@ def _brackets(text: str) -> int:
 
 def one_line_yaml(value: object) -> str:
     """A plain value as YAML on one line."""
-    yaml = YAML(typ="safe", pure=True)
+    if value is None or type(value) in (bool, int):  # as in JSON, and most of a configuration
+        return json.dumps(value)
+    yaml = _YAML(typ="safe", pure=True)
     yaml.default_flow_style = True
     yaml.width = LONGEST
     stream = StringIO()

@@ -14,6 +14,23 @@ Mode = Literal["sample", "greedy"]
 """Sample actions from the policy, or take its most likely one."""
 
 
+class Actor(Protocol):
+    """What `collect` drives."""
+
+    def act(
+        self,
+        belief: Belief,
+        obs: Tensor,
+        noise: Streams,
+        counter: int,
+        mode: Mode,
+    ) -> tuple[Acted, Belief]:
+        """Choose an action in every lane from obs [N, M, O].
+
+        All randomness comes from `noise` at place `counter`. Changes only the belief's lane.
+        """
+
+
 class World(Protocol):
     """What an agent is trained on."""
 
@@ -30,6 +47,12 @@ class World(Protocol):
     def goal_reward(self) -> GoalReward:
         """The family's reward for achieved goals."""
 
+    def task_rows(self, tasks: Tasks) -> Tensor:
+        """[N, P]: what `tasks` are, for a privileged critic: never for what acts."""
+
+    def pseudo_regret(self, tasks: Tasks, rollout: Rollout) -> Tensor:
+        """[T, N, M]: what each step's expected reward is short of the family's known optimum."""
+
     def tasks(self, count: int, rng: Rng) -> Tasks:
         """`count` training tasks."""
 
@@ -38,7 +61,7 @@ class World(Protocol):
 
     def collect(
         self,
-        agent: Agent,
+        agent: Actor,
         belief: Belief,
         tasks: Tasks,
         episodes: int,
@@ -47,7 +70,7 @@ class World(Protocol):
         """Roll out `episodes` whole episodes in every lane."""
 
 
-class Agent(Protocol):
+class Agent(Actor, Protocol):
     """A belief about task rows, a rule to adapt it, and an outer update.
 
     ``begin → act → adapt`` is the whole trial on a new task, in training, evaluation and use.
@@ -65,19 +88,6 @@ class Agent(Protocol):
 
     def begin(self, info: TaskInfo, lanes: int) -> Belief:
         """The prior belief about rows that nothing is known of yet."""
-
-    def act(
-        self,
-        belief: Belief,
-        obs: Tensor,
-        noise: Streams,
-        counter: int,
-        mode: Mode,
-    ) -> tuple[Acted, Belief]:
-        """Choose an action in every lane from obs [N, M, O].
-
-        All randomness comes from `noise` at place `counter`. Changes only the belief's lane.
-        """
 
     def adapt(self, belief: Belief, rollout: Rollout) -> Belief:
         """Learn from the last rollout; changes only the belief's row.

@@ -190,6 +190,23 @@ def join_rows(parts: Sequence[Rollout]) -> Rollout:
     return replace(tree_map(join, *arrays), index=index)
 
 
+def join_steps(parts: Sequence[Rollout]) -> Rollout:
+    """Rollouts of the same lanes one after another: [Σ T, N, M, …], without gaps.
+
+    Lanes that waited in a part go on at once in the next; all padding comes last.
+    """
+
+    def join(*arrays: Tensor) -> Tensor:
+        return torch.cat(arrays)
+
+    arrays = [replace(part, index=part.valid) for part in parts]
+    joined = replace(tree_map(join, *arrays), index=parts[0].index)
+    if joined.valid.all():
+        return joined
+    time = (~joined.valid).long().argsort(dim=0, stable=True)
+    return joined._map(partial(gather_times, time=time[: int(joined.valid.sum(0).max())]))
+
+
 def gather_times(x: Tensor, time: Tensor) -> Tensor:
     """x [T, N, M, …] at every lane's own `time` [T', N, M] → [T', N, M, …]."""
     return torch.take_along_dim(x, append_axes(time, x.dim()), 0)

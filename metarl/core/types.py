@@ -357,6 +357,8 @@ def where(condition: Tensor, new: C, old: C) -> C:
     """`torch.where(condition [N, M], new, old)` for trees of leading axes [N, M]."""
 
     def choose(a: Tensor, b: Tensor) -> Tensor:
+        if a is b:
+            return a
         return torch.where(append_axes(condition, a.dim()), a, b)
 
     return tree_map(choose, new, old)

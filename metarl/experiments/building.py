@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +68,25 @@ def build_agent(
     names: Sequence[str] = getattr(chosen, "pretrained_options", ())
     if names:
         more["pretrained"] = load_pretrained_options(names, spec, device, trust)
+    for role in chosen.other_agents:
+        name = getattr(chosen, role)
+        if name:
+            more[role] = partial(_agent_called, role, name, spec, device, trust)
     agent: Agent = found.build(chosen, spec, Rng(seed).child("agent"), device, **more)
     return agent
+
+
+def _agent_called(role: str, name: str, spec: Spec, device: torch.device, trust: bool) -> Agent:
+    """An agent for another one to learn from: of a run, or with its default options.
+
+    Raises:
+        MetaRLError: nothing of that name, or nothing that can act in such a family.
+    """
+    if not (Path(name).exists() or is_archive(Path(name))):
+        return make_agent(name, spec, device=device)
+    loaded = load(name, device, trust=trust)
+    _require_shape(f"agent.{role}", name, loaded.spec, spec)
+    return loaded.agent
 
 
 # -------------------------------------------------------------------------------------------------
@@ -122,7 +140,8 @@ def agent_of(config: Config, spec: Spec, trust: bool = False) -> Agent:
 
 
 _WORLD = ("env_steps", "progress", "train_set", "episodes", "tasks", "task_info", "collect")
-"""What every world has; `goal_reward` is asked of it only for hindsight."""
+"""What every world has; `goal_reward`, `task_rows` and `pseudo_regret` are asked of it only by the
+agents that need them."""
 
 
 def world_of(config: Config, family: Family) -> World:
@@ -320,11 +339,7 @@ def _options_of_run(
             "name a run folder, or path/to/file.py:Class of your own"
         )
     loaded = load(path, device, trust=trust)
-    if _shape(loaded.spec) != _shape(spec):
-        raise ConfigError(
-            f"pretrained_options: {path} was trained on {loaded.spec.name}, whose observations or "
-            f"actions are others than those of {spec.name}; name a run on a family of that shape"
-        )
+    _require_shape("pretrained_options", path, loaded.spec, spec)
     options = None
     if isinstance(loaded.agent, ActsAsOptions):
         options = loaded.agent.as_options()
@@ -335,6 +350,14 @@ def _options_of_run(
             "that is shown no task"
         )
     return options
+
+
+def _require_shape(key: str, path: str, other: Spec, spec: Spec) -> None:
+    if _shape(other) != _shape(spec):
+        raise ConfigError(
+            f"{key}: {path} was trained on {other.name}, whose observations or actions are others "
+            f"than those of {spec.name}; name a run on a family of that shape"
+        )
 
 
 def _shape(spec: Spec) -> tuple[int, int, bool]:

@@ -5,7 +5,7 @@ inputs     obs [B, O]             the observation
            cue [B, A + 2]         with memory: the last action (one-hot), its reward, done; at the
                                   beginning of a trial zeros, and done 1
            task [B, P]            what the agent is shown of its task, if anything
-           memory_0 [B, D] …      zeros at the beginning of a trial, then what came out
+           memory_0 [B, …] …      zeros at the beginning of a trial, then what came out
 outputs    action [B], [B, A]     the most likely one
            logits [B, A]          of discrete actions; else mean and log_std [B, A]
            next_memory_0 …        for the next step
@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from metarl.agents.rl2.agent import RL2
 from metarl.collect.collector import collect, task_info
@@ -33,6 +34,7 @@ from metarl.experiments.building import Loaded, open_run
 from metarl.experiments.checkpoints import write_atomically
 from metarl.experiments.loading import OPENING, Opening
 from metarl.nn.policy import Policy
+from metarl.nn.transformer import TransformerMemory
 
 _TASKS = 4  # on which the graph is compared with torch
 _TOLERANCE = 1e-4
@@ -45,7 +47,7 @@ class _Step(nn.Module):
         super().__init__()
         self.agent, self.policy = agent, policy
         self.params = {name: x.detach() for name, x in agent.params.items()}
-        self.memory = policy.start(1, 1, agent.device)
+        self.memory, self._structure = tree_flatten(policy.start(1, 1, agent.device))
         self.names = ["obs"]
         if policy.recurrent:
             self.names.append("cue")
@@ -60,6 +62,10 @@ class _Step(nn.Module):
     def memory_names(self) -> list[str]:
         return [f"memory_{i}" for i in range(len(self.memory))]
 
+    def first_memory(self) -> list[Tensor]:
+        """[B, …] each: that of the tasks on which the graph is compared."""
+        return [part[0].expand(_TASKS, *part.shape[2:]) for part in self.memory]
+
     @property
     def output_names(self) -> list[str]:
         heads = ["logits"] if self.policy.discrete else ["mean", "log_std"]
@@ -68,13 +74,13 @@ class _Step(nn.Module):
     def forward(self, *arrays: Tensor) -> tuple[Tensor, ...]:
         given = dict(zip(self.input_names, (x.unsqueeze(1) for x in arrays), strict=True))
         inputs = Inputs(given["obs"], cue=given.get("cue"), task=given.get("task"))
-        memory = tuple(given[name] for name in self.memory_names)
+        memory = tree_unflatten([given[name] for name in self.memory_names], self._structure)
         normalized = self.agent.ppo.normalize(inputs)
         decision, memory = self.policy.step(self.params, normalized, memory)
         heads = [decision.heads["action"]]
         if not self.policy.discrete:
             heads.append(decision.heads["log_std"].expand_as(heads[0]))
-        outputs = (decision.actions.mode(), *heads, *memory)
+        outputs = (decision.actions.mode(), *heads, *tree_leaves(memory))
         return tuple(x.squeeze(1) for x in outputs)
 
 
@@ -104,6 +110,8 @@ def _forward_agent(agent: Agent) -> tuple[RL2, Policy]:
             f"--onnx: {type(agent).__name__} acts or adapts by more than a forward pass of one "
             "policy; agents like rl2 and ppo without options do not"
         )
+    if isinstance(agent.policy.memory, TransformerMemory):
+        raise ConfigError("--onnx: a transformer reads a cache that grows; use memory gru or keyed")
     return agent, agent.policy
 
 
@@ -127,7 +135,7 @@ def _recorded(loaded: Loaded, step: _Step) -> dict[str, Tensor]:
 
 def _graph(step: _Step, first: list[Tensor]) -> bytes:
     """The ONNX graph, for any number of observations at once."""
-    memory = [part.squeeze(1).expand(_TASKS, -1) for part in step.memory]
+    memory = step.first_memory()
     batch = torch.export.Dim("batch")
     buffer = io.BytesIO()
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # or it tells what it does not need
@@ -148,7 +156,7 @@ def _graph(step: _Step, first: list[Tensor]) -> bytes:
 def _compare(session: Any, step: _Step, arrays: dict[str, Tensor]) -> None:
     """Raises a MetaRLError unless the graph does on recorded steps what torch does."""
     count = len(step.memory)
-    memory = [part.squeeze(1).expand(_TASKS, -1) for part in step.memory]
+    memory = step.first_memory()
     for now in zip(*arrays.values(), strict=True):
         given = [*now, *memory]
         expected = step(*given)

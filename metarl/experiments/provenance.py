@@ -5,6 +5,7 @@ import platform
 import re
 import subprocess
 import sys
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ def provenance() -> dict[str, Any]:
     """Versions of packages, the git commits of metarl and of the project that uses it, the machine,
     and the command."""
     return {
-        "versions": _versions(),
+        "versions": dict(_versions()),
         "git_commit": {
             "metarl": git_commit(Path(metarl.__file__).resolve().parent),
             "project": git_commit(Path.cwd()),
@@ -75,6 +76,7 @@ def _output(command: list[str]) -> str:
     return done.stdout.decode(errors="replace").strip()
 
 
+@cache
 def _versions() -> dict[str, str]:
     versions = {"metarl": version(DISTRIBUTION), "python": platform.python_version()}
     for package in _PACKAGES:

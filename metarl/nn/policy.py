@@ -1,7 +1,7 @@
 """The policy module that every agent shares: a pure function of parameters, inputs and memory::
 
-inputs ─ encoder (MLP) ─ memory (none, GRU, LSTM) ─ body (MLP) ─┬─ action distribution
-                                                                └─ value
+inputs ─ encoder (MLP) ─ memory (or none) ─ body (MLP) ─┬─ action distribution
+                                                        └─ value
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from metarl.core.agent import Mode
 from metarl.core.rng import Streams
 from metarl.core.rollout import Rollout
 from metarl.core.types import Acted, Inputs, Params, Spec, tree, tree_map
-from metarl.nn import recurrent
 from metarl.nn.distributions import (
     Pair,
     Primitive,
@@ -27,9 +26,9 @@ from metarl.nn.distributions import (
     from_heads,
     from_squashed_head,
 )
+from metarl.nn.memory import AnyMemory, Memory, State
 from metarl.nn.mlp import Activation, init_layers, layers, linear, named, orthogonal, part
-
-State = recurrent.State
+from metarl.nn.recurrent import RecurrentMemory
 
 
 @tree
@@ -70,8 +69,9 @@ class Policy:
     input_width: int
     action_width: int
     discrete: bool
-    memory: Literal["none", "gru", "lstm"] = "none"
+    memory: AnyMemory = "none"
     memory_width: int = 64
+    """Units of a GRU or an LSTM."""
     encoder_sizes: tuple[int, ...] = ()
     hidden_sizes: tuple[int, ...] = ()
     activation: Activation = "tanh"
@@ -107,23 +107,26 @@ class Policy:
         """Width of what the heads read."""
         if self.hidden_sizes:
             return self.hidden_sizes[-1]
-        if self.memory != "none":
-            return self.memory_width
-        if self.encoder_sizes:
-            return self.encoder_sizes[-1]
-        return self._encoder_width
+        width = self.encoder_sizes[-1] if self.encoder_sizes else self._encoder_width
+        if self._memory is not None:
+            return self._memory.output_width(width)
+        return width
+
+    @property
+    def flat_width(self) -> int:
+        """Width of all features of a step side by side."""
+        return self.feature_width * (self._slots or 1)
 
     def init(self, generator: torch.Generator) -> Params:
         """Orthogonal weights, zero biases, a small action head: first policies are near uniform."""
         params: Params = {}
         width = init_layers(params, "encoder", self._encoder_width, self.encoder_sizes, generator)
-        if self.memory != "none":
-            memory = recurrent.init(self.memory, width, self.memory_width, generator)
-            params |= named(memory, "memory")
-            width = self.memory_width
+        if self._memory is not None:
+            params |= named(self._memory.init(width, generator), "memory")
+            width = self._memory.output_width(width)
         init_layers(params, "body", width, self.hidden_sizes, generator)
 
-        entries = self.num_heads * self.action_width
+        entries = self.num_heads * (1 if self._slots else self.action_width)
         if self.action_head:
             outputs = 2 * entries if self.squashed and not self.discrete else entries
             params |= self.init_head("action", outputs, self.initial_gain, generator)
@@ -158,8 +161,8 @@ class Policy:
     ) -> State:
         """The empty memory."""
         state: State = ()
-        if self.memory != "none":
-            state = recurrent.start(self.memory, self.memory_width, rows, lanes, device)
+        if self._memory is not None:
+            state = self._memory.start(rows, lanes, device)
         if self.pair_input:
             state = (*state, torch.zeros(rows, lanes, self.obs_width, device=device))
         return state
@@ -215,9 +218,9 @@ class Policy:
             previous_obs = state[-1]
             state = state[:-1]
         features = self._encode(params, inputs, previous_obs)
-        if self.memory != "none":
-            state = recurrent.step(self.memory, part(params, "memory"), features, state)
-            features = state[0]
+        if self._memory is not None:
+            memory = part(params, "memory")
+            features, state = self._memory.step(memory, features, inputs, state)
         if self.pair_input:
             state = (*state, inputs.obs)
         features = layers(params, "body", len(self.hidden_sizes), self.activation, features)
@@ -236,8 +239,9 @@ class Policy:
             previous_obs = torch.cat([first, inputs.obs[:-1]])
             state = state[:-1]
         features = self._encode(params, inputs, previous_obs)
-        if self.memory != "none":
-            features = recurrent.unroll(self.memory, part(params, "memory"), features, state)
+        if self._memory is not None:
+            memory = part(params, "memory")
+            features = self._memory.unroll(memory, features, inputs, state)
         return layers(params, "body", len(self.hidden_sizes), self.activation, features)
 
     def decide(
@@ -265,8 +269,15 @@ class Policy:
         features: Tensor,
         obs: Tensor,
     ) -> Tensor:
-        """[..., W]: a linear map of features [..., F], or (1, obs) times 1 + O of them."""
+        """[..., W]: a linear map of features [..., F], or (1, obs) times 1 + O of them.
+
+        Of slots [..., A, F]: an entry for each, and values of their mean.
+        """
+        if self._slots and head != "action":
+            features = features.mean(-2)
         out = linear(params, head, features)
+        if self._slots and head == "action":
+            return out.squeeze(-1)
         if self.readout == "linear":
             return out
         maps = out.unflatten(-1, (1 + self.obs_width, -1))
@@ -314,6 +325,16 @@ class Policy:
         encoder = [f"encoder.{i}" for i in range(len(self.encoder_sizes))]
         body = [f"body.{i}" for i in range(len(self.hidden_sizes))]
         return (*encoder, *body, "action")
+
+    @cached_property
+    def _memory(self) -> Memory | None:
+        if self.memory == "gru" or self.memory == "lstm":
+            return RecurrentMemory(self.memory, self.memory_width)
+        return None if self.memory == "none" else self.memory
+
+    @property
+    def _slots(self) -> int:
+        return 0 if self._memory is None else self._memory.slots
 
     @property
     def _encoder_width(self) -> int:

@@ -6,19 +6,20 @@ parameters are passed in, under the names ``w_ih [G·D, I]``, ``w_hh [G·D, D]``
 task; the inputs then carry it too.
 """
 
+from dataclasses import dataclass
 from operator import itemgetter
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 from torch.autograd.function import BackwardCFunction, FunctionCtx, once_differentiable
 
-from metarl.core.types import Params
+from metarl.core.types import Inputs, Params
 from metarl.nn.mlp import affine, orthogonal
 
 MemoryKind = Literal["gru", "lstm"]
 State = tuple[Tensor, ...]
-"""h of a GRU, h and c of an LSTM, each [N, M, D]; the empty tuple without a memory."""
+"""h of a GRU, h and c of an LSTM, each [N, M, D]."""
 
 GATES = {"gru": 3, "lstm": 4}
 _STATES = {"gru": 1, "lstm": 2}
@@ -29,6 +30,31 @@ _ONE_LAYER = (True, 1, 0.0, False, False, False)
 _BLOCK_ROWS = 1024  # steps × sequences of a backward block: what the second-level cache holds
 _sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
 _tanh_backward = torch.ops.aten.tanh_backward.grad_input
+
+
+@dataclass(frozen=True)
+class RecurrentMemory:
+    """A GRU or an LSTM of `width` units; its output is h."""
+
+    kind: MemoryKind
+    width: int
+    slots: ClassVar = 0
+
+    def output_width(self, input_width: int) -> int:
+        return self.width
+
+    def init(self, input_width: int, generator: torch.Generator) -> Params:
+        return init(self.kind, input_width, self.width, generator)
+
+    def start(self, rows: int, lanes: int, device: torch.device) -> State:
+        return start(self.kind, self.width, rows, lanes, device)
+
+    def step(self, params: Params, x: Tensor, inputs: Inputs, state: State) -> tuple[Tensor, State]:
+        state = step(self.kind, params, x, state)
+        return state[0], state
+
+    def unroll(self, params: Params, x: Tensor, inputs: Inputs, state: State) -> Tensor:
+        return unroll(self.kind, params, x, state)
 
 
 def init(

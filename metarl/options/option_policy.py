@@ -33,8 +33,9 @@ from metarl.core.rng import Streams
 from metarl.core.rollout import Rollout
 from metarl.core.types import NONE, Acted, Inputs, OptionState, Params, replace, tree, tree_map
 from metarl.nn.distributions import sample_by_inversion
+from metarl.nn.memory import State
 from metarl.nn.mlp import named, part
-from metarl.nn.policy import Decision, Policy, State
+from metarl.nn.policy import Decision, Policy
 from metarl.options.config import OptionsConfig
 from metarl.options.pretrained import PolicyOptions, PretrainedOptions
 from metarl.options.segments import steps_since, usage

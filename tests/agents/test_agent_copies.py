@@ -36,7 +36,7 @@ EPISODES, TASKS = 4, 3
 
 BY_PPO = {"trials": 4, "minibatches": 2, "epochs": 2, "normalize_obs": True}
 MEMORY = {"memory_width": 6, "normalize_reward": True}
-BY_STEPS = {"tasks": 2, "episodes_per_task": 2, "hidden_sizes": (6,)}
+BY_STEPS = {"tasks": 2, "episodes_per_task": 2, "hidden_sizes": (6,), "cg_iterations": 3}
 BY_SAC = {
     "hidden_sizes": (6,),
     "encoder_sizes": (5,),
@@ -64,6 +64,9 @@ LEARNERS: dict[str, dict[str, Any]] = {
     "pearl": BY_SAC | {"latent_width": 2},
     "sac": BY_SAC | {"task_input": "goal"},
     "mtsac": BY_SAC,
+    **dict.fromkeys(
+        ("distill", "ad", "dpt", "dagger"), MEMORY | {"teacher": "random", "trials": 4}
+    ),
     "sb3": {
         "algorithm": "sac",
         "tasks": 2,
@@ -76,7 +79,7 @@ LEARNERS: dict[str, dict[str, Any]] = {
         },
     },
 }
-BANDIT_RULES = ("greedy", "epsilon-greedy", "thompson", "ucb1", "gittins")
+BANDIT_RULES = ("greedy", "epsilon-greedy", "thompson", "ucb1", "gittins", "best-arm")
 MDP_RULES = ("psrl", "opsrl", "beb", "certainty-equivalence", "value-iteration")
 OPTIONS = ("options of rl2", "options of maml", "options of my own")
 AGENTS = [*names("agent"), *OPTIONS]

@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 import torch
 from helpers import CPU, Ragged, known_values, same
+from torch import Tensor
 
 from metarl.agents.rl2.agent import RL2
 from metarl.algorithms import ppo
 from metarl.algorithms.returns import discounted_returns
 from metarl.collect.collector import collect
 from metarl.collect.world import LocalWorld
+from metarl.core.errors import ConfigError, FamilyError
 from metarl.core.family import Family
 from metarl.core.rng import Rng
 from metarl.core.rollout import Rollout
@@ -27,8 +29,26 @@ from metarl.nn.normalizer import Normalizer
 ROWS, EPISODES = 6, 3
 SMALL = {"trials": ROWS, "epochs": 2, "minibatches": 2, "memory_width": 8, "learning_rate": 1e-2}
 
-MEMORIES = pytest.mark.parametrize("memory", ["gru", "lstm"])
+KEYS = {"memory_keys": 3}  # observations of these families are not one-hot
+KINDS: dict[str, dict[str, Any]] = {
+    "gru": {"memory": "gru"},
+    "lstm": {"memory": "lstm"},
+    "keyed": {"memory": "keyed", **KEYS},
+    "gru+keyed": {"memory": "gru+keyed", **KEYS},
+    "slots": {"memory": "slots", **KEYS},
+    "transformer": {"memory": "transformer", "attention_heads": 2, "attention_layers": 1},
+}
+MEMORIES = pytest.mark.parametrize("memory", KINDS)
 SPACES = pytest.mark.parametrize("discrete", [True, False], ids=["discrete", "continuous"])
+BOTH = pytest.mark.parametrize(
+    ("memory", "discrete"),
+    [
+        (name, discrete)
+        for name in KINDS
+        for discrete in (True, False)
+        if discrete or name != "slots"
+    ],
+)
 
 
 def make(family: Family, seed: int = 0, **options: Any) -> RL2:
@@ -88,7 +108,7 @@ def test_memory_is_carried_over_the_episodes_of_a_trial(memory: str):
     sixth does not.
     """
     family = make_family("bernoulli-bandit")
-    agent = make(family, memory=memory)
+    agent = make(family, **KINDS[memory])
     trial, _ = trial_of(agent, family, episodes=10)
     torch.testing.assert_close(
         log_probs(agent, trial.inputs, trial.action), trial.log_prob, rtol=0, atol=1e-5
@@ -101,7 +121,7 @@ def test_memory_is_carried_over_the_episodes_of_a_trial(memory: str):
 def test_a_trial_may_be_lived_in_parts(memory: str):
     """Meta-testing collects one episode at a time: memory and cue go on where they stopped."""
     family, belief, parts = make_family("bernoulli-bandit"), None, []
-    agent = make(family, memory=memory)
+    agent = make(family, **KINDS[memory])
     for seed, episodes in enumerate((1, 5, 2)):
         part, belief = trial_of(agent, family, belief, episodes=episodes, seed=seed)
         parts.append((part.inputs, part.action, part.log_prob))
@@ -113,12 +133,11 @@ def test_a_trial_may_be_lived_in_parts(memory: str):
 def test_a_new_trial_knows_nothing_of_the_old_one(memory: str):
     """The reset comes after the old trial's last step (varibad starts from its encoding)."""
     family = Ragged()
-    agent = make(family, memory=memory)
-    assert all(part.eq(0).all() for part in begin(agent).lane)
+    agent = make(family, **KINDS[memory])
     before = trial_of(agent, family)
     trial_of(agent, family, seed=1)
     assert same(trial_of(agent, family), before)
-    assert all(part.ne(0).any() for part in before[1].lane)
+    assert not same(before[1].lane, begin(agent).lane)
 
 
 def test_acting_changes_the_lane_and_adapting_nothing():
@@ -210,12 +229,12 @@ def test_between_episodes_the_value_of_the_next_first_observation_is_bootstrappe
 # 4. Whole trials, memory recomputed
 
 
-@SPACES
-@MEMORIES
+@BOTH
 def test_recomputed_log_probs_are_those_of_acting(memory: str, discrete: bool):
     """The ratio is 1 before the first update, whatever the order of the trials."""
     family = Ragged(discrete)
-    agent = make(family, memory=memory, encoder_sizes=(5,), hidden_sizes=(7,))
+    encoder = {} if memory == "slots" else {"encoder_sizes": (5,)}
+    agent = make(family, **KINDS[memory], **encoder, hidden_sizes=(7,))
     trial, _ = trial_of(agent, family)
     for order in (torch.arange(ROWS), torch.tensor([3, 0, 5]), torch.arange(ROWS).flip(0)):
         part = trial.rows(order)
@@ -223,15 +242,14 @@ def test_recomputed_log_probs_are_those_of_acting(memory: str, discrete: bool):
         torch.testing.assert_close(again[part.valid], part.log_prob[part.valid], rtol=0, atol=1e-5)
 
 
-@SPACES
-@MEMORIES
+@BOTH
 def test_without_steps_every_minibatch_has_ratio_one(memory: str, discrete: bool):
     """The same through `iterate`: shuffled minibatches of whole trials, several passes, normalized
     inputs.
     """
     agent = make(
         Ragged(discrete),
-        memory=memory,
+        **KINDS[memory],
         learning_rate=0.0,
         epochs=3,
         normalize_obs=True,
@@ -336,8 +354,13 @@ def test_without_memory_a_state_is_worth_the_same_at_every_step(layer: dict[str,
 NORMALIZED = {"normalize_obs": True, "normalize_reward": True}
 
 
+PRIVILEGED = {"critic": "privileged", "critic_sizes": (8,)}
+
+
 @pytest.mark.parametrize(
-    "options", [{}, {"memory": "lstm"}, NORMALIZED], ids=["gru", "lstm", "normalized"]
+    "options",
+    [*KINDS.values(), NORMALIZED, PRIVILEGED],
+    ids=[*KINDS, "normalized", "privileged critic"],
 )
 def test_three_iterations_saved_and_three_more_equal_six(options: dict[str, Any]):
     """Bit for bit, through a file, in an agent that was something else before."""
@@ -424,8 +447,7 @@ def test_an_agent_that_is_shown_the_task_trains(task_input: str):
 # Episodes recorded elsewhere
 
 
-@SPACES
-@MEMORIES
+@BOTH
 @pytest.mark.parametrize(
     "options", [{}, {"pair_input": True}, NORMALIZED], ids=["plain", "pairs", "normalized"]
 )
@@ -436,7 +458,9 @@ def test_replaying_a_trial_leaves_what_living_through_it_did(
     knew is looked at.
     """
     family = Ragged(discrete)
-    agent = make(family, memory=memory, **options)
+    if memory == "slots" and "pair_input" in options:
+        options = {}
+    agent = make(family, **KINDS[memory], **options)
     train(agent, small_world(family), range(1))
     trial, after = trial_of(agent, family)
     assert not trial.valid.all()
@@ -482,3 +506,114 @@ def test_lanes_that_were_recorded_side_by_side_are_remembered_one_after_another(
         )
     assert same(agent.replay(begin(agent), rollout), expected)
     assert torch.equal(expected.cue[:, 0], beside.cue[:, -1])
+
+
+# -------------------------------------------------------------------------------------------------
+# What only training knows
+
+
+def privileged_values(agent: RL2, trial: Rollout, task: Tensor) -> Tensor:
+    return agent.ppo._decide(trial.inputs, task.unsqueeze(0)).levels["action"].value
+
+
+@BOTH
+def test_a_privileged_critic_teaches_the_memory_nothing(memory: str, discrete: bool):
+    """Its values follow the task row; their gradient ends at what the memory has read."""
+    family = Ragged(discrete)
+    agent = make(family, **KINDS[memory], **PRIVILEGED)
+    trial, _ = trial_of(agent, family)
+    task = torch.randn(ROWS, 1)
+    value = privileged_values(agent, trial, task)
+    assert value.shape == trial.reward.shape
+    moved = privileged_values(agent, trial, task + 1)
+    assert not torch.isclose(moved.detach(), value.detach(), rtol=0, atol=1e-6).all(0).any()
+    value.square().sum().backward()
+    for name, parameter in agent.params.items():
+        learns = parameter.grad is not None and bool(parameter.grad.abs().max() > 0)
+        assert learns == name.startswith("critic."), name
+
+
+def test_a_privileged_critic_learns_what_the_row_says():
+    """The return of a bandit's one pull at random is the mean of its arms: values find it."""
+    family = make_family("bernoulli-bandit", arms=2)
+    agent = make_agent(
+        "rl2",
+        family.spec,
+        critic="privileged",
+        critic_sizes=(16,),
+        entropy_coef=10.0,  # keeps the policy uniform
+        trials=500,
+        memory_width=4,
+        learning_rate=1e-2,
+    )
+    world = LocalWorld(family, 1, None, CPU)
+    train(agent, world, range(15))
+    tasks = family.tasks("validation", 200, Rng(0))
+    trial, _ = collect(agent, family.make(1), family.spec, begin(agent, 200), tasks, 1, Rng(0))
+    rows = agent.ppo.tasks.normalize(tasks.params)
+    value = privileged_values(agent, trial, rows).detach().squeeze()
+    value = agent.ppo.values.denormalize(value.unsqueeze(-1)).squeeze(-1)
+    error = value - tasks.params.mean(-1)
+    assert float(error.square().mean().sqrt()) < 0.05  # the means deviate by 0.2
+
+
+def test_pseudo_regret_is_what_expected_rewards_are_short_of_the_optimum(monkeypatch: Any):
+    """PPO is given it in the place of rewards, and the return that is logged is that of rewards."""
+    family = make_family("tabular-mdp")
+    agent = make(family, objective="pseudo-regret")
+    world, given = LocalWorld(family, EPISODES, None, CPU), []
+    update = agent.ppo.update
+
+    def spy(trials: Rollout, *others: Any) -> dict[str, float]:
+        given.append(trials.reward)
+        return update(trials, *others)
+
+    monkeypatch.setattr(agent.ppo, "update", spy)
+    logged = agent.iterate(world, Rng(0))
+    tasks = world.tasks(ROWS, Rng(0))
+    trial, _ = world.collect(
+        make(family, objective="pseudo-regret"), begin(agent), tasks, EPISODES, Rng(0)
+    )
+    expected = family.expected_reward(tasks, trial).sum((0, 2))
+    regret = EPISODES * family.optimum(tasks) - expected
+    torch.testing.assert_close(-given[0].sum((0, 2)), regret, rtol=0, atol=1e-3)
+    assert logged["return"] == pytest.approx(float(trial.reward.sum(0).mean()), abs=1e-4)
+
+
+def test_a_family_without_optimum_has_no_pseudo_regret():
+    agent = make(Ragged(), objective="pseudo-regret")
+    with pytest.raises(FamilyError, match="objective pseudo-regret: ragged needs methods optimum"):
+        agent.iterate(small_world(), Rng(0))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"memory": "slots", "task_input": "row"}, "leave task_input"),
+        ({"memory": "slots", "encoder_sizes": [4]}, "leave encoder_sizes"),
+        ({"memory": "slots", "options": 2}, "a feature for each action"),
+        ({"memory": "none", "critic": "privileged"}, "reads what a memory holds"),
+        ({"critic": "privileged", "options": 2}, "set options to 0"),
+        ({"memory": "transformer", "memory_width": 60, "attention_heads": 8}, "no multiple of"),
+        ({"memory": "lookup"}, "memory"),
+    ],
+)
+def test_what_does_not_go_together_is_one_clear_line(options: dict[str, Any], words: str):
+    with pytest.raises(ConfigError, match=words):
+        make_agent("rl2", Ragged().spec, **options)
+
+
+def test_slots_are_of_discrete_actions():
+    with pytest.raises(ConfigError, match=r"ragged are continuous; set agent\.memory"):
+        make_agent("rl2", Ragged(discrete=False).spec, memory="slots")
+
+
+def test_a_trial_longer_than_the_window_is_told_once(capsys: Any):
+    options = {**KINDS["transformer"], "context": 11}  # of up to 12 steps
+    agent = make(Ragged(), **options)
+    begin(agent)
+    begin(agent)
+    said = capsys.readouterr().err
+    assert said.count("trials of up to 12 steps are seen through a window of 11") == 1
+    begin(make(Ragged(), **options | {"context": 12}))
+    assert not capsys.readouterr().err

@@ -225,6 +225,7 @@ def test_gittins_is_greedy_once_its_pulls_are_used_up() -> None:
 # Published scores
 
 
+@pytest.mark.learning
 @pytest.mark.parametrize(
     ("rule", "options", "arms", "pulls", "tasks", "published", "interval"),
     [
@@ -262,6 +263,7 @@ def test_bandit_rules_score_as_published(
     assert abs(totals.mean() - published) < 3 * error
 
 
+@pytest.mark.learning
 @pytest.mark.parametrize(
     ("rule", "episodes", "tasks", "published", "interval"),
     [

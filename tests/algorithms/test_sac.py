@@ -75,6 +75,7 @@ class Plain(LearningAgent):
         return {"paid": float(paid)} | {name: float(value) for name, value in metrics.items()}
 
 
+@pytest.mark.learning
 @SPACES
 def test_an_agent_of_ones_own_improves(discrete: bool):
     """It is paid for acting oppositely in two tasks, which it is shown."""

@@ -606,28 +606,42 @@ STRATEGIES = [
     for name in names("agent")
     if find("agent", name).settings.__module__ == "metarl.agents.strategies.config"
 ]
+LITTLE_LSTM = {
+    **find("agent", "sb3").settings.small["arguments"],
+    "policy_kwargs": {"lstm_hidden_size": 8, "net_arch": [8]},
+}
+"""By default it has 256 units, whose bytes are compared before and after every step."""
 LEARNERS: list[Any] = [
     ("rl2", {}),
     ("rl2", {"memory": "none", "normalize_obs": True}),
     ("rl2", {"memory": "lstm", "normalize_reward": True, "pair_input": True}),
-    ("rl2", {"options": 2, "task_input": "goal"}),
+    ("rl2", {"memory": "gru+keyed", "memory_keys": 3, "critic": "privileged"}),
+    ("rl2", {"memory": "slots", "memory_width": 8}),
+    ("rl2", {"memory": "transformer", "memory_width": 16}),
+    ("rl2", {"options": 2, "task_input": "goal", "memory": "keyed", "memory_keys": 3}),
     ("rl2", {"task_input": "onehot"}),
     ("rl2", {"preset": "dac"}),
     *(("maml", {"preset": preset}) for preset in find("agent", "maml").settings.variants),
     ("maml", {"memory": "gru"}),
     ("maml", {"episodes_per_task": 20}),
+    ("distill", {"student_share": 0.5}),
     ("pearl", {}),
     ("pearl", {"preset": "mtsac"}),
     ("pearl", {"preset": "sac", "task_input": "goal", "hindsight": 0.5}),
     ("pearl", {"preset": "sac", "task_input": "onehot", "learn_temperature": True}),
     ("sb3", {}),
-    ("sb3", {"algorithm": "recurrent-ppo", "lanes": 4}),
+    ("sb3", {"algorithm": "recurrent-ppo", "lanes": 4, "arguments": LITTLE_LSTM}),
 ]
+
+
+SMALLER: dict[str, dict[str, Any]] = {"maml": {"cg_iterations": 3}}
+"""How well a trust region is solved for is no promise."""
 
 
 def check_shipped(name: str, family: str | None = None, **options: Any) -> Report:
     found = find("agent", name)
-    return check_found_agent(found, found.configure({**found.settings.small, **options}), family)
+    small = found.settings.small | SMALLER.get(name, {})
+    return check_found_agent(found, found.configure({**small, **options}), family)
 
 
 @pytest.mark.parametrize(("name", "options"), LEARNERS)

@@ -158,8 +158,9 @@ def test_inputs_that_drown_the_memory_are_told():
 
 
 def test_a_run_says_it_on_the_screen_once_and_also_if_it_was_stopped(tmp_path, capsys):
+    agent = {"name": "rl2", "memory_width": 4, "trials": 5, "minibatches": 1, "epochs": 1}
     chosen = {
-        "agent": {"name": "rl2", "memory_width": 4, "trials": 5, "learning_rate": 0.0},
+        "agent": {**agent, "learning_rate": 0.0},
         "family": {"name": "bernoulli-bandit", "arms": 3},
         "episodes": 3,
         "iterations": 20,

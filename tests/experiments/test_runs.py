@@ -58,6 +58,14 @@ def trained(folder):
     return checkpoints.load(folder / "checkpoints" / "latest.pt")
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The folder of a run of six iterations that nobody stopped; it is only read."""
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    train(config(), folder, quiet=True)
+    return folder
+
+
 def test_a_run_folder_holds_everything(tmp_path):
     result = train(config(), tmp_path, quiet=True)
     assert {p.name for p in (tmp_path / "checkpoints").iterdir()} == {
@@ -114,9 +122,8 @@ def test_without_test_a_run_is_judged_by_validation_alone_until_it_resumes(tmp_p
 
 
 @pytest.mark.parametrize("agent", ["rl2"])
-def test_three_iterations_stop_and_three_more_equal_six(tmp_path, agent):
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    train(config(), whole, quiet=True)
+def test_three_iterations_stop_and_three_more_equal_six(tmp_path, whole, agent):
+    parts = tmp_path / "parts"
     train(config(), parts, quiet=True, callbacks=[lambda update: update.counters.iterations == 3])
     assert trained(parts)["counters"]["iterations"] == 3
     train(config(), parts, resume=True, quiet=True)
@@ -124,9 +131,8 @@ def test_three_iterations_stop_and_three_more_equal_six(tmp_path, agent):
     assert numbers(whole) == numbers(parts)
 
 
-def test_resume_falls_back_on_the_previous_checkpoint_and_says_so(tmp_path, capsys):
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    train(config(), whole, quiet=True)
+def test_resume_falls_back_on_the_previous_checkpoint_and_says_so(tmp_path, whole, capsys):
+    parts = tmp_path / "parts"
     train(config(), parts, quiet=True, callbacks=[lambda update: update.counters.iterations == 4])
     latest = parts / "checkpoints" / "latest.pt"
     latest.write_bytes(latest.read_bytes()[:1000])
@@ -136,11 +142,18 @@ def test_resume_falls_back_on_the_previous_checkpoint_and_says_so(tmp_path, caps
     assert numbers(whole) == numbers(parts)
 
 
-@pytest.mark.parametrize("delay", [0.3, 1.0])
-def test_kill_at_any_moment_leaves_a_run_that_resumes(tmp_path, delay):
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    many = config(iterations=40)
+@pytest.fixture(scope="module")
+def long_run(tmp_path_factory):
+    """A configuration that trains for a second or more, and its run."""
+    many, whole = config(iterations=24), tmp_path_factory.mktemp("long") / "whole"
     train(many, whole, quiet=True)
+    return many, whole
+
+
+@pytest.mark.parametrize("delay", [0.2, 0.6])
+def test_kill_at_any_moment_leaves_a_run_that_resumes(tmp_path, long_run, delay):
+    many, whole = long_run
+    killed = tmp_path / "killed"
     (tmp_path / "c.yaml").write_text((whole / "config.yaml").read_text())
     command = [
         sys.executable,
@@ -291,7 +304,7 @@ def test_a_commit_is_that_of_the_files_in_the_folder(tmp_path):
     assert git_commit(tmp_path) == commit + "+"
 
 
-def test_a_full_disk_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
+def test_a_full_disk_keeps_the_last_good_checkpoint(tmp_path, whole, monkeypatch):
     real, calls = os.fsync, []
 
     def full_later(descriptor):
@@ -305,15 +318,13 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
         train(config(), tmp_path / "a", quiet=True)
     monkeypatch.undo()
     train(config(), tmp_path / "a", resume=True, quiet=True)
-    train(config(), tmp_path / "b", quiet=True)
-    assert same(trained(tmp_path / "a")["agent"], trained(tmp_path / "b")["agent"])
+    assert same(trained(tmp_path / "a")["agent"], trained(whole)["agent"])
 
 
-def test_warm_start_takes_the_weights_and_nothing_else(tmp_path):
-    train(config(), tmp_path / "a", quiet=True)
-    warm = config(warm_start=str(tmp_path / "a"))
+def test_warm_start_takes_the_weights_and_nothing_else(whole):
+    warm = config(warm_start=str(whole))
     _, agent = build(warm)
-    best = checkpoints.load(tmp_path / "a" / "checkpoints" / "best.pt")["agent"]
+    best = checkpoints.load(whole / "checkpoints" / "best.pt")["agent"]
     assert same(agent.state_dict()["params"], best["params"])
     assert agent.state_dict()["optimiser"]["state"] == {}
     with pytest.raises(MetaRLError, match=r"state.params.memory.* in the checkpoint"):

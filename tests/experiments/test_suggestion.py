@@ -12,6 +12,7 @@ from helpers import FAMILIES, FILES
 from metarl import cli
 from metarl.collect.world import LocalWorld
 from metarl.config.files import load_config
+from metarl.config.registry import find
 from metarl.core.errors import ConfigError, FamilyError
 from metarl.core.rng import Rng
 from metarl.core.types import Spec
@@ -72,7 +73,9 @@ def metarl(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
 @pytest.mark.usefixtures("timeless")
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_family_gets_one_that_learns(name: str, tmp_path):
-    options = {"horizon": 60} if name in ("taxi", "four-rooms") else {}
+    settings = find("family", name).settings
+    robot = settings.__module__ == "metarl_envs.robot_config"
+    options = {"horizon": 60} if robot or name in ("taxi", "four-rooms") else {}
     path = written(tmp_path, name, **options)
     config = load_config(path, SHORT[load_config(path).agent.name])
     family, agent = build(config)

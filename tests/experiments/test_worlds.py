@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import pickle
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -80,27 +81,24 @@ def test_a_configuration_names_a_world(tmp_path):
         config(world="locale")
 
 
-def collect_elsewhere(state, settings, belief, tasks, episodes, rng, queue):
+def collect_elsewhere(given):
     """What another process collects with an agent made of an acting state."""
+    state, settings, belief, tasks, episodes, rng = pickle.loads(given)
     torch.set_num_threads(1)
     family = make_family("bernoulli-bandit", arms=3)
     agent = make_agent("rl2", family.spec, seed=7, **settings)
     agent.warm_start(state)
     world = LocalWorld(family, 5, None, torch.device("cpu"))
-    queue.put(pickle.dumps(world.collect(agent, belief, tasks, episodes, rng)))
+    return pickle.dumps(world.collect(agent, belief, tasks, episodes, rng))
 
 
 class Remote(LocalWorld):
     """Collects in another process, which is sent the acting state alone."""
 
     def collect(self, agent, belief, tasks, episodes, rng):
-        context = multiprocessing.get_context("spawn")
-        queue = context.Queue()
-        given = (agent.acting_state(), self.settings, belief, tasks, episodes, rng, queue)
-        process = context.Process(target=collect_elsewhere, args=given)
-        process.start()
-        rollout, belief = pickle.loads(queue.get(timeout=100))
-        process.join()
+        given = (agent.acting_state(), self.settings, belief, tasks, episodes, rng)
+        answer = self.elsewhere.submit(collect_elsewhere, pickle.dumps(given))
+        rollout, belief = pickle.loads(answer.result(timeout=100))
         self.env_steps += rollout.env_steps
         return rollout, belief
 
@@ -109,13 +107,14 @@ def test_learning_from_what_actors_collect_in_another_process_is_the_same():
     family = make_family("bernoulli-bandit", arms=3)
     settings = {key: value for key, value in SMALL["agent"].items() if key != "name"}
     states = []
-    for kind in (LocalWorld, Remote):
-        agent = make_agent("rl2", family.spec, **settings)
-        world = kind(family, 5, None, torch.device("cpu"))
-        world.settings = settings
-        for _ in learn(agent, world, Rng(0), iterations=2):
-            pass
-        states.append(agent.state_dict())
+    with ProcessPoolExecutor(1, get_context("spawn")) as elsewhere:
+        for kind in (LocalWorld, Remote):
+            agent = make_agent("rl2", family.spec, **settings)
+            world = kind(family, 5, None, torch.device("cpu"))
+            world.settings, world.elsewhere = settings, elsewhere
+            for _ in learn(agent, world, Rng(0), iterations=2):
+                pass
+            states.append(agent.state_dict())
     assert same(*states)
 
 

@@ -344,7 +344,7 @@ def test_a_picture_is_a_png(name, tmp_path):
 @pytest.mark.parametrize("name", [ERRAND, MAPPED])
 def test_a_video_has_every_moment_of_every_episode(name, suffix, tmp_path):
     """T + 1 of them, and a second to see how it ended."""
-    fps = 10
+    fps = 5
     shots, speed = pictures_of(render(name, tmp_path / f"x{suffix}", episodes=2, fps=fps))
     moments = [episode.steps + 1 for episode in filmed(name, episodes=2)]
     assert speed == fps

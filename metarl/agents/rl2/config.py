@@ -1,17 +1,17 @@
 """Configuration of RL²; imports no torch, so that errors are reported at once."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import PositiveFloat, PositiveInt, ValidationInfo, field_validator
+from pydantic import PositiveInt, ValidationInfo, field_validator, model_validator
 
-from metarl.agents.config import PRESET, TaskInput
+from metarl.agents.config import PRESET, PolicyConfig
 from metarl.algorithms.config import PPOConfig
 from metarl.options.config import OptionsConfig
 
 Preset = Annotated[Literal["rl2", "ppo", "dac"], PRESET]
 
 
-class RL2Config(PPOConfig, OptionsConfig):
+class RL2Config(PolicyConfig, PPOConfig, OptionsConfig):
     """RL²: a recurrent policy learns in a trial, by PPO (Duan et al. 2016, arXiv:1611.02779)."""
 
     configures = "metarl.agents.rl2.agent:RL2"
@@ -24,31 +24,31 @@ class RL2Config(PPOConfig, OptionsConfig):
 
     preset: Preset = "rl2"
 
-    task_input: TaskInput = "none"
-    memory: Literal["gru", "lstm", "none"] = "gru"
-    """recurrent memory; none is plain PPO"""
-    memory_width: PositiveInt = 64
-    """units of the memory"""
-    encoder_sizes: tuple[PositiveInt, ...] = ()
-    """widths of the layers before the memory"""
-    hidden_sizes: tuple[PositiveInt, ...] = ()
-    """widths of the layers after the memory"""
-    activation: Literal["tanh", "relu"] = "tanh"
-    """activation of these layers"""
-    pair_input: bool = False
-    """the memory also sees the last observation times the last action, and that times the reward"""
-    readout: Literal["linear", "observation"] = "linear"
-    """heads: linear, or with weights that are affine in the observation"""
-    initial_std: PositiveFloat = 1.0
-    """standard deviation of the first policy (continuous actions)"""
+    critic: Literal["shared", "privileged"] = "shared"
+    """values: a head of the policy; or a network of its own that is shown what the memory reads and
+    the task row, in training only"""
+    critic_sizes: tuple[PositiveInt, ...] = (128, 128)
+    """hidden layers of the privileged critic"""
+    objective: Literal["return", "pseudo-regret"] = "return"
+    """what PPO learns from: rewards; or expected rewards minus those of the known optimum"""
     trials: PositiveInt = 500
     """trials of an iteration, one task each"""
 
-    @field_validator("pair_input")
+    @model_validator(mode="after")
+    def _options_are_of_flat_features(self) -> Self:
+        if not (self.options or self.pretrained_options):
+            return self
+        if self.memory == "slots":
+            raise ValueError("memory slots has a feature for each action, which no option has")
+        if self.critic == "privileged":
+            raise ValueError("critic privileged knows one decision process; set options to 0")
+        return self
+
+    @field_validator("critic")
     @classmethod
-    def _needs_memory(cls, value: bool, others: ValidationInfo) -> bool:
-        if value and others.data.get("memory") == "none":
-            raise ValueError("only a memory sees the previous action; set memory to gru or lstm")
+    def _reads_a_memory(cls, value: str, others: ValidationInfo) -> str:
+        if value == "privileged" and others.data.get("memory") == "none":
+            raise ValueError("a privileged critic reads what a memory holds; set memory")
         return value
 
     @field_validator("normalize_obs")

@@ -182,6 +182,37 @@ class Bandit(Strategy):
         return replace(belief, row=replace(arms, pulls=pulls, reward_sum=reward_sum))
 
 
+class BestArm(Strategy):
+    """Pulls the best arm, whose mean it is shown."""
+
+    task_input = "row"
+    needs = "a bandit with the means of its arms as the task row"
+
+    def suits(self, spec: Spec) -> bool:
+        """Whether episodes are one pull, and the task row is as wide as there are arms."""
+        return spec.discrete and spec.horizon == 1 and spec.task_width == spec.action_width
+
+    def begin(self, info: TaskInfo, lanes: int) -> Belief:
+        """The means."""
+        return Belief(first_cue(self.spec, info.rows, lanes, info.device), row=info.shown)
+
+    def act(
+        self,
+        belief: Belief,
+        obs: Tensor,
+        noise: Streams,
+        counter: int,
+        mode: Mode,
+    ) -> tuple[Acted, Belief]:
+        """The arm of the highest mean."""
+        action = belief.row.argmax(-1, keepdim=True).expand(obs.shape[:2])
+        return self.acted(belief, obs, action), belief
+
+    def adapt(self, belief: Belief, rollout: Rollout) -> Belief:
+        """Nothing to learn."""
+        return belief
+
+
 # -------------------------------------------------------------------------------------------------
 # The Gittins index
 

@@ -70,6 +70,12 @@ class GittinsConfig(BanditConfig):
     """rewards of the arms; the index is that of Bernoulli arms"""
 
 
+class BestArmConfig(Settings):
+    """The oracle: the arm of the highest mean, which it is shown."""
+
+    configures = "metarl.agents.strategies.bandits:BestArm"
+
+
 # -------------------------------------------------------------------------------------------------
 # Tabular Markov decision processes: discrete actions, observations that are one-hot states
 

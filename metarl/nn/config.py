@@ -1,0 +1,35 @@
+"""Configuration of memories; imports no torch, to report errors at once."""
+
+from typing import Literal
+
+from pydantic import NonNegativeInt, PositiveInt, ValidationInfo, field_validator
+
+from metarl.config.registry import Settings
+
+MemoryName = Literal["gru", "lstm", "keyed", "gru+keyed", "slots", "transformer", "none"]
+
+
+class MemoryConfig(Settings):
+    """What a policy remembers of a trial."""
+
+    memory: MemoryName = "gru"
+    """recurrent: gru, lstm; looked up by the observation: keyed, gru+keyed, and slots, which know
+    that discrete actions are exchangeable; transformer; none"""
+    memory_width: PositiveInt = 64
+    """units of the memory"""
+    memory_keys: NonNegativeInt = 0
+    """learned keys of keyed and slots; 0: the observation itself, which must be one-hot"""
+    attention_layers: PositiveInt = 2
+    """blocks of the transformer"""
+    attention_heads: PositiveInt = 4
+    """heads of every block; they share memory_width"""
+    context: PositiveInt = 128
+    """steps that a block of the transformer looks back, the present one among them"""
+
+    @field_validator("attention_heads")
+    @classmethod
+    def _share_the_width(cls, value: int, others: ValidationInfo) -> int:
+        width = others.data.get("memory_width", 0)
+        if others.data.get("memory") == "transformer" and width % (2 * value):
+            raise ValueError(f"memory_width {width} is no multiple of 2 · {value}")
+        return value
