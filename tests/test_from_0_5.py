@@ -31,7 +31,16 @@ def today(tree: dict[str, Any]) -> dict[str, Any]:
     """A complete configuration of 0.5 with the keys of today."""
     agent = {RENAMED.get(key, key): value for key, value in tree["agent"].items()}
     if agent["name"] == "rl2":
-        agent["preset"] = "rl2"  # which had none
+        agent |= {  # which had none
+            "preset": "rl2",
+            "memory_keys": 0,
+            "attention_layers": 2,
+            "attention_heads": 4,
+            "context": 128,
+            "critic": "shared",
+            "critic_sizes": [128, 128],
+            "objective": "return",
+        }
     newer = {
         "world": {"name": "local"},
         "test_episodes": 0,

@@ -84,7 +84,7 @@ def splits(at: Path) -> set[str]:
         ("agent.epochs: {low: 0, high: 2}", "agent.epochs: input should be greater than 0, not 0"),
         ("agent.gamma: {low: 0.9, high: 1.1}", "agent.gamma: input should be less than or equal"),
         ("agent.epochs: {low: 1.5, high: 2}", "agent.epochs: input should be a valid integer"),
-        ("agent.memory: [gru, lstm, gur]", "agent.memory: input should be 'gru', 'lstm' or 'none'"),
+        ("agent.memory: [gru, lstm, gur]", "agent.memory: input should be 'gru', 'lstm', 'keyed'"),
         ("agent.gamma: {low: 0.9, high: 0.9}", "agent.gamma: low 0.9 is not below high 0.9"),
         ("agent.gamma: {low: 0.9}", "agent.gamma: high is a number, not None"),
         ("agent.gamma: {low: 0.9, high: true}", "agent.gamma: high is a number, not True"),
