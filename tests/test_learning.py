@@ -297,3 +297,12 @@ def test_a_bandit_is_learned_in_whatever_units_it_pays(factor: float, shift: flo
         pass
     returns = evaluate(agent, family, episodes=10, tasks=2000).totals.mean()
     assert (returns / factor - 10 * shift / factor) > 5.7
+
+
+@pytest.mark.parametrize("memory", ["slots", "keyed"])
+def test_what_is_looked_up_is_found(memory: str):
+    """On random MDPs a GRU that looks nothing up ends near 125, and the paper's RL² at 156.2."""
+    config = load_config(f"rl2/tabular-mdp-{memory}", ["env_steps=500_000"])
+    family, agent = trained(config)
+    scores = evaluate(agent, family, episodes=config.episodes, tasks=2000)
+    assert scores.totals.mean() > 152

@@ -62,7 +62,11 @@ def make_memory(config: MemoryConfig, spec: Spec) -> AnyMemory:
             return SlotMemory(width, spec.obs_width, spec.action_width, config.memory_keys)
         case "transformer":
             return TransformerMemory(
-                width, config.attention_layers, config.attention_heads, config.context
+                width,
+                spec.obs_width,
+                config.attention_layers,
+                config.attention_heads,
+                config.context,
             )
     return config.memory
 

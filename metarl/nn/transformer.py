@@ -1,5 +1,9 @@
 """A transformer (Vaswani et al. 2017, arXiv:1706.03762) as the memory of a trial.
 
+A token is a transition, as in algorithm distillation and DPT: the previous observation, what was
+done in it and earned, and the present observation. A look-up is then a single attention: what was
+seen before is the key, what is seen now the query.
+
 Blocks are pre-norm (Xiong et al. 2020, arXiv:2002.04745) and causal; positions are relative, by
 rotary embeddings (Su et al. 2021, arXiv:2104.09864), so that trials may be longer than those of
 training::
@@ -40,11 +44,16 @@ class Cache:
     time: Tensor  # [N, M] int64: steps so far
 
 
+State = tuple[Cache, Tensor]
+"""The cache, and the last observation [N, M, O]."""
+
+
 @dataclass(frozen=True)
 class TransformerMemory:
     """`layers` blocks of `heads` heads on tokens of `width`, one token a step."""
 
     width: int
+    obs_width: int
     layers: int
     heads: int
     context: int
@@ -63,7 +72,7 @@ class TransformerMemory:
             params[f"{name}.weight"] = gain * orthogonal(1, outputs, inputs, generator)
             params[f"{name}.bias"] = torch.zeros(outputs)
 
-        add("token", input_width, width, 1.0)
+        add("token", input_width + self.obs_width, width, 1.0)
         for i in range(self.layers):
             for name in ("query", "key", "value"):
                 add(f"{i}.{name}", width, width, 1.0)
@@ -74,16 +83,16 @@ class TransformerMemory:
                 params |= _first_norm(f"{i}.{name}", width)
         return params | _first_norm("norm", width)
 
-    def start(self, rows: int, lanes: int, device: torch.device) -> tuple[Cache]:
+    def start(self, rows: int, lanes: int, device: torch.device) -> State:
         shape = (rows, lanes, self.heads, _BLOCK, self.width // self.heads)
         blocks = (torch.zeros(shape, device=device),) * -(-self.context // _BLOCK)
         time = torch.zeros(rows, lanes, dtype=torch.long, device=device)
-        return (Cache((blocks,) * self.layers, (blocks,) * self.layers, time),)
+        cache = Cache((blocks,) * self.layers, (blocks,) * self.layers, time)
+        return cache, torch.zeros(rows, lanes, self.obs_width, device=device)
 
-    def step(
-        self, params: Params, x: Tensor, inputs: Inputs, state: tuple[Cache]
-    ) -> tuple[Tensor, tuple[Cache]]:
-        cache, time = state[0], state[0].time
+    def step(self, params: Params, x: Tensor, inputs: Inputs, state: State) -> tuple[Tensor, State]:
+        cache, previous_obs = state
+        time = cache.time
         capacity = _BLOCK * len(cache.keys[0])
         used = min(int(time.max()) // _BLOCK + 1, len(cache.keys[0]))  # blocks
         place = torch.arange(used * _BLOCK, device=x.device)
@@ -91,7 +100,7 @@ class TransformerMemory:
         seen = (age < self.context) & (age <= time.unsqueeze(-1))
         written = (time % capacity).unsqueeze(-1) == place
 
-        x = linear(params, "token", x)
+        x = linear(params, "token", torch.cat([x, previous_obs], -1))
         all_keys, all_values = [], []
         for i in range(self.layers):
             query, key, value = self._projected(params, i, x, time)
@@ -100,9 +109,10 @@ class TransformerMemory:
             x = self._block(params, i, x, _attention(query, keys[:used], values[:used], seen))
             all_keys.append(keys)
             all_values.append(values)
-        return _norm(params, "norm", x), (Cache(tuple(all_keys), tuple(all_values), time + 1),)
+        cache = Cache(tuple(all_keys), tuple(all_values), time + 1)
+        return _norm(params, "norm", x), (cache, inputs.obs)
 
-    def unroll(self, params: Params, x: Tensor, inputs: Inputs, state: tuple[Cache]) -> Tensor:
+    def unroll(self, params: Params, x: Tensor, inputs: Inputs, state: State) -> Tensor:
         """From the empty memory, all steps at once."""
         steps = len(x)
         entry = torch.arange(steps, device=x.device)
@@ -110,7 +120,8 @@ class TransformerMemory:
         seen = (age >= 0) & (age < self.context)
         time = append_axes(entry, 3)
 
-        x = linear(params, "token", x)
+        previous_obs = torch.cat([state[1].unsqueeze(0), inputs.obs[:-1]])
+        x = linear(params, "token", torch.cat([x, previous_obs], -1))
         for i in range(self.layers):
             projected = self._projected(params, i, x, time)
             query, key, value = (part.movedim(0, 3) for part in projected)  # [N, M, h, T, D / h]

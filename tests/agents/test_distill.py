@@ -207,3 +207,46 @@ def test_a_teacher_of_another_shape_is_refused(tmp_path):
     bandit = make_family("bernoulli-bandit")
     with pytest.raises(ConfigError, match=r"agent.teacher: .* was trained on point"):
         make(str(tmp_path / "run"), bandit).iterate(world_of(bandit), Rng(0))
+
+
+# -------------------------------------------------------------------------------------------------
+# Against theory
+
+
+@pytest.fixture(scope="module")
+def dpt() -> Distill:
+    """Asked for the best of five arms, in ten pulls that are its own or Thompson's."""
+    bandit = make_family("bernoulli-bandit")
+    agent = make(
+        "best-arm",
+        bandit,
+        name="dpt",
+        behavior="thompson",
+        student_share=0.5,
+        memory="slots",
+        memory_width=32,
+        trials=500,
+        learning_rate=(5e-3, 0.0),
+    )
+    world = world_of(bandit, episodes=10)
+    for i in range(80):
+        world.progress = i / 80
+        agent.iterate(world, Rng(i))
+    return agent
+
+
+@pytest.mark.learning
+@pytest.mark.parametrize(
+    ("mode", "ideal"),
+    [("sample", 5.83), ("greedy", 6.67)],  # of the posterior probability that an arm is the best
+)
+def test_dpt_is_the_posterior_of_the_best_arm(mode: Any, ideal: float, dpt: Distill):
+    """Sampled, it is Thompson sampling (computed: 5.83); its mode earns 6.67."""
+    bandit = make_family("bernoulli-bandit")
+    scores = metarl.evaluate(dpt, bandit, episodes=10, tasks=20_000, mode=mode)
+    assert float(scores.figure("total").mean()) == pytest.approx(ideal, abs=0.04)
+    if mode == "sample":
+        thompson = make_agent("thompson", bandit.spec)
+        expected = metarl.evaluate(thompson, bandit, episodes=10, tasks=20_000)
+        found = float(scores.figure("total").mean() / expected.figure("total").mean())
+        assert found == pytest.approx(1.0, abs=0.005)

@@ -30,9 +30,9 @@ MEMORIES: dict[str, Memory] = {
     "slots": SlotMemory(8, S, A),
     "slots of learned keys": SlotMemory(8, S, A, keys=5),
     "gru+keyed": JointMemory(RecurrentMemory("gru", 6), KeyedMemory(6, S, A)),
-    "transformer": TransformerMemory(8, 2, 2, context=T),
-    "transformer, window": TransformerMemory(8, 2, 2, context=20),
-    "transformer, window of blocks": TransformerMemory(8, 2, 2, context=32),
+    "transformer": TransformerMemory(8, S, 2, 2, context=T),
+    "transformer, window": TransformerMemory(8, S, 2, 2, context=20),
+    "transformer, window of blocks": TransformerMemory(8, S, 2, 2, context=32),
 }
 EVERY = pytest.mark.parametrize("name", MEMORIES)
 
@@ -235,7 +235,7 @@ def test_learned_keys_are_weights_that_sum_to_one(inputs: Inputs):
 @pytest.mark.parametrize("context", [1, 5, 16, 20])
 def test_a_block_looks_back_as_far_as_its_context(context: int, inputs: Inputs):
     """Two blocks see 2 · (context − 1) steps back, and nothing before."""
-    memory = TransformerMemory(8, 2, 2, context)
+    memory = TransformerMemory(8, S, 2, 2, context)
     params = memory.init(WIDTH, Rng(0).generator())
     reach = 2 * (context - 1)
     x = inputs.flat().requires_grad_()
@@ -249,11 +249,12 @@ def test_a_block_looks_back_as_far_as_its_context(context: int, inputs: Inputs):
 def test_positions_are_relative():
     """The same steps later say the same, once no block sees what was before."""
     torch.manual_seed(0)
-    memory = TransformerMemory(8, 2, 2, context=6)
-    params = memory.init(4, Rng(0).generator())
-    x = torch.randn(T, N, M, 4)
-    late = memory.unroll(params, x, Inputs(x), memory.start(N, M, CPU))[-20:]
-    early = memory.unroll(params, x[-30:], Inputs(x), memory.start(N, M, CPU))[-20:]
+    memory = TransformerMemory(8, S, 2, 2, context=6)
+    params = memory.init(S, Rng(0).generator())
+    x = torch.randn(T, N, M, S)
+    start = memory.start(N, M, CPU)
+    late = memory.unroll(params, x, Inputs(x), start)[-20:]
+    early = memory.unroll(params, x[-31:], Inputs(x[-31:]), start)[-20:]
     torch.testing.assert_close(late, early, rtol=0, atol=1e-5)
 
 
@@ -262,7 +263,7 @@ def test_one_block_recalls_what_was_fifty_steps_ago():
     """One head on positions alone: every token is found, in sequences that it has not seen."""
     torch.manual_seed(0)
     tokens, length, distance = 4, 80, 50
-    memory = TransformerMemory(32, 1, 1, context=length)
+    memory = TransformerMemory(32, tokens, 1, 1, context=length)
     params = memory.init(tokens, Rng(0).generator())
     params["head.weight"] = 0.1 * torch.randn(tokens, 32)
     params = {name: x.requires_grad_() for name, x in params.items()}
