@@ -1,7 +1,8 @@
 """Memories that are read by a key: linear attention (Katharopoulos et al. 2020, arXiv:2006.16236).
 
-The key of a step is the observation that it was taken in; what is written there is its action and
-reward. On the observation o_t they are read by its key φ(o_t):
+The key of a step is the observation that it was taken in; what is written there is its action,
+reward and key, so that the sum over all keys says where rewards were. On the observation o_t they
+are read by its key φ(o_t):
 
     M_t = Σ_{u < t} φ(o_u) v_uᵀ        read_t = φ(o_t)ᵀ M_t
 
@@ -46,8 +47,8 @@ class _Keyed(ABC):
         """V."""
 
     @abstractmethod
-    def write(self, params: Params, action: Tensor, reward: Tensor) -> Tensor:
-        """v [..., V] of actions [..., A] and rewards [..., 1]."""
+    def write(self, params: Params, key: Tensor, action: Tensor, reward: Tensor) -> Tensor:
+        """v [..., V] of keys [..., K], actions [..., A] and rewards [..., 1]."""
 
     @abstractmethod
     def read(self, params: Params, here: Tensor, everywhere: Tensor, x: Tensor) -> Tensor:
@@ -61,13 +62,13 @@ class _Keyed(ABC):
         return params
 
     def start(self, rows: int, lanes: int, device: torch.device) -> State:
-        keys = self.keys or self.obs_width
-        shapes = ((keys, self.value_width), (self.value_width,), (keys,), (1,))
+        keys, values = self._key_width, self.value_width
+        shapes = ((keys, values), (values,), (keys,), (1,))
         return tuple(torch.zeros(rows, lanes, *shape, device=device) for shape in shapes)
 
     def step(self, params: Params, x: Tensor, inputs: Inputs, state: State) -> tuple[Tensor, State]:
         memory, everywhere, last, began = state
-        value = began * self._values(params, inputs)
+        value = began * self._values(params, last, inputs)
         memory = memory + last.unsqueeze(-1) * value.unsqueeze(-2)
         everywhere = everywhere + value
         key = self._key(params, inputs.obs)
@@ -79,24 +80,29 @@ class _Keyed(ABC):
         memory, everywhere, last, began = state
         query = self._key(params, inputs.obs)
         key = torch.cat([last.unsqueeze(0), query[:-1]])
-        value = self._values(params, inputs)
+        value = self._values(params, key, inputs)
         value = torch.cat([began * value[:1], value[1:]])
         here = linear_attention(query, key, value, memory)
         return self.read(params, here, everywhere + value.cumsum(0), x)
+
+    @property
+    def _key_width(self) -> int:
+        """K."""
+        return self.keys or self.obs_width
 
     def _key(self, params: Params, obs: Tensor) -> Tensor:
         """φ [..., K]: not negative, of sum 1."""
         return linear(params, "key", obs).softmax(-1) if self.keys else obs
 
-    def _values(self, params: Params, inputs: Inputs) -> Tensor:
-        """v [..., V] of the step before each of `inputs`."""
+    def _values(self, params: Params, key: Tensor, inputs: Inputs) -> Tensor:
+        """v [..., V] of the step before each of `inputs`, which had the `key` [..., K]."""
         assert inputs.cue is not None
         action, reward, _ = inputs.cue.split([self.action_width, 1, 1], dim=-1)
-        return self.write(params, action, reward)
+        return self.write(params, key, action, reward)
 
 
 class KeyedMemory(_Keyed):
-    """Sums and counts of what was done and earned at this key, and of all, beside the inputs."""
+    """Sums and counts of what was done and earned at this key, and at all, beside the inputs."""
 
     slots: ClassVar = 0
 
@@ -109,12 +115,12 @@ class KeyedMemory(_Keyed):
 
     def init(self, input_width: int, generator: torch.Generator) -> Params:
         params = super().init(input_width, generator)
-        width = 2 * self.action_width + 1
+        width = 2 * (self.action_width + self._key_width) + 1
         init_layers(params, "write", width, (self.width, self.width), generator)
         return params
 
-    def write(self, params: Params, action: Tensor, reward: Tensor) -> Tensor:
-        content = torch.cat([action, action * reward, reward], -1)
+    def write(self, params: Params, key: Tensor, action: Tensor, reward: Tensor) -> Tensor:
+        content = torch.cat([action, action * reward, reward, key, key * reward], -1)
         content = linear(params, "write.1", layers(params, "write", 1, "tanh", content))
         return torch.cat([content, torch.ones_like(reward)], -1)
 
@@ -162,7 +168,7 @@ class SlotMemory(_Keyed):
             params[f"{name}.bias"] = torch.zeros(outputs)
         return params
 
-    def write(self, params: Params, action: Tensor, reward: Tensor) -> Tensor:
+    def write(self, params: Params, key: Tensor, action: Tensor, reward: Tensor) -> Tensor:
         content = torch.tanh(linear(params, "write", reward))
         content = torch.cat([content, torch.ones_like(reward)], -1)
         return (action.unsqueeze(-1) * content.unsqueeze(-2)).flatten(-2)
