@@ -47,12 +47,6 @@ class World(Protocol):
     def goal_reward(self) -> GoalReward:
         """The family's reward for achieved goals."""
 
-    def task_rows(self, tasks: Tasks) -> Tensor:
-        """[N, P]: what `tasks` are, for a privileged critic: never for what acts."""
-
-    def pseudo_regret(self, tasks: Tasks, rollout: Rollout) -> Tensor:
-        """[T, N, M]: what each step's expected reward is short of the family's known optimum."""
-
     def tasks(self, count: int, rng: Rng) -> Tasks:
         """`count` training tasks."""
 
@@ -68,6 +62,17 @@ class World(Protocol):
         rng: Rng,
     ) -> tuple[Rollout, Belief]:
         """Roll out `episodes` whole episodes in every lane."""
+
+
+@runtime_checkable
+class RevealsTasks(Protocol):
+    """A world that tells what is hidden, for training alone: never for what acts."""
+
+    def task_rows(self, tasks: Tasks) -> Tensor:
+        """[N, P]: what `tasks` are, for a privileged critic."""
+
+    def pseudo_regret(self, tasks: Tasks, rollout: Rollout) -> Tensor:
+        """[T, N, M]: what each step's expected reward is short of the family's known optimum."""
 
 
 class Agent(Actor, Protocol):

@@ -140,8 +140,7 @@ def agent_of(config: Config, spec: Spec, trust: bool = False) -> Agent:
 
 
 _WORLD = ("env_steps", "progress", "train_set", "episodes", "tasks", "task_info", "collect")
-"""What every world has; `goal_reward`, `task_rows` and `pseudo_regret` are asked of it only by the
-agents that need them."""
+"""What every world has; `goal_reward` is asked of it only for hindsight."""
 
 
 def world_of(config: Config, family: Family) -> World:

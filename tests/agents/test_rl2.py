@@ -617,3 +617,17 @@ def test_a_trial_longer_than_the_window_is_told_once(capsys: Any):
     assert said.count("trials of up to 12 steps are seen through a window of 11") == 1
     begin(make(Ragged(), **options | {"context": 12}))
     assert not capsys.readouterr().err
+
+
+class Discreet:
+    """A world that reveals nothing."""
+
+    def __init__(self, world: LocalWorld):
+        for name in ("episodes", "progress", "tasks", "task_info", "collect"):
+            setattr(self, name, getattr(world, name))
+
+
+@pytest.mark.parametrize("options", [PRIVILEGED, {"objective": "pseudo-regret"}])
+def test_a_world_that_reveals_nothing_is_told_in_one_line(options: dict[str, Any]):
+    with pytest.raises(ConfigError, match="world: Discreet has no task_rows and pseudo_regret"):
+        make(Ragged(), **options).iterate(Discreet(small_world()), Rng(0))

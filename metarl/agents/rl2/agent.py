@@ -13,7 +13,8 @@ import torch
 from metarl.agents.memory_agent import MemoryAgent, make_policy
 from metarl.agents.rl2.config import RL2Config
 from metarl.algorithms.ppo import PPO
-from metarl.core.agent import World
+from metarl.core.agent import RevealsTasks, World
+from metarl.core.errors import ConfigError
 from metarl.core.rng import Rng
 from metarl.core.types import Belief, Spec, replace
 from metarl.nn.critic import PrivilegedCritic
@@ -53,11 +54,12 @@ class RL2(MemoryAgent):
         belief = self.begin(world.task_info(self, tasks), lanes=1)
         trials, belief = world.collect(self, belief, tasks, world.episodes, rng)
 
-        learned = trials
+        learned, task = trials, None
         if self.config.objective == "pseudo-regret":
-            learned = replace(trials, reward=-world.pseudo_regret(tasks, trials))
+            learned = replace(trials, reward=-_revealing(world).pseudo_regret(tasks, trials))
+        if self.ppo.critic is not None:
+            task = _revealing(world).task_rows(tasks)
         shuffle = rng.child("minibatches").generator()
-        task = world.task_rows(tasks) if self.ppo.critic is not None else None
         metrics = self.ppo.update(learned, world.progress, shuffle, task)
         returns = trials.episode_returns().mean((1, 2))
         return {
@@ -75,3 +77,12 @@ class RL2(MemoryAgent):
             return {}
         h, *_ = belief.lane
         return {"saturated": float((h.abs() > 0.99).float().mean())}
+
+
+def _revealing(world: World) -> RevealsTasks:
+    if not isinstance(world, RevealsTasks):
+        raise ConfigError(
+            f"world: {type(world).__name__} has no task_rows and pseudo_regret, which critic "
+            "privileged and objective pseudo-regret need; leave both"
+        )
+    return world
