@@ -1,6 +1,10 @@
 """A teacher for GridNavi: it is shown the goal, and takes one of the shortest ways to it.
 
-metarl train dpt/gridnavi agent.teacher=benchmarks/gridnavi_oracle.py:ShortestPath
+Imitating it with a memory::
+
+    metarl train dpt/bernoulli-bandit family=gridnavi episodes=4 agent.behavior=random
+        agent.teacher=benchmarks/gridnavi_oracle.py:ShortestPath agent.normalize_obs=true
+        agent.encoder_sizes=[64] agent.hidden_sizes=[64]
 """
 
 from __future__ import annotations

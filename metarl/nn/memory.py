@@ -39,7 +39,7 @@ class Memory(Protocol):
         """One step: x [N, M, I], the encoded `inputs` → what is read, and the next state."""
 
     def unroll(self, params: Params, x: Tensor, inputs: Inputs, state: State) -> Tensor:
-        """A whole sequence from `state`, the numbers of T steps: x [T, N, M, I] → [T, N, M, F]."""
+        """A whole sequence from its start, T calls of `step`: x [T, N, M, I] → [T, N, M, F]."""
 
 
 AnyMemory = Memory | Literal["gru", "lstm", "none"]

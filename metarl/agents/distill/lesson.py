@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
@@ -12,9 +10,6 @@ from metarl.core.rng import Streams
 from metarl.core.rollout import Rollout
 from metarl.core.types import Acted, Belief, Tasks, append_axes, replace
 
-if TYPE_CHECKING:
-    from metarl.agents.memory_agent import MemoryAgent
-
 
 class Lesson:
     """Acts as one of its agents does; ``extras["label"]`` has the teacher's action.
@@ -22,7 +17,7 @@ class Lesson:
     Its belief holds those of all, whose cue is the same: what was really done.
     """
 
-    def __init__(self, student: MemoryAgent, teacher: Agent, behavior: Agent | None, students: int):
+    def __init__(self, student: Agent, teacher: Agent, behavior: Agent | None, students: int):
         """The student acts in the first `students` rows; elsewhere `behavior`, or the teacher."""
         self._agents = {"student": student, "teacher": teacher}
         if behavior is not None:
