@@ -1,8 +1,8 @@
 """Configurations of the engines; imports no torch, so that errors are reported at once."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator
 
 from metarl.config.numbers import NonNegativeSchedule, UnitSchedule
 from metarl.config.registry import Settings
@@ -56,6 +56,49 @@ class PPOConfig(InputsConfig):
     """weight of the value loss (targets are normalized)"""
     max_grad_norm: PositiveFloat = 1.0
     """gradients are clipped to this norm"""
+
+
+class ELBOConfig(Settings):
+    """The belief of VariBAD (Zintgraf et al. 2020, arXiv:1910.08348)."""
+
+    latent_width: PositiveInt = 5
+    """entries of the latent task variable z"""
+    belief_sizes: tuple[PositiveInt, ...] = ()
+    """hidden layers between the memory and the posterior"""
+    decoder_sizes: tuple[PositiveInt, ...] = (64,)
+    """hidden layers of the decoders, of z and of what is asked"""
+    decoder_features: PositiveInt = 64
+    """width of the product that joins both"""
+    reward_values: tuple[float, float] | None = None
+    """the lower and the higher one, if rewards are one of two; none: any"""
+    next_obs_decoder: Literal["none", "normal", "onehot"] = "none"
+    """what is predicted of the next observation: nothing, its entries, or which of a one-hot"""
+    next_obs_coef: NonNegativeFloat = 1.0
+    """c, weight of that beside the reward"""
+    kl_coef: NonNegativeFloat = 0.25
+    """λ, weight of the KL divergence from the belief of the step before"""
+    targets: Literal["trial", "random"] = "trial"
+    """what beliefs predict: the whole trial, as published; or another trial of the same task with
+    random actions, which tell nothing of the task, so that beliefs become those of Bayes"""
+    elbo_epochs: PositiveInt = 3
+    """passes of the belief over the trials of an iteration"""
+    elbo_minibatches: PositiveInt = 10
+    """minibatches of whole trials in such a pass"""
+    elbo_times: PositiveInt = 16
+    """steps of a trial whose beliefs are decoded, drawn anew in every minibatch"""
+    elbo_steps: PositiveInt = 100
+    """transitions of the whole trial that are decoded from each, drawn alike"""
+    elbo_learning_rate: NonNegativeSchedule = (1e-3, 0.0)
+    """Adam's step size for encoder and decoders"""
+    max_grad_norm: PositiveFloat = 1.0
+    """gradients are clipped to this norm"""
+
+    @field_validator("reward_values")
+    @classmethod
+    def _ascend(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
+        if value is not None and value[0] >= value[1]:
+            raise ValueError(f"two different rewards, the lower one first; not {list(value)}")
+        return value
 
 
 class SACConfig(Settings):

@@ -143,10 +143,12 @@ class PPO(PolicyLearner):
     ) -> _Trials:
         """The inputs as the policy sees them; advantages and value targets of every level."""
         reward = trials.reward * trials.valid
-        steps = len(trials.valid) if self.policy.recurrent else 1
+        steps = len(trials.valid) if self._remembers(trials) else 1
         statistics = self.values.columns(steps)
         ends, bootstrap = self._ends(trials, statistics)
-        baseline = self._baseline(statistics, reward, ends, trials.valid)
+        baseline = statistics
+        if self._remembers(trials):
+            baseline = self._baseline(statistics, reward, ends, trials.valid)
 
         # GAE (arXiv:1506.02438, equation 16); the value target is Â + V
         levels: dict[str, _Level] = {}
@@ -185,7 +187,7 @@ class PPO(PolicyLearner):
         A value of 0 would make an advantage of what all trials have in common.
         """
         new = statistics.count == 0
-        if not (self.policy.recurrent and new.any()):
+        if not new.any():
             return statistics
         returns = discounted_returns(reward, ends, self.config.gamma)
         first = statistics.update(returns.movedim(0, -1), valid.movedim(0, -1))
@@ -199,17 +201,21 @@ class PPO(PolicyLearner):
         ends with it, and at a time limit the true successor follows (Pardo et al. 2018,
         arXiv:1712.00378).
         """
-        inputs = trials.inputs
         ends = ~next_step(trials.valid)
         bootstrap = torch.zeros_like(trials.reward)
-        if self.policy.recurrent or inputs.cue is not None or inputs.latent is not None:
+        if self._remembers(trials):
             return ends, bootstrap
         limit = trials.truncated & ~trials.terminated & trials.valid
-        successors = self.normalize(replace(inputs, obs=trials.next_obs))
+        successors = self.normalize(replace(trials.inputs, obs=trials.next_obs))
         with torch.no_grad():
             value = self.policy.successor_values(self.params, successors, limit)
         bootstrap[limit] = statistics.denormalize(value)
         return ends | trials.done, bootstrap
+
+    def _remembers(self, trials: Rollout) -> bool:
+        """Whether the policy knows of earlier episodes: by its memory, a cue, or a belief."""
+        inputs = trials.inputs
+        return self.policy.recurrent or inputs.cue is not None or inputs.latent is not None
 
     def _update_values(
         self, statistics: Normalizer, levels: dict[str, _Level], valid: Tensor

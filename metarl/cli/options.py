@@ -55,3 +55,17 @@ def opening_of(device: str | None, trust: bool, changes: list[str] | None) -> Op
         if key != "family" or not family:
             raise ConfigError(f"{text!r}: only the family of a run can be another one: family=NAME")
     return Opening(device, trust, family)
+
+
+def parse_steps(text: str | None) -> list[int] | None:
+    """Such as 20,50,100.
+
+    Raises:
+        ConfigError: anything but numbers of steps.
+    """
+    if text is None:
+        return None
+    words = [word.strip() for word in text.split(",")]
+    if not all(word.isdecimal() for word in words):
+        raise ConfigError(f"--times: {text!r} names no steps; write them such as 20,50,100")
+    return sorted({int(word) for word in words})

@@ -17,6 +17,7 @@ from metarl.cli.options import (
     Split,
     Trust,
     opening_of,
+    parse_steps,
 )
 
 
@@ -53,34 +54,47 @@ def plot(
 @app.command()
 def infer(
     run: Annotated[
-        Path, typer.Argument(help="run folder of an agent that infers a latent task variable")
+        Path, typer.Argument(help="run folder of an agent that infers a task variable or predicts")
     ],
     changes: Changes = None,
     out: Annotated[
-        Path | None, typer.Option(help="folder for the picture (default: the run's)")
+        Path | None, typer.Option(help="folder for the pictures (default: the run's)")
     ] = None,
     split: Split = "test",
     tasks: Annotated[int, typer.Option(min=2, help="how many tasks")] = 100,
     episodes: Episodes = None,
+    times: Annotated[
+        str | None,
+        typer.Option(help="steps of the trial to compare with Bayes' rule at, such as 20,50,100"),
+    ] = None,
+    task: Annotated[int, typer.Option(min=0, help="whose beliefs to draw, beside Bayes'")] = 0,
     seed: Seed = 0,
     mode: Mode = None,
     device: Device = None,
     trust: Trust = False,
 ) -> None:
-    """Draw what a run's agent inferred of tasks, episode by episode, beside what they are."""
+    """Draw what a run's agent believes of tasks, beside what they are and what Bayes' rule says."""
+    from metarl.core.agent import InfersLatent
+    from metarl.core.predictions import KnowsPosterior, Predicts
+    from metarl.evaluation.beliefs import compare_beliefs
     from metarl.evaluation.posteriors import infer as ask
     from metarl.experiments.building import open_run
+    from metarl.experiments.tables import print_beliefs
+    from metarl.viz.beliefs import draw_beliefs
     from metarl.viz.latent import draw_posteriors
 
     loaded = open_run(run, opening_of(device, trust, changes))
-    inference = ask(
-        loaded.agent,
-        loaded.family(),
-        loaded.protocol(split=split, tasks=tasks, episodes=episodes, mode=mode, seed=seed),
-    )
+    agent, family = loaded.agent, loaded.family()
+    protocol = loaded.protocol(split=split, tasks=tasks, episodes=episodes, mode=mode, seed=seed)
     folder = out or (run if run.is_dir() else run.parent)
     folder.mkdir(parents=True, exist_ok=True)
-    print(draw_posteriors(inference, folder / "inferred.png"))
+    beside_bayes = isinstance(agent, Predicts) and isinstance(family, KnowsPosterior)
+    if beside_bayes or times is not None:
+        beliefs = compare_beliefs(agent, family, protocol, parse_steps(times))
+        print_beliefs(beliefs)
+        print(draw_beliefs(beliefs, folder / "beliefs.png", task))
+    if isinstance(agent, InfersLatent) or not beside_bayes:
+        print(draw_posteriors(ask(agent, family, protocol), folder / "inferred.png"))
 
 
 @app.command()

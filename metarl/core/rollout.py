@@ -121,6 +121,10 @@ class Rollout:
         part = self._map(lambda x: x.index_select(1, chosen))
         return replace(part, index=self.index[chosen])
 
+    def first_steps(self, count: int) -> Rollout:
+        """The first `count` steps: [T of at most that, N, M, …]."""
+        return self._map(lambda x: x[:count])
+
     def rounds(self) -> Iterator[Rollout]:
         """The k-th episodes of all lanes, each from its start: [T of the longest, N, M, …]."""
         episode = self.episode()

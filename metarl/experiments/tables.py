@@ -12,6 +12,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from metarl.evaluation.beliefs import Beliefs
 from metarl.evaluation.scores import QUESTIONS, Scores, modes_in_words
 from metarl.evaluation.stats import KINDS
 from metarl.experiments.comparison import Comparison
@@ -84,6 +85,24 @@ def _of_runs(total: Mapping[str, Any]) -> dict[str, str]:
     elif len(total["runs"]) > 1:
         cells["each run"] = "  ".join(_number(run) for run in total["runs"])
     return cells
+
+
+def print_beliefs(beliefs: Beliefs) -> None:
+    """How far predictions are from Bayes' rule: a row of each belief, a column of each time."""
+    parts = {"rewards": beliefs.reward, "next observations": beliefs.successor}
+    for part, rows in parts.items():
+        if not rows:
+            continue
+        table = new_table(f"{beliefs.title}: KL(Bayes ‖ …) of {part}, in nats a prediction")
+        table.add_column("belief")
+        for time in beliefs.times:
+            table.add_column(f"step {time}", justify="right")
+        for name, nats in rows.items():
+            table.add_row(name, *(f"{mean:.4f}" for mean in nats.mean(1)))
+        prior, agent = rows["prior"].mean(1), rows["agent"].mean(1)
+        shares = ["" if a == 0 else f"{b / a:.0%}" for a, b in zip(prior, agent, strict=True)]
+        table.add_row("agent, share of the prior's", *shares)
+        show(table)
 
 
 def print_result(result: Mapping[str, Any]) -> None:

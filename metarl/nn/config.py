@@ -6,7 +6,7 @@ from pydantic import NonNegativeInt, PositiveInt, ValidationInfo, field_validato
 
 from metarl.config.registry import Settings
 
-MemoryName = Literal["gru", "lstm", "keyed", "gru+keyed", "slots", "transformer", "none"]
+MemoryName = Literal["gru", "lstm", "keyed", "gru+keyed", "slots", "set", "transformer", "none"]
 
 
 class MemoryConfig(Settings):
@@ -14,7 +14,7 @@ class MemoryConfig(Settings):
 
     memory: MemoryName = "gru"
     """recurrent: gru, lstm; looked up by the observation: keyed, gru+keyed, and slots, which know
-    that discrete actions are exchangeable; transformer; none"""
+    that discrete actions are exchangeable; a sum without order: set; transformer; none"""
     memory_width: PositiveInt = 64
     """units of the memory"""
     memory_keys: NonNegativeInt = 0

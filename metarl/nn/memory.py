@@ -10,6 +10,7 @@ from torch import Tensor
 from metarl.core.errors import ConfigError
 from metarl.core.types import Inputs, Params, Spec
 from metarl.nn.config import MemoryConfig
+from metarl.nn.deep_sets import SetMemory
 from metarl.nn.keyed import KeyedMemory, SlotMemory
 from metarl.nn.mlp import named, part
 from metarl.nn.recurrent import RecurrentMemory
@@ -60,6 +61,8 @@ def make_memory(config: MemoryConfig, spec: Spec) -> AnyMemory:
                     f"memory slots: actions of {spec.name} are continuous; set agent.memory=keyed"
                 )
             return SlotMemory(width, spec.obs_width, spec.action_width, config.memory_keys)
+        case "set":
+            return SetMemory(width)
         case "transformer":
             return TransformerMemory(
                 width,

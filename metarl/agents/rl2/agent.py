@@ -73,7 +73,7 @@ class RL2(MemoryAgent):
 
     def _saturation(self, belief: Belief) -> dict[str, float]:
         """The share of recurrent units that are at their bounds ±1 when trials end."""
-        if self.policy.memory not in ("gru", "lstm"):
+        if self.config.memory not in ("gru", "lstm") or not self.policy.recurrent:
             return {}
         h, *_ = belief.lane
         return {"saturated": float((h.abs() > 0.99).float().mean())}

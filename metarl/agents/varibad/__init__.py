@@ -1,0 +1,1 @@
+"""VariBAD: a variational belief about the task, and a policy on it."""

@@ -1,0 +1,209 @@
+"""VariBAD (Zintgraf et al. 2020, arXiv:1910.08348): the policy acts on a belief about the task.
+
+An encoder with memory turns the history into a normal posterior over a latent variable z, trained
+by the evidence lower bound alone: decoders predict rewards and next observations of the whole trial
+from z. The policy sees the observation with the mean and log-variance of the posterior, and learns
+by PPO on the return of the whole trial; no gradient of its goes to the encoder.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from metarl.agents.learning_agent import LearningAgent
+from metarl.agents.strategies.config import RandomConfig
+from metarl.agents.strategies.strategy import Random
+from metarl.agents.varibad.config import VariBADConfig
+from metarl.algorithms.elbo import ELBO
+from metarl.algorithms.ppo import PPO
+from metarl.core.agent import Mode, World
+from metarl.core.predictions import Predictions, Questions
+from metarl.core.rng import Rng, Streams
+from metarl.core.rollout import Rollout
+from metarl.core.types import Acted, Belief, Inputs, Spec, TaskInfo, Tasks, first_cue, replace, tree
+from metarl.nn.belief_model import BeliefModel
+from metarl.nn.distributions import Gaussian
+from metarl.nn.memory import State, make_memory
+from metarl.nn.normalizer import Normalizer
+from metarl.nn.policy import Policy
+
+
+@tree
+class _Lane:
+    """What `act` remembers."""
+
+    memory: State
+    posterior: Gaussian  # [N, M, Z] when it last acted; the prior N(0, I) before
+
+
+class VariBAD(LearningAgent):
+    """The agent. The lane of its belief is the encoder's memory with the posterior."""
+
+    def __init__(
+        self,
+        config: VariBADConfig,
+        spec: Spec,
+        rng: Rng,
+        device: torch.device,
+    ):
+        self.config = config
+        self.spec = spec
+        self.device = device
+        self.model = _belief_model(config, spec)
+        self.elbo = ELBO(self.model, config, spec, rng, device)
+        self.policy = Policy(
+            input_width=Policy.width(spec, latent=2 * config.latent_width),
+            action_width=spec.action_width,
+            discrete=spec.discrete,
+            hidden_sizes=config.hidden_sizes,
+            activation=config.activation,
+            initial_std=config.initial_std,
+            obs_width=spec.obs_width,
+            readout=config.readout,
+        )
+        self.ppo = self.learner = PPO(self.policy, config, spec, rng, device)
+        self.beliefs = Normalizer.initial(2 * config.latent_width, device)
+        """Of means and log-variances, for the policy."""
+
+    # -- inference and acting
+
+    def begin(self, info: TaskInfo, lanes: int) -> Belief:
+        """An empty memory, and the prior."""
+        zero = torch.zeros(info.rows, lanes, self.config.latent_width, device=info.device)
+        memory = self.model.start(info.rows, lanes, info.device)
+        return Belief(
+            cue=first_cue(self.spec, info.rows, lanes, info.device),
+            lane=_Lane(memory, Gaussian(zero, zero)),
+        )
+
+    @torch.no_grad()
+    def act(
+        self,
+        belief: Belief,
+        obs: Tensor,
+        noise: Streams,
+        counter: int,
+        mode: Mode,
+    ) -> tuple[Acted, Belief]:
+        """Feed the last step's outcome and obs [N, M, O] to the encoder, and act on the belief."""
+        lane = self._infer(belief, obs)
+        raw = torch.cat([lane.posterior.mean, 2 * lane.posterior.log_std], -1)
+        inputs = Inputs(obs, latent=self.beliefs.normalize(raw))
+        begins = belief.cue[..., -1] == 1
+        acted, _ = self.ppo.act(inputs, (), begins, noise, counter, mode)
+        acted = replace(acted, extras=acted.extras | {"belief": raw})
+        return acted, replace(belief, lane=lane)
+
+    def inferred(self, belief: Belief) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of z for every task, [N, Z] each, when it last acted."""
+        posterior: Gaussian = belief.lane.posterior
+        return posterior.mean[:, 0], posterior.log_std[:, 0].exp()
+
+    @torch.no_grad()
+    def predict(self, belief: Belief, obs: Tensor, questions: Questions) -> Predictions:
+        """[N, M, Q, …]: what it expects of steps, where it would act on obs [N, M, O] next."""
+        return self.elbo.predict(self._infer(belief, obs).posterior, questions)
+
+    def _infer(self, belief: Belief, obs: Tensor) -> _Lane:
+        """q(z | τ:t) with the outcome of the last step and obs [N, M, O]."""
+        inputs = self.ppo.normalize(Inputs(obs, cue=belief.cue))
+        posterior, memory = self.model.step(self.elbo.params, inputs, belief.lane.memory)
+        return _Lane(memory, posterior)
+
+    # -- meta-training
+
+    def iterate(self, world: World, rng: Rng) -> dict[str, float]:
+        """Collect `trials` trials; improve the policy by PPO and the belief by the ELBO."""
+        tasks = world.tasks(self.config.trials, rng)
+        belief = self.begin(world.task_info(self, tasks), lanes=1)
+        trials, _ = world.collect(self, belief, tasks, world.episodes, rng)
+
+        inputs = self._encoder_inputs(trials)
+        raw = trials.extras["belief"]
+        metrics = self.ppo.update(trials, world.progress, rng.child("minibatches").generator())
+        targets = trials
+        if self.config.targets == "random":
+            targets = self._random_trials(world, tasks, rng.child("targets"))
+        metrics |= self.elbo.update(
+            trials, inputs, targets, world.progress, rng.child("elbo").generator()
+        )
+        self.beliefs = self.beliefs.update(raw, trials.valid.unsqueeze(-1), window=10.0)
+        returns = trials.episode_returns().mean((1, 2))
+        return {
+            "return": float(returns.sum()),
+            "first_return": float(returns[0]),
+            "last_return": float(returns[-1]),
+            **metrics,
+        }
+
+    def _random_trials(self, world: World, tasks: Tasks, rng: Rng) -> Rollout:
+        """One of every task, of the usual number of episodes."""
+        actor = Random(RandomConfig(), self.spec, rng, self.device)
+        belief = actor.begin(world.task_info(self, tasks), lanes=1)
+        trials, _ = world.collect(actor, belief, tasks, world.episodes, rng)
+        return trials
+
+    def _encoder_inputs(self, trials: Rollout) -> Inputs:
+        """[T, N, M, …]: what the encoder saw in `trials`."""
+        rows, lanes = trials.valid.shape[1:]
+        start = first_cue(self.spec, rows, lanes, self.device)
+        cue = torch.cat([start.unsqueeze(0), trials.cues(self.spec)[:-1]])
+        return self.ppo.normalize(Inputs(trials.inputs.obs, cue=cue))
+
+    # -- checkpoints
+
+    def acting_state(self) -> dict[str, Any]:
+        """The policy, the belief model, and the scale of beliefs."""
+        own = {"belief": self.elbo.acting_state(), "beliefs": self.beliefs.state_dict()}
+        return super().acting_state() | own
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that training changes."""
+        own = {"belief": self.elbo.state_dict(), "beliefs": self.beliefs.state_dict()}
+        return super().state_dict() | own
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where `state_dict` was taken."""
+        super().load_state_dict(state)
+        self.elbo.load_state_dict(state["belief"])
+        self._load_scale(state)
+
+    def warm_start(self, state: dict[str, Any]) -> None:
+        """Take over an acting state; fresh optimizers."""
+        super().warm_start(state)
+        self.elbo.warm_start(state["belief"])
+        self._load_scale(state)
+
+    def _load_scale(self, state: dict[str, Any]) -> None:
+        self.beliefs = Normalizer.from_state_dict(state["beliefs"], self.device)
+
+
+def _belief_model(config: VariBADConfig, spec: Spec) -> BeliefModel:
+    encoder = Policy(
+        input_width=Policy.width(spec, cue=True),
+        action_width=spec.action_width,
+        discrete=spec.discrete,
+        memory=make_memory(config, spec),
+        memory_width=config.memory_width,
+        encoder_sizes=config.encoder_sizes,
+        hidden_sizes=config.belief_sizes,
+        activation=config.activation,
+        obs_width=spec.obs_width,
+        pair_input=config.pair_input,
+        action_head=False,
+        value_head=False,
+    )
+    return BeliefModel(
+        encoder=encoder,
+        latent_width=config.latent_width,
+        action_width=spec.action_width,
+        discrete=spec.discrete,
+        obs_width=spec.obs_width,
+        decoder_sizes=config.decoder_sizes,
+        decoder_features=config.decoder_features,
+        two_rewards=config.reward_values is not None,
+        next_obs=config.next_obs_decoder,
+    )

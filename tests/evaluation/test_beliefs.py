@@ -1,0 +1,111 @@
+"""Beliefs beside Bayes: who predicts as Bayes' rule does is 0 nats from it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from helpers import Counting
+from torch import Tensor
+from torch.distributions import Categorical, Normal, kl_divergence
+
+from metarl.core.errors import ConfigError
+from metarl.core.predictions import KnowsPosterior, Predictions, Predicts, Questions
+from metarl.core.protocol import EvalProtocol
+from metarl.core.rollout import Rollout
+from metarl.core.types import Belief, one_hot, replace
+from metarl.evaluation.beliefs import categorical_kl, compare_beliefs, reward_kl
+from metarl.experiments.building import make_agent, make_family
+
+ARMS, EPISODES = 3, 12
+BANDIT = make_family("bernoulli-bandit", arms=ARMS)
+PROTOCOL = EvalProtocol(EPISODES, tasks=40)
+
+
+class Exact(Counting):
+    """Counts wins and pulls of every arm, and predicts by Bayes' rule."""
+
+    def begin(self, info, lanes):
+        none = torch.zeros(info.rows, ARMS)
+        return replace(super().begin(info, lanes), row=(none, none))
+
+    def adapt(self, belief: Belief, rollout: Rollout) -> Belief:
+        wins, pulls = belief.row
+        pulled = one_hot(rollout.action, ARMS) * rollout.valid.unsqueeze(-1)
+        won = pulled * rollout.reward.unsqueeze(-1)
+        return replace(belief, row=(wins + won.sum((0, 2)), pulls + pulled.sum((0, 2))))
+
+    replay = adapt
+
+    def predict(self, belief: Belief, obs: Tensor, questions: Questions) -> Predictions:
+        wins, pulls = (x.unsqueeze(1) for x in belief.row)
+        mean = (wins + 1) / (pulls + 2)
+        return Predictions(mean, mean * (1 - mean))
+
+
+class Prior(Exact):
+    """Learns nothing."""
+
+    def replay(self, belief: Belief, rollout: Rollout) -> Belief:
+        return belief
+
+
+def test_the_bandit_and_the_agent_say_what_they_can():
+    assert isinstance(BANDIT, KnowsPosterior)
+    assert isinstance(Exact(BANDIT.spec), Predicts)
+    assert isinstance(make_agent("varibad", BANDIT.spec), Predicts)
+    assert not isinstance(make_agent("rl2", BANDIT.spec), Predicts)
+
+
+def test_bayes_rule_is_no_nats_from_itself():
+    found = compare_beliefs(Exact(BANDIT.spec), BANDIT, PROTOCOL, [0, 1, 5, 12])
+    assert found.times == (0, 1, 5, 12)
+    assert found.reward["agent"].shape == (4, 40)
+    np.testing.assert_allclose(found.reward["agent"], 0.0, atol=1e-6)
+    prior = found.reward["prior"].mean(1)
+    assert prior[0] == 0.0
+    assert (np.diff(prior) > 0.01).all()
+    assert (found.reward["another task's"].mean(1) > prior)[1:].all()
+    assert found.successor == {}
+
+
+def test_who_learns_nothing_is_the_prior():
+    found = compare_beliefs(Prior(BANDIT.spec), BANDIT, PROTOCOL)
+    assert found.times == (0, 2, 6, 12)
+    np.testing.assert_allclose(found.reward["agent"], found.reward["prior"], atol=1e-6)
+    np.testing.assert_allclose(found.reward["another task's"], found.reward["prior"], atol=1e-6)
+
+
+def test_rewards_of_any_size_are_compared_as_normal():
+    torch.manual_seed(0)
+    exact, model = (Predictions(torch.randn(4, 5), 0.1 + torch.rand(4, 5)) for _ in range(2))
+    asked = Questions(torch.zeros(5, 1), torch.zeros(5).long(), torch.zeros(5, 1))
+    expected = kl_divergence(
+        Normal(exact.reward, exact.variance.sqrt()), Normal(model.reward, model.variance.sqrt())
+    )
+    torch.testing.assert_close(reward_kl(exact, model, asked), expected)
+
+
+def test_two_rewards_are_compared_by_their_probabilities():
+    asked = Questions(torch.zeros(1, 1), torch.zeros(1).long(), torch.zeros(1, 1), None, (-1.0, 3))
+    exact, model = (Predictions(torch.tensor([x]), torch.ones(1)) for x in (0.0, 2.0))
+    p, q = (Categorical(torch.tensor(x)) for x in ([0.25, 0.75], [0.75, 0.25]))
+    torch.testing.assert_close(reward_kl(exact, model, asked), kl_divergence(p, q).view(1))
+
+
+def test_an_impossible_outcome_that_happens_costs_many_nats_and_not_infinitely_many():
+    exact, model = torch.tensor([0.5, 0.5]), torch.tensor([1.0, 0.0])
+    assert 5 < float(categorical_kl(exact, model)) < 20
+
+
+@pytest.mark.parametrize(
+    ("agent", "family", "times", "message"),
+    [
+        (Counting(BANDIT.spec), BANDIT, None, "Counting predicts no outcomes"),
+        (Exact(BANDIT.spec), make_family("point"), None, "point knows no exact posterior"),
+        (Exact(BANDIT.spec), BANDIT, [13], "13 is not in a trial of 12 steps"),
+    ],
+)
+def test_what_cannot_be_compared_is_told(agent, family, times, message):
+    with pytest.raises(ConfigError, match=message):
+        compare_beliefs(agent, family, PROTOCOL, times)
