@@ -80,6 +80,8 @@ class ELBOConfig(Settings):
     targets: Literal["trial", "random"] = "trial"
     """what beliefs predict: the whole trial, as published; or another trial of the same task with
     random actions, which tell nothing of the task, so that beliefs become those of Bayes"""
+    target_trials: PositiveInt = 100
+    """trials that the belief learns from in an iteration, if targets are random"""
     elbo_epochs: PositiveInt = 3
     """passes of the belief over the trials of an iteration"""
     elbo_minibatches: PositiveInt = 10

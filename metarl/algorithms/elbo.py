@@ -136,6 +136,15 @@ class ELBO(Learner):
     # -- what is predicted
 
     @torch.no_grad()
+    def surprise(self, belief: Gaussian, trials: Rollout) -> Tensor:
+        """[T, N, M]: − log p(r_t, s_{t+1} | …, z) in nats, by the mean of the belief before it."""
+        each = tree_map(lambda x: x.unsqueeze(3), self._outcomes(trials))
+        z = belief.mean.unsqueeze(3)
+        of_reward, of_next = self.model.log_likelihood(self.params, z, each)
+        total = of_reward if of_next is None else of_reward + self.config.next_obs_coef * of_next
+        return -total.squeeze((3, 4))
+
+    @torch.no_grad()
     def predict(self, belief: Gaussian, questions: Questions) -> Predictions:
         """[N, M, Q, …]: the answers of z ~ q(z) [N, M, Z], averaged over samples of it."""
         generator = torch.Generator().manual_seed(0)  # the same for all: predictions are repeatable

@@ -11,8 +11,10 @@ from metarl.collect.world import LocalWorld
 from metarl.config.schema import parse
 from metarl.core.errors import MetaRLError
 from metarl.core.rng import Rng
+from metarl.core.rollout import Rollout
 from metarl.core.types import tree_map
 from metarl.experiments.building import make_agent, make_family
+from metarl.nn.distributions import Gaussian
 
 MDP = make_family("tabular-mdp", horizon=4)
 SMALL = {
@@ -91,9 +93,16 @@ def test_credit_flows_from_an_episode_to_those_before_it():
     assert len(agent.ppo.values.mean) == 3 * 4
 
 
-@pytest.mark.parametrize("memory", MEMORIES)
-def test_it_resumes_bit_for_bit(memory: str, tmp_path):
-    straight, interrupted, resumed = (make(seed, memory=memory) for seed in (0, 0, 1))
+FORMS: list[dict[str, object]] = [
+    *({"memory": memory} for memory in MEMORIES),
+    {"targets": "random", "target_trials": 4, "normalize_obs": True},
+    {"novelty_coef": [0.1, 0.0], "surprise_coef": 0.1},
+]
+
+
+@pytest.mark.parametrize("options", FORMS)
+def test_it_resumes_bit_for_bit(options: dict[str, object], tmp_path):
+    straight, interrupted, resumed = (make(seed, **options) for seed in (0, 0, 1))
     logged = learn(straight, range(4))
     assert learn(interrupted, range(2)) == logged[:2]
     torch.save(interrupted.state_dict(), tmp_path / "state.pt")
@@ -119,6 +128,54 @@ def test_its_belief_begins_as_the_prior():
     mean, std = agent.inferred(belief)
     assert bool((mean == 0).all())
     assert bool((std == 1).all())
+
+
+def test_random_targets_are_of_the_same_tasks_and_counted():
+    agent, training = make(targets="random", target_trials=4), world()
+    seen = []
+    collect = training.collect
+
+    def watched(actor, belief, tasks, episodes, rng):
+        seen.append(tasks)
+        return collect(actor, belief, tasks, episodes, rng)
+
+    training.collect = watched
+    agent.iterate(training, Rng(0))
+    assert [len(tasks) for tasks in seen] == [6, 4]
+    assert same(seen[0][:4], seen[1])
+    assert training.env_steps == 10 * 3 * 4
+
+
+def test_bonuses_are_for_what_is_new_and_what_was_not_expected(monkeypatch):
+    """They are in PPO's rewards, and not in what is logged."""
+    plain, curious = make(), make(novelty_coef=2.0, surprise_coef=0.5)
+    learn(curious, range(1))
+    rollout, _ = acted_out(curious)
+    explored, _ = curious._with_bonus(rollout, 0.0)
+    expected = 0.5 * curious.elbo.surprise(belief_of(rollout), rollout)
+    first = curious.novelty.bonus(inputs_of(rollout))
+    torch.testing.assert_close(
+        curious._with_bonus(rollout, 0.0)[0].reward - rollout.reward,
+        expected + 2.0 * first,
+        rtol=1e-4,
+        atol=1e-5,
+    )
+    assert bool((explored.reward - rollout.reward - expected > 0).all())
+    for _ in range(60):
+        curious.novelty.update(inputs_of(rollout), rollout.valid, 1e-3)
+    assert float(curious.novelty.bonus(inputs_of(rollout)).mean()) < 0.3 * float(first.mean())
+    unseen = inputs_of(rollout) + 3.0
+    assert float(curious.novelty.bonus(unseen).mean()) > float(first.mean()) / 3
+    assert same(plain._with_bonus(rollout, 0.0)[0], rollout)
+
+
+def belief_of(rollout: Rollout) -> Gaussian:
+    mean, log_variance = rollout.extras["belief"].chunk(2, -1)
+    return Gaussian(mean, log_variance / 2)
+
+
+def inputs_of(rollout: Rollout) -> torch.Tensor:
+    return torch.cat([rollout.inputs.obs, rollout.inputs.latent], -1)
 
 
 @pytest.mark.parametrize(

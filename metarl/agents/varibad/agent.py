@@ -18,7 +18,10 @@ from metarl.agents.strategies.config import RandomConfig
 from metarl.agents.strategies.strategy import Random
 from metarl.agents.varibad.config import VariBADConfig
 from metarl.algorithms.elbo import ELBO
+from metarl.algorithms.learner import Learner
+from metarl.algorithms.novelty import Novelty
 from metarl.algorithms.ppo import PPO
+from metarl.config.schema import schedule_value
 from metarl.core.agent import Mode, World
 from metarl.core.predictions import Predictions, Questions
 from metarl.core.rng import Rng, Streams
@@ -67,6 +70,10 @@ class VariBAD(LearningAgent):
         self.ppo = self.learner = PPO(self.policy, config, spec, rng, device)
         self.beliefs = Normalizer.initial(2 * config.latent_width, device)
         """Of means and log-variances, for the policy."""
+        self.novelty: Novelty | None = None
+        if config.novelty_coef:
+            width = spec.obs_width + 2 * config.latent_width
+            self.novelty = Novelty(width, rng.child("novelty"), device)
 
     # -- inference and acting
 
@@ -121,15 +128,22 @@ class VariBAD(LearningAgent):
         belief = self.begin(world.task_info(self, tasks), lanes=1)
         trials, _ = world.collect(self, belief, tasks, world.episodes, rng)
 
-        inputs = self._encoder_inputs(trials)
-        raw = trials.extras["belief"]
-        metrics = self.ppo.update(trials, world.progress, rng.child("minibatches").generator())
-        targets = trials
+        explored, metrics = self._with_bonus(trials, world.progress)
+        shuffle = rng.child("minibatches").generator()
+        metrics |= self.ppo.update(explored, world.progress, shuffle)
+        learned, targets = trials, trials
         if self.config.targets == "random":
-            targets = self._random_trials(world, tasks, rng.child("targets"))
+            few = torch.arange(min(self.config.target_trials, len(tasks)), device=self.device)
+            learned = trials.rows(few)
+            targets = self._random_trials(world, tasks[few], rng.child("targets"))
         metrics |= self.elbo.update(
-            trials, inputs, targets, world.progress, rng.child("elbo").generator()
+            learned,
+            self._encoder_inputs(learned),
+            targets,
+            world.progress,
+            rng.child("elbo").generator(),
         )
+        raw = trials.extras["belief"]
         self.beliefs = self.beliefs.update(raw, trials.valid.unsqueeze(-1), window=10.0)
         returns = trials.episode_returns().mean((1, 2))
         return {
@@ -138,6 +152,22 @@ class VariBAD(LearningAgent):
             "last_return": float(returns[-1]),
             **metrics,
         }
+
+    def _with_bonus(self, trials: Rollout, progress: float) -> tuple[Rollout, dict[str, float]]:
+        """The trials as PPO learns from them: with the bonuses of HyperX (arXiv:2010.01062)."""
+        novelty_coef = schedule_value(self.config.novelty_coef, progress)
+        surprise_coef = schedule_value(self.config.surprise_coef, progress)
+        bonus, metrics = torch.zeros_like(trials.reward), {}
+        if self.novelty is not None:
+            x = torch.cat([trials.inputs.obs, trials.inputs.latent], -1)
+            bonus = bonus + novelty_coef * self.novelty.bonus(x)
+            learning_rate = schedule_value(self.config.elbo_learning_rate, progress)
+            metrics = self.novelty.update(x, trials.valid, learning_rate)
+        if surprise_coef:
+            mean, log_variance = trials.extras["belief"].chunk(2, -1)
+            belief = Gaussian(mean, log_variance / 2)
+            bonus = bonus + surprise_coef * self.elbo.surprise(belief, trials)
+        return replace(trials, reward=trials.reward + bonus), metrics
 
     def _random_trials(self, world: World, tasks: Tasks, rng: Rng) -> Rollout:
         """One of every task, of the usual number of episodes."""
@@ -157,25 +187,34 @@ class VariBAD(LearningAgent):
 
     def acting_state(self) -> dict[str, Any]:
         """The policy, the belief model, and the scale of beliefs."""
-        own = {"belief": self.elbo.acting_state(), "beliefs": self.beliefs.state_dict()}
-        return super().acting_state() | own
+        own = {name: learner.acting_state() for name, learner in self._learners().items()}
+        return super().acting_state() | own | {"beliefs": self.beliefs.state_dict()}
 
     def state_dict(self) -> dict[str, Any]:
         """All that training changes."""
-        own = {"belief": self.elbo.state_dict(), "beliefs": self.beliefs.state_dict()}
-        return super().state_dict() | own
+        own = {name: learner.state_dict() for name, learner in self._learners().items()}
+        return super().state_dict() | own | {"beliefs": self.beliefs.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where `state_dict` was taken."""
         super().load_state_dict(state)
-        self.elbo.load_state_dict(state["belief"])
+        for name, learner in self._learners().items():
+            learner.load_state_dict(state[name])
         self._load_scale(state)
 
     def warm_start(self, state: dict[str, Any]) -> None:
         """Take over an acting state; fresh optimizers."""
         super().warm_start(state)
-        self.elbo.warm_start(state["belief"])
+        for name, learner in self._learners().items():
+            learner.warm_start(state[name])
         self._load_scale(state)
+
+    def _learners(self) -> dict[str, Learner]:
+        """Those beside the policy's, by the keys of a checkpoint."""
+        learners: dict[str, Learner] = {"belief": self.elbo}
+        if self.novelty is not None:
+            learners["novelty"] = self.novelty
+        return learners
 
     def _load_scale(self, state: dict[str, Any]) -> None:
         self.beliefs = Normalizer.from_state_dict(state["beliefs"], self.device)

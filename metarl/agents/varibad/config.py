@@ -6,6 +6,7 @@ from pydantic import PositiveInt, model_validator
 
 from metarl.agents.config import PolicyConfig
 from metarl.algorithms.config import ELBOConfig, PPOConfig
+from metarl.config.numbers import NonNegativeSchedule
 
 
 class VariBADConfig(PolicyConfig, PPOConfig, ELBOConfig):
@@ -20,6 +21,11 @@ class VariBADConfig(PolicyConfig, PPOConfig, ELBOConfig):
 
     trials: PositiveInt = 500
     """trials of an iteration, one task each"""
+
+    novelty_coef: NonNegativeSchedule = 0.0
+    """weight of HyperX's bonus for (observation, belief) that are new (Zintgraf et al. 2021)"""
+    surprise_coef: NonNegativeSchedule = 0.0
+    """weight of HyperX's bonus for outcomes that the belief did not expect, in nats"""
 
     @model_validator(mode="after")
     def _infers_from_a_memory(self) -> Self:
