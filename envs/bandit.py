@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
@@ -9,16 +10,20 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from metarl.core.predictions import Predictions, Questions
 from metarl.core.rng import Rng, Streams
 from metarl.core.rollout import Rollout
 from metarl.core.types import Spec, Step, Tasks
 from metarl_envs.config import BanditConfig, BernoulliBanditConfig, GaussianBanditConfig
+from metarl_envs.posteriors import sums_by_place, visits_by_place
 
 
 class _Bandit(ABC):
     """A family of k-armed bandits."""
 
     name: ClassVar[str]
+    rewards: ClassVar[tuple[float, float] | None] = None
+    """The only two, the lower first; None: any number."""
 
     def __init__(self, config: BanditConfig):
         self.spec = Spec(
@@ -39,6 +44,14 @@ class _Bandit(ABC):
     def reward(self, mean: Tensor, noise: Streams, time: int) -> Tensor:
         """[N, M] float32: the rewards of arms with these means [N, M] at this time."""
 
+    @abstractmethod
+    def predictive(self, pulls: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and variance [...] float64 of an arm's next reward.
+
+        It was pulled `pulls` [...] times, for rewards that add up to `total` [...]; its mean has
+        the prior of the split train.
+        """
+
     def tasks(self, split: str, count: int, rng: Rng) -> Tasks:
         """`count` rows of arm means."""
         mean = rng.child(split).rows(count, self.spec.task_width)
@@ -58,6 +71,20 @@ class _Bandit(ABC):
         """[T, N, M]: the mean of the arm that was pulled."""
         return _pulled(tasks.params, rollout.action)
 
+    def questions(self) -> Questions:
+        """One pull of every arm."""
+        arm = torch.arange(self.spec.action_width)
+        obs = torch.ones(len(arm), 1)
+        return Questions(obs, arm, obs, rewards=self.rewards)
+
+    def posterior_predictions(self, rollout: Rollout, times: Tensor) -> Predictions:
+        """[K, N, M, k]: of every arm's next reward."""
+        arms = self.spec.action_width
+        pulls = visits_by_place(rollout, rollout.action, arms, times)
+        total = sums_by_place(rollout, rollout.action, rollout.reward, arms, times)
+        mean, variance = self.predictive(pulls, total)
+        return Predictions(mean.float(), variance.float())
+
 
 class BernoulliBandit(_Bandit):
     """Rewards are 0 or 1.
@@ -74,6 +101,7 @@ class BernoulliBandit(_Bandit):
 
     Settings = BernoulliBanditConfig
     name = "bernoulli-bandit"
+    rewards = (0.0, 1.0)
 
     def shift(self, uniform: Tensor) -> Tensor:
         """u²."""
@@ -82,6 +110,11 @@ class BernoulliBandit(_Bandit):
     def reward(self, mean: Tensor, noise: Streams, time: int) -> Tensor:
         """1 with probability `mean`."""
         return (noise.uniform(time, 1).squeeze(-1) < mean).float()
+
+    def predictive(self, pulls: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:
+        """p = (total + 1) / (pulls + 2), a Beta posterior's mean; the variance is p (1 − p)."""
+        mean = (total + 1) / (pulls + 2)
+        return mean, mean * (1 - mean)
 
 
 class GaussianBandit(_Bandit):
@@ -106,6 +139,11 @@ class GaussianBandit(_Bandit):
     def reward(self, mean: Tensor, noise: Streams, time: int) -> Tensor:
         """`mean` + standard normal noise."""
         return mean + noise.normal(time, 1).squeeze(-1)
+
+    def predictive(self, pulls: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:
+        """The posterior mean of m_a; the variance is the posterior's, and 1 of the noise."""
+        mean, variance = _normal_on_unit_interval(pulls, total)
+        return mean, 1 + variance
 
 
 @dataclass
@@ -138,3 +176,34 @@ class _Bandits:
 def _pulled(means: Tensor, action: Tensor) -> Tensor:
     """means [N, k], action [..., N, M] → [..., N, M]."""
     return means.expand(*action.shape[:-1], -1).gather(-1, action)
+
+
+def _normal_on_unit_interval(count: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance [...] of m ~ U[0, 1], given `count` normal numbers that add up to `total`.
+
+    That is N(total / count, 1 / count) truncated to [0, 1]. With a and b the ends of the interval
+    in standard deviations from the mode, Z = Φ(b) − Φ(a), f = φ(a) / Z and g = φ(b) / Z,
+
+        mean = (total / count) + (f − g) / √count,
+        variance = (1 + a f − b g − (f − g)²) / count.
+
+    Where the mode lies far outside, φ and Z underflow but f and g do not: both are divided by φ(a),
+    with Φ from the scaled complementary error function. The interval is mirrored where that is
+    needed for |a| ≤ |b|, which keeps all exponents negative.
+    """
+    mirrored = total > count - total
+    low = torch.where(mirrored, count - total, total)  # the total of the mirrored numbers 1 − y
+    root = count.clamp(min=1).sqrt()
+    a = -low / root
+    b = (count - low) / root
+
+    decay = (-(b - a) * (b + a) / 2).exp()  # φ(b) / φ(a)
+    tails = torch.special.erfcx(a / math.sqrt(2)) - decay * torch.special.erfcx(b / math.sqrt(2))
+    f = 1 / (math.sqrt(math.pi / 2) * tails)
+    g = decay * f
+    mean = (f - g - a) / root  # −a / √count = total / count
+    variance = (1 + a * f - b * g - (f - g).square()) / root.square()
+
+    mean = torch.where(mirrored, 1 - mean, mean)
+    unseen = count == 0
+    return mean.where(~unseen, 1 / 2), variance.where(~unseen, 1 / 12)

@@ -5,11 +5,14 @@ import itertools
 import torch
 from torch import Tensor
 
+from metarl.core.predictions import Predictions, Questions
 from metarl.core.rng import Rng
+from metarl.core.rollout import Rollout
 from metarl.core.types import SPLITS, Scene, Spec, Tasks
 from metarl_envs.config import GridNaviConfig
 from metarl_envs.episodes import TensorEnv, Transition
 from metarl_envs.grid import DOWN, LEFT, RIGHT, STAY, UP, successors
+from metarl_envs.posteriors import sums_by_place, visits_by_place
 
 SIDE = 5
 CELLS = list(itertools.product(range(SIDE), range(SIDE)))
@@ -75,6 +78,40 @@ class GridNavi:
     def goal_reward(self, achieved: Tensor, desired: Tensor) -> Tensor:
         """[...]: the reward on cell `achieved` [..., 2] where `desired` [..., 2] is the goal."""
         return torch.where((achieved == desired).all(-1), 1.0, -0.1)
+
+    def questions(self) -> Questions:
+        """Staying on each of the 25 cells."""
+        cell = torch.tensor(CELLS, dtype=torch.float32)
+        stay = torch.full((len(CELLS),), MOVES.index(STAY))
+        return Questions(cell, stay, next_obs=cell, rewards=(-0.1, 1.0))
+
+    def posterior_predictions(self, rollout: Rollout, times: Tensor) -> Predictions:
+        """[K, N, M, 25]: the goal is uniform on the cells that may be it.
+
+        With p the probability that it is the cell, the reward has mean −0.1 + 1.1 p and variance
+        1.1² p (1 − p).
+        """
+        possible = self._possible(rollout, times).double()
+        chance = possible / possible.sum(-1, keepdim=True)
+        variance = 1.1**2 * chance * (1 - chance)
+        return Predictions((1.1 * chance - 0.1).float(), variance.float())
+
+    def _possible(self, rollout: Rollout, times: Tensor) -> Tensor:
+        """[K, N, M, 25] bool: whether a cell may be the goal, after the first `times` [K] steps.
+
+        Those are train's goals on which no step ended, or the cell that was rewarded; where all of
+        train's goals are ruled out, as can happen in the other splits, any cell that no step ended
+        on. The last step of an episode tells its cell's reward as well: moves are the same in every
+        task, so an observer knows where it led.
+        """
+        cell = (SIDE * rollout.next_obs[..., 0] + rollout.next_obs[..., 1]).long()  # in `CELLS`
+        visited = visits_by_place(rollout, cell, len(CELLS), times) > 0
+        rewarded = sums_by_place(rollout, cell, rollout.reward > 0, len(CELLS), times) > 0
+
+        goal = torch.tensor([place in self._goals["train"] for place in CELLS])
+        unknown = goal.to(cell.device) & ~visited
+        unknown = torch.where(unknown.any(-1, keepdim=True), unknown, ~visited)
+        return torch.where(rewarded.any(-1, keepdim=True), rewarded, unknown)
 
     def scene(self, params: Tensor, obs: Tensor) -> Scene:
         """The walker's path over the centers of the cells."""

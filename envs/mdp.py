@@ -3,11 +3,13 @@
 import torch
 from torch import Tensor
 
+from metarl.core.predictions import Predictions, Questions
 from metarl.core.rng import Rng
 from metarl.core.rollout import Rollout
 from metarl.core.types import Spec, Tasks, one_hot
 from metarl_envs.config import TabularMDPConfig
 from metarl_envs.episodes import TensorEnv, Transition
+from metarl_envs.posteriors import sums_by_place, visits_by_place
 
 
 class TabularMDP:
@@ -74,8 +76,39 @@ class TabularMDP:
     def expected_reward(self, tasks: Tasks, rollout: Rollout) -> Tensor:
         """[T, N, M]: the mean reward of the state and action."""
         mean, _ = self.unpack(tasks.params)
-        pair = rollout.inputs.obs.argmax(-1) * self.actions + rollout.action
+        pair = self._pair(rollout)
         return mean.flatten(1).expand(len(pair), -1, -1).gather(-1, pair)
+
+    def questions(self) -> Questions:
+        """Every action in every state, [S·A]; rewards do not depend on where a step leads."""
+        states = torch.eye(self.states)
+        obs = states.repeat_interleave(self.actions, dim=0)
+        action = torch.arange(self.actions).repeat(self.states)
+        return Questions(obs, action, next_obs=obs, successors=states)
+
+    def posterior_predictions(self, rollout: Rollout, times: Tensor) -> Predictions:
+        """[K, N, M, S·A, …], by conjugacy.
+
+        After n visits, m ~ N((Σ r + 1) / (n + 1), 1 / (n + 1)) and P ~ Dirichlet(counts + 1). The
+        last step of an episode tells its reward alone: an acting agent does not observe where it
+        led, but the start of the next episode.
+        """
+        pair = self._pair(rollout)
+        visits = visits_by_place(rollout, pair, self.pairs, times)
+        total = sums_by_place(rollout, pair, rollout.reward, self.pairs, times)
+        mean = (total + 1) / (visits + 1)
+        variance = 1 + 1 / (visits + 1)
+
+        place = pair * self.states + rollout.next_obs.argmax(-1)
+        places = self.pairs * self.states
+        counts = sums_by_place(rollout, place, ~rollout.done, places, times)
+        concentration = counts.unflatten(-1, (self.pairs, self.states)) + 1
+        successor = concentration / concentration.sum(-1, keepdim=True)
+        return Predictions(mean.float(), variance.float(), successor.float())
+
+    def _pair(self, rollout: Rollout) -> Tensor:
+        """[T, N, M] int64: the place of every step's state and action among all S·A."""
+        return rollout.inputs.obs.argmax(-1) * self.actions + rollout.action
 
 
 class _MDPs(TensorEnv):

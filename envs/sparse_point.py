@@ -7,12 +7,24 @@ import torch
 from torch import Tensor
 from torch.linalg import vector_norm
 
+from metarl.core.predictions import Predictions, Questions
 from metarl.core.rng import Rng
-from metarl.core.types import Scene, Spec, Tasks
+from metarl.core.rollout import Rollout
+from metarl.core.types import Scene, Spec, Tasks, tree_map
 from metarl_envs.config import SparsePointConfig
 from metarl_envs.episodes import TensorEnv, Transition
+from metarl_envs.sparse_goals import (
+    COARSE_ROUNDING,
+    goals_at_distance,
+    grid,
+    on_circle,
+    rewarded,
+    weights,
+)
 
 _SHUFFLE = 1337  # PEARL's seed: which of its goals are for test
+_ASKED = 33  # points of the half circle
+_NUMBERS = 2**21  # in the largest array of a posterior
 
 
 class SparsePoint:
@@ -57,8 +69,8 @@ class SparsePoint:
             angle = math.pi * rng.child(split).rows(count, 1).squeeze(1)
             if split == "ood":
                 angle = -angle
-            return Tasks.numbered(_on_circle(angle), split)
-        goals = _on_circle(_angles(self.config.goals, split))
+            return Tasks.numbered(on_circle(angle), split)
+        goals = on_circle(_angles(self.config.goals, split))
         return Tasks.listed(goals, split, count, rng)
 
     def make(self, lanes: int) -> TensorEnv:
@@ -85,9 +97,54 @@ class SparsePoint:
         """[...]: the reward at this `distance` [...] to the goal."""
         return (1 - distance) * (distance <= self.config.radius)
 
+    def questions(self) -> Questions:
+        """Staying at evenly spaced points of the half circle, both ends among them."""
+        place = on_circle(torch.linspace(0, math.pi, _ASKED))
+        return Questions(place, torch.zeros_like(place), next_obs=place)
+
+    def posterior_predictions(self, rollout: Rollout, times: Tensor) -> Predictions:
+        """[K, N, M, 33]: mean and variance of the reward over the goals that explain all steps.
+
+        The prior is that of the split, also where a run trains on a few of its tasks: train's goals
+        where they are listed, else uniform, on a fine grid until there is a reward. The last step
+        of an episode tells as much as others: an observer knows where every action leads.
+        """
+        prior = self._prior().to(rollout.reward.device)
+        numbers = rollout.valid[:, :1].numel() * len(prior)  # a row's
+        rows = torch.arange(len(rollout.index), device=prior.device)
+        parts: list[Predictions] = []
+        for some in rows.split(max(1, _NUMBERS // numbers)):
+            parts.append(self._predictions(prior, rollout.rows(some), times))
+        return tree_map(lambda *x: torch.cat(x, dim=1), *parts)
+
+    def _predictions(self, prior: Tensor, rollout: Rollout, times: Tensor) -> Predictions:
+        """`posterior_predictions` under the uniform prior on goals [G, 2]."""
+        radius = self.config.radius
+        weight = weights(prior, rollout, times, radius)
+        goals = prior.expand(*weight.shape[1:], 2)  # [N, M, G, 2]
+        if self.config.goals is None:
+            # a reward leaves two goals, which are known better than on the grid
+            two = goals_at_distance(rollout)
+            of_two = weights(two, rollout, times, radius, COARSE_ROUNDING)
+            found = rewarded(rollout, times)  # [K, N, M, 1]
+            weight = torch.cat([weight * ~found, of_two * found], dim=-1)
+            goals = torch.cat([goals, two], dim=-2)
+        place = self.questions().obs.to(prior.device)
+        reward = self.goal_reward(place[:, None], goals.unsqueeze(-3)).double()  # [N, M, Q, G]
+        mean = torch.einsum("knmg,nmqg->knmq", weight, reward)
+        square = torch.einsum("knmg,nmqg->knmq", weight, reward.square())
+        variance = (square - mean.square()).clamp(min=0)
+        return Predictions(mean.float(), variance.float())
+
+    def _prior(self) -> Tensor:
+        """[G, 2]: goals that the split train has alike, the middles of arcs where it has all."""
+        if self.config.goals is None:
+            return grid()
+        return on_circle(_angles(self.config.goals, "train"))
+
     def scene(self, params: Tensor, obs: Tensor) -> Scene:
         """The point's path, and other goals of the circle."""
-        others = _on_circle(torch.linspace(0, math.copysign(math.pi, float(params[1])), 30))
+        others = on_circle(torch.linspace(0, math.copysign(math.pi, float(params[1])), 30))
         return Scene(
             obs,
             limits=(-1.5, 1.5, -1.5, 1.5),
@@ -118,11 +175,6 @@ class _SparsePoints(TensorEnv):
             success=distance <= config.radius,
             training_reward=-distance if config.dense else None,
         )
-
-
-def _on_circle(angle: Tensor) -> Tensor:
-    """[...] radians → [..., 2] float32."""
-    return torch.stack([angle.cos(), angle.sin()], dim=-1).float()
 
 
 def _angles(goals: int, split: str) -> Tensor:
