@@ -77,11 +77,11 @@ class ELBOConfig(Settings):
     """c, weight of that beside the reward"""
     kl_coef: NonNegativeFloat = 0.25
     """λ, weight of the KL divergence from the belief of the step before"""
-    targets: Literal["trial", "random"] = "trial"
-    """what beliefs predict: the whole trial, as published; or another trial of the same task with
-    random actions, which tell nothing of the task, so that beliefs become those of Bayes"""
+    targets: Literal["trial", "replayed"] = "trial"
+    """what beliefs predict: the whole trial, as published; or a second trial of the same task with
+    the actions of another task's, which tell nothing of it: then they become those of Bayes"""
     target_trials: PositiveInt = 100
-    """trials that the belief learns from in an iteration, if targets are random"""
+    """trials that the belief learns from in an iteration, if targets are replayed"""
     elbo_epochs: PositiveInt = 3
     """passes of the belief over the trials of an iteration"""
     elbo_minibatches: PositiveInt = 10

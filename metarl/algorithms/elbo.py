@@ -7,9 +7,9 @@ From the belief at every step t, *all* transitions of the trial are predicted, p
 with z ~ q_t and q_{−1} = N(0, I). Its gradient trains encoder and decoders, and no policy.
 
 What a policy that adapts does later tells of the task: an arm that is pulled often is a good one.
-So p(r_i | …, z) given the history and such an action is not what pulling it now would pay. Where
-transitions of the same tasks under other, random actions take the place of i, it is: the optimum is
-the posterior predictive of Bayes.
+So p(r_i | …, z) given the history and such an action is not what pulling it now would pay. Where i
+are transitions of the same task under actions that know nothing of it, it is: the optimum is the
+posterior predictive of Bayes.
 """
 
 from __future__ import annotations

@@ -86,15 +86,20 @@ def infer(
     loaded = open_run(run, opening_of(device, trust, changes))
     agent, family = loaded.agent, loaded.family()
     protocol = loaded.protocol(split=split, tasks=tasks, episodes=episodes, mode=mode, seed=seed)
-    folder = out or (run if run.is_dir() else run.parent)
-    folder.mkdir(parents=True, exist_ok=True)
+    beliefs, inference = None, None
     beside_bayes = isinstance(agent, Predicts) and isinstance(family, KnowsPosterior)
     if beside_bayes or times is not None:
         beliefs = compare_beliefs(agent, family, protocol, parse_steps(times))
+    if isinstance(agent, InfersLatent) or not beside_bayes:
+        inference = ask(agent, family, protocol)
+
+    folder = out or (run if run.is_dir() else run.parent)
+    folder.mkdir(parents=True, exist_ok=True)
+    if beliefs is not None:
         print_beliefs(beliefs)
         print(draw_beliefs(beliefs, folder / "beliefs.png", task))
-    if isinstance(agent, InfersLatent) or not beside_bayes:
-        print(draw_posteriors(ask(agent, family, protocol), folder / "inferred.png"))
+    if inference is not None:
+        print(draw_posteriors(inference, folder / "inferred.png"))
 
 
 @app.command()

@@ -95,7 +95,7 @@ def test_credit_flows_from_an_episode_to_those_before_it():
 
 FORMS: list[dict[str, object]] = [
     *({"memory": memory} for memory in MEMORIES),
-    {"targets": "random", "target_trials": 4, "normalize_obs": True},
+    {"targets": "replayed", "target_trials": 4, "normalize_obs": True},
     {"novelty_coef": [0.1, 0.0], "surprise_coef": 0.1},
 ]
 
@@ -130,19 +130,22 @@ def test_its_belief_begins_as_the_prior():
     assert bool((std == 1).all())
 
 
-def test_random_targets_are_of_the_same_tasks_and_counted():
-    agent, training = make(targets="random", target_trials=4), world()
+def test_second_trials_are_of_the_same_tasks_with_the_actions_of_others_and_counted():
+    agent, training = make(targets="replayed", target_trials=4), world()
     seen = []
     collect = training.collect
 
     def watched(actor, belief, tasks, episodes, rng):
-        seen.append(tasks)
-        return collect(actor, belief, tasks, episodes, rng)
+        rollout, belief = collect(actor, belief, tasks, episodes, rng)
+        seen.append((tasks, rollout))
+        return rollout, belief
 
     training.collect = watched
     agent.iterate(training, Rng(0))
-    assert [len(tasks) for tasks in seen] == [6, 4]
-    assert same(seen[0][:4], seen[1])
+    (tasks, trials), (again, targets) = seen
+    assert same(tasks[:4], again)
+    assert torch.equal(targets.action, trials.action[:, 1:5])
+    assert not torch.equal(targets.reward, trials.reward[:, :4])
     assert training.env_steps == 10 * 3 * 4
 
 

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
-from helpers import Counting
+from helpers import Counting, figure_of
+from test_cli import metarl, mistake
 from torch import Tensor
 from torch.distributions import Categorical, Normal, kl_divergence
 
+from metarl.config.schema import parse
 from metarl.core.errors import ConfigError
 from metarl.core.predictions import KnowsPosterior, Predictions, Predicts, Questions
 from metarl.core.protocol import EvalProtocol
 from metarl.core.rollout import Rollout
 from metarl.core.types import Belief, one_hot, replace
-from metarl.evaluation.beliefs import categorical_kl, compare_beliefs, reward_kl
+from metarl.evaluation.beliefs import Beliefs, categorical_kl, compare_beliefs, reward_kl
 from metarl.experiments.building import make_agent, make_family
+from metarl.experiments.runs import train
+from metarl.viz import beliefs
 
 ARMS, EPISODES = 3, 12
 BANDIT = make_family("bernoulli-bandit", arms=ARMS)
@@ -109,3 +116,65 @@ def test_an_impossible_outcome_that_happens_costs_many_nats_and_not_infinitely_m
 def test_what_cannot_be_compared_is_told(agent, family, times, message):
     with pytest.raises(ConfigError, match=message):
         compare_beliefs(agent, family, PROTOCOL, times)
+
+
+# -------------------------------------------------------------------------------------------------
+# The command
+
+SMALL: dict[str, Any] = {"name": "varibad", "trials": 4, "memory_width": 6, "latent_width": 2}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """VariBAD on the bandit, for one iteration."""
+    folder: Path = tmp_path_factory.mktemp("run")
+    family = {"name": "bernoulli-bandit", "arms": ARMS}
+    short = {"episodes": 6, "iterations": 1, "validation_tasks": 2, "test_tasks": 3}
+    train(parse({"agent": SMALL, "family": family, **short}), folder, quiet=True)
+    return folder
+
+
+def test_a_table_is_printed_and_both_pictures_are_drawn(run, tmp_path):
+    code, out, err = metarl("infer", run, "--tasks", 5, "--times", "6,2", "--out", tmp_path)
+    assert code == 0, err
+    lines = [line.split() for line in out.splitlines() if line.strip()]
+    assert "KL(Bayes ‖ …) of rewards, in nats a prediction" in out
+    assert ["belief", "step", "2", "step", "6"] in lines
+    assert [line[0] for line in lines].count("agent") == 1
+    assert lines[-2:] == [[str(tmp_path / "beliefs.png")], [str(tmp_path / "inferred.png")]]
+    for name in ("beliefs.png", "inferred.png"):
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--times", "soon"), "--times: 'soon' names no steps"),
+        (("--times", "7"), "7 is not in a trial of 6 steps"),
+        (("--task", 100), "task 100: there are 100 tasks, and the first is task 0"),
+    ],
+)
+def test_a_mistake_is_told_in_one_line(run, arguments, message):
+    (line,) = mistake("infer", run, *arguments)
+    assert message in line
+
+
+@pytest.mark.parametrize("family", ["bernoulli-bandit", "gridnavi"])
+def test_bars_and_maps_show_both_beliefs(monkeypatch, family):
+    """Wide bars of Bayes' rule before which the agent's stand; or two rows of maps."""
+    made = make_family(family)
+    agent = make_agent("varibad", made.spec, memory_width=6)
+    found = compare_beliefs(agent, made, EvalProtocol(2, tasks=3), [0, 1, 2])
+    def draw(given: Beliefs, out: Path) -> Path:
+        return beliefs.draw_beliefs(given, out)
+
+    figure = figure_of(monkeypatch, beliefs, draw, found)
+    panels = [axes for axes in figure.axes if axes.get_label() != "<colorbar>"]
+    if family == "gridnavi":
+        assert len(panels) == 6
+        assert all(len(axes.collections[0].get_offsets()) == 25 for axes in panels)
+        return
+    assert len(panels) == 3
+    heights = [bar.get_height() for bar in panels[2].patches]
+    exact, own = (x.reward[2, 0, 0] for x in (found.exact, found.agent))
+    np.testing.assert_allclose(heights, torch.cat([exact, own]), rtol=1e-6)

@@ -14,13 +14,12 @@ import torch
 from torch import Tensor
 
 from metarl.agents.learning_agent import LearningAgent
-from metarl.agents.strategies.config import RandomConfig
-from metarl.agents.strategies.strategy import Random
 from metarl.agents.varibad.config import VariBADConfig
 from metarl.algorithms.elbo import ELBO
 from metarl.algorithms.learner import Learner
 from metarl.algorithms.novelty import Novelty
 from metarl.algorithms.ppo import PPO
+from metarl.collect.playback import Playback
 from metarl.config.schema import schedule_value
 from metarl.core.agent import Mode, World
 from metarl.core.predictions import Predictions, Questions
@@ -132,10 +131,10 @@ class VariBAD(LearningAgent):
         shuffle = rng.child("minibatches").generator()
         metrics |= self.ppo.update(explored, world.progress, shuffle)
         learned, targets = trials, trials
-        if self.config.targets == "random":
+        if self.config.targets == "replayed":
             few = torch.arange(min(self.config.target_trials, len(tasks)), device=self.device)
             learned = trials.rows(few)
-            targets = self._random_trials(world, tasks[few], rng.child("targets"))
+            targets = self._second_trials(world, tasks, trials, few, rng.child("targets"))
         metrics |= self.elbo.update(
             learned,
             self._encoder_inputs(learned),
@@ -169,12 +168,15 @@ class VariBAD(LearningAgent):
             bonus = bonus + surprise_coef * self.elbo.surprise(belief, trials)
         return replace(trials, reward=trials.reward + bonus), metrics
 
-    def _random_trials(self, world: World, tasks: Tasks, rng: Rng) -> Rollout:
-        """One of every task, of the usual number of episodes."""
-        actor = Random(RandomConfig(), self.spec, rng, self.device)
-        belief = actor.begin(world.task_info(self, tasks), lanes=1)
-        trials, _ = world.collect(actor, belief, tasks, world.episodes, rng)
-        return trials
+    def _second_trials(
+        self, world: World, tasks: Tasks, trials: Rollout, few: Tensor, rng: Rng
+    ) -> Rollout:
+        """Trials of the tasks at `few` [n], with the actions of the next task's of `trials`."""
+        actor = Playback(trials.rows((few + 1) % len(tasks)))
+        own = tasks[few]
+        belief = self.begin(world.task_info(self, own), lanes=1)
+        targets, _ = world.collect(actor, belief, own, world.episodes, rng)
+        return targets
 
     def _encoder_inputs(self, trials: Rollout) -> Inputs:
         """[T, N, M, …]: what the encoder saw in `trials`."""
