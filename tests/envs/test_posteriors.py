@@ -545,6 +545,21 @@ def test_goals_anywhere_on_a_half_circle_are_as_likely_as_they_explain_the_rewar
     assert float(gap[(near[met] - 0.2).abs() > 1e-3].max()) < 1e-4
 
 
+@pytest.mark.parametrize("end", [1.0, -1.0])
+def test_a_goal_is_known_where_its_mirror_image_lies_below_the_half_circle(end: float):
+    family = make_family("sparse-point", variant="varibad")
+    angle = torch.tensor(0.1)
+    goal = torch.stack([end * angle.cos(), angle.sin()])
+    position = torch.tensor([end * 0.9, 0.03]).view(1, 1, 1, 2)  # the image is at −0.03
+    reward = family.goal_reward(position, goal)
+    assert float(reward) > 0
+    rollout = rollout_of(torch.zeros_like(position), torch.zeros_like(position), reward, position)
+    found = predict(family, rollout, 1)
+    exact = family.goal_reward(family.questions().obs, goal)
+    torch.testing.assert_close(found.reward[0, 0, 0], exact, rtol=0, atol=1e-5)
+    torch.testing.assert_close(found.variance, torch.zeros_like(found.variance))
+
+
 @pytest.mark.parametrize("variant", ["pearl", "varibad"])
 @pytest.mark.parametrize("split", ["test", "ood"])
 def test_goals_that_the_prior_does_not_have_leave_a_posterior(variant: str, split: str):
