@@ -110,7 +110,8 @@ class SparsePoint:
         of an episode tells as much as others: an observer knows where every action leads.
         """
         prior = self._prior().to(rollout.reward.device)
-        numbers = rollout.valid[:, :1].numel() * len(prior)  # a row's
+        steps, _, lanes = rollout.valid.shape
+        numbers = max(steps, _ASKED) * lanes * len(prior)  # a row's
         rows = torch.arange(len(rollout.index), device=prior.device)
         parts: list[Predictions] = []
         for some in rows.split(max(1, _NUMBERS // numbers)):
@@ -137,7 +138,7 @@ class SparsePoint:
         return Predictions(mean.float(), variance.float())
 
     def _prior(self) -> Tensor:
-        """[G, 2]: goals that the split train has alike, the middles of arcs where it has all."""
+        """[G, 2]: goals that are equally likely in the split train; on a grid where any may be."""
         if self.config.goals is None:
             return grid()
         return on_circle(_angles(self.config.goals, "train"))
