@@ -23,8 +23,8 @@ from metarl.core.types import Belief, Spec, Tasks, tree_map
 from metarl.evaluation.meta_test import to_numpy, trial
 from metarl.evaluation.stats import Array
 
-_LEAST = 1e-7
-"""No probability of a model counts as less: a zero would cost infinitely many nats."""
+_LEAST = 1e-6
+"""No probability or variance counts as less: a zero would cost infinitely many nats."""
 
 
 @dataclass(frozen=True)
@@ -110,8 +110,9 @@ def reward_kl(exact: Predictions, model: Predictions, questions: Questions) -> T
         p = (exact.reward - low) / (high - low)
         q = (model.reward - low) / (high - low)
         return categorical_kl(torch.stack([p, 1 - p], -1), torch.stack([q, 1 - q], -1))
-    ratio = exact.variance / model.variance
-    gap = (exact.reward - model.reward).square() / model.variance
+    variance = model.variance.clamp(min=_LEAST)
+    ratio = exact.variance.clamp(min=_LEAST) / variance
+    gap = (exact.reward - model.reward).square() / variance
     return 0.5 * (ratio + gap - 1 - ratio.log())
 
 

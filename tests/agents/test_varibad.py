@@ -144,7 +144,8 @@ def test_second_trials_are_of_the_same_tasks_with_the_actions_of_others_and_coun
     agent.iterate(training, Rng(0))
     (tasks, trials), (again, targets) = seen
     assert same(tasks[:4], again)
-    assert torch.equal(targets.action, trials.action[:, 1:5])
+    for row in range(4):
+        assert targets.action[:, row].tolist() in trials.action.movedim(1, 0).tolist()
     assert not torch.equal(targets.reward, trials.reward[:, :4])
     assert training.env_steps == 10 * 3 * 4
 

@@ -171,8 +171,13 @@ class VariBAD(LearningAgent):
     def _second_trials(
         self, world: World, tasks: Tasks, trials: Rollout, few: Tensor, rng: Rng
     ) -> Rollout:
-        """Trials of the tasks at `few` [n], with the actions of the next task's of `trials`."""
-        actor = Playback(trials.rows((few + 1) % len(tasks)))
+        """Trials of the tasks at `few` [n], each with the actions of any one of `trials`.
+
+        Any one, its own included: a family that deals out few tasks in turn has another one next,
+        and the actions there would tell which task this is not.
+        """
+        any_one = torch.randint(len(tasks), few.shape, generator=rng.child("others").generator())
+        actor = Playback(trials.rows(any_one.to(self.device)))
         own = tasks[few]
         belief = self.begin(world.task_info(self, own), lanes=1)
         targets, _ = world.collect(actor, belief, own, world.episodes, rng)
