@@ -70,6 +70,7 @@ def test_without_its_matrix_it_is_an_mlp_of_the_present_step(shown: int):
     """Whatever came before; weights and biases are those of the bias a."""
     policy, params = make(shown)
     params["generated.weight"] = torch.zeros_like(params["generated.weight"])
+    params["generated.bias"] += 0.3 * torch.randn_like(params["generated.bias"])
     inputs = given(shown)
     logits, value = outputs(policy, params, inputs)
 
