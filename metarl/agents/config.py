@@ -32,8 +32,9 @@ class PolicyConfig(MemoryConfig):
     """activation of these layers"""
     pair_input: bool = False
     """the memory also sees the last observation times the last action, and that times the reward"""
-    readout: Literal["linear", "observation"] = "linear"
-    """heads: linear, or with weights that are affine in the observation"""
+    readout: Literal["linear", "observation", "hypernetwork"] = "linear"
+    """heads: linear, or with weights that are affine in the observation; hypernetwork: the memory
+    makes the first hidden layer, which reads the observation"""
     initial_std: PositiveFloat = 1.0
     """standard deviation of the first policy (continuous actions)"""
 
@@ -42,6 +43,24 @@ class PolicyConfig(MemoryConfig):
     def _needs_memory(cls, value: bool, others: ValidationInfo) -> bool:
         if value and others.data.get("memory") == "none":
             raise ValueError("only a memory sees the previous action; set memory to gru or lstm")
+        return value
+
+    @field_validator("readout")
+    @classmethod
+    def _makes_a_layer(cls, value: str, others: ValidationInfo) -> str:
+        if value != "hypernetwork":
+            return value
+        memory = others.data.get("memory")
+        if memory in ("none", "slots"):
+            raise ValueError(
+                f"memory {memory} makes no weights; set memory to gru or keyed, or readout to "
+                "linear"
+            )
+        if others.data.get("hidden_sizes") == ():
+            raise ValueError(
+                "the memory makes the first layer of hidden_sizes; set hidden_sizes, such as "
+                "[64], or readout to linear"
+            )
         return value
 
     @model_validator(mode="after")

@@ -2,6 +2,13 @@
 
 inputs ─ encoder (MLP) ─ memory (or none) ─ body (MLP) ─┬─ action distribution
                                                         └─ value
+
+With `readout` hypernetwork, the memory makes the weights of the first layer of the body, which
+reads the inputs themselves, but for the cue::
+
+inputs ─ encoder ─ memory ─ weights
+                               │
+inputs without cue ──────────── layer ─ the other layers of the body ─ …
 """
 
 from __future__ import annotations
@@ -18,7 +25,7 @@ from torch import Tensor
 from metarl.core.agent import Mode
 from metarl.core.rng import Streams
 from metarl.core.rollout import Rollout
-from metarl.core.types import Acted, Inputs, Params, Spec, tree, tree_map
+from metarl.core.types import Acted, Inputs, Params, Spec, replace, tree, tree_map
 from metarl.nn.distributions import (
     Pair,
     Primitive,
@@ -26,8 +33,18 @@ from metarl.nn.distributions import (
     from_heads,
     from_squashed_head,
 )
+from metarl.nn.hypernetwork import generated, init_generated
 from metarl.nn.memory import AnyMemory, Memory, State
-from metarl.nn.mlp import Activation, init_layers, layers, linear, named, orthogonal, part
+from metarl.nn.mlp import (
+    ACTIVATIONS,
+    Activation,
+    init_layers,
+    layers,
+    linear,
+    named,
+    orthogonal,
+    part,
+)
 from metarl.nn.recurrent import RecurrentMemory
 
 
@@ -88,8 +105,9 @@ class Policy:
     """Of the observation within the inputs; needed by `pair_input` and `readout`."""
     pair_input: bool = False
     """The outer product of the previous observation and action is an input too."""
-    readout: Literal["linear", "observation"] = "linear"
-    """Whether the heads' weights are constant, or affine in the observation."""
+    readout: Literal["linear", "observation", "hypernetwork"] = "linear"
+    """Whether the heads' weights are constant, or affine in the observation; or those of the first
+    hidden layer are made by the memory."""
 
     @staticmethod
     def width(
@@ -124,7 +142,12 @@ class Policy:
         if self._memory is not None:
             params |= named(self._memory.init(width, generator), "memory")
             width = self._memory.output_width(width)
-        init_layers(params, "body", width, self.hidden_sizes, generator)
+        if self.readout == "hypernetwork":
+            first = self.hidden_sizes[0]
+            made = init_generated(width, self._present_width, first, generator)
+            params |= named(made, "generated")
+            width = first
+        init_layers(params, "body", width, self._body_sizes, generator)
 
         entries = self.num_heads * (1 if self._slots else self.action_width)
         if self.action_head:
@@ -149,7 +172,7 @@ class Policy:
         generator: torch.Generator,
     ) -> Params:
         """Parameters of a head of `outputs` numbers, for `read`."""
-        maps = 1 if self.readout == "linear" else 1 + self.obs_width
+        maps = 1 + self.obs_width if self.readout == "observation" else 1
         weight = gain * orthogonal(maps, outputs, self.feature_width, generator)
         return {f"{name}.weight": weight, f"{name}.bias": torch.zeros(maps * outputs)}
 
@@ -223,8 +246,7 @@ class Policy:
             features, state = self._memory.step(memory, features, inputs, state)
         if self.pair_input:
             state = (*state, inputs.obs)
-        features = layers(params, "body", len(self.hidden_sizes), self.activation, features)
-        return features, state
+        return self._body(params, features, inputs), state
 
     def recall(
         self,
@@ -242,7 +264,7 @@ class Policy:
         if self._memory is not None:
             memory = part(params, "memory")
             features = self._memory.unroll(memory, features, inputs, state)
-        return layers(params, "body", len(self.hidden_sizes), self.activation, features)
+        return self._body(params, features, inputs)
 
     def decide(
         self,
@@ -273,17 +295,13 @@ class Policy:
 
         Of slots [..., A, F]: an entry for each, and values of their mean.
         """
-        if self._slots and head != "action":
-            features = features.mean(-2)
-        out = linear(params, head, features)
+        if self.readout == "observation":
+            return generated(params, head, features, obs)
         if self._slots and head == "action":
-            return out.squeeze(-1)
-        if self.readout == "linear":
-            return out
-        maps = out.unflatten(-1, (1 + self.obs_width, -1))
-        constant = maps[..., 0, :]
-        by_obs = torch.matmul(obs.unsqueeze(-2), maps[..., 1:, :])
-        return constant + by_obs.squeeze(-2)
+            return linear(params, head, features).squeeze(-1)
+        if self._slots:
+            features = features.mean(-2)
+        return linear(params, head, features)
 
     # -- interface shared with OptionPolicy
 
@@ -342,6 +360,16 @@ class Policy:
         pairs = 2 * self.obs_width * self.action_width
         return self.input_width + self.pair_input * pairs
 
+    @property
+    def _body_sizes(self) -> tuple[int, ...]:
+        """Widths of the layers of the body that have weights of their own."""
+        return self.hidden_sizes[1:] if self.readout == "hypernetwork" else self.hidden_sizes
+
+    @property
+    def _present_width(self) -> int:
+        """Width of the inputs without the cue, which tells of the last step."""
+        return self.input_width - (self.action_width + 2)
+
     def _encode(
         self,
         params: Params,
@@ -358,3 +386,11 @@ class Policy:
             pair = outer.flatten(-2)
             x = torch.cat([x, pair, pair * reward], dim=-1)
         return layers(params, "encoder", len(self.encoder_sizes), self.activation, x)
+
+    def _body(self, params: Params, features: Tensor, inputs: Inputs) -> Tensor:
+        """The layers after the memory, of what it gives, `features` [..., F]."""
+        if self.readout == "hypernetwork":
+            present = replace(inputs, cue=None).flat()
+            features = generated(params, "generated", features, present)
+            features = ACTIVATIONS[self.activation](features)
+        return layers(params, "body", len(self._body_sizes), self.activation, features)

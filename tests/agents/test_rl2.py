@@ -37,6 +37,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "gru+keyed": {"memory": "gru+keyed", **KEYS},
     "slots": {"memory": "slots", **KEYS},
     "transformer": {"memory": "transformer", "attention_heads": 2, "attention_layers": 1},
+    "hypernetwork": {"readout": "hypernetwork", "hidden_sizes": (5,)},
 }
 MEMORIES = pytest.mark.parametrize("memory", KINDS)
 SPACES = pytest.mark.parametrize("discrete", [True, False], ids=["discrete", "continuous"])
@@ -234,7 +235,7 @@ def test_recomputed_log_probs_are_those_of_acting(memory: str, discrete: bool):
     """The ratio is 1 before the first update, whatever the order of the trials."""
     family = Ragged(discrete)
     encoder = {} if memory == "slots" else {"encoder_sizes": (5,)}
-    agent = make(family, **KINDS[memory], **encoder, hidden_sizes=(7,))
+    agent = make(family, **{**KINDS[memory], **encoder, "hidden_sizes": (7,)})
     trial, _ = trial_of(agent, family)
     for order in (torch.arange(ROWS), torch.tensor([3, 0, 5]), torch.arange(ROWS).flip(0)):
         part = trial.rows(order)
@@ -359,8 +360,8 @@ PRIVILEGED = {"critic": "privileged", "critic_sizes": (8,)}
 
 @pytest.mark.parametrize(
     "options",
-    [*KINDS.values(), NORMALIZED, PRIVILEGED],
-    ids=[*KINDS, "normalized", "privileged critic"],
+    [*KINDS.values(), {**KINDS["hypernetwork"], "options": 2}, NORMALIZED, PRIVILEGED],
+    ids=[*KINDS, "options over a hypernetwork", "normalized", "privileged critic"],
 )
 def test_three_iterations_saved_and_three_more_equal_six(options: dict[str, Any]):
     """Bit for bit, through a file, in an agent that was something else before."""
@@ -596,6 +597,9 @@ def test_a_family_without_optimum_has_no_pseudo_regret():
         ({"critic": "privileged", "options": 2}, "set options to 0"),
         ({"memory": "transformer", "memory_width": 60, "attention_heads": 8}, "no multiple of"),
         ({"memory": "lookup"}, "memory"),
+        ({"readout": "hypernetwork"}, "readout: the memory makes .* set hidden_sizes, such as"),
+        ({**KINDS["hypernetwork"], "memory": "none"}, "readout: memory none makes no weights"),
+        ({**KINDS["hypernetwork"], "memory": "slots"}, "readout: memory slots makes no weights"),
     ],
 )
 def test_what_does_not_go_together_is_one_clear_line(options: dict[str, Any], words: str):

@@ -34,7 +34,8 @@ MEMORIES: dict[str, Memory] = {
     "transformer, window": TransformerMemory(8, S, 2, 2, context=20),
     "transformer, window of blocks": TransformerMemory(8, S, 2, 2, context=32),
 }
-EVERY = pytest.mark.parametrize("name", MEMORIES)
+MAKE_WEIGHTS = [f"{name}, makes weights" for name, memory in MEMORIES.items() if not memory.slots]
+EVERY = pytest.mark.parametrize("name", [*MEMORIES, *MAKE_WEIGHTS])
 
 
 @pytest.fixture
@@ -49,7 +50,16 @@ def inputs() -> Inputs:
 
 def make(name: str) -> tuple[Policy, Params]:
     """A policy whose weights are so large that what is remembered shows."""
-    policy = Policy(WIDTH, A, True, MEMORIES[name], obs_width=S, initial_gain=1.0)
+    policy = Policy(
+        WIDTH,
+        A,
+        True,
+        MEMORIES[name.removesuffix(", makes weights")],
+        hidden_sizes=(5,) if name in MAKE_WEIGHTS else (),
+        obs_width=S,
+        readout="hypernetwork" if name in MAKE_WEIGHTS else "linear",
+        initial_gain=1.0,
+    )
     params = policy.init(Rng(0).generator())
     generator = torch.Generator().manual_seed(1)
     return policy, tree_map(lambda x: x + 0.2 * torch.randn(x.shape, generator=generator), params)

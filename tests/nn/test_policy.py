@@ -90,8 +90,22 @@ def test_a_draw_is_a_function_of_its_place():
 
 OPTIONS = pytest.mark.parametrize(
     "options",
-    [{}, {"pair_input": True}, {"readout": "observation"}, {"squashed": True}],
-    ids=["plain", "pairs", "observation readout", "squashed"],
+    [
+        {},
+        {"pair_input": True},
+        {"readout": "observation"},
+        {"readout": "hypernetwork"},
+        {"pair_input": True, "readout": "hypernetwork"},
+        {"squashed": True},
+    ],
+    ids=[
+        "plain",
+        "pairs",
+        "observation readout",
+        "hypernetwork",
+        "pairs, hypernetwork",
+        "squashed",
+    ],
 )
 
 
