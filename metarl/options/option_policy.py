@@ -33,7 +33,7 @@ from metarl.core.rng import Streams
 from metarl.core.rollout import Rollout
 from metarl.core.types import NONE, Acted, Inputs, OptionState, Params, replace, tree, tree_map
 from metarl.nn.distributions import sample_by_inversion
-from metarl.nn.memory import AnyMemory, State
+from metarl.nn.memory import State
 from metarl.nn.mlp import named, part
 from metarl.nn.policy import Decision, Policy
 from metarl.options.config import OptionsConfig
@@ -240,11 +240,6 @@ class OptionPolicy:
             )
         option = running.current
         return option if self.pretrained is not None else (option, rollout.action)
-
-    @property
-    def memory(self) -> AnyMemory:
-        """Its trunk's."""
-        return self.trunk.memory
 
     @property
     def recurrent(self) -> bool:

@@ -67,6 +67,7 @@ LEARNERS: dict[str, dict[str, Any]] = {
     **dict.fromkeys(
         ("distill", "ad", "dpt", "dagger"), MEMORY | {"teacher": "random", "trials": 4}
     ),
+    "varibad": BY_PPO | MEMORY | {"latent_width": 2, "novelty_coef": 0.1, "hidden_sizes": (6,)},
     "sb3": {
         "algorithm": "sac",
         "tasks": 2,

@@ -188,6 +188,7 @@ def inputs_of(rollout: Rollout) -> torch.Tensor:
         ({"memory": "none"}, "memory none holds no belief"),
         ({"memory": "slots"}, "memory slots holds no belief"),
         ({"task_input": "row"}, "leave task_input"),
+        ({"readout": "hypernetwork", "hidden_sizes": [4]}, "set readout"),
         ({"reward_values": [1, 0]}, "the lower one first"),
         ({"next_obs_decoder": "onehot"}, "observations of point are not one-hot"),
         ({"reward_values": [0, 1]}, "which is neither 0 nor 1"),

@@ -625,6 +625,7 @@ LEARNERS: list[Any] = [
     ("maml", {"memory": "gru"}),
     ("maml", {"episodes_per_task": 20}),
     ("distill", {"student_share": 0.5}),
+    ("varibad", {"memory": "set", "targets": "replayed", "novelty_coef": 0.1}),
     ("pearl", {}),
     ("pearl", {"preset": "mtsac"}),
     ("pearl", {"preset": "sac", "task_input": "goal", "hindsight": 0.5}),

@@ -31,6 +31,8 @@ class VariBADConfig(PolicyConfig, PPOConfig, ELBOConfig):
     def _infers_from_a_memory(self) -> Self:
         if self.memory in ("none", "slots"):
             raise ValueError(f"memory {self.memory} holds no belief; set memory to gru or set")
+        if self.readout == "hypernetwork":
+            raise ValueError("the policy has no memory that could make a layer: set readout")
         if self.task_input != "none":
             raise ValueError("varibad infers the task: leave task_input")
         return self
