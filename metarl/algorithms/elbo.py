@@ -35,6 +35,8 @@ from metarl.nn.normalizer import Normalizer
 
 _SAMPLES = 64
 """Of z, for predictions."""
+_WINDOW = 10.0
+"""Statistics of beliefs remember about so many iterations: encoders change."""
 _ROUNDING = 1e-4
 """Of rewards, as a share of the difference between both."""
 
@@ -71,6 +73,8 @@ class ELBO(Learner):
         self.obs = Normalizer.initial(spec.obs_width, device)
         self.change = Normalizer.initial(spec.obs_width, device)
         self.reward = Normalizer.initial(1, device)
+        self.beliefs = Normalizer.initial(2 * model.latent_width, device)
+        """Of means and log-variances, for a policy that acts on them."""
 
     def update(
         self,
@@ -183,6 +187,10 @@ class ELBO(Learner):
 
     # -- scales
 
+    def rescale(self, beliefs: Tensor, valid: Tensor) -> None:
+        """Take means and log-variances [..., 2 Z] that a policy has seen into account."""
+        self.beliefs = self.beliefs.update(beliefs, valid.unsqueeze(-1), _WINDOW)
+
     def _update_statistics(self, trials: Rollout) -> None:
         if self.model.next_obs == "onehot":
             self._check_onehot(trials.next_obs, trials.valid)
@@ -244,6 +252,7 @@ class ELBO(Learner):
             "obs": self.obs.state_dict(),
             "change": self.change.state_dict(),
             "reward": self.reward.state_dict(),
+            "belief": self.beliefs.state_dict(),
         }
         return super().acting_state() | {"moments": moments}
 
@@ -258,6 +267,7 @@ class ELBO(Learner):
         self.obs = Normalizer.from_state_dict(moments["obs"], self.device)
         self.change = Normalizer.from_state_dict(moments["change"], self.device)
         self.reward = Normalizer.from_state_dict(moments["reward"], self.device)
+        self.beliefs = Normalizer.from_state_dict(moments["belief"], self.device)
 
 
 def _before(belief: Gaussian) -> Gaussian:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metarl.algorithms.learner import Learner, check_state, copy_params
+from metarl.algorithms.learner import Learner, copy_params
 from metarl.algorithms.losses import masked_mean
 from metarl.core.rng import Rng
 from metarl.nn.mlp import MLP
@@ -56,12 +56,11 @@ class Novelty(Learner):
         return super().acting_state() | own
 
     def warm_start(self, state: dict[str, Any]) -> None:
-        """Take over an acting state; a fresh optimizer.
+        """Take over both; a fresh optimizer.
 
         Raises:
             ConfigError: parameters of another architecture.
         """
-        check_state(state.get("target"), self.target, "target")
         super().warm_start(state)
         self.target = copy_params(state["target"], self.device)
         self.inputs = Normalizer.from_state_dict(state["moments"], self.device)

@@ -282,7 +282,7 @@ def test_what_acting_needs_is_little_and_enough(name: str, elsewhere: Elsewhere)
     as if it had never been trained.
     """
     state, acting = elsewhere.states[name], elsewhere.acting[name]
-    assert set(acting) <= {"params", "moments"}
+    assert set(acting) <= {"params", "moments", "belief"}
     assert not any(
         word in key for key in keys(acting) for word in ("optimi", "replay", "rows", "exp_avg")
     )

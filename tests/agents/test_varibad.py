@@ -82,7 +82,7 @@ def test_the_policy_sees_mean_and_log_variance_and_never_the_reward():
     )
     seen = torch.cat([belief.mean, 2 * belief.log_std], -1)
     torch.testing.assert_close(rollout.extras["belief"], seen, rtol=0, atol=1e-5)
-    expected = agent.beliefs.normalize(rollout.extras["belief"])
+    expected = agent.elbo.beliefs.normalize(rollout.extras["belief"])
     torch.testing.assert_close(rollout.inputs.latent, expected)
 
 

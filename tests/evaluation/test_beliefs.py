@@ -165,6 +165,7 @@ def test_bars_and_maps_show_both_beliefs(monkeypatch, family):
     made = make_family(family)
     agent = make_agent("varibad", made.spec, memory_width=6)
     found = compare_beliefs(agent, made, EvalProtocol(2, tasks=3), [0, 1, 2])
+
     def draw(given: Beliefs, out: Path) -> Path:
         return beliefs.draw_beliefs(given, out)
 

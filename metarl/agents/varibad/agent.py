@@ -16,7 +16,6 @@ from torch import Tensor
 from metarl.agents.learning_agent import LearningAgent
 from metarl.agents.varibad.config import VariBADConfig
 from metarl.algorithms.elbo import ELBO
-from metarl.algorithms.learner import Learner
 from metarl.algorithms.novelty import Novelty
 from metarl.algorithms.ppo import PPO
 from metarl.collect.playback import Playback
@@ -29,7 +28,6 @@ from metarl.core.types import Acted, Belief, Inputs, Spec, TaskInfo, Tasks, firs
 from metarl.nn.belief_model import BeliefModel
 from metarl.nn.distributions import Gaussian
 from metarl.nn.memory import State, make_memory
-from metarl.nn.normalizer import Normalizer
 from metarl.nn.policy import Policy
 
 
@@ -67,8 +65,6 @@ class VariBAD(LearningAgent):
             readout=config.readout,
         )
         self.ppo = self.learner = PPO(self.policy, config, spec, rng, device)
-        self.beliefs = Normalizer.initial(2 * config.latent_width, device)
-        """Of means and log-variances, for the policy."""
         self.novelty: Novelty | None = None
         if config.novelty_coef:
             width = spec.obs_width + 2 * config.latent_width
@@ -97,7 +93,7 @@ class VariBAD(LearningAgent):
         """Feed the last step's outcome and obs [N, M, O] to the encoder, and act on the belief."""
         lane = self._infer(belief, obs)
         raw = torch.cat([lane.posterior.mean, 2 * lane.posterior.log_std], -1)
-        inputs = Inputs(obs, latent=self.beliefs.normalize(raw))
+        inputs = Inputs(obs, latent=self.elbo.beliefs.normalize(raw))
         begins = belief.cue[..., -1] == 1
         acted, _ = self.ppo.act(inputs, (), begins, noise, counter, mode)
         acted = replace(acted, extras=acted.extras | {"belief": raw})
@@ -143,7 +139,7 @@ class VariBAD(LearningAgent):
             rng.child("elbo").generator(),
         )
         raw = trials.extras["belief"]
-        self.beliefs = self.beliefs.update(raw, trials.valid.unsqueeze(-1), window=10.0)
+        self.elbo.rescale(raw, trials.valid)
         returns = trials.episode_returns().mean((1, 2))
         return {
             "return": float(returns.sum()),
@@ -158,7 +154,7 @@ class VariBAD(LearningAgent):
         surprise_coef = schedule_value(self.config.surprise_coef, progress)
         bonus, metrics = torch.zeros_like(trials.reward), {}
         if self.novelty is not None:
-            x = torch.cat([trials.inputs.obs, trials.inputs.latent], -1)
+            x = trials.inputs.flat()
             bonus = bonus + novelty_coef * self.novelty.bonus(x)
             learning_rate = schedule_value(self.config.elbo_learning_rate, progress)
             metrics = self.novelty.update(x, trials.valid, learning_rate)
@@ -193,38 +189,29 @@ class VariBAD(LearningAgent):
     # -- checkpoints
 
     def acting_state(self) -> dict[str, Any]:
-        """The policy, the belief model, and the scale of beliefs."""
-        own = {name: learner.acting_state() for name, learner in self._learners().items()}
-        return super().acting_state() | own | {"beliefs": self.beliefs.state_dict()}
+        """The policy, and the belief model."""
+        return super().acting_state() | {"belief": self.elbo.acting_state()}
 
     def state_dict(self) -> dict[str, Any]:
         """All that training changes."""
-        own = {name: learner.state_dict() for name, learner in self._learners().items()}
-        return super().state_dict() | own | {"beliefs": self.beliefs.state_dict()}
+        state = super().state_dict() | {"belief": self.elbo.acting_state()}
+        state["belief_optimiser"] = self.elbo.state_dict()["optimiser"]
+        if self.novelty is not None:
+            state["novelty"] = self.novelty.state_dict()
+        return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where `state_dict` was taken."""
         super().load_state_dict(state)
-        for name, learner in self._learners().items():
-            learner.load_state_dict(state[name])
-        self._load_scale(state)
+        optimizer = state["belief_optimiser"]
+        self.elbo.load_state_dict(state["belief"] | {"optimiser": optimizer})
+        if self.novelty is not None:
+            self.novelty.load_state_dict(state["novelty"])
 
     def warm_start(self, state: dict[str, Any]) -> None:
         """Take over an acting state; fresh optimizers."""
         super().warm_start(state)
-        for name, learner in self._learners().items():
-            learner.warm_start(state[name])
-        self._load_scale(state)
-
-    def _learners(self) -> dict[str, Learner]:
-        """Those beside the policy's, by the keys of a checkpoint."""
-        learners: dict[str, Learner] = {"belief": self.elbo}
-        if self.novelty is not None:
-            learners["novelty"] = self.novelty
-        return learners
-
-    def _load_scale(self, state: dict[str, Any]) -> None:
-        self.beliefs = Normalizer.from_state_dict(state["beliefs"], self.device)
+        self.elbo.warm_start(state["belief"])
 
 
 def _belief_model(config: VariBADConfig, spec: Spec) -> BeliefModel:
