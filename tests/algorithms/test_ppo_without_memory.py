@@ -218,9 +218,8 @@ def test_what_outlasts_an_episode_is_credited_across_episodes(remembers: str):
     agent = make(memory="gru" if remembers == "memory" else "none")
     trials = trials_of(agent)
     inputs = replace(trials.inputs, cue=None)
-    if remembers == "memory":
-        agent.ppo.values = known_values(len(trials.valid))
-    else:
+    agent.ppo.values = known_values(len(trials.valid))
+    if remembers != "memory":
         inputs = replace(inputs, **{remembers: torch.zeros(*trials.valid.shape, 4)})
     trials = replace(trials, inputs=inputs)
     value = agent.ppo.values.columns(1).denormalize(trials.extras["value"])
