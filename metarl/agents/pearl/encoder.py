@@ -1,0 +1,67 @@
+"""PEARL's context encoder: every transition is a normal factor of the posterior over z."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from metarl.agents.pearl.config import PEARLConfig
+from metarl.core.rng import Rng
+from metarl.core.types import Params, Spec, one_hot
+from metarl.nn.gaussian_product import Factors, Posterior
+from metarl.nn.mlp import MLP
+
+_SMALLEST_VARIANCE = 1e-7
+_SMALLEST_PRECISION = 1e-4
+_FIRST_PRECISION = -4.0  # before the softplus: a first factor says little beside the prior
+
+
+class ContextEncoder:
+    """Ψ(z|c) of single transitions c, and the prior that they are multiplied with.
+
+    The network gives mean and variance, and the prior is no factor (Rakelly et al. 2019); or, with
+    factors natural, shift μ/σ² and precision 1/σ², and the prior N(0, I) is a factor like others,
+    so that the posterior can be exact where both are linear and Gaussian.
+    """
+
+    def __init__(self, config: PEARLConfig, spec: Spec):
+        self.spec = spec
+        self.width = config.latent_width
+        self.natural = config.factors == "natural"
+        self.next_obs_input = config.next_obs_input
+        inputs = spec.obs_width + spec.action_width + 1
+        if config.next_obs_input:
+            inputs += spec.obs_width
+        self.network = MLP(inputs, config.encoder_sizes, 2 * self.width)
+
+    def init(self, rng: Rng) -> Params:
+        """The first parameters."""
+        return self.network.init(rng.generator()) if self.width else {}
+
+    def prior(self, rows: int, device: torch.device) -> Posterior:
+        """[N, Z]: before any context of N `rows`."""
+        return Posterior.prior(rows, self.width, device=device, precision=float(self.natural))
+
+    def factors(
+        self,
+        params: Params,
+        obs: Tensor,
+        action: Tensor,
+        reward: Tensor,
+        next_obs: Tensor,
+    ) -> Factors:
+        """[..., Z] of each transition [...]."""
+        if not self.width:
+            nothing = torch.zeros(*reward.shape, 0, device=reward.device)
+            return Factors(nothing, nothing)
+        if self.spec.discrete:
+            action = one_hot(action, self.spec.action_width)
+        context = [obs, action, reward.unsqueeze(-1)]
+        if self.next_obs_input:
+            context.append(next_obs)
+        outputs = self.network(params, torch.cat(context, dim=-1))
+        first, spread = outputs.chunk(2, -1)
+        if self.natural:
+            return Factors(softplus(spread + _FIRST_PRECISION) + _SMALLEST_PRECISION, first)
+        return Factors.normal(first, softplus(spread).clamp(min=_SMALLEST_VARIANCE))
