@@ -626,6 +626,18 @@ LEARNERS: list[Any] = [
     ("maml", {"episodes_per_task": 20}),
     ("distill", {"student_share": 0.5}),
     ("pearl", {}),
+    (
+        "pearl",
+        {
+            "teacher": "task",
+            "factors": "natural",
+            "context_sampling": "prefixes",
+            "context_visits": 2,
+            "exploration_mode": "sample",
+            "mean_below": 0.5,
+        },
+    ),
+    ("pearl", {"teacher": "outcomes"}),
     ("pearl", {"preset": "mtsac"}),
     ("pearl", {"preset": "sac", "task_input": "goal", "hindsight": 0.5}),
     ("pearl", {"preset": "sac", "task_input": "onehot", "learn_temperature": True}),
