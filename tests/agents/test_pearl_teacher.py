@@ -65,8 +65,9 @@ class Wide(Dense):
 
 
 def taught(teacher: str, discrete: bool, **options: Any) -> PEARL:
-    """An agent in double precision with a teacher of rows of one entry."""
-    return double_agent(discrete, **{"teacher": teacher, "teacher_sizes": (5,)} | options)
+    """An agent in double precision with a teacher, of rows of three entries."""
+    given = {"gamma": 0.75, "teacher": teacher, "teacher_sizes": (5,)} | options
+    return make(Wide(discrete), dtype=torch.float64, **given)
 
 
 class Hand(ByHand):
@@ -113,7 +114,7 @@ def test_who_knows_the_task_teaches_the_encoder(discrete: bool, kl_coef: float):
     agent = taught("task", discrete, kl_coef=kl_coef, teacher_std=0.3)
     hand, seen = Hand(agent), watch(agent)
     batch, context = transitions(agent, BATCH), transitions(agent, CONTEXT, 1)
-    rows = torch.randn(TASKS, 1, generator=generator(9), dtype=torch.float64)
+    rows = torch.randn(TASKS, 3, generator=generator(9), dtype=torch.float64)
     logged = agent._update(batch, context, kl_coef, generator(2), rows)
 
     normal, actions = hand.drawn(agent, 2)
@@ -154,7 +155,7 @@ def test_critics_and_policy_are_given_the_same_z(discrete: bool, teacher: str):
     agent = taught(teacher, discrete)
     given = spy(agent.sac, "update")
     batch, context = transitions(agent, BATCH), transitions(agent, CONTEXT, 1)
-    rows = torch.randn(TASKS, 1, generator=generator(9), dtype=torch.float64)
+    rows = torch.randn(TASKS, 3, generator=generator(9), dtype=torch.float64)
     normal = torch.randn(TASKS, 3, generator=generator(3))
     if teacher == "task":
         q = Hand(agent).of_row(rows)
@@ -225,7 +226,7 @@ def test_outcomes_teach_the_encoder(discrete: bool):
 def test_rows_are_whitened_by_what_the_training_set_is():
     """Entries that do not vary are 0, whatever rounding does to their mean; so is a single row."""
     torch.manual_seed(0)
-    rows = torch.cat([5 + 3 * torch.randn(80, 2), torch.full((80, 1), 0.1)], dim=1)
+    rows = torch.cat([5 + 3 * torch.randn(80, 2), torch.full((80, 1), 1 / 3)], dim=1)
     found = whitened(rows)
     assert found[:, 2].eq(0).all()
     torch.testing.assert_close(found[:, :2].mean(0), torch.zeros(2), rtol=0, atol=1e-6)
