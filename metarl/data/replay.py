@@ -269,7 +269,7 @@ class Replay:
         ends = inside & (left == 0)
         episode = ends.cumsum(1) - ends.long()
         most = ends.sum(1, keepdim=True).clamp(max=episodes)
-        valid = inside & (episode < 1 + self._below(most, 1, generator))
+        valid = episode < 1 + self._below(most, 1, generator)
 
         length = int(valid.sum(1).max())
         number, valid = number[:, :length], valid[:, :length]

@@ -373,7 +373,7 @@ def written(state: dict[str, Any]) -> Any:
             "exploration_mode": "sample",
             "mean_below": 0.5,
         },
-        {"teacher": "outcomes", "context_sampling": "prefixes"},
+        {"teacher": "outcomes", "context_sampling": "prefixes", "factors": "full"},
     ],
     ids=["none", "task", "outcomes"],
 )

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from metarl.agents.learning_agent import LearningAgent, expand_to_lanes, return_metrics
 from metarl.agents.pearl.config import PEARLConfig
-from metarl.agents.pearl.encoder import ContextEncoder
+from metarl.agents.pearl.encoder import ContextEncoder, Product
 from metarl.agents.pearl.teacher import make_teacher
 from metarl.algorithms.sac import SAC, Batch
 from metarl.config.schema import schedule_value
@@ -38,7 +38,6 @@ from metarl.core.types import (
 )
 from metarl.data.replay import Replay, Transitions, hindsight, transition_columns
 from metarl.nn.gaussian_product import Factors, Posterior
-from metarl.nn.mlp import named
 from metarl.nn.policy import Policy
 
 
@@ -46,7 +45,7 @@ from metarl.nn.policy import Policy
 class TaskPosterior:
     """The belief about N tasks."""
 
-    posterior: Posterior  # [N, Z]
+    posterior: Product  # [N, …] of the factors of all transitions so far
     episodes: Tensor  # [N] int64: episodes so far
     shown: Tensor | None  # [N, P] the task, if it is shown
 
@@ -73,8 +72,7 @@ class PEARL(LearningAgent):
         self.encoder = ContextEncoder(config, spec)
         self.teacher = make_teacher(config, spec)
         networks = rng.child("weights")
-        weights = named(self.encoder.init(networks.child("encoder")), "encoder")
-        weights |= self.teacher.init(networks)
+        weights = self.encoder.init(networks) | self.teacher.init(networks)
 
         task = spec.shown_width(config.task_input)
         state = Policy.width(spec, task=task, latent=config.latent_width)
@@ -143,10 +141,11 @@ class PEARL(LearningAgent):
         rollout = rollout.reshape_lanes(belief.cue.shape[1])
         return replace(self.adapt(belief, rollout), cue=rollout.last_cue(self.spec))
 
+    @torch.no_grad()
     def inferred(self, belief: Belief) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of z for every task, [N, Z] each."""
-        posterior: Posterior = belief.row.posterior
-        return posterior.mean, posterior.variance.sqrt()
+        posterior = self.encoder.posterior(self.sac.networks, belief.row.posterior)
+        return posterior.mean, posterior.std
 
     def _explores(self, row: TaskPosterior) -> Tensor:
         """[N] bool: whether a task's next episode is one of the first, on the prior."""
@@ -155,7 +154,8 @@ class PEARL(LearningAgent):
     def _sample_latent(self, row: TaskPosterior, noise: Streams, counter: int) -> Tensor:
         """[N, M, Z]: z from the posterior, or its mean; from the prior in the first episodes."""
         explores = self._explores(row).unsqueeze(1)
-        posterior = tree_map(lambda x: x.masked_fill(explores, 0.0).unsqueeze(1), row.posterior)
+        posterior = self.encoder.posterior(self.sac.networks, row.posterior)
+        posterior = tree_map(lambda x: x.masked_fill(explores, 0.0).unsqueeze(1), posterior)
         z = posterior.draw(noise.split(counter, 1).normal(0, self.config.latent_width).squeeze(2))
         certain = (posterior.std < self.config.mean_below).all(-1) & ~explores
         return torch.where(certain.unsqueeze(-1), posterior.mean, z)
@@ -167,9 +167,8 @@ class PEARL(LearningAgent):
         reward: Tensor,
         next_obs: Tensor,
     ) -> Factors:
-        """[..., Z]: the factor Ψ(z|c) of each transition [..., …]."""
-        params = self.sac.networks.get("encoder", {})
-        return self.encoder.factors(params, obs, action, reward, next_obs)
+        """The factor Ψ(z|c) of each transition [..., …]."""
+        return self.encoder.factors(self.sac.networks, obs, action, reward, next_obs)
 
     # -- meta-training
 
@@ -284,17 +283,23 @@ class PEARL(LearningAgent):
 
     def _infer_posterior(self, context: Transitions | None, tasks: int) -> Posterior:
         """q(z|c) for the context c [N, C] of N `tasks`; the prior without."""
-        prior = self.encoder.prior(tasks, self.device)
-        if context is None:
-            return prior
+        product = self.encoder.prior(tasks, self.device)
+        if context is not None:
+            product = product.update(self._context_factors(context))
+        return self.encoder.posterior(self.sac.networks, product)
+
+    def _context_factors(self, context: Transitions) -> Factors:
+        """[N, C, …]: 0, which says nothing, where a step is not valid and no network is needed."""
         arrays = (context.obs, context.action, context.reward, context.next_obs)
         valid = context.valid
         if valid is None:
-            return prior.update(self._factors(*arrays))
-        # what is not valid needs no network: its factors are 0 and say nothing
+            return self._factors(*arrays)
         factors = self._factors(*[x[valid] for x in arrays])
-        shape = (*valid.shape, self.config.latent_width)
-        return prior.update(tree_map(lambda x: x.new_zeros(shape).index_put((valid,), x), factors))
+
+        def pad(x: Tensor) -> Tensor:
+            return x.new_zeros(*valid.shape, *x.shape[1:]).index_put((valid,), x)
+
+        return tree_map(pad, factors)
 
     def _inputs(self, obs: Tensor, z: Tensor, task: Tensor | None) -> Inputs:
         """The inputs of policy and critics at obs [N, B, O], z [N, Z] and task [N, B, P]."""
