@@ -79,7 +79,11 @@ def metarl(work: Workload) -> Callable[[], object]:
     agent.buffer.begin_context(torch.arange(TASKS))
     agent.buffer.add(rollout(work, STEPS), context=True)
     kl_coef = agent.config.kl_coef
-    return lambda: agent._update(*agent._sample_batches(None, None, generator), kl_coef, generator)
+    return lambda: agent._update(
+        *agent._sample_batches(None, None, agent._draw_tasks(generator), generator),
+        kl_coef,
+        generator,
+    )
 
 
 def oyster(work: Workload, path: str) -> Callable[[], object]:

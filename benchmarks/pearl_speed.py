@@ -110,7 +110,7 @@ def memory(capacity: int, threads: int) -> None:
     print(f"  process: {before:.1f} MiB before, {resident():.1f} MiB after")
 
     def draw() -> tuple:
-        return agent._sample_batches(None, None, generator)
+        return agent._sample_batches(None, None, agent._draw_tasks(generator), generator)
 
     size = 0.0
     for part in draw():

@@ -36,6 +36,7 @@ class Transitions:
     terminated: Tensor  # [N, B] bool: nothing followed; False at the horizon
     future: Tensor | None = None  # [N, B, G] goal that the episode achieves now or later
     task: Tensor | None = None  # [N, B, P] what is shown of the task, its goal in front
+    valid: Tensor | None = None  # [N, B] bool: False at padding; None: there is none
 
 
 def transition_columns(spec: Spec) -> dict[str, Column]:
@@ -55,7 +56,7 @@ class Replay:
     """A ring buffer of the newest `capacity` steps of each of S tasks, with named columns.
 
     Tasks are added as they come. The context of a task is a stretch of its ring: what was added as
-    context since `begin_context`.
+    context since `begin_context`, on one visit to the task. Those of the newest V visits are known.
 
     A step is a row of W numbers, all columns and how many steps are left of its sequence, so that a
     batch is one look-up. Memory grows with the content, up to S × capacity × W × 4 bytes::
@@ -70,8 +71,17 @@ class Replay:
         capacity: int,
         device: torch.device,
         sequence: Literal["episode", "trial"] = "episode",
+        visits: int = 1,
     ):
-        """`sequence`: what `sequences` and `future` end with: an episode, or a whole rollout."""
+        """An empty one.
+
+        Args:
+            columns: of a step, by name.
+            capacity: steps of a task.
+            device: where they are kept.
+            sequence: what `sequences` and `future` end with: an episode, or a whole rollout.
+            visits: how many visits' contexts are known, V.
+        """
         self.columns = dict(columns)
         self.capacity = capacity
         self.device = device
@@ -81,8 +91,9 @@ class Replay:
         self._rows = torch.empty(0, 0, sum(self._widths), device=device)  # [S, size so far, W]
         self.count = torch.zeros(0, dtype=torch.long, device=device)
         """[S]: steps that were ever added to every task."""
-        self._context = torch.zeros(0, 2, dtype=torch.long, device=device)
-        """[S, 2]: number of the first step of the context, and of the one after the last."""
+        self._context = torch.zeros(0, visits, 2, dtype=torch.long, device=device)
+        """[S, V, 2]: number of the first step of each context, the newest one in front, and of the
+        one after the last; equal where there is none."""
 
     # -- writing
 
@@ -99,7 +110,7 @@ class Replay:
         rows, owner = self._flat(rollout, more)
         self._add_tasks(rollout.index)
         added = torch.bincount(owner, minlength=self.tasks)
-        if context and (self._context[:, 1] != self.count)[added > 0].any():
+        if context and (self._context[:, 0, 1] != self.count)[added > 0].any():
             raise MetaRLError(
                 "replay: context is one stretch; begin another one with begin_context"
             )
@@ -112,12 +123,13 @@ class Replay:
         self._rows[owner[kept], slot[kept]] = rows[kept]
         self.count += added
         if context:
-            self._context[:, 1] = torch.where(added > 0, self.count, self._context[:, 1])
+            self._context[:, 0, 1] = torch.where(added > 0, self.count, self._context[:, 0, 1])
 
     def begin_context(self, tasks: Tensor) -> None:
-        """Empty the context of these tasks [N]; their transitions stay for the critics."""
+        """Begin an empty context of these tasks [N]; their transitions stay for the critics."""
         self._add_tasks(tasks)
-        self._context[tasks] = self.count[tasks].unsqueeze(1)
+        self._context[tasks, 1:] = self._context[tasks, :-1]
+        self._context[tasks, 0] = self.count[tasks].unsqueeze(1)
 
     def _flat(self, rollout: Rollout, more: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Its steps [X, W] and their tasks [X], ordered by task, row, lane and time."""
@@ -156,7 +168,7 @@ class Replay:
         if more > 0:
             self._rows = pad(self._rows, (0, 0, 0, 0, 0, more))
             self.count = pad(self.count, (0, more))
-            self._context = pad(self._context, (0, 0, 0, more))
+            self._context = pad(self._context, (0, 0, 0, 0, 0, more))
 
     def _grow(self, most: int) -> None:
         """Make room for `most` transitions of a task, or for all that the capacity allows."""
@@ -221,13 +233,65 @@ class Replay:
         return columns | {"valid": age <= left}
 
     def context(self, tasks: Tensor, size: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """Columns [N, B, …] of B = `size` steps of the context of each of `tasks` [N], uniformly.
+        """Columns [N, B, …] of B = `size` steps of the newest context of each of `tasks` [N].
+
+        They are drawn uniformly with replacement.
 
         Raises:
             MetaRLError: a task without context, or whose context was overwritten.
         """
-        first, last = self._context[tasks].unbind(1)
+        first, last = self._context[tasks, 0].unbind(1)
         return self._read(tasks, self._numbers(tasks, first, last, size, generator))[0]
+
+    def prefixes(
+        self,
+        tasks: Tensor,
+        episodes: int,
+        generator: torch.Generator,
+        dropout: float = 0.0,
+    ) -> dict[str, Tensor]:
+        """Columns [N, L, …] of whole first episodes of a context of each of `tasks` [N].
+
+        The context is that of one of the newest V visits, uniformly, among those of which nothing
+        was overwritten. Of it come the first k episodes, k uniform from 1 to `episodes`, or to all
+        if they are fewer; "valid" [N, L] is False after them. A share of their steps, itself
+        uniform from 0 to `dropout`, is not valid either.
+
+        Raises:
+            MetaRLError: a task without a whole context.
+        """
+        first, last = self._draw_visits(tasks, generator).unbind(1)
+        age = torch.arange(int((last - first).max()), device=self.device)
+        number = torch.minimum(first.unsqueeze(1) + age, last.unsqueeze(1) - 1)  # [N, L]
+        inside = age < (last - first).unsqueeze(1)
+
+        left = self._rows.flatten(0, 1)[self._places(tasks, number), -1]
+        ends = inside & (left == 0)
+        episode = ends.cumsum(1) - ends.long()
+        most = ends.sum(1, keepdim=True).clamp(max=episodes)
+        valid = episode < 1 + self._below(most, 1, generator)
+
+        length = int(valid.sum(1).max())
+        number, valid = number[:, :length], valid[:, :length]
+        if dropout:
+            uniform = torch.rand(len(tasks), length + 1, generator=generator, device=self.device)
+            valid = valid & (uniform[:, :-1] >= dropout * uniform[:, -1:])
+        return self._read(tasks, number)[0] | {"valid": valid}
+
+    def _draw_visits(self, tasks: Tensor, generator: torch.Generator) -> Tensor:
+        """[N, 2]: a whole context of each of `tasks`, uniformly."""
+        contexts = self._context[tasks]
+        first, last = contexts.unbind(2)  # [N, V]
+        whole = (first < last) & (first >= (self.count[tasks] - self.capacity).unsqueeze(1))
+        count = whole.sum(1, keepdim=True)
+        if not count.all():
+            raise MetaRLError(
+                f"replay: task {int(tasks[count.squeeze(1) == 0][0])} has no context of which "
+                "nothing was overwritten; collect it first, or enlarge agent.capacity"
+            )
+        chosen = self._below(count, 1, generator)
+        place = (whole & (whole.cumsum(1) == chosen + 1)).long().argmax(1)
+        return contexts[torch.arange(len(tasks), device=self.device), place]
 
     def _numbers(
         self,
@@ -249,13 +313,17 @@ class Replay:
 
     def _read(self, tasks: Tensor, number: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """[..., N, B, …]: columns of the steps of `tasks` [N] by number, and the steps left."""
-        place = tasks.unsqueeze(1) * self._rows.shape[1] + number % self.capacity
-        *parts, left = self._rows.flatten(0, 1)[place].split(self._widths, -1)
+        rows = self._rows.flatten(0, 1)[self._places(tasks, number)]
+        *parts, left = rows.split(self._widths, -1)
         columns = {}
         for (name, column), part in zip(self.columns.items(), parts, strict=True):
             value = part.squeeze(-1) if column.width is None else part
             columns[name] = value.to(column.dtype)
         return columns, left.squeeze(-1).long()
+
+    def _places(self, tasks: Tensor, number: Tensor) -> Tensor:
+        """[..., N, B]: where the steps of `tasks` [N] of these numbers stand in all rings."""
+        return tasks.unsqueeze(1) * self._rows.shape[1] + number % self.capacity
 
     def _below(self, bound: Tensor, size: int, generator: torch.Generator) -> Tensor:
         """[N, B] int64: uniform from 0 to before `bound` [N, 1] or [N, B]."""
@@ -291,28 +359,34 @@ class Replay:
                 f"replay: rows of {state['rows'].shape[-1]} numbers, not {sum(self._widths)}; "
                 "its columns are others"
             )
-        self._check_numbers(state["rows"], state["count"], state["context"])
+        context = state["context"]
+        if context.dim() == 2:
+            context = context.unsqueeze(1)  # before version 0.12 that of one visit was known
+        self._check_numbers(state["rows"], state["count"], context)
         self._rows = state["rows"].to(self.device, copy=True)
         self.count = state["count"].to(self.device, copy=True)
-        self._context = state["context"].to(self.device, copy=True)
+        missing = self._context.shape[1] - context.shape[1]
+        self._context = pad(context.to(self.device), (0, 0, 0, missing)).clone()
 
     def _check_numbers(self, rows: Tensor, count: Tensor, context: Tensor) -> None:
         """Raises a CheckpointError for steps or numbers of steps that no replay has."""
         tasks, size = rows.shape[:2]
         whole = (rows.dtype, count.dtype, context.dtype) == (torch.float32, *[torch.long] * 2)
-        whole &= count.shape == (tasks,) and context.shape == (tasks, 2)
+        whole &= count.shape == (tasks,) and context.dim() == 3
+        whole &= (len(context), context.shape[-1]) == (tasks, 2)
         whole &= {rows.layout, count.layout, context.layout} == {torch.strided}
         if whole:
             last = count.unsqueeze(1)
             slot = torch.arange(size, device=count.device)
             number = last - 1 - (last - 1 - slot) % self.capacity  # of the step that is kept there
             left = rows[..., -1]
-            first, end = context.unbind(1)
+            first, end = context.unbind(2)  # [S, V]
             whole = bool(
                 rows.isfinite().all()
                 & (count.clamp(max=self.capacity) <= size).all()
                 & ((left >= 0) & (number + left < last) | (number < 0)).all()
-                & ((first >= 0) & (first <= end) & (end <= count)).all()
+                & ((first >= 0) & (first <= end) & (end <= last)).all()
+                & (end[:, 1:] <= first[:, :-1]).all()
             )
         if not whole:
             raise CheckpointError("replay: its steps and their numbers do not belong together")

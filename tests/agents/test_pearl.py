@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -67,6 +70,62 @@ def test_first_episodes_explore_by_the_prior_and_later_ones_by_the_posterior():
             z = rollout.inputs.latent[0, :, 0]
             assert float((z.mean(0) - mean).abs().max()) < 4 * deviation / rows**0.5
             assert float((z.std(0) - deviation).abs().max()) < 4 * deviation / (2 * rows) ** 0.5
+
+
+@SPACES
+def test_first_episodes_are_sampled_if_they_are_to_be(discrete: bool):
+    """In greedy evaluation, until the posterior counts; every row by its own number of episodes.
+    Otherwise the mode is what was asked for.
+    """
+    family = Dense(discrete)
+    tasks = family.tasks("test", ROWS, Rng(0))
+
+    def lives(episodes: Tensor, mode: str, **options: Any) -> Rollout:
+        agent = make(family, exploration_episodes=2, **options)
+        belief = known(begin(agent, tasks), 5.0, 0.25, 0)
+        belief = replace(belief, row=replace(belief.row, episodes=episodes))
+        return lived(agent, family, tasks=tasks, belief=belief, episodes=1, mode=mode)[0]
+
+    mixed = torch.tensor([0, 1, 2, 3, 1, 2])
+    sampled, greedy = (lives(mixed, mode) for mode in ("sample", "greedy"))
+    exploring = [0, 1, 4]
+    steps = min(len(sampled.action), len(greedy.action))
+    assert not same(sampled.action[:steps, exploring], greedy.action[:steps, exploring])
+    options = {"exploration_mode": "sample"}
+    assert same(lives(mixed, "sample", **options), sampled)
+    both = lives(mixed, "greedy", **options)
+    for row, expected in enumerate([sampled, sampled, greedy, greedy, sampled, greedy]):
+        there = both.valid[:, row]
+        assert same(both.action[:, row][there], expected.action[: len(there), row][there])
+        assert same(both.log_prob[:, row][there], expected.log_prob[: len(there), row][there])
+    for number, expected in ((0, sampled), (1, sampled), (2, greedy)):
+        episodes = torch.full((ROWS,), number)
+        found = lives(episodes, "greedy", **options)
+        assert same(found, lives(episodes, "sample" if expected is sampled else "greedy"))
+
+
+def test_the_mean_stands_for_z_where_it_is_known_well_enough():
+    """Where every deviation is below the bound, never in the first episodes, in either mode; z is
+    drawn elsewhere as if there were no bound.
+    """
+    family = Dense()
+    tasks = family.tasks("test", ROWS, Rng(0))
+    for bound, number, mode in itertools.product(
+        (0.0, 0.4, 0.6, 9.0), (0, 1), ("sample", "greedy")
+    ):
+        drawn, found = [], []
+        for below, z in ((0.0, drawn), (bound, found)):
+            agent = make(family, mean_below=below)
+            belief = known(begin(agent, tasks), 5.0, 0.25, number)
+            belief.row.posterior.precision[0, 1] = 1.0  # wide in one entry: std 1
+            rollout, _ = lived(agent, family, tasks=tasks, belief=belief, episodes=1, mode=mode)
+            z.append(rollout.inputs.latent[0, :, 0])
+            mean = agent.inferred(belief)[0]
+        certain = torch.full((ROWS,), bool(number) and bound > 0.5)
+        certain[0] &= bound > 1
+        expected = torch.where(certain.unsqueeze(1), mean, drawn[0])
+        assert same(found[0], expected)
+        assert not same(drawn[0], mean)
 
 
 @pytest.mark.parametrize("exploration", [0, 1, 3])

@@ -360,11 +360,30 @@ def written(state: dict[str, Any]) -> Any:
     return state | {"replay": state["replay"] | {"rows": rows[there]}}
 
 
-def test_a_run_stopped_after_any_iteration_goes_on_as_if_it_had_not_been(tmp_path):
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {
+            "teacher": "task",
+            "factors": "natural",
+            "context_sampling": "prefixes",
+            "context_visits": 3,
+            "context_dropout": 0.5,
+            "exploration_mode": "sample",
+            "mean_below": 0.5,
+        },
+        {"teacher": "outcomes", "context_sampling": "prefixes", "factors": "full"},
+    ],
+    ids=["none", "task", "outcomes"],
+)
+def test_a_run_stopped_after_any_iteration_goes_on_as_if_it_had_not_been(
+    tmp_path, options: dict[str, Any]
+):
     """Parameters, targets, temperature, optimizers, transitions, which have wrapped around, and
-    marks of the context.
+    marks of the contexts; with any teacher.
     """
-    config = parse(small())
+    config = parse(small(**options))
     train(config, tmp_path / "whole", quiet=True)
     expected = latest(tmp_path / "whole")["agent"]
     assert (expected["replay"]["count"] > 45).any()

@@ -627,6 +627,18 @@ LEARNERS: list[Any] = [
     ("distill", {"student_share": 0.5}),
     ("varibad", {"memory": "set", "targets": "replayed", "novelty_coef": 0.1}),
     ("pearl", {}),
+    (
+        "pearl",
+        {
+            "teacher": "task",
+            "factors": "natural",
+            "context_sampling": "prefixes",
+            "context_visits": 2,
+            "exploration_mode": "sample",
+            "mean_below": 0.5,
+        },
+    ),
+    ("pearl", {"teacher": "outcomes", "factors": "full"}),
     ("pearl", {"preset": "mtsac"}),
     ("pearl", {"preset": "sac", "task_input": "goal", "hindsight": 0.5}),
     ("pearl", {"preset": "sac", "task_input": "onehot", "learn_temperature": True}),

@@ -12,7 +12,7 @@ import torch
 from helpers import CPU, Ragged, live, same
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from scipy.stats import chisquare
+from scipy.stats import chisquare, kstest
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -734,3 +734,193 @@ def test_what_was_not_written_is_zero_and_so_is_saved():
     rows = replay.state_dict()["rows"]
     assert not rows[1].any()
     assert not rows[:, 7:].any()
+
+
+# -------------------------------------------------------------------------------------------------
+# Prefixes of contexts
+
+
+class Visited:
+    """A replay that some tasks were visited for, and the numbers of what each visit's context held:
+    task → visit → episode → steps, by plain loops.
+    """
+
+    def __init__(self, capacity: int, visits: int) -> None:
+        self.replay = Replay(transition_columns(SPEC), capacity, CPU, visits=visits)
+        self.capacity, self.visits = capacity, visits
+        self.episodes: dict[int, list[list[list[int]]]] = {}
+        self.given: dict[int, list[int]] = {}
+        self.rollouts: list[Rollout] = []
+        self.seed = 0
+
+    def visit(self, tasks: list[int], contexts: int = 2, extra: int = 1) -> None:
+        """So many rollouts of ragged episodes as context, and `extra` ones for the critics."""
+        self.replay.begin_context(torch.tensor(tasks))
+        for task in tasks:
+            self.episodes.setdefault(task, []).append([])
+        for k in range(contexts + extra):
+            self.seed += 1
+            rollout = lived(tasks, first=1000 * self.seed, seed=self.seed)
+            self.replay.add(rollout, context=k < contexts)
+            self.rollouts.append(rollout)
+            for row, task in enumerate(tasks):
+                for episode in self.read(rollout, row):
+                    self.given.setdefault(task, []).extend(episode)
+                    if k < contexts:
+                        self.episodes[task][-1].append(episode)
+
+    def read(self, rollout: Rollout, row: int) -> list[list[int]]:
+        found: list[list[int]] = [[]]
+        for t in range(int(rollout.valid[:, row, 0].sum())):
+            found[-1].append(int(rollout.inputs.obs[t, row, 0, 0]))
+            if rollout.done[t, row, 0]:
+                found.append([])
+        assert not found[-1]
+        return found[:-1]
+
+    def whole(self, task: int) -> list[list[list[int]]]:
+        """The newest visits' contexts of which nothing was overwritten."""
+        kept = set(self.given[task][-self.capacity :])
+        newest = self.episodes[task][-self.visits :]
+        return [visit for visit in newest if visit and kept.issuperset(visit[0])]
+
+    def expected(self, task: int, episodes: int) -> dict[tuple[int, ...], float]:
+        """The chance of every prefix: of a visit, then of k."""
+        chances: dict[tuple[int, ...], float] = {}
+        visits = self.whole(task)
+        for visit in visits:
+            most = min(episodes, len(visit))
+            for k in range(1, most + 1):
+                steps = tuple(step for episode in visit[:k] for step in episode)
+                chances[steps] = chances.get(steps, 0.0) + 1 / len(visits) / most
+        return chances
+
+    def drawn(self, tasks: Tensor, episodes: int, seed: int = 0, **more: float) -> list[tuple]:
+        columns = self.replay.prefixes(tasks, episodes, seeded(seed), **more)
+        found = []
+        for number, valid in zip(columns["obs"][..., 0], columns["valid"], strict=True):
+            found.append(tuple(number[valid].long().tolist()))
+        return found
+
+
+@pytest.mark.parametrize("visits", [1, 3])
+@pytest.mark.parametrize("episodes", [1, 2, 100])
+def test_a_prefix_is_the_first_episodes_of_a_visit(visits: int, episodes: int):
+    """Each visit and each number of episodes equally likely, in their order, whole, and nothing
+    that is no context; episodes have lengths of their own.
+    """
+    replay = Visited(1000, visits)
+    for tasks in ([0, 1, 2], [1, 2], [2, 1], [1]):
+        replay.visit(tasks)
+    for task in range(3):
+        drawn = replay.drawn(torch.full((6000,), task), episodes, seed=task)
+        expected = replay.expected(task, episodes)
+        assert fair(drawn, expected) if len(expected) > 1 else set(drawn) == set(expected)
+
+
+def test_what_is_not_of_the_prefix_is_padding():
+    """Columns are as long as the longest prefix; "valid" has no gaps; a row is of its task."""
+    replay = Visited(1000, 2)
+    replay.visit([0, 1])
+    replay.visit([0, 1])
+    tasks = torch.tensor([1, 0, 1, 1, 0, 0])
+    columns = replay.replay.prefixes(tasks, 9, seeded())
+    valid = columns.pop("valid")
+    assert list(columns) == list(FIELDS)
+    assert valid.any(0).all()
+    assert (valid.long().diff(dim=1) <= 0).all()
+    assert valid.sum(1).unique().numel() > 1
+    every = {name: x for name, x in columns.items() if name != "obs"}
+    for row, task in enumerate(tasks.tolist()):
+        steps = tuple(columns["obs"][row, valid[row], 0].long().tolist())
+        assert steps in replay.expected(task, 9)
+        for name, values in every.items():
+            there = torch.cat([value_of(x, name)[x.valid] for x in replay.rollouts])
+            ids = torch.cat([x.inputs.obs[x.valid][:, 0] for x in replay.rollouts]).long()
+            place = [int((ids == step).nonzero()) for step in steps]
+            assert torch.equal(values[row, valid[row]], there[place]), name
+
+
+def value_of(rollout: Rollout, name: str) -> Tensor:
+    value = getattr(rollout, name)
+    return rollout.reward if value is None else value
+
+
+def test_what_was_overwritten_is_never_read():
+    """Not even what is left of such a visit; where no visit is whole a line says so."""
+    replay, met = Visited(10, 3), set()
+    for k in range(40):
+        replay.visit([0], contexts=1 + k % 2, extra=2 * (k % 3 == 0))
+        met.add(len(replay.whole(0)))
+        if not replay.whole(0):
+            with pytest.raises(MetaRLError, match=r"task 0 has no context .* agent\.capacity$"):
+                replay.drawn(torch.tensor([0]), 9)
+            continue
+        drawn = replay.drawn(torch.zeros(200, dtype=torch.long), 9)
+        assert set(drawn) <= set(replay.expected(0, 9))
+        starts = {steps[0] for steps in drawn}
+        assert starts == {visit[0][0] for visit in replay.whole(0)}
+    assert met >= {0, 1, 2}
+    replay.replay.begin_context(torch.tensor([1]))
+    with pytest.raises(MetaRLError, match=r"task [01] has no context"):
+        replay.drawn(torch.tensor([0, 1]), 9)
+
+
+def test_a_share_of_a_prefix_is_left_out():
+    """The share is uniform from 0 to `dropout`, one for a whole prefix; without it all stays."""
+    replay = Replay(transition_columns(SPEC), 5000, CPU)
+    replay.begin_context(torch.tensor([0]))
+    replay.add(lived([0], steps=1000), context=True)
+    tasks = torch.zeros(2000, dtype=torch.long)
+    assert replay.prefixes(tasks, 1, seeded())["valid"].all()
+    for dropout in (0.3, 1.0):
+        kept = replay.prefixes(tasks, 1, seeded(1), dropout)["valid"]
+        assert kept.shape[1] == 1000
+        left_out = 1 - kept.float().mean(1)
+        assert kstest(left_out.numpy(), "uniform", (0, dropout)).pvalue > 1e-3
+        anywhere = kept.float().mean(0) - (1 - dropout / 2)
+        assert float(anywhere.abs().max()) < 0.06
+
+
+def test_steps_are_of_the_newest_visit_however_many_are_known():
+    replay, one = Visited(1000, 3), Visited(1000, 1)
+    for each in (replay, one):
+        each.visit([0, 1])
+        each.visit([0, 0])
+    tasks = torch.tensor([0, 1, 0])
+    found = [recall(each.replay, tasks, 50, seeded()) for each in (replay, one)]
+    assert same(*found)
+
+
+def test_a_checkpoint_that_knows_one_visit_goes_on():
+    """[S, 2] of version 0.11 and before; visits that come are known beside it, too."""
+    one, several = Visited(1000, 1), Visited(1000, 3)
+    for each in (one, several):
+        each.visit([0, 1])
+    old = one.replay.state_dict()
+    assert old["context"].shape == (2, 1, 2)
+    several.replay.load_state_dict(old | {"context": old["context"][:, 0]})
+    one.replay.load_state_dict(old | {"context": old["context"][:, 0]})
+    tasks = torch.tensor([0, 1] * 50)
+    assert one.drawn(tasks, 9) == several.drawn(tasks, 9)
+    for each in (one, several):
+        each.visit([0, 1])
+    assert set(several.drawn(tasks, 9)) > set(one.drawn(tasks, 9))
+    again = Visited(1000, 3)
+    again.replay.load_state_dict(several.replay.state_dict())
+    assert again.drawn(tasks, 9) == several.drawn(tasks, 9)
+
+
+@pytest.mark.parametrize("swap", [False, True])
+def test_contexts_that_overlap_are_refused(swap: bool):
+    """The newest one stands in front, and each ends before the next begins."""
+    replay = Visited(1000, 2)
+    replay.visit([0])
+    replay.visit([0])
+    state = replay.replay.state_dict()
+    if swap:
+        state["context"] = state["context"].flip(1)
+        with pytest.raises(MetaRLError, match="do not belong together"):
+            empty(1000).load_state_dict(state)
+    else:
+        empty(1000).load_state_dict(state)

@@ -10,7 +10,7 @@ from helpers import CPU
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
-from metarl.nn.gaussian_product import Posterior
+from metarl.nn.gaussian_product import Factors, JointPosterior, Posterior
 
 N, F, Z = 3, 5, 2  # tasks, factors of each, entries of z
 EXACT = {"rtol": 1e-10, "atol": 1e-12}
@@ -29,6 +29,11 @@ def nothing(*axes: int) -> Posterior:
     return Posterior.prior(*axes, device=CPU)
 
 
+def normal(factors: Tensor) -> Factors:
+    """Those of means and variances [..., F, 2, Z]."""
+    return Factors.normal(*factors.unbind(-2))
+
+
 def check_equal(found: Posterior, expected: Posterior) -> None:
     torch.testing.assert_close(
         (found.mean, found.variance), (expected.mean, expected.variance), **EXACT
@@ -42,7 +47,7 @@ def test_factors_are_fused_as_if_two_at_a_time(factors: Tensor):
         more, spread = factors[:, k].unbind(1)
         mean = (mean * spread + more * variance) / (variance + spread)
         variance = variance * spread / (variance + spread)
-    found = nothing(N, Z).update(factors)
+    found = nothing(N, Z).update(normal(factors))
     torch.testing.assert_close((found.mean, found.variance), (mean, variance), **EXACT)
 
 
@@ -52,18 +57,22 @@ def test_the_density_is_the_normalized_product_of_the_densities(factors: Tensor)
     mean, variance = factors.unbind(-2)
     product = sum(Normal(mean[:, k], variance[:, k].sqrt()).log_prob(grid) for k in range(F)).exp()
     expected = product / torch.trapezoid(product, dx=16 / 4000, dim=0)
-    found = nothing(N, Z).update(factors)
+    found = nothing(N, Z).update(normal(factors))
     torch.testing.assert_close(
         Normal(found.mean, found.variance.sqrt()).log_prob(grid).exp(), expected, **EXACT
     )
 
 
 def test_neither_order_nor_portions_matter(factors: Tensor):
-    whole = nothing(N, Z).update(factors)
-    check_equal(nothing(N, Z).update(factors[:, torch.randperm(F)]), whole)
-    check_equal(nothing(N, Z).update(factors[:, :2]).update(factors[:, 2:]), whole)
+    whole = nothing(N, Z).update(normal(factors))
+    check_equal(nothing(N, Z).update(normal(factors[:, torch.randperm(F)])), whole)
+    check_equal(nothing(N, Z).update(normal(factors[:, :2])).update(normal(factors[:, 2:])), whole)
     check_equal(
-        nothing(N, Z).update(factors[:, 2:]).update(factors[:, :0]).update(factors[:, :2]), whole
+        nothing(N, Z)
+        .update(normal(factors[:, 2:]))
+        .update(normal(factors[:, :0]))
+        .update(normal(factors[:, :2])),
+        whole,
     )
 
 
@@ -71,9 +80,9 @@ def test_only_valid_factors_count(factors: Tensor):
     """Every task has its own; what stands in the other places does not matter."""
     valid = torch.tensor([[1, 1, 0, 1, 0], [0, 0, 0, 0, 0], [1, 1, 1, 1, 1]]) > 0
     factors[~valid] *= 30
-    found = nothing(N, Z).update(factors, valid)
+    found = nothing(N, Z).update(normal(factors), valid)
     for i in range(N):
-        alone = nothing(Z).update(factors[i, valid[i]])
+        alone = nothing(Z).update(normal(factors[i, valid[i]]))
         check_equal(Posterior(found.precision[i], found.shift[i]), alone)
 
 
@@ -85,15 +94,15 @@ def test_the_prior_stands_where_nothing_was_seen_and_is_no_factor_elsewhere():
     assert nothing(N, Z).variance.tolist() == [[1] * Z] * N
     assert nothing(N, Z).kl().tolist() == [0] * N
     one = torch.tensor([[[5.0, -3.0], [4.0, 100.0]]])
-    seen = nothing(Z).update(one)
+    seen = nothing(Z).update(normal(one))
     torch.testing.assert_close((seen.mean, seen.variance), (one[0, 0], one[0, 1]))
-    many = nothing(Z).update(torch.tensor([[1.0] * Z] * 2).expand(F, 2, Z))
+    many = nothing(Z).update(normal(torch.tensor([[1.0] * Z] * 2).expand(F, 2, Z)))
     torch.testing.assert_close((many.mean, many.variance), (torch.ones(Z), torch.full((Z,), 1 / F)))
 
 
 def test_draws_have_its_mean_and_variance(factors: Tensor):
     """Within four standard errors, σ / √n and σ² √(2 / n)."""
-    posterior = nothing(N, Z).update(factors)
+    posterior = nothing(N, Z).update(normal(factors))
     z = posterior.draw(torch.randn(DRAWS, N, Z, dtype=torch.float64))
     assert ((z.mean(0) - posterior.mean).abs() < 4 * (posterior.variance / DRAWS).sqrt()).all()
     assert (
@@ -105,23 +114,27 @@ def test_draws_are_differentiated_by_what_they_are_made_of(factors: Tensor):
     """∂z/∂μ = 1 and ∂z/∂σ = ε for the only factor; for many, and for their divergence, as finite
     differences say.
     """
-    normal = torch.randn(N, Z, dtype=torch.float64)
+    noise = torch.randn(N, Z, dtype=torch.float64)
     mean, std = (x.requires_grad_() for x in (factors[:, 0, 0].clone(), factors[:, 0, 1].sqrt()))
-    z = nothing(N, Z).update(torch.stack([mean, std.square()], dim=-2).unsqueeze(1)).draw(normal)
+    z = (
+        nothing(N, Z)
+        .update(Factors.normal(mean.unsqueeze(1), std.square().unsqueeze(1)))
+        .draw(noise)
+    )
     torch.testing.assert_close(
-        torch.autograd.grad(z.sum(), (mean, std)), (torch.ones_like(mean), normal), **EXACT
+        torch.autograd.grad(z.sum(), (mean, std)), (torch.ones_like(mean), noise), **EXACT
     )
 
     def draw_and_kl(factors: Tensor) -> tuple[Tensor, Tensor]:
-        posterior = nothing(N, Z).update(factors)
-        return posterior.draw(normal), posterior.kl()
+        posterior = nothing(N, Z).update(normal(factors))
+        return posterior.draw(noise), posterior.kl()
 
     assert torch.autograd.gradcheck(draw_and_kl, factors.requires_grad_())
 
 
 def test_the_divergence_from_the_prior_is_torchs_and_that_of_draws(factors: Tensor):
     """Summed over the entries of z, and not the divergence the other way."""
-    posterior = nothing(N, Z).update(factors)
+    posterior = nothing(N, Z).update(normal(factors))
     q, prior = (
         Normal(posterior.mean, posterior.variance.sqrt()),
         Normal(torch.zeros(Z).double(), 1.0),
@@ -139,9 +152,108 @@ def test_gradients_are_finite_where_nothing_was_seen(factors: Tensor):
     valid = torch.tensor([[1, 1, 0, 1, 0], [0, 0, 0, 0, 0], [1, 1, 1, 1, 1]]) > 0
     start = (torch.zeros(N, Z, dtype=torch.float64, requires_grad=True) for _ in range(2))
     leaves = (factors.requires_grad_(), *start)
-    posterior = Posterior(*leaves[1:]).update(factors, valid)
+    posterior = Posterior(*leaves[1:]).update(normal(factors), valid)
     loss = posterior.draw(torch.randn(N, Z)).sum() + posterior.kl().sum()
     by_factor, *by_start = torch.autograd.grad(loss, leaves)
     assert all(x.isfinite().all() for x in (by_factor, *by_start))
     assert by_factor[~valid].eq(0).all()
     assert by_factor[valid].ne(0).all()
+
+
+# -------------------------------------------------------------------------------------------------
+# Natural parameters, and the prior as a factor
+
+
+def test_a_density_is_held_by_its_natural_parameters(factors: Tensor):
+    """A factor and a density of the same mean and variance; one that says nothing, too."""
+    mean, variance = factors.unbind(-2)
+    density = Posterior.normal(mean, variance)
+    torch.testing.assert_close((density.mean, density.variance), (mean, variance), **EXACT)
+    torch.testing.assert_close(density.std, variance.sqrt(), **EXACT)
+    given = normal(factors)
+    torch.testing.assert_close(
+        (given.precision, given.shift), (1 / variance, mean / variance), **EXACT
+    )
+    none = torch.zeros(N, 2, Z, dtype=torch.float64)
+    whole = nothing(N, Z).update(given)
+    check_equal(whole.update(Factors(none, none)), whole)
+
+
+@pytest.mark.parametrize("precision", [0.0, 1.0], ids=["no factor", "a factor"])
+def test_the_prior_is_a_factor_where_it_has_a_precision(factors: Tensor, precision: float):
+    """The same as one more factor N(0, 1) before the others; alone it is the posterior."""
+    prior = Posterior.prior(N, Z, device=CPU, precision=precision)
+    assert prior.mean.eq(0).all()
+    assert prior.variance.eq(1).all()
+    one_more = torch.zeros(N, 1, 2, Z, dtype=torch.float64)
+    one_more[:, :, 1] = 1
+    every = torch.cat([one_more, factors], dim=1) if precision else factors
+    check_equal(prior.update(normal(factors)), nothing(N, Z).update(normal(every)))
+
+
+def test_with_the_prior_the_product_is_bayes_rule():
+    """y = A z + ε with ε ~ N(0, σ²) and z ~ N(0, I), an entry of z a measurement: the conjugate
+    posterior, by the formula for any A (Bishop 2006, equations 2.116 and 2.117).
+    """
+    torch.manual_seed(1)
+    entry = torch.randint(Z, (F,))
+    slope, noise, measured = torch.randn(3, F, dtype=torch.float64)
+    variance = 0.1 + noise.square()
+    design = torch.zeros(F, Z, dtype=torch.float64)
+    design[torch.arange(F), entry] = slope
+    covariance = (torch.eye(Z).double() + design.T @ (design / variance.unsqueeze(1))).inverse()
+    mean = covariance @ (design.T @ (measured / variance))
+    factors = Factors(
+        design.square() / variance.unsqueeze(1), design * (measured / variance).unsqueeze(1)
+    )
+    found = Posterior.prior(Z, device=CPU, precision=1.0).update(factors)
+    torch.testing.assert_close((found.mean, found.variance), (mean, covariance.diag()), **EXACT)
+
+
+def test_the_divergence_from_another_is_torchs(factors: Tensor):
+    """In that direction; from itself it is nothing, from the prior what `kl` says."""
+    q, p = (Posterior.normal(*factors[:, k].unbind(1)) for k in (0, 1))
+    expected = kl_divergence(Normal(q.mean, q.std), Normal(p.mean, p.std)).sum(-1)
+    torch.testing.assert_close(q.kl_to(p), expected, **EXACT)
+    assert not torch.allclose(p.kl_to(q), expected)
+    torch.testing.assert_close(q.kl_to(q), torch.zeros(N).double(), **EXACT)
+    for precision in (0.0, 1.0):
+        prior = Posterior.prior(N, Z, device=CPU, precision=precision)
+        torch.testing.assert_close(q.kl_to(prior), q.kl(), **EXACT)
+
+
+def test_measurements_along_any_direction_are_bayesian_linear_regression():
+    """Of all at once or in portions, those that are valid: (I + UᵀU)⁻¹ and that times Uᵀv, by hand;
+    before any it is the prior.
+    """
+    torch.manual_seed(2)
+    direction, value = torch.randn(N, F, 3, dtype=torch.float64), torch.randn(N, F).double()
+    valid = torch.tensor([[1, 1, 0, 1, 0], [0, 0, 0, 0, 0], [1, 1, 1, 1, 1]]) > 0
+    prior = JointPosterior.prior(N, 3, device=CPU)
+    found = prior.update(Factors.measured(direction, value), valid)
+    parts = prior
+    for some in (slice(0, 2), slice(2, F)):
+        factors = Factors.measured(direction[:, some], value[:, some])
+        parts = parts.update(factors, valid[:, some])
+    for n in range(N):
+        u, v = direction[n, valid[n]], value[n, valid[n]]
+        covariance = (torch.eye(3).double() + u.T @ u).inverse()
+        for each in (found, parts):
+            mean, spread = (x[n] for x in each.moments())
+            torch.testing.assert_close((mean, spread), (covariance @ u.T @ v, covariance), **EXACT)
+    assert found.moments()[0][1].eq(0).all()
+    assert found.moments()[1][1].equal(torch.eye(3).double())
+
+
+def test_where_lines_meet_is_found():
+    """One precise measurement leaves a line, a second one along another direction a point."""
+    direction = 100 * torch.tensor([[1.0, 1.0], [1.0, 0.0]]).double()
+    place = torch.tensor([0.7, -0.2]).double()
+    value = direction @ place
+    prior = JointPosterior.prior(2, device=CPU)
+    mean, covariance = prior.update(Factors.measured(direction[:1], value[:1])).moments()
+    torch.testing.assert_close(mean.sum(), place.sum(), rtol=0, atol=1e-3)
+    assert covariance.diagonal().min() > 0.4
+    mean, covariance = prior.update(Factors.measured(direction, value)).moments()
+    torch.testing.assert_close(mean, place, rtol=0, atol=1e-3)
+    assert covariance.diagonal().max() < 1e-3

@@ -4,7 +4,7 @@ An encoder turns every transition of a task into a Gaussian factor; their produc
 depend on their order, is the posterior q(z|c) given the context c. The policy acts on a z that is
 sampled anew in every episode (posterior sampling). Soft actor-critic (Haarnoja et al. 2018,
 arXiv:1812.05905) learns from a replay buffer; the encoder learns from the critics' loss and the KL
-divergence from the prior, on recent context.
+divergence from the prior, on recent context. In training it may have a teacher.
 """
 
 from collections import defaultdict
@@ -12,10 +12,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import softplus
 
 from metarl.agents.learning_agent import LearningAgent, expand_to_lanes, return_metrics
 from metarl.agents.pearl.config import PEARLConfig
+from metarl.agents.pearl.encoder import ContextEncoder, Product
+from metarl.agents.pearl.teacher import make_teacher
 from metarl.algorithms.sac import SAC, Batch
 from metarl.config.schema import schedule_value
 from metarl.core.agent import Mode, World
@@ -30,25 +31,21 @@ from metarl.core.types import (
     TaskInfo,
     Tasks,
     first_cue,
-    one_hot,
     replace,
     tree,
     tree_map,
     where,
 )
 from metarl.data.replay import Replay, Transitions, hindsight, transition_columns
-from metarl.nn.gaussian_product import Posterior
-from metarl.nn.mlp import MLP, named
+from metarl.nn.gaussian_product import Factors, Posterior
 from metarl.nn.policy import Policy
-
-_SMALLEST_VARIANCE = 1e-7
 
 
 @tree
 class TaskPosterior:
     """The belief about N tasks."""
 
-    posterior: Posterior  # [N, Z]
+    posterior: Product  # [N, …] of the factors of all transitions so far
     episodes: Tensor  # [N] int64: episodes so far
     shown: Tensor | None  # [N, P] the task, if it is shown
 
@@ -72,35 +69,31 @@ class PEARL(LearningAgent):
                 "hindsight: set task_input to goal, and choose a family with goal_reward and "
                 f"achieved_goal ({spec.name}: {spec.achieved_goal})"
             )
-        latent = config.latent_width
-        task = spec.shown_width(config.task_input)
-        context = spec.obs_width + spec.action_width + 1
-        if config.next_obs_input:
-            context += spec.obs_width
-        self.encoder = MLP(context, config.encoder_sizes, 2 * latent)
-        weights = {}
-        if latent:
-            generator = rng.child("weights").child("encoder").generator()
-            weights = named(self.encoder.init(generator), "encoder")
+        self.encoder = ContextEncoder(config, spec)
+        self.teacher = make_teacher(config, spec)
+        networks = rng.child("weights")
+        weights = self.encoder.init(networks) | self.teacher.init(networks)
 
-        state = Policy.width(spec, task=task, latent=latent)
+        task = spec.shown_width(config.task_input)
+        state = Policy.width(spec, task=task, latent=config.latent_width)
         self.sac = self.learner = SAC(config, spec, state, rng, device, weights)
         self.buffer = self._empty_buffer()
 
     def _empty_buffer(self) -> Replay:
-        return Replay(transition_columns(self.spec), self.config.capacity, self.device)
+        columns = transition_columns(self.spec)
+        visits = self.config.context_visits
+        return Replay(columns, self.config.capacity, self.device, visits=visits)
 
     # -- inference and acting
 
     def begin(self, info: TaskInfo, lanes: int) -> Belief:
         """The prior."""
-        width = self.config.latent_width
-        prior = Posterior.prior(info.rows, width, device=info.device)
+        prior = self.encoder.prior(info.rows, info.device)
         episodes = torch.zeros(info.rows, dtype=torch.long, device=info.device)
         return Belief(
             cue=first_cue(self.spec, info.rows, lanes, info.device),
             row=TaskPosterior(prior, episodes, info.shown),
-            lane=torch.zeros(info.rows, lanes, width, device=info.device),
+            lane=torch.zeros(info.rows, lanes, self.config.latent_width, device=info.device),
         )
 
     @torch.no_grad()
@@ -112,13 +105,22 @@ class PEARL(LearningAgent):
         counter: int,
         mode: Mode,
     ) -> tuple[Acted, Belief]:
-        """Act on z, which is sampled where an episode begins, in every mode."""
+        """Act on z, which is sampled where an episode begins, in every mode.
+
+        With `exploration_mode` sample the first episodes are no less random than in training.
+        """
         begins = belief.cue[..., -1] == 1
         if begins.any():
             z = where(begins, self._sample_latent(belief.row, noise, counter), belief.lane)
             belief = replace(belief, lane=z)
         inputs = Inputs(obs, latent=belief.lane, task=expand_to_lanes(belief.row.shown, obs))
-        return self.sac.act(inputs, begins, noise, counter, mode), belief
+        acted = self.sac.act(inputs, begins, noise, counter, mode)
+        if mode == "greedy" and self.config.exploration_mode == "sample":
+            explores = self._explores(belief.row).unsqueeze(1).expand_as(begins)
+            if explores.any():
+                sampled = self.sac.act(inputs, begins, noise, counter, "sample")
+                acted = where(explores, sampled, acted)
+        return acted, belief
 
     @torch.no_grad()
     def adapt(self, belief: Belief, rollout: Rollout) -> Belief:
@@ -139,18 +141,24 @@ class PEARL(LearningAgent):
         rollout = rollout.reshape_lanes(belief.cue.shape[1])
         return replace(self.adapt(belief, rollout), cue=rollout.last_cue(self.spec))
 
+    @torch.no_grad()
     def inferred(self, belief: Belief) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of z for every task, [N, Z] each."""
-        posterior: Posterior = belief.row.posterior
-        return posterior.mean, posterior.variance.sqrt()
+        posterior = self.encoder.posterior(self.sac.networks, belief.row.posterior)
+        return posterior.mean, posterior.std
+
+    def _explores(self, row: TaskPosterior) -> Tensor:
+        """[N] bool: whether a task's next episode is one of the first, on the prior."""
+        return row.episodes < self.config.exploration_episodes
 
     def _sample_latent(self, row: TaskPosterior, noise: Streams, counter: int) -> Tensor:
-        """[N, M, Z]: z from the posterior, or from the prior in the first episodes."""
-        explores = (row.episodes < self.config.exploration_episodes).unsqueeze(1)
-        posterior = tree_map(lambda x: x.masked_fill(explores, 0.0).unsqueeze(1), row.posterior)
-        return posterior.draw(
-            noise.split(counter, 1).normal(0, self.config.latent_width).squeeze(2)
-        )
+        """[N, M, Z]: z from the posterior, or its mean; from the prior in the first episodes."""
+        explores = self._explores(row).unsqueeze(1)
+        posterior = self.encoder.posterior(self.sac.networks, row.posterior)
+        posterior = tree_map(lambda x: x.masked_fill(explores, 0.0).unsqueeze(1), posterior)
+        z = posterior.draw(noise.split(counter, 1).normal(0, self.config.latent_width).squeeze(2))
+        certain = (posterior.std < self.config.mean_below).all(-1) & ~explores
+        return torch.where(certain.unsqueeze(-1), posterior.mean, z)
 
     def _factors(
         self,
@@ -158,18 +166,9 @@ class PEARL(LearningAgent):
         action: Tensor,
         reward: Tensor,
         next_obs: Tensor,
-    ) -> Tensor:
-        """[N, B, 2, Z]: mean and variance of the factor Ψ(z|c) of each transition [N, B, …]."""
-        if not self.config.latent_width:
-            return torch.ones(*reward.shape, 2, 0, device=self.device)
-        if self.spec.discrete:
-            action = one_hot(action, self.spec.action_width)
-        context = [obs, action, reward.unsqueeze(-1)]
-        if self.config.next_obs_input:
-            context.append(next_obs)
-        outputs = self.encoder(self.sac.networks["encoder"], torch.cat(context, dim=-1))
-        mean, spread = outputs.chunk(2, -1)
-        return torch.stack([mean, softplus(spread).clamp(min=_SMALLEST_VARIANCE)], dim=-2)
+    ) -> Factors:
+        """The factor Ψ(z|c) of each transition [..., …]."""
+        return self.encoder.factors(self.sac.networks, obs, action, reward, next_obs)
 
     # -- meta-training
 
@@ -188,10 +187,13 @@ class PEARL(LearningAgent):
         kl_coef = schedule_value(config.kl_coef, world.progress)
         generator = rng.child("updates").generator(self.device)
         shown = world.task_info(self, world.train_set).shown
+        rows = self.teacher.rows(world)
         totals: dict[str, Any] = defaultdict(float)
         for _ in range(config.updates):
-            batch, context = self._sample_batches(world, shown, generator)
-            for name, value in self._update(batch, context, kl_coef, generator).items():
+            chosen = self._draw_tasks(generator)
+            batch, context = self._sample_batches(world, shown, chosen, generator)
+            known = None if rows is None else rows[chosen]
+            for name, value in self._update(batch, context, kl_coef, generator, known).items():
                 totals[name] += value
         means = {name: float(total) / config.updates for name, total in totals.items()}
         return return_metrics(rollouts) | means
@@ -220,14 +222,16 @@ class PEARL(LearningAgent):
             rollouts.append(rollout)
         return rollouts
 
+    def _draw_tasks(self, generator: torch.Generator) -> Tensor:
+        """[N]: the training tasks of a gradient step."""
+        size = (self.config.meta_batch_size,)
+        return torch.randint(self.buffer.tasks, size, generator=generator, device=self.device)
+
     def _sample_batches(
-        self, world: World, shown: Tensor | None, generator: torch.Generator
+        self, world: World, shown: Tensor | None, tasks: Tensor, generator: torch.Generator
     ) -> tuple[Transitions, Transitions | None]:
-        """N tasks' transitions of any age for SAC, and their recent context for the encoder."""
+        """Transitions of any age of `tasks` [N] for SAC, and their context for the encoder."""
         config = self.config
-        tasks = torch.randint(
-            self.buffer.tasks, (config.meta_batch_size,), generator=generator, device=self.device
-        )
         future = "next_obs" if config.hindsight else None
         columns = self.buffer.sample(tasks, config.batch_size, generator, future=future)
         batch = Transitions(**columns)
@@ -239,7 +243,11 @@ class PEARL(LearningAgent):
             batch = hindsight(batch, uniform < config.hindsight, self.spec, world.goal_reward)
         if not config.latent_width:
             return batch, None
-        context = self.buffer.context(tasks, config.context_size, generator)
+        if config.context_sampling == "steps":
+            context = self.buffer.context(tasks, config.context_size, generator)
+        else:
+            episodes = config.prior_episodes + config.posterior_episodes
+            context = self.buffer.prefixes(tasks, episodes, generator, config.context_dropout)
         return batch, Transitions(**context)
 
     def _update(
@@ -248,32 +256,50 @@ class PEARL(LearningAgent):
         context: Transitions | None,
         kl_coef: float,
         generator: torch.Generator,
+        rows: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """A step of soft actor-critic, whose critics also train the encoder (Algorithm 1).
 
-        L_critic + β L_KL, where L_KL is *summed* over tasks and entries of z.
+        L_critic + β L_KL, where L_KL is *summed* over tasks and entries of z; and a teacher's loss,
+        which may know the tasks' `rows` [N, P].
         """
         tasks = len(batch.obs)
         posterior = self._infer_posterior(context, tasks)
         shape = (tasks, self.config.latent_width)
-        z = posterior.draw(torch.randn(shape, generator=generator, device=self.device))
+        normal = torch.randn(shape, generator=generator, device=self.device)
+        lesson = self.teacher.lesson(self.sac.networks, posterior, normal, batch, rows)
+
         transitions = Batch(
-            self._inputs(batch.obs, z, batch.task),
+            self._inputs(batch.obs, lesson.z, batch.task),
             batch.action.flatten(0, 1),
             batch.training_reward.flatten(),
-            self._inputs(batch.next_obs, z.detach(), batch.task),
+            self._inputs(batch.next_obs, lesson.z.detach(), batch.task),
             batch.terminated.flatten(),
         )
         kl = posterior.kl().sum()
-        return self.sac.update(transitions, generator, kl_coef * kl) | {"kl": kl.detach()}
+        loss = kl_coef * kl + lesson.loss
+        metrics = self.sac.update(transitions, generator, loss)
+        return metrics | {"kl": kl.detach()} | lesson.metrics
 
     def _infer_posterior(self, context: Transitions | None, tasks: int) -> Posterior:
         """q(z|c) for the context c [N, C] of N `tasks`; the prior without."""
-        prior = Posterior.prior(tasks, self.config.latent_width, device=self.device)
-        if context is None:
-            return prior
-        factors = self._factors(context.obs, context.action, context.reward, context.next_obs)
-        return prior.update(factors)
+        product = self.encoder.prior(tasks, self.device)
+        if context is not None:
+            product = product.update(self._context_factors(context))
+        return self.encoder.posterior(self.sac.networks, product)
+
+    def _context_factors(self, context: Transitions) -> Factors:
+        """[N, C, …]: 0, which says nothing, where a step is not valid and no network is needed."""
+        arrays = (context.obs, context.action, context.reward, context.next_obs)
+        valid = context.valid
+        if valid is None:
+            return self._factors(*arrays)
+        factors = self._factors(*[x[valid] for x in arrays])
+
+        def pad(x: Tensor) -> Tensor:
+            return x.new_zeros(*valid.shape, *x.shape[1:]).index_put((valid,), x)
+
+        return tree_map(pad, factors)
 
     def _inputs(self, obs: Tensor, z: Tensor, task: Tensor | None) -> Inputs:
         """The inputs of policy and critics at obs [N, B, O], z [N, Z] and task [N, B, P]."""

@@ -1,8 +1,16 @@
 """Configuration of PEARL; imports no torch, so that errors are reported at once."""
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import NonNegativeInt, PositiveInt, ValidationInfo, field_validator
+from pydantic import (
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from metarl.agents.config import PRESET, TaskInput
 from metarl.algorithms.config import SACConfig, UnitInterval
@@ -30,6 +38,7 @@ class PEARLConfig(SACConfig):
         "updates": 3,
         "batch_size": 16,
         "encoder_sizes": (16,),
+        "teacher_sizes": (16,),
         "hidden_sizes": (16,),
     }
 
@@ -41,8 +50,19 @@ class PEARLConfig(SACConfig):
     """hidden layers of the context encoder"""
     next_obs_input: bool = False
     """the encoder also sees the next observation: for dynamics that vary"""
+    factors: Literal["gaussian", "natural", "full"] = "gaussian"
+    """what the encoder makes of a transition: mean and variance of z, without the prior; or natural
+    parameters, shift and precision, with the prior N(0, I) as a factor; or, full, a measurement of
+    joint_width numbers with a full covariance, from whose posterior that of z is read"""
+    joint_width: PositiveInt = 4
+    """numbers that factors full measure"""
     exploration_episodes: NonNegativeInt = 1
     """first episodes of a task, with z from the prior"""
+    exploration_mode: Literal["as-told", "sample"] = "as-told"
+    """how actions are chosen in them: as everywhere, or sampled in greedy evaluation, too"""
+    mean_below: NonNegativeFloat = 0.0
+    """act on the posterior's mean where each of its standard deviations is smaller; else on a z
+    drawn from it; 0: it is always drawn"""
 
     tasks: PositiveInt = 5
     """training tasks that data is collected from in an iteration"""
@@ -65,10 +85,27 @@ class PEARLConfig(SACConfig):
     """transitions of each task for policy and critics, from its whole buffer"""
     context_size: PositiveInt = 100
     """transitions of each task for the encoder, from its newest context"""
+    context_sampling: Literal["steps", "prefixes"] = "steps"
+    """the encoder's context in training: context_size single steps, or the first episodes of a
+    visit as they followed each other, from one to all"""
+    context_visits: PositiveInt = 1
+    """prefixes are of one of so many newest visits to the task"""
+    context_dropout: UnitInterval = 0.0
+    """at most this share of a prefix's steps is left out"""
     hindsight: UnitInterval = 0.0
     """share of transitions relabeled with a later goal (HER)"""
     kl_coef: NonNegativeSchedule = 0.1
     """β, weight of KL(posterior ‖ prior), summed over z and tasks: scale it with reward_scale²"""
+
+    teacher: Literal["none", "task", "outcomes"] = "none"
+    """what else the encoder learns from: task, the training tasks' rows, which then also give z to
+    policy and critics; outcomes, a decoder of rewards and next observations"""
+    teacher_sizes: tuple[PositiveInt, ...] = (64, 64)
+    """hidden layers of the teacher's networks"""
+    teacher_std: PositiveFloat = 0.05
+    """σ of the task row, whitened, given the z that teacher task makes of it"""
+    decoder_coef: NonNegativeFloat = 1.0
+    """weight of the squared error of teacher outcomes"""
 
     @field_validator("extra_episodes")
     @classmethod
@@ -83,6 +120,15 @@ class PEARLConfig(SACConfig):
                 f"({explored}) knows no posterior; raise prior_episodes"
             )
         return value
+
+    @model_validator(mode="after")
+    def _infers_what_is_taught(self) -> Self:
+        if not self.latent_width and self.teacher != "none":
+            raise ValueError(
+                f"teacher {self.teacher} has nothing to teach: latent_width is 0; set "
+                "latent_width, or teacher to none"
+            )
+        return self
 
 
 class SACPreset(PEARLConfig):
