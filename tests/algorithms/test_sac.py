@@ -118,11 +118,13 @@ def test_it_computes_what_pearl_without_a_latent_does(discrete: bool, learn_temp
     engine = SAC(SACConfig(**settings), family.spec, width, rng, CPU)
     update, logged = agent._update, []
 
-    def both(batch: Any, context: Any, kl_coef: float, generator: torch.Generator) -> Any:
+    def both(
+        batch: Any, context: Any, kl_coef: float, generator: torch.Generator, rows: None
+    ) -> Any:
         engine.set_progress(world.progress)
         again = torch.Generator()
         again.set_state(generator.get_state())
-        metrics = update(batch, context, kl_coef, generator)
+        metrics = update(batch, context, kl_coef, generator, rows)
         task = batch.task.flatten(0, 1)
         own = engine.update(
             Batch(
