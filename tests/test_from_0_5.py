@@ -41,6 +41,20 @@ def today(tree: dict[str, Any]) -> dict[str, Any]:
             "critic_sizes": [128, 128],
             "objective": "return",
         }
+    if agent["name"] == "pearl":
+        agent |= {
+            "factors": "gaussian",
+            "joint_width": 4,
+            "exploration_mode": "as-told",
+            "mean_below": 0.0,
+            "context_sampling": "steps",
+            "context_visits": 1,
+            "context_dropout": 0.0,
+            "teacher": "none",
+            "teacher_sizes": [64, 64],
+            "teacher_std": 0.05,
+            "decoder_coef": 1.0,
+        }
     newer = {
         "world": {"name": "local"},
         "test_episodes": 0,
