@@ -54,7 +54,8 @@ def compare_beliefs(
     """
     if not isinstance(agent, Predicts):
         raise ConfigError(
-            f"{type(agent).__name__} predicts no outcomes; choose an agent that does, as varibad"
+            f"{type(agent).__name__} predicts no outcomes; choose an agent that does: "
+            "varibad, or pearl with agent.teacher=outcomes"
         )
     if not isinstance(family, KnowsPosterior):
         raise ConfigError(

@@ -5,6 +5,7 @@ and gradients are held against torch.distributions and networks by hand.
 from __future__ import annotations
 
 import copy
+import math
 import pickle
 from typing import Any
 
@@ -33,6 +34,7 @@ from metarl.agents.pearl.teacher import whitened
 from metarl.collect.world import LocalWorld
 from metarl.config.registry import find
 from metarl.core.errors import ConfigError
+from metarl.core.predictions import Questions
 from metarl.core.protocol import EvalProtocol
 from metarl.core.rng import Rng
 from metarl.core.types import Tasks, replace, tree_map
@@ -190,6 +192,8 @@ def test_outcomes_teach_the_encoder(discrete: bool):
     beside that of the critics.
     """
     agent = taught("outcomes", discrete, kl_coef=0.6, decoder_coef=0.7, reward_scale=3.0)
+    with torch.no_grad():
+        agent.params["noise.log_std"].fill_(0.3)
     hand, seen = Hand(agent), watch(agent)
     batch, context = transitions(agent, BATCH), transitions(agent, CONTEXT, 1)
     logged = agent._update(batch, context, 0.6, generator(2))
@@ -197,7 +201,7 @@ def test_outcomes_teach_the_encoder(discrete: bool):
     normal, actions = hand.drawn(agent, 2)
     beliefs = hand.believed(context, TASKS)
     z = [q.loc + q.scale * n for q, n in zip(beliefs, normal, strict=True)]
-    errors = []
+    errors, of_rewards = [], []
     for n in range(TASKS):
         for b in range(BATCH):
             action = batch.action[n, b]
@@ -205,11 +209,17 @@ def test_outcomes_teach_the_encoder(discrete: bool):
             found = hand.decoder(torch.cat([batch.obs[n, b], taken, z[n]]))
             outcome = torch.cat([3 * batch.reward[n, b].view(1), batch.next_obs[n, b]])
             errors.append((found - outcome).square().mean())
+            of_rewards.append((found[0] - outcome[0]).square())
     error = torch.stack(errors).mean()
+    left = torch.stack(of_rewards).mean().detach()
+    log_std = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+    noise_loss = -Normal(0.0, log_std.exp()).log_prob(left.sqrt()) - 0.5 * math.log(2 * math.pi)
     critic_error, _ = hand.error(batch, z, actions)
     kl = hand.kl(beliefs)
     close(logged["outcome_error"], error)
-    close(seen[0].loss, critic_error + 0.6 * kl + 0.7 * error)
+    close(seen[0].loss, critic_error + 0.6 * kl + 0.7 * error + noise_loss)
+    noise_loss.backward()
+    close(seen[0].reached["noise.log_std"], log_std.grad)
 
     terms = {"encoder": critic_error + 0.6 * kl + 0.7 * error, "decoder": 0.7 * error}
     for name, term in terms.items():
@@ -217,6 +227,48 @@ def test_outcomes_teach_the_encoder(discrete: bool):
         close(found, gradients(term, hand.of(f"{name}.")))
     by_outcomes = gradients(error, hand.of("encoder."))
     assert max(float(x.abs().max()) for x in by_outcomes.values()) > 1e-4
+
+
+@SPACES
+def test_who_was_taught_outcomes_predicts_rewards(discrete: bool):
+    """In the environment's units, over what z may be; the deviation that is left is noise."""
+    agent = taught("outcomes", discrete, reward_scale=3.0)
+    with torch.no_grad():
+        agent.params["noise.log_std"].fill_(-0.5)
+    hand = Hand(agent)
+    belief = begin(agent, Wide(discrete).tasks("test", 2, Rng(0)))
+    context = transitions(agent, CONTEXT)
+    factors = agent._context_factors(tree_map(lambda x: x[:2], context))
+    known = replace(belief.row, posterior=belief.row.posterior.update(factors))
+    belief = replace(belief, row=known)
+    rows, lanes = belief.cue.shape[:2]
+    spec = agent.spec
+    obs = torch.linspace(-1, 1, 2 * spec.obs_width, dtype=torch.float64).view(2, -1)
+    taken = torch.eye(2, dtype=torch.float64)[:, : spec.action_width]
+    action = torch.tensor([0, 1]) if discrete else taken
+    predicted = agent.predict(belief, obs.new_zeros(rows, lanes, 1), Questions(obs, action, obs))
+
+    mean, std = agent.inferred(belief)
+    normal = torch.randn(64, 1, mean.shape[-1], generator=generator(0)).to(mean)
+    z = mean + std * normal
+    for n in range(rows):
+        for q in range(2):
+            asked = torch.cat([obs[q], taken[q]]).expand(64, -1)
+            found = hand.decoder(torch.cat([asked, z[:, n]], dim=-1))[:, 0] / 3
+            close(predicted.reward[n, 0, q], found.mean())
+            close(predicted.variance[n, 0, q], found.var(correction=0) + math.exp(-1) / 9)
+    assert predicted.reward.shape == (rows, lanes, 2)
+    assert predicted.successor is None
+
+
+@pytest.mark.parametrize("teacher", ["none", "task"])
+def test_who_was_not_predicts_nothing(teacher: str):
+    agent = taught(teacher, discrete=True)
+    belief = begin(agent, Wide().tasks("test", 1, Rng(0)))
+    obs = torch.zeros(1, agent.spec.obs_width)
+    questions = Questions(obs, torch.zeros(1, dtype=torch.long), obs)
+    with pytest.raises(ConfigError, match=f"agent.teacher={teacher} predicts no outcomes; train"):
+        agent.predict(belief, obs.unsqueeze(0), questions)
 
 
 # -------------------------------------------------------------------------------------------------

@@ -16,11 +16,12 @@ from torch import Tensor
 from metarl.agents.learning_agent import LearningAgent, expand_to_lanes, return_metrics
 from metarl.agents.pearl.config import PEARLConfig
 from metarl.agents.pearl.encoder import ContextEncoder, Product
-from metarl.agents.pearl.teacher import make_teacher
+from metarl.agents.pearl.teacher import OutcomeTeacher, make_teacher
 from metarl.algorithms.sac import SAC, Batch
 from metarl.config.schema import schedule_value
 from metarl.core.agent import Mode, World
 from metarl.core.errors import ConfigError
+from metarl.core.predictions import Predictions, Questions
 from metarl.core.rng import Rng, Streams
 from metarl.core.rollout import Rollout
 from metarl.core.types import (
@@ -146,6 +147,23 @@ class PEARL(LearningAgent):
         """Mean and standard deviation of z for every task, [N, Z] each."""
         posterior = self.encoder.posterior(self.sac.networks, belief.row.posterior)
         return posterior.mean, posterior.std
+
+    @torch.no_grad()
+    def predict(self, belief: Belief, obs: Tensor, questions: Questions) -> Predictions:
+        """[N, M, Q]: the rewards that it expects, the same in every lane; whatever `obs` [N, M, O].
+
+        Raises:
+            ConfigError: no decoder of outcomes was trained.
+        """
+        if not isinstance(self.teacher, OutcomeTeacher):
+            raise ConfigError(
+                f"PEARL with agent.teacher={self.config.teacher} predicts no outcomes; train it "
+                "with agent.teacher=outcomes"
+            )
+        posterior = self.encoder.posterior(self.sac.networks, belief.row.posterior)
+        predicted = self.teacher.predict(self.sac.networks, posterior, questions)
+        lanes = obs.shape[1]
+        return tree_map(lambda x: x.unsqueeze(1).expand(-1, lanes, -1), predicted)
 
     def _explores(self, row: TaskPosterior) -> Tensor:
         """[N] bool: whether a task's next episode is one of the first, on the prior."""

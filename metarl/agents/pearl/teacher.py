@@ -17,6 +17,7 @@ from metarl.agents.learning_agent import expand_to_lanes
 from metarl.agents.pearl.config import PEARLConfig
 from metarl.core.agent import RevealsTasks, World
 from metarl.core.errors import ConfigError
+from metarl.core.predictions import Predictions, Questions
 from metarl.core.rng import Rng
 from metarl.core.types import Params, Spec, one_hot, tree
 from metarl.data.replay import Transitions
@@ -24,6 +25,8 @@ from metarl.nn.gaussian_product import Posterior
 from metarl.nn.mlp import MLP, named
 
 _SMALLEST_VARIANCE = 1e-4
+_SAMPLES = 64
+"""Of z, for predictions."""
 
 
 @tree
@@ -163,7 +166,8 @@ class OutcomeTeacher:
     """Predicts rewards and next observations from (s, a, z), z ~ q(z|c).
 
     Its squared error teaches the encoder what tells tasks apart (as in VariBAD, Zintgraf et al.
-    2020, arXiv:1910.08348); critics and their gradient to the encoder stay as they are.
+    2020, arXiv:1910.08348); critics and their gradient to the encoder stay as they are. The
+    deviation of the reward is fitted to what is left of the error, for predictions alone.
     """
 
     def __init__(self, config: PEARLConfig, spec: Spec):
@@ -173,8 +177,9 @@ class OutcomeTeacher:
         self.decoder = MLP(inputs, config.teacher_sizes, 1 + spec.obs_width)
 
     def init(self, rng: Rng) -> Params:
-        """Of "decoder"."""
-        return named(self.decoder.init(rng.child("decoder").generator()), "decoder")
+        """Of "decoder" and "noise"."""
+        decoder = self.decoder.init(rng.child("decoder").generator())
+        return named(decoder, "decoder") | {"noise.log_std": torch.zeros(())}
 
     def rows(self, world: World) -> Tensor | None:
         """Nothing."""
@@ -190,16 +195,42 @@ class OutcomeTeacher:
     ) -> Lesson:
         """z ~ q(z|c), with its gradient."""
         z = posterior.draw(normal)
-        action = batch.action
-        if self.spec.discrete:
-            action = one_hot(action, self.spec.action_width)
-        latent = expand_to_lanes(z, batch.obs)
-        assert latent is not None
-        inputs = torch.cat([batch.obs, action, latent], dim=-1)
         reward = self.config.reward_scale * batch.reward
         outcomes = torch.cat([reward.unsqueeze(-1), batch.next_obs], dim=-1)
-        error = mse_loss(self.decoder(networks["decoder"], inputs), outcomes)
-        return Lesson(z, self.config.decoder_coef * error, {"outcome_error": error.detach()})
+        predicted = self._decode(networks, batch.obs, batch.action, z)
+        error = mse_loss(predicted, outcomes)
+        log_std = networks["noise"]["log_std"]
+        left = mse_loss(predicted[..., 0].detach(), reward)
+        noise_loss = 0.5 * left * (-2 * log_std).exp() + log_std  # − log N(0, σ²), but a constant
+        loss = self.config.decoder_coef * error + noise_loss
+        return Lesson(z, loss, {"outcome_error": error.detach()})
+
+    def predict(
+        self, networks: dict[str, Params], posterior: Posterior, questions: Questions
+    ) -> Predictions:
+        """[N, Q] rewards, averaged over samples of z ~ posterior [N, Z]."""
+        rows, width = posterior.mean.shape
+        generator = torch.Generator().manual_seed(0)  # the same for all: predictions are repeatable
+        normal = torch.randn(_SAMPLES, 1, width, generator=generator).to(posterior.mean)
+        z = posterior.draw(normal).flatten(0, 1)  # [S·N, Z]
+        obs = questions.obs.expand(len(z), -1, -1)
+        action = questions.action.expand(len(z), *questions.action.shape)
+        answers = self._decode(networks, obs, action, z)[..., 0].unflatten(0, (-1, rows))
+        noise = (2 * networks["noise"]["log_std"]).exp()
+        variance = answers.var(0, correction=0) + noise
+        scale = self.config.reward_scale
+        return Predictions(answers.mean(0) / scale, variance / scale**2)
+
+    def _decode(
+        self, networks: dict[str, Params], obs: Tensor, action: Tensor, z: Tensor
+    ) -> Tensor:
+        """[N, B, 1 + O]: scaled reward and next observation of steps [N, B], given z [N, Z]."""
+        if self.spec.discrete:
+            action = one_hot(action, self.spec.action_width)
+        latent = expand_to_lanes(z, obs)
+        assert latent is not None
+        inputs = torch.cat([obs, action, latent], dim=-1)
+        return self.decoder(networks["decoder"], inputs)
 
 
 def make_teacher(config: PEARLConfig, spec: Spec) -> Teacher:
