@@ -7,6 +7,7 @@ import torch
 
 from metarl.checker.probe import Probe
 from metarl.checker.rules import require, require_array, rule
+from metarl.checker.values import part, require_same
 from metarl.core.errors import MetaRLError
 from metarl.core.family import (
     Drawable,
@@ -17,13 +18,16 @@ from metarl.core.family import (
     KnowsExpectedReward,
     KnowsOptimum,
 )
+from metarl.core.predictions import KnowsPosterior, Predictions, Questions
 from metarl.core.rollout import Rollout
-from metarl.core.types import Inputs, Scene
+from metarl.core.types import Inputs, Scene, tree_map
+
+_ROUNDING = 1e-4
 
 
 @rule(
     why="evaluation, hindsight and pictures use what a family offers",
-    fix="see the docstrings in metarl/core/family.py and of metarl.core.types.Scene",
+    fix="see metarl/core/family.py, metarl/core/predictions.py and metarl.core.types.Scene",
 )
 def offers(probe: Probe) -> str:
     """What is offered returns arrays of the right shape, and a picture if one can be drawn here."""
@@ -44,6 +48,9 @@ def _offered(family: Family, probe: Probe) -> Iterator[str]:
     if isinstance(family, HasGoalReward):
         _goal_reward(family, probe)
         yield "goal_reward"
+    if isinstance(family, KnowsPosterior):
+        _posterior(family, probe)
+        yield "posterior"
     if isinstance(family, Drawable):
         _scene(family, probe)
         yield "scene"
@@ -53,9 +60,10 @@ def _offered(family: Family, probe: Probe) -> Iterator[str]:
         yield _frame(env)
 
 
-def _expected_reward(family: KnowsExpectedReward, probe: Probe) -> None:
+def _rollout(probe: Probe) -> Rollout:
+    """The trace as agents are shown it."""
     step = probe.trace.step
-    rollout = Rollout(
+    return Rollout(
         inputs=Inputs(probe.trace.obs),
         action=probe.trace.action,
         log_prob=torch.zeros_like(step.reward),
@@ -66,14 +74,67 @@ def _expected_reward(family: KnowsExpectedReward, probe: Probe) -> None:
         valid=torch.ones_like(step.terminated),
         index=probe.tasks.index,
     )
-    reward = family.expected_reward(probe.tasks, rollout)
-    require_array("expected_reward", reward, step.reward.shape)
+
+
+def _expected_reward(family: KnowsExpectedReward, probe: Probe) -> None:
+    reward = family.expected_reward(probe.tasks, _rollout(probe))
+    require_array("expected_reward", reward, probe.trace.step.reward.shape)
 
 
 def _goal_reward(family: HasGoalReward, probe: Probe) -> None:
     achieved = probe.spec.achieved(probe.trace.step.next_obs)
     desired = probe.tasks.params[:, : probe.spec.goal_width].unsqueeze(1).expand_as(achieved)
     require_array("goal_reward", family.goal_reward(achieved, desired), achieved.shape[:-1])
+
+
+def _posterior(family: KnowsPosterior, probe: Probe) -> None:
+    questions = family.questions()
+    kind = type(questions).__name__
+    require(isinstance(questions, Questions), f"questions gives {kind}, no Questions")
+    count, widths = len(questions.obs), (probe.spec.obs_width,)
+    action, dtype = probe.trace.action, torch.int64 if probe.spec.discrete else None
+    require_array("questions: obs", questions.obs, (count, *widths))
+    require_array("questions: action", questions.action, (count, *action.shape[3:]), dtype)
+    require_array("questions: next_obs", questions.next_obs, (count, *widths))
+    if questions.successors is not None:
+        successors = len(questions.successors)
+        require_array("questions: successors", questions.successors, (successors, *widths))
+
+    rollout = _rollout(probe)
+    times = torch.tensor([0, 1, len(rollout.valid)])
+    predicted = family.posterior_predictions(rollout, times)
+    _predictions(predicted, (len(times), *rollout.valid.shape[1:], count), questions)
+    early = family.posterior_predictions(rollout.first_steps(1), times[:2])
+    require_same(
+        tree_map(lambda x: x[:2], predicted),
+        early,
+        "posterior_predictions at times 0 and 1, with and without the steps after them",
+        rounding=True,
+    )
+    first = part(early, slice(1))
+    require_same(
+        first,
+        tree_map(lambda x: x[:, :1, :1].expand_as(x), first),
+        "posterior_predictions at time 0 in all rows and lanes",
+        rounding=True,
+    )
+
+
+def _predictions(predicted: object, shape: tuple[int, ...], questions: Questions) -> None:
+    kind = type(predicted).__name__
+    require(isinstance(predicted, Predictions), f"posterior_predictions gives {kind}")
+    assert isinstance(predicted, Predictions)
+    require_array("posterior_predictions: reward", predicted.reward, shape)
+    require_array("posterior_predictions: variance", predicted.variance, shape)
+    require(not (predicted.variance < 0).any(), "posterior_predictions: a variance is negative")
+    if questions.successors is None:
+        return
+    name = "posterior_predictions: successor"
+    require(predicted.successor is not None, f"{name} is None, but questions has successors")
+    assert predicted.successor is not None
+    require_array(name, predicted.successor, (*shape, len(questions.successors)))
+    sums = predicted.successor.sum(-1)
+    require((sums - 1).abs().amax() < _ROUNDING, f"{name}: probabilities do not add up to 1")
 
 
 def _scene(family: Drawable, probe: Probe) -> None:

@@ -17,7 +17,9 @@ from metarl import cli
 from metarl.checker.check import RULES, Report, check_family
 from metarl.checker.probe import Probe, Still
 from metarl.checker.values import difference
+from metarl.core.predictions import Predictions, Questions
 from metarl.core.rng import Rng, Streams
+from metarl.core.rollout import Rollout
 from metarl.core.types import Scene, Spec, Step, Tasks, replace
 
 # -------------------------------------------------------------------------------------------------
@@ -74,6 +76,19 @@ class Walk:
 
     def goal_reward(self, achieved: Tensor, desired: Tensor) -> Tensor:
         return self.offer("goal_reward", -(achieved - desired).abs().squeeze(-1))
+
+    def questions(self) -> Questions:
+        obs = torch.tensor([0.0, 0.5, 1.0]).unsqueeze(1).expand(3, self.spec.obs_width)
+        action = torch.zeros(3, self.spec.action_width)
+        asked = Questions(obs, action, next_obs=obs, successors=obs[:2])
+        return self.offer("questions", asked)
+
+    def posterior_predictions(self, rollout: Rollout, times: Tensor) -> Predictions:
+        reward = torch.stack([rollout.reward[:time].sum(0) for time in times.tolist()])
+        reward = reward.unsqueeze(-1).expand(*reward.shape, 3)
+        likely = torch.tensor([0.25, 0.75]).expand(*reward.shape, 2)
+        predicted = Predictions(reward, torch.ones_like(reward), likely)
+        return self.offer("posterior_predictions", self.offer("of", (predicted, rollout))[0])
 
     def scene(self, params: Tensor, obs: Tensor) -> Scene:
         path = torch.stack([obs[:, 0], 0 * obs[:, 0]], dim=1)
@@ -658,6 +673,52 @@ OFFERS: dict[str, tuple[Callable[[Any], Any], str]] = {
 }
 for name, (change, words) in OFFERS.items():
     plant(f"wrong {name}", "offers", words, offers={name: change})
+POSTERIORS: dict[str, tuple[str, Callable[[Any], Any], str]] = {
+    "no questions": ("questions", lambda x: None, "questions gives NoneType, no Questions"),
+    "a question too few": (
+        "questions",
+        lambda x: replace(x, action=x.action[1:]),
+        "questions: action is torch.float32 of shape [2, 1], not real numbers of shape [3, 1]",
+    ),
+    "a flat successor": (
+        "questions",
+        lambda x: replace(x, successors=x.successors[0]),
+        "questions: successors is torch.float32 of shape [2], not real numbers of shape [2, 2]",
+    ),
+    "no predictions": ("posterior_predictions", vars, "posterior_predictions gives dict"),
+    "a reward of a trial": (
+        "posterior_predictions",
+        lambda x: replace(x, reward=x.reward[..., 0]),
+        "posterior_predictions: reward is torch.float32 of shape [3, 8, 4], not",
+    ),
+    "a deviation below 0": (
+        "posterior_predictions",
+        lambda x: replace(x, variance=-x.variance),
+        "posterior_predictions: a variance is negative",
+    ),
+    "no successors": (
+        "posterior_predictions",
+        lambda x: replace(x, successor=None),
+        "posterior_predictions: successor is None, but questions has successors",
+    ),
+    "odds": (
+        "posterior_predictions",
+        lambda x: replace(x, successor=4 * x.successor),
+        "posterior_predictions: successor: probabilities do not add up to 1",
+    ),
+    "prophecy": (
+        "of",
+        lambda x: (replace(x[0], variance=x[0].variance + x[1].reward.square().sum()), None),
+        "at times 0 and 1, with and without the steps after them; variance differs",
+    ),
+    "a prior that knows the row": (
+        "of",
+        lambda x: (replace(x[0], reward=x[0].reward + x[1].index[:, None, None]), None),
+        "posterior_predictions at time 0 in all rows and lanes; reward differs",
+    ),
+}
+for name, (offered, change, words) in POSTERIORS.items():
+    plant(name, "offers", words, offers={offered: change})
 plant(
     "wrong limits",
     "offers",
@@ -686,7 +747,7 @@ def test_a_family_that_keeps_every_promise_passes_every_rule():
     assert [finding.rule for finding in report.findings] == [rule.name for rule in RULES]
     assert str(report).startswith(f"walk: keeps all {len(RULES)} promises\nok    spec ")
     assert report.findings[0].observed.endswith("; metric gap")
-    assert "optimum, expected_reward, goal_reward, scene, frame" in report.findings[-1].observed
+    assert "optimum, expected_reward, goal_reward, posterior, scene, frame" in report.findings[-1].observed
 
 
 @pytest.mark.parametrize("name", FAULTS)
