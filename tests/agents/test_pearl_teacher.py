@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
 from metarl.agents.pearl.agent import PEARL
-from metarl.agents.pearl.teacher import whitened
+from metarl.agents.pearl.teacher import standardized
 from metarl.collect.world import LocalWorld
 from metarl.config.registry import find
 from metarl.core.errors import ConfigError
@@ -275,17 +275,28 @@ def test_who_was_not_predicts_nothing(teacher: str):
 # What it is told of the tasks
 
 
-def test_rows_are_whitened_by_what_the_training_set_is():
+def test_rows_are_standardized_by_what_the_training_set_is():
     """Entries that do not vary are 0, whatever rounding does to their mean; so is a single row."""
     torch.manual_seed(0)
     rows = torch.cat([5 + 3 * torch.randn(80, 2), torch.full((80, 1), 1 / 3)], dim=1)
-    found = whitened(rows)
+    found = standardized(rows, 0)
     assert found[:, 2].eq(0).all()
     torch.testing.assert_close(found[:, :2].mean(0), torch.zeros(2), rtol=0, atol=1e-6)
     torch.testing.assert_close(found[:, :2].square().mean(0), torch.ones(2))
     slope = (rows[1:, :2] - rows[:-1, :2]) / (found[1:, :2] - found[:-1, :2])
     torch.testing.assert_close(slope, slope[:1].expand_as(slope), rtol=1e-3, atol=0)
-    assert whitened(rows[:1]).eq(0).all()
+    assert standardized(rows[:1], 2).eq(0).all()
+
+
+def test_the_entries_of_a_goal_have_one_scale():
+    """Distances between goals keep their ratios; what is beside the goal has a scale of its own."""
+    angle = torch.linspace(0, math.pi, 40).unsqueeze(1)
+    rows = torch.cat([angle.cos(), angle.sin(), 100 * angle.sin()], dim=1)
+    found = standardized(rows, 2)
+    scale = rows[:, 0].std(correction=0)
+    expected = (rows[:, :2] - rows[:, :2].mean(0)) / scale
+    torch.testing.assert_close(found[:, :2], expected)
+    torch.testing.assert_close(found[:, 2].std(correction=0), torch.tensor(1.0))
 
 
 def test_it_learns_from_the_rows_of_the_training_tasks_by_their_number():
@@ -294,7 +305,7 @@ def test_it_learns_from_the_rows_of_the_training_tasks_by_their_number():
     agent, world = make(family, **TAUGHT), world_of(family, 5)
     learned = spy(agent, "_update", lambda batch, _, __, ___, rows, *____: (batch, rows))
     agent.iterate(world, Rng(0))
-    expected = whitened(world.train_set.params)
+    expected = standardized(world.train_set.params, 0)
     assert expected[:, 1].eq(0).all()
     for batch, rows in learned:
         number = batch.obs[:, 0, 0].long()
@@ -571,7 +582,7 @@ def test_a_copy_and_a_restored_agent_learn_alike(options: dict[str, Any]):
 def test_a_teacher_changes_no_first_weight_of_the_others():
     """So that runs with and without one begin alike."""
     plain = make_agent("pearl", Wide().spec, latent_width=2).params
-    for teacher, networks in (("task", {"teacher", "decoder"}), ("outcomes", {"decoder"})):
+    for teacher, networks in (("task", {"teacher", "decoder"}), ("outcomes", {"decoder", "noise"})):
         agent = make_agent("pearl", Wide().spec, latent_width=2, teacher=teacher)
         own = {name: x for name, x in agent.params.items() if name in plain}
         assert same(own, dict(plain))

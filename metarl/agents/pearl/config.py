@@ -103,7 +103,7 @@ class PEARLConfig(SACConfig):
     teacher_sizes: tuple[PositiveInt, ...] = (64, 64)
     """hidden layers of the teacher's networks"""
     teacher_std: PositiveFloat = 0.05
-    """σ of the task row, whitened, given the z that teacher task makes of it"""
+    """σ of the task row, standardized, given the z that teacher task makes of it"""
     decoder_coef: NonNegativeFloat = 1.0
     """weight of the squared error of teacher outcomes"""
 

@@ -91,7 +91,7 @@ class NoTeacher:
 
 
 class TaskTeacher:
-    """Infers z from the task row x, whitened, and teaches q(z|c) to agree with q(z|x).
+    """Infers z from the task row x, standardized, and teaches q(z|c) to agree with q(z|x).
 
     With a decoder x̂ of mean squared error it is a variational autoencoder of rows (Kingma & Welling
     2014, arXiv:1312.6114), whose posterior the encoder's is fitted to::
@@ -105,6 +105,7 @@ class TaskTeacher:
 
     def __init__(self, config: PEARLConfig, spec: Spec):
         self.config = config
+        self.goal_width = spec.goal_width
         self.teacher = MLP(spec.task_width, config.teacher_sizes, 2 * config.latent_width)
         self.decoder = MLP(config.latent_width, config.teacher_sizes, spec.task_width)
 
@@ -115,14 +116,14 @@ class TaskTeacher:
         return named(teacher, "teacher") | named(decoder, "decoder")
 
     def rows(self, world: World) -> Tensor | None:
-        """[S, P]: the training tasks' rows, whitened; no other row is ever asked for."""
+        """[S, P]: the training tasks' rows, standardized; no other row is ever asked for."""
         assert world.train_set is not None
         if not isinstance(world, RevealsTasks):
             raise ConfigError(
                 f"world: {type(world).__name__} has no task_rows, which agent.teacher=task needs; "
                 "set agent.teacher to outcomes or none"
             )
-        return whitened(world.task_rows(world.train_set))
+        return standardized(world.task_rows(world.train_set), self.goal_width)
 
     def lesson(
         self,
@@ -153,7 +154,7 @@ class TaskTeacher:
         return Lesson(z.detach(), loss, metrics)
 
     def posterior(self, params: Params, rows: Tensor) -> Posterior:
-        """q(z|x) [N, Z] of whitened rows [N, P]."""
+        """q(z|x) [N, Z] of standardized rows [N, P]."""
         mean, spread = self.teacher(params, rows).chunk(2, -1)
         return Posterior.normal(mean, softplus(spread) + _SMALLEST_VARIANCE)
 
@@ -242,8 +243,16 @@ def make_teacher(config: PEARLConfig, spec: Spec) -> Teacher:
     return NoTeacher()
 
 
-def whitened(rows: Tensor) -> Tensor:
-    """Rows [S, P] with mean 0 and variance 1 in every entry; 0 in those that do not vary."""
+def standardized(rows: Tensor, goal_width: int) -> Tensor:
+    """Rows [S, P] with mean 0 and deviation 1 in every entry; 0 in those that do not vary.
+
+    The first `goal_width` entries, a goal, have one scale, so that the widest has deviation 1. With
+    a scale each a half circle is as high as wide, and more than half of the teachers of one latent
+    entry tear it: tasks on both sides of the tear, which contexts confuse, get z far apart.
+    """
     varies = rows.amax(0) > rows.amin(0)
     std, mean = torch.std_mean(rows, dim=0, correction=0)
+    std = torch.where(varies, std, 0.0)
+    if goal_width:
+        std[:goal_width] = std[:goal_width].amax()
     return torch.where(varies, (rows - mean) / torch.where(varies, std, 1.0), 0.0)
