@@ -13,15 +13,21 @@ import pytest
 import torch
 from helpers import CPU, FILES, Affine
 
+from metarl.agents.pearl.config import PEARLConfig
+from metarl.agents.pearl.teacher import TaskTeacher, standardized
 from metarl.algorithms import ppo
 from metarl.collect.world import LocalWorld
 from metarl.config.files import load_config
 from metarl.config.schema import parse
+from metarl.core.protocol import EvalProtocol
 from metarl.core.rng import Rng
 from metarl.core.types import replace
+from metarl.evaluation.beliefs import compare_beliefs
 from metarl.evaluation.meta_test import evaluate
-from metarl.experiments.building import build, train_set
+from metarl.experiments.building import build, make_family, train_set
 from metarl.experiments.loop import learn
+from metarl.nn.gaussian_product import Posterior
+from metarl.nn.mlp import part
 
 CONFIG = parse(
     {
@@ -186,6 +192,52 @@ def test_pearl_infers_nothing_where_no_reward_is_in_the_context():
         )
 
     assert inferred(blind).max() < MIDDLE
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_teacher_does_not_tear_the_half_circle(seed: int):
+    """Goals side by side have z side by side, or contexts that confuse them could not say so.
+
+    With a scale for each entry of the goal more than half of the seeds tear it.
+    """
+    family = make_family("sparse-point")
+    config = PEARLConfig(latent_width=1, teacher="task")
+    teacher = TaskTeacher(config, family.spec)
+    params = teacher.init(Rng(seed))
+    for x in params.values():
+        x.requires_grad_()
+    networks = {name: part(params, name) for name in ("teacher", "decoder")}
+    goals = family.tasks("train", 80, Rng(0)).params
+    rows = standardized(goals[torch.atan2(goals[:, 1], goals[:, 0]).argsort()], 2)
+    known = Posterior.prior(80, 1, device=CPU, precision=1.0)
+    optimizer = torch.optim.Adam(params.values(), lr=3e-3)
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(1000):
+        normal = torch.randn(80, 1, generator=generator)
+        loss = teacher.lesson(networks, known, normal, batch=None, rows=rows).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    z = teacher.posterior(networks["teacher"], rows).mean.squeeze(1)
+    steps = z.diff() * (z[-1] - z[0]).sign()
+    assert (steps > 0).all()
+
+
+# -------------------------------------------------------------------------------------------------
+# VariBAD
+
+
+def test_varibads_belief_comes_close_to_that_of_bayes():
+    """On unseen bandits; and what it believes of another one is wrong of this one."""
+    config = load_config("varibad/bernoulli-bandit", ["env_steps=1_000_000"])
+    family, agent = trained(config)
+    protocol = EvalProtocol(episodes=config.episodes, tasks=500)
+    nats = compare_beliefs(agent, family, protocol, times=(0, 20, 100)).reward
+    start, early, late = nats["agent"].mean(1)
+    assert start < 0.01
+    assert early < 0.25 * nats["prior"][1].mean()
+    assert late < 0.35 * nats["prior"][2].mean()
+    assert nats["another task's"][2].mean() > 1.5 * nats["prior"][2].mean()
 
 
 # -------------------------------------------------------------------------------------------------
