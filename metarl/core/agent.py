@@ -136,3 +136,11 @@ class InfersLatent(Protocol):
 
     def inferred(self, belief: Belief) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of the posterior, [N, Z] each."""
+
+
+@runtime_checkable
+class DescribesActing(Protocol):
+    """An agent whose ways of acting depend on more than the mode."""
+
+    acting: str
+    """How it acts in which episodes, to stand beside its figures."""

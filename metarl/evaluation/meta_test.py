@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from metarl.collect.collector import adaptation_rounds, collect, task_info
-from metarl.core.agent import Agent
+from metarl.core.agent import Agent, DescribesActing
 from metarl.core.errors import ConfigError, blaming
 from metarl.core.family import (
     BatchEnv,
@@ -77,6 +77,7 @@ def evaluate(
         test_rounds=max(1, protocol.test_episodes // agent.lanes),
         seed=protocol.seed,
         task_hash=_hash(rows),
+        acting=agent.acting if isinstance(agent, DescribesActing) else "",
     )
 
 

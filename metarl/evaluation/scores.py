@@ -62,6 +62,8 @@ class Scores:
     task_hash: str
     test_rounds: int = 1
     """The last rounds, which test what those before adapted."""
+    acting: str = ""
+    """What the agent says of how it acts, beside the modes."""
 
     @property
     def runs(self) -> int:
@@ -225,6 +227,14 @@ def modes_in_words(mode: str, test_mode: str, test_rounds: int) -> str:
         return mode
     last = "the last round" if test_rounds == 1 else f"the last {test_rounds} rounds"
     return f"{mode}, {test_mode} in {last}"
+
+
+def acting_in_words(acting: Mapping[str, str]) -> list[str]:
+    """What agents, by name, say of how they act: each of it once, and nothing of who is silent."""
+    names: dict[str, str] = {}
+    for name, words in acting.items():
+        names.setdefault(words, name)
+    return [f"{name}: {words}" for words, name in names.items() if words]
 
 
 def combine(scores: Sequence[Scores], same_tasks: bool = True) -> Scores:

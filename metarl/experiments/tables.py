@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from metarl.evaluation.beliefs import Beliefs
-from metarl.evaluation.scores import QUESTIONS, Scores, modes_in_words
+from metarl.evaluation.scores import QUESTIONS, Scores, acting_in_words, modes_in_words
 from metarl.evaluation.stats import KINDS
 from metarl.experiments.comparison import Comparison
 
@@ -70,7 +70,9 @@ def print_comparison(comparison: Comparison) -> None:
         table.add_row(f"{name}, {lanes} lanes" if lanes > 1 else name, *cells)
     if own.optimum is not None:
         table.add_row("optimum (shown the task)", *_optimum_cells(own, list(figures)))
-    table.caption = _intervals([total["mean"] for total in totals.values()])
+    acting = {name: scores.acting for name, scores in comparison.scores.items()}
+    lines = [_intervals([total["mean"] for total in totals.values()])]
+    table.caption = "\n".join([*lines, *acting_in_words(acting)])
     show(table)
     _print_differences(comparison)
 
@@ -123,7 +125,9 @@ def print_result(result: Mapping[str, Any]) -> None:
         table.add_row(split, _with_interval(best), _with_interval(then))
     for gap, estimate in result["gaps"].items():
         table.add_row(gap, _with_interval(estimate), "")
-    table.caption = f"{_intervals(reached.values())}; one run says nothing about other seeds"
+    caption = f"{_intervals(reached.values())}; one run says nothing about other seeds"
+    acting = {scores.get("acting", "") for scores in result["scores"].values()} - {""}
+    table.caption = "\n".join([caption, *acting])
     show(table)
 
 

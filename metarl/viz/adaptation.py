@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 from metarl.core.errors import CheckpointError
-from metarl.evaluation.scores import modes_in_words
+from metarl.evaluation.scores import acting_in_words, modes_in_words
 from metarl.experiments.comparison import runs as runs_in
 from metarl.experiments.folder import EVALUATION, read_if_whole
 from metarl.viz.curves import Curve, counted, draw_curve, join, named, read_config, write_table
@@ -55,7 +55,9 @@ def draw_adaptation_curve(folder: Path, out: Path, formats: Sequence[str] = ("pn
         label = f"the {trained} episodes of a trial in training"
         axes.axvline(trained, color="0.4", linestyle="--", linewidth=1, label=label)
     axes.set(xlabel="episodes consumed", ylabel="return of an episode")
-    axes.set_title(join(map(_conditions, scores.values())), loc="left", fontsize="medium")
+    acting = {name: score.get("acting", "") for name, score in scores.items()}
+    title = [join(map(_conditions, scores.values())), *acting_in_words(acting)]
+    axes.set_title("\n".join(title), loc="left", fontsize="medium")
     figure.suptitle(f"{family}: adaptation to {join(map(_met, scores.values()))}")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     figure.legend(**FOOT | {"ncols": 2})

@@ -271,6 +271,26 @@ def test_who_was_not_predicts_nothing(teacher: str):
         agent.predict(belief, obs.unsqueeze(0), questions)
 
 
+@pytest.mark.parametrize(
+    ("options", "acting"),
+    [
+        ({}, "z from the prior in the first 1 episodes; then z from the posterior"),
+        ({"exploration_episodes": 0}, "z from the posterior"),
+        (
+            {"exploration_episodes": 5, "exploration_mode": "sample", "prior_episodes": 5},
+            "z from the prior in the first 5 episodes, actions sampled; then z from the posterior",
+        ),
+        (
+            {"exploration_episodes": 0, "mean_below": 0.4},
+            "z from the posterior, or its mean where deviations are below 0.4",
+        ),
+        ({"latent_width": 0, "exploration_episodes": 0, "extra_episodes": 0}, ""),
+    ],
+)
+def test_it_says_how_it_acts(options: dict[str, Any], acting: str):
+    assert make_agent("pearl", Wide().spec, **options).acting == acting
+
+
 # -------------------------------------------------------------------------------------------------
 # What it is told of the tasks
 

@@ -139,3 +139,19 @@ def test_a_closed_family_has_no_interval_to_speak_of(tmp_path, capsys):
     table = capsys.readouterr().out
     assert "no intervals: a single run, on fixed tasks" in table
     assert "over tasks" not in table
+
+
+def test_how_an_agent_acts_stands_beside_its_figures(tmp_path, capsys):
+    """Once, though it is the same without adaptation; nothing of who has nothing to say."""
+    small = {"encoder_sizes": [8], "hidden_sizes": [8], "tasks": 2, "initial_episodes": 2}
+    agent = {"name": "pearl", "exploration_episodes": 2, "updates": 2, "batch_size": 8, **small}
+    config = {**SMALL, "agent": agent, "family": "sparse-point", "train_tasks": 3, "iterations": 1}
+    acting = "z from the prior in the first 2 episodes; then z from the posterior"
+    result = train(parse(config), tmp_path, quiet=True)
+    print_result(result)
+    assert " ".join(capsys.readouterr().out.split()).count(acting) == 1
+    print_comparison(compare(tmp_path, ["random"]))
+    shown = " ".join(capsys.readouterr().out.split())
+    assert shown.count(acting) == 1
+    assert f"pearl: {acting}" in shown
+    assert "random:" not in shown

@@ -246,7 +246,8 @@ def evaluated(tmp_path):
 def test_adaptation_is_what_evaluation_found(evaluated, draw):
     bare = {"mean": [0.0, 0.5], "low": None, "high": None, "interval": None}
     random = score(summary={"curve": bare, "optimum": 7.0})
-    figure, rows = draw(draw_adaptation_curve, evaluated(maml=score(), random=random))
+    maml = score(acting="as it likes")
+    figure, rows = draw(draw_adaptation_curve, evaluated(maml=maml, random=random))
     (axes,) = figure.axes
     maml, optimum, other = axes.lines
     assert maml.get_xydata().tolist() == [[20, 1], [40, 3]]
@@ -259,7 +260,9 @@ def test_adaptation_is_what_evaluation_found(evaluated, draw):
         "random: 1 run, no interval",
     ]
     assert figure.get_suptitle() == "point: adaptation to 3 test tasks"
-    assert axes.get_title(loc="left") == "actions: sample, greedy in the last round"
+    assert axes.get_title(loc="left") == (
+        "actions: sample, greedy in the last round\nmaml: as it likes"
+    )
     assert [list(row.values()) for row in rows[:3]] == [
         ["return of an episode", "maml", "20.0", "1.0", "0.5", "2.0", "1"],
         ["return of an episode", "maml", "40.0", "3.0", "2.0", "5.0", "1"],

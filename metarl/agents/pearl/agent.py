@@ -165,6 +165,19 @@ class PEARL(LearningAgent):
         lanes = obs.shape[1]
         return tree_map(lambda x: x.unsqueeze(1).expand(-1, lanes, -1), predicted)
 
+    @property
+    def acting(self) -> str:
+        """The episodes with z from the prior, and those with z from the posterior."""
+        config = self.config
+        if not config.latent_width:
+            return ""
+        first = config.exploration_episodes
+        sampled = ", actions sampled" if config.exploration_mode == "sample" else ""
+        prior = f"z from the prior in the first {first} episodes{sampled}; then "
+        below = config.mean_below
+        mean = f", or its mean where deviations are below {below:g}" if below else ""
+        return f"{prior if first else ''}z from the posterior{mean}"
+
     def _explores(self, row: TaskPosterior) -> Tensor:
         """[N] bool: whether a task's next episode is one of the first, on the prior."""
         return row.episodes < self.config.exploration_episodes
