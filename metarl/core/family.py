@@ -43,7 +43,7 @@ class Family(Protocol):
 
     A family may also be a `KnowsOptimum`, `HasMeanOptimum`, `KnowsExpectedReward`,
     `HasGoalReward`, `Drawable`, `Captioned` or `Timed`: each is recognized by the one attribute
-    that it names.
+    that it names; or know its posterior (`metarl.core.predictions.KnowsPosterior`).
     """
 
     spec: Spec
