@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
 from metarl.core.errors import ConfigError
@@ -43,16 +43,18 @@ def draw_beliefs(beliefs: Beliefs, out: Path, task: int = 0) -> Path:
 
 
 def _draw_on_plane(means: Array, places: Array, titles: list[str]) -> Figure:
-    """means [2, K, Q] at places [Q, 2]."""
+    """means [2, K, Q] at places [Q, 2]: colors tell small ones apart better than large ones."""
     rows, columns, _ = means.shape
     figure = Figure((2.2 * columns + 1.5, 2.2 * rows + 1), layout="constrained")
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
-    scale = ScalarMappable(Normalize(means.min(), means.max()), "viridis")
+    scale = ScalarMappable(PowerNorm(0.5, means.min(), means.max()), "viridis")
+    side = _side(places)
     for panels, by, name in zip(grid, means, ("Bayes' rule", "the agent"), strict=True):
         panels[0].set_ylabel(name)
         for axes, values in zip(panels, by, strict=True):
-            axes.scatter(*places.T, c=scale.to_rgba(values), s=_marker_area(places), marker="s")
+            axes.scatter(*places.T, c=scale.to_rgba(values), s=(110 / side) ** 2, marker="s")
             axes.set_aspect("equal")
+            axes.margins(max(0.05, 0.5 / (side - 1)))
             mute(axes)
             axes.grid(visible=False)
     for axes, title in zip(grid[0], titles, strict=True):
@@ -63,10 +65,9 @@ def _draw_on_plane(means: Array, places: Array, titles: list[str]) -> Figure:
     return figure
 
 
-def _marker_area(places: Array) -> float:
-    """In points²: squares that nearly touch if places [Q, 2] fill a panel evenly."""
-    side = max(len(np.unique(column.round(3))) for column in places.T)
-    return float((110 / side) ** 2)
+def _side(places: Array) -> int:
+    """How many squares a side has if places [Q, 2] fill a panel evenly; at least 2."""
+    return max(2, *(len(np.unique(column.round(3))) for column in places.T))
 
 
 def _draw_bars(means: Array, titles: list[str]) -> Figure:
