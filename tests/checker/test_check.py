@@ -747,7 +747,10 @@ def test_a_family_that_keeps_every_promise_passes_every_rule():
     assert [finding.rule for finding in report.findings] == [rule.name for rule in RULES]
     assert str(report).startswith(f"walk: keeps all {len(RULES)} promises\nok    spec ")
     assert report.findings[0].observed.endswith("; metric gap")
-    assert "optimum, expected_reward, goal_reward, posterior, scene, frame" in report.findings[-1].observed
+    assert (
+        "optimum, expected_reward, goal_reward, posterior, scene, frame"
+        in report.findings[-1].observed
+    )
 
 
 @pytest.mark.parametrize("name", FAULTS)
