@@ -44,7 +44,6 @@ def today(tree: dict[str, Any]) -> dict[str, Any]:
     if agent["name"] == "pearl":
         agent |= {
             "factors": "gaussian",
-            "joint_width": 4,
             "exploration_mode": "as-told",
             "mean_below": 0.0,
             "context_sampling": "steps",

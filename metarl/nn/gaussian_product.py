@@ -16,23 +16,14 @@ from metarl.core.types import tree
 class Factors:
     """F normal factors; one of precision and shift 0 says nothing."""
 
-    precision: Tensor  # [..., F, Z] 1/σₙ²; or a matrix each, [..., F, D, D]
-    shift: Tensor  # [..., F, Z] μₙ/σₙ²; or [..., F, D] precision times mean
+    precision: Tensor  # [..., F, Z] 1/σₙ²
+    shift: Tensor  # [..., F, Z] μₙ/σₙ²
 
     @staticmethod
     def normal(mean: Tensor, variance: Tensor) -> Factors:
         """Those of means and variances [..., F, Z]."""
         precision = 1 / variance
         return Factors(precision, mean * precision)
-
-    @staticmethod
-    def measured(direction: Tensor, value: Tensor) -> Factors:
-        """Those of D numbers w by measurements v = u·w + ε, ε ~ N(0, 1): u uᵀ and u v.
-
-        `direction` u is [..., F, D], and `value` v [..., F]; a u of 0 says nothing.
-        """
-        precision = direction.unsqueeze(-1) * direction.unsqueeze(-2)
-        return Factors(precision, direction * value.unsqueeze(-1))
 
 
 @tree
@@ -99,36 +90,3 @@ class Posterior:
         ratio = self.variance / other.variance
         distance = (self.mean - other.mean).square() / other.variance
         return 0.5 * (ratio + distance - 1 - ratio.log()).sum(-1)
-
-
-@tree
-class JointPosterior:
-    """A product of normal factors of D numbers w that depend on each other, and the prior N(0, I).
-
-    Of measurements along any directions that is Bayesian linear regression (Bishop 2006, equations
-    3.50 and 3.51; of learned features: ALPaCA, Harrison et al. 2018, arXiv:1807.08912). It can tell
-    where lines meet, which a product of factors of single entries cannot.
-    """
-
-    precision: Tensor  # [..., D, D] C⁻¹ = I + Σ u uᵀ
-    shift: Tensor  # [..., D] C⁻¹ m = Σ u v
-
-    @staticmethod
-    def prior(*axes: int, device: torch.device) -> JointPosterior:
-        """N(0, I); `axes` end with D."""
-        identity = torch.eye(axes[-1], device=device).expand(*axes, -1)
-        return JointPosterior(identity, torch.zeros(axes, device=device))
-
-    def update(self, factors: Factors, valid: Tensor | None = None) -> JointPosterior:
-        """The posterior after the `valid` [..., F] ones of F factors of precisions [D, D]."""
-        precision, shift = factors.precision, factors.shift
-        if valid is not None:
-            valid = valid.unsqueeze(-1)
-            precision = torch.where(valid.unsqueeze(-1), precision, 0.0)
-            shift = torch.where(valid, shift, 0.0)
-        return JointPosterior(self.precision + precision.sum(-3), self.shift + shift.sum(-2))
-
-    def moments(self) -> tuple[Tensor, Tensor]:
-        """m [..., D] and C [..., D, D]."""
-        covariance = torch.cholesky_inverse(torch.linalg.cholesky(self.precision))
-        return (covariance @ self.shift.unsqueeze(-1)).squeeze(-1), covariance

@@ -462,52 +462,11 @@ def test_the_belief_with_natural_factors_grows_from_the_prior():
 
 
 # -------------------------------------------------------------------------------------------------
-# Factors of full covariance
-
-
-@SPACES
-def test_what_is_measured_gives_the_posterior_of_z(discrete: bool):
-    """Bayesian linear regression by a loop, then what is read from its mean and covariance, by
-    how much of the prior's variance is gone.
-    """
-    agent = double_agent(discrete, factors="full", joint_width=2)
-    context, hand = transitions(agent, CONTEXT), ByHand(agent)
-    readout = hand.net("readout", {n: x.detach() for n, x in agent.params.items()})
-    posterior = agent._infer_posterior(context, TASKS)
-    for row in range(TASKS):
-        precision, shift = torch.eye(2).double(), torch.zeros(2).double()
-        for b in range(CONTEXT):
-            action = context.action[row, b]
-            taken = torch.eye(2)[action] if discrete else action
-            seen = [context.obs[row, b], taken, context.reward[row, b].view(1)]
-            *direction, value = hand.encoder(torch.cat(seen).double())
-            u = torch.stack(direction)
-            precision, shift = precision + u.outer(u), shift + u * value
-        covariance = precision.inverse()
-        entries = torch.stack([covariance[0, 0], covariance[1, 0], covariance[1, 1]])
-        more, spread = readout(torch.cat([covariance @ shift, entries])).chunk(2)
-        learned = 1 - covariance.trace() / 2
-        expected = 1 + learned * nn.functional.softplus(spread)
-        close([posterior.precision[row], posterior.shift[row]], [expected, learned * more])
-
-
-def test_before_any_context_the_posterior_is_the_prior_whatever_is_read():
-    agent = make(Dense(), factors="full")
-    belief = begin(agent, Dense().tasks("test", 6, Rng(0)))
-    assert same(agent.inferred(belief), (torch.zeros(6, 3), torch.ones(6, 3)))
-    rollout, after = lived(agent, Dense())
-    mean, deviation = agent.inferred(agent.adapt(after, rollout))
-    assert (deviation < 1).all()
-    assert not mean.requires_grad
-    assert (mean != 0).all()
-
-
-# -------------------------------------------------------------------------------------------------
 # Prefixes
 
 
 @SPACES
-@pytest.mark.parametrize("factors", ["gaussian", "natural", "full"])
+@pytest.mark.parametrize("factors", ["gaussian", "natural"])
 def test_only_valid_steps_of_a_context_count(discrete: bool, factors: str):
     """As many as every task has, even none; what stands in the other places does not matter."""
     agent = double_agent(discrete, factors=factors)
@@ -578,9 +537,7 @@ def test_as_much_of_a_context_is_left_out_as_asked_for(dropout: float):
 # Keeping
 
 
-@pytest.mark.parametrize(
-    "options", [TAUGHT, {"teacher": "outcomes", "factors": "full"}], ids=["task", "outcomes"]
-)
+@pytest.mark.parametrize("options", [TAUGHT, {"teacher": "outcomes"}], ids=["task", "outcomes"])
 def test_a_copy_and_a_restored_agent_learn_alike(options: dict[str, Any]):
     """Through a pickle, and through a state; both with what the teacher has learned."""
     family = Wide()

@@ -373,7 +373,7 @@ def written(state: dict[str, Any]) -> Any:
             "exploration_mode": "sample",
             "mean_below": 0.5,
         },
-        {"teacher": "outcomes", "context_sampling": "prefixes", "factors": "full"},
+        {"teacher": "outcomes", "context_sampling": "prefixes", "factors": "natural"},
     ],
     ids=["none", "task", "outcomes"],
 )

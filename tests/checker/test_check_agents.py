@@ -638,7 +638,7 @@ LEARNERS: list[Any] = [
             "mean_below": 0.5,
         },
     ),
-    ("pearl", {"teacher": "outcomes", "factors": "full"}),
+    ("pearl", {"teacher": "outcomes", "factors": "natural"}),
     ("pearl", {"preset": "mtsac"}),
     ("pearl", {"preset": "sac", "task_input": "goal", "hindsight": 0.5}),
     ("pearl", {"preset": "sac", "task_input": "onehot", "learn_temperature": True}),

@@ -10,7 +10,7 @@ from helpers import CPU
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
-from metarl.nn.gaussian_product import Factors, JointPosterior, Posterior
+from metarl.nn.gaussian_product import Factors, Posterior
 
 N, F, Z = 3, 5, 2  # tasks, factors of each, entries of z
 EXACT = {"rtol": 1e-10, "atol": 1e-12}
@@ -220,40 +220,3 @@ def test_the_divergence_from_another_is_torchs(factors: Tensor):
     for precision in (0.0, 1.0):
         prior = Posterior.prior(N, Z, device=CPU, precision=precision)
         torch.testing.assert_close(q.kl_to(prior), q.kl(), **EXACT)
-
-
-def test_measurements_along_any_direction_are_bayesian_linear_regression():
-    """Of all at once or in portions, those that are valid: (I + UᵀU)⁻¹ and that times Uᵀv, by hand;
-    before any it is the prior.
-    """
-    torch.manual_seed(2)
-    direction, value = torch.randn(N, F, 3, dtype=torch.float64), torch.randn(N, F).double()
-    valid = torch.tensor([[1, 1, 0, 1, 0], [0, 0, 0, 0, 0], [1, 1, 1, 1, 1]]) > 0
-    prior = JointPosterior.prior(N, 3, device=CPU)
-    found = prior.update(Factors.measured(direction, value), valid)
-    parts = prior
-    for some in (slice(0, 2), slice(2, F)):
-        factors = Factors.measured(direction[:, some], value[:, some])
-        parts = parts.update(factors, valid[:, some])
-    for n in range(N):
-        u, v = direction[n, valid[n]], value[n, valid[n]]
-        covariance = (torch.eye(3).double() + u.T @ u).inverse()
-        for each in (found, parts):
-            mean, spread = (x[n] for x in each.moments())
-            torch.testing.assert_close((mean, spread), (covariance @ u.T @ v, covariance), **EXACT)
-    assert found.moments()[0][1].eq(0).all()
-    assert found.moments()[1][1].equal(torch.eye(3).double())
-
-
-def test_where_lines_meet_is_found():
-    """One precise measurement leaves a line, a second one along another direction a point."""
-    direction = 100 * torch.tensor([[1.0, 1.0], [1.0, 0.0]]).double()
-    place = torch.tensor([0.7, -0.2]).double()
-    value = direction @ place
-    prior = JointPosterior.prior(2, device=CPU)
-    mean, covariance = prior.update(Factors.measured(direction[:1], value[:1])).moments()
-    torch.testing.assert_close(mean.sum(), place.sum(), rtol=0, atol=1e-3)
-    assert covariance.diagonal().min() > 0.4
-    mean, covariance = prior.update(Factors.measured(direction, value)).moments()
-    torch.testing.assert_close(mean, place, rtol=0, atol=1e-3)
-    assert covariance.diagonal().max() < 1e-3

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from metarl.agents.learning_agent import LearningAgent, expand_to_lanes, return_metrics
 from metarl.agents.pearl.config import PEARLConfig
-from metarl.agents.pearl.encoder import ContextEncoder, Product
+from metarl.agents.pearl.encoder import ContextEncoder
 from metarl.agents.pearl.teacher import OutcomeTeacher, make_teacher
 from metarl.algorithms.sac import SAC, Batch
 from metarl.config.schema import schedule_value
@@ -46,7 +46,7 @@ from metarl.nn.policy import Policy
 class TaskPosterior:
     """The belief about N tasks."""
 
-    posterior: Product  # [N, …] of the factors of all transitions so far
+    posterior: Posterior  # [N, Z]
     episodes: Tensor  # [N] int64: episodes so far
     shown: Tensor | None  # [N, P] the task, if it is shown
 
@@ -142,10 +142,9 @@ class PEARL(LearningAgent):
         rollout = rollout.reshape_lanes(belief.cue.shape[1])
         return replace(self.adapt(belief, rollout), cue=rollout.last_cue(self.spec))
 
-    @torch.no_grad()
     def inferred(self, belief: Belief) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of z for every task, [N, Z] each."""
-        posterior = self.encoder.posterior(self.sac.networks, belief.row.posterior)
+        posterior: Posterior = belief.row.posterior
         return posterior.mean, posterior.std
 
     @torch.no_grad()
@@ -160,8 +159,7 @@ class PEARL(LearningAgent):
                 f"PEARL with agent.teacher={self.config.teacher} predicts no outcomes; train it "
                 "with agent.teacher=outcomes"
             )
-        posterior = self.encoder.posterior(self.sac.networks, belief.row.posterior)
-        predicted = self.teacher.predict(self.sac.networks, posterior, questions)
+        predicted = self.teacher.predict(self.sac.networks, belief.row.posterior, questions)
         lanes = obs.shape[1]
         return tree_map(lambda x: x.unsqueeze(1).expand(-1, lanes, -1), predicted)
 
@@ -185,8 +183,7 @@ class PEARL(LearningAgent):
     def _sample_latent(self, row: TaskPosterior, noise: Streams, counter: int) -> Tensor:
         """[N, M, Z]: z from the posterior, or its mean; from the prior in the first episodes."""
         explores = self._explores(row).unsqueeze(1)
-        posterior = self.encoder.posterior(self.sac.networks, row.posterior)
-        posterior = tree_map(lambda x: x.masked_fill(explores, 0.0).unsqueeze(1), posterior)
+        posterior = tree_map(lambda x: x.masked_fill(explores, 0.0).unsqueeze(1), row.posterior)
         z = posterior.draw(noise.split(counter, 1).normal(0, self.config.latent_width).squeeze(2))
         certain = (posterior.std < self.config.mean_below).all(-1) & ~explores
         return torch.where(certain.unsqueeze(-1), posterior.mean, z)
@@ -198,7 +195,7 @@ class PEARL(LearningAgent):
         reward: Tensor,
         next_obs: Tensor,
     ) -> Factors:
-        """The factor Ψ(z|c) of each transition [..., …]."""
+        """[..., Z]: the factor Ψ(z|c) of each transition [..., …]."""
         return self.encoder.factors(self.sac.networks, obs, action, reward, next_obs)
 
     # -- meta-training
@@ -314,23 +311,20 @@ class PEARL(LearningAgent):
 
     def _infer_posterior(self, context: Transitions | None, tasks: int) -> Posterior:
         """q(z|c) for the context c [N, C] of N `tasks`; the prior without."""
-        product = self.encoder.prior(tasks, self.device)
-        if context is not None:
-            product = product.update(self._context_factors(context))
-        return self.encoder.posterior(self.sac.networks, product)
+        prior = self.encoder.prior(tasks, self.device)
+        if context is None:
+            return prior
+        return prior.update(self._context_factors(context))
 
     def _context_factors(self, context: Transitions) -> Factors:
-        """[N, C, …]: 0, which says nothing, where a step is not valid and no network is needed."""
+        """[N, C, Z]: 0, which says nothing, where a step is not valid and no network is needed."""
         arrays = (context.obs, context.action, context.reward, context.next_obs)
         valid = context.valid
         if valid is None:
             return self._factors(*arrays)
         factors = self._factors(*[x[valid] for x in arrays])
-
-        def pad(x: Tensor) -> Tensor:
-            return x.new_zeros(*valid.shape, *x.shape[1:]).index_put((valid,), x)
-
-        return tree_map(pad, factors)
+        nothing = factors.shift.new_zeros(*valid.shape, self.config.latent_width)
+        return tree_map(lambda x: nothing.index_put((valid,), x), factors)
 
     def _inputs(self, obs: Tensor, z: Tensor, task: Tensor | None) -> Inputs:
         """The inputs of policy and critics at obs [N, B, O], z [N, Z] and task [N, B, P]."""

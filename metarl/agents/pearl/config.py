@@ -50,12 +50,9 @@ class PEARLConfig(SACConfig):
     """hidden layers of the context encoder"""
     next_obs_input: bool = False
     """the encoder also sees the next observation: for dynamics that vary"""
-    factors: Literal["gaussian", "natural", "full"] = "gaussian"
-    """what the encoder makes of a transition: mean and variance of z, without the prior; or natural
-    parameters, shift and precision, with the prior N(0, I) as a factor; or, full, a measurement of
-    joint_width numbers with a full covariance, from whose posterior that of z is read"""
-    joint_width: PositiveInt = 4
-    """numbers that factors full measure"""
+    factors: Literal["gaussian", "natural"] = "gaussian"
+    """of the posterior: means and variances, without the prior; or natural parameters, shift and
+    precision, with the prior N(0, I) as a factor"""
     exploration_episodes: NonNegativeInt = 1
     """first episodes of a task, with z from the prior"""
     exploration_mode: Literal["as-told", "sample"] = "as-told"

@@ -1,4 +1,4 @@
-"""PEARL's context encoder: every transition is a normal factor, and their product gives q(z|c)."""
+"""PEARL's context encoder: every transition is a normal factor of the posterior over z."""
 
 from __future__ import annotations
 
@@ -9,11 +9,8 @@ from torch.nn.functional import softplus
 from metarl.agents.pearl.config import PEARLConfig
 from metarl.core.rng import Rng
 from metarl.core.types import Params, Spec, one_hot
-from metarl.nn.gaussian_product import Factors, JointPosterior, Posterior
+from metarl.nn.gaussian_product import Factors, Posterior
 from metarl.nn.mlp import MLP, named
-
-Product = Posterior | JointPosterior
-"""What the factors are multiplied into."""
 
 _SMALLEST_VARIANCE = 1e-7
 _SMALLEST_PRECISION = 1e-4
@@ -21,45 +18,32 @@ _FIRST_PRECISION = -4.0  # before the softplus: a first factor says little besid
 
 
 class ContextEncoder:
-    """Ψ(z|c) of single transitions c, the prior that they are multiplied with, and q(z|c).
+    """Ψ(z|c) of single transitions c, and the prior that they are multiplied with.
 
-    The network "encoder" gives, as the option `factors` says,
-
-    * gaussian: mean and variance; the prior is no factor (Rakelly et al. 2019).
-    * natural: shift μ/σ² and precision 1/σ²; the prior N(0, I) is a factor like others.
-    * full: a direction u and a value v, a measurement v = u·w + ε of `joint_width` numbers w. From
-      their posterior N(m, C) the network "readout" makes q(z|c), which is the prior where C is.
+    The network gives mean and variance, and the prior is no factor (Rakelly et al. 2019); or, with
+    factors natural, shift μ/σ² and precision 1/σ², and the prior N(0, I) is a factor like others:
+    Bayes' rule.
     """
 
     def __init__(self, config: PEARLConfig, spec: Spec):
-        self.spec = spec
         self.config = config
-        self.width = config.latent_width
+        self.spec = spec
+        self.natural = config.factors == "natural"
         inputs = spec.obs_width + spec.action_width + 1
         if config.next_obs_input:
             inputs += spec.obs_width
-        joint = config.joint_width
-        self.is_full = config.factors == "full" and self.width > 0
-        outputs = joint + 1 if self.is_full else 2 * self.width
-        self.network = MLP(inputs, config.encoder_sizes, outputs)
-        moments = joint + joint * (joint + 1) // 2
-        self.readout = MLP(moments, config.encoder_sizes[-1:], 2 * self.width)
+        self.network = MLP(inputs, config.encoder_sizes, 2 * config.latent_width)
 
     def init(self, rng: Rng) -> Params:
-        """The first parameters, called ``network.parameter``."""
-        if not self.width:
+        """The first parameters of the network "encoder", called ``network.parameter``."""
+        if not self.config.latent_width:
             return {}
-        params = named(self.network.init(rng.child("encoder").generator()), "encoder")
-        if self.is_full:
-            params |= named(self.readout.init(rng.child("readout").generator()), "readout")
-        return params
+        return named(self.network.init(rng.child("encoder").generator()), "encoder")
 
-    def prior(self, rows: int, device: torch.device) -> Product:
-        """Before any context of N `rows`."""
-        if self.is_full:
-            return JointPosterior.prior(rows, self.config.joint_width, device=device)
-        precision = float(self.config.factors == "natural")
-        return Posterior.prior(rows, self.width, device=device, precision=precision)
+    def prior(self, rows: int, device: torch.device) -> Posterior:
+        """[N, Z]: before any context of N `rows`."""
+        width, precision = self.config.latent_width, float(self.natural)
+        return Posterior.prior(rows, width, device=device, precision=precision)
 
     def factors(
         self,
@@ -69,8 +53,8 @@ class ContextEncoder:
         reward: Tensor,
         next_obs: Tensor,
     ) -> Factors:
-        """[..., Z] of each transition [...], or [..., D, D]."""
-        if not self.width:
+        """[..., Z] of each transition [...]."""
+        if not self.config.latent_width:
             nothing = torch.zeros(*reward.shape, 0, device=reward.device)
             return Factors(nothing, nothing)
         if self.spec.discrete:
@@ -79,20 +63,7 @@ class ContextEncoder:
         if self.config.next_obs_input:
             context.append(next_obs)
         outputs = self.network(networks["encoder"], torch.cat(context, dim=-1))
-        if self.is_full:
-            return Factors.measured(outputs[..., :-1], outputs[..., -1])
         first, spread = outputs.chunk(2, -1)
-        if self.config.factors == "natural":
+        if self.natural:
             return Factors(softplus(spread + _FIRST_PRECISION) + _SMALLEST_PRECISION, first)
         return Factors.normal(first, softplus(spread).clamp(min=_SMALLEST_VARIANCE))
-
-    def posterior(self, networks: dict[str, Params], product: Product) -> Posterior:
-        """q(z|c) [N, Z]."""
-        if isinstance(product, Posterior):
-            return product
-        mean, covariance = product.moments()
-        below = torch.tril_indices(*covariance.shape[-2:])
-        inputs = torch.cat([mean, covariance[..., below[0], below[1]]], dim=-1)
-        shift, spread = self.readout(networks["readout"], inputs).chunk(2, -1)
-        learned = 1 - covariance.diagonal(dim1=-2, dim2=-1).mean(-1, keepdim=True)
-        return Posterior(1 + learned * softplus(spread), learned * shift)
