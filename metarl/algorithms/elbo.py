@@ -29,12 +29,10 @@ from metarl.core.predictions import Predictions, Questions
 from metarl.core.rng import Rng
 from metarl.core.rollout import Rollout
 from metarl.core.types import Inputs, Spec, tree, tree_map
-from metarl.nn.belief_model import BeliefModel, Outcomes
-from metarl.nn.distributions import Gaussian
+from metarl.nn.belief_model import BeliefModel, Outcomes, Steps
+from metarl.nn.distributions import Gaussian, repeatable_normal
 from metarl.nn.normalizer import Normalizer
 
-_SAMPLES = 64
-"""Of z, for predictions."""
 _WINDOW = 10.0
 """Statistics of beliefs remember about so many iterations: encoders change."""
 _ROUNDING = 1e-4
@@ -107,16 +105,18 @@ class ELBO(Learner):
         return {name: float(torch.stack(values).mean()) for name, values in metrics.items()}
 
     def _loss(self, batch: _Trials, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        """− ELBO / T, for trials of T steps."""
+        """− ELBO / T, for trials of T valid steps."""
         valid = batch.valid
         rows, lanes = valid.shape[1:]
+        lengths = valid.sum(0)  # [N, M]: valid steps come first
+        asked_lengths = batch.asked.sum(0)
         start = self.model.start(rows, lanes, self.device)
         belief = self.model.unroll(self.params, batch.inputs, start)
-        kl = masked_mean(belief.kl(_before(belief)), valid)
+        kl = belief.kl(_before(belief))
 
-        times = self._pick(len(valid), self.config.elbo_times, generator)
-        steps = self._pick(len(batch.asked), self.config.elbo_steps, generator)
-        mean, log_std = belief.mean[times], belief.log_std[times].expand_as(belief.mean[times])
+        times = self._pick(int(lengths.amax()), self.config.elbo_times, generator)
+        steps = self._pick(int(asked_lengths.amax()), self.config.elbo_steps, generator)
+        mean, log_std = belief.mean[times], belief.log_std[times]
         z = mean + log_std.exp() * torch.randn(mean.shape, generator=generator).to(mean)
         outcomes = tree_map(lambda x: x[steps].movedim(0, 2), batch.outcomes)
         asked = batch.asked[steps].movedim(0, 2)
@@ -124,8 +124,9 @@ class ELBO(Learner):
         of_reward, of_next = self.model.log_likelihood(self.params, z.movedim(0, 2), outcomes)
 
         reward_loss = -masked_mean(of_reward, pairs)
-        metrics = {"reward_loss": reward_loss.detach(), "belief_kl": kl.detach() * len(valid)}
-        loss = reward_loss + self.config.kl_coef * kl / len(valid)
+        trial_kl = (kl * valid).sum(0).mean()
+        metrics = {"reward_loss": reward_loss.detach(), "belief_kl": trial_kl.detach()}
+        loss = reward_loss + self.config.kl_coef * masked_mean(kl / lengths.clamp(min=1), valid)
         if of_next is not None:
             next_loss = -masked_mean(of_next, pairs)
             metrics["next_obs_loss"] = next_loss.detach()
@@ -151,22 +152,15 @@ class ELBO(Learner):
     @torch.no_grad()
     def predict(self, belief: Gaussian, questions: Questions) -> Predictions:
         """[N, M, Q, …]: the answers of z ~ q(z) [N, M, Z], averaged over samples of it."""
-        generator = torch.Generator().manual_seed(0)  # the same for all: predictions are repeatable
-        shape = (_SAMPLES, belief.mean.shape[-1])
-        normal = torch.randn(shape, generator=generator).to(belief.mean)
-        z = belief.mean.unsqueeze(-2) + belief.log_std.exp().unsqueeze(-2) * normal  # [N, M, S, Z]
-        lanes = z.shape[:2]
-        asked = Outcomes(
-            self._scaled(questions.obs).expand(*lanes, -1, -1),
-            questions.action.expand(*lanes, *questions.action.shape),
-            self._scaled(questions.next_obs).expand(*lanes, -1, -1),
-            reward=torch.empty(0),
-            change=torch.empty(0),
+        mean, std = belief.mean.unsqueeze(-2), belief.log_std.exp().unsqueeze(-2)
+        z = mean + std * repeatable_normal(belief.mean)  # [N, M, S, Z]
+        asked = Steps(
+            self._scaled(questions.obs), questions.action, self._scaled(questions.next_obs)
         )
         mean, variance = self._reward(z, asked)
         return Predictions(mean, variance, self._successor(z, asked, questions))
 
-    def _reward(self, z: Tensor, asked: Outcomes) -> tuple[Tensor, Tensor]:
+    def _reward(self, z: Tensor, asked: Steps) -> tuple[Tensor, Tensor]:
         """[N, M, Q] each: mean and variance of the reward in its own units."""
         answer = self.model.reward(self.params, z, asked)  # [N, M, S, Q]
         if self.config.reward_values is not None:
@@ -178,7 +172,7 @@ class ELBO(Learner):
         noise = (2 * self.params["reward.log_std"]).exp()
         return mean, (noise + answer.var(2, correction=0)) * self.reward.std.square()
 
-    def _successor(self, z: Tensor, asked: Outcomes, questions: Questions) -> Tensor | None:
+    def _successor(self, z: Tensor, asked: Steps, questions: Questions) -> Tensor | None:
         """[N, M, Q, C]: probabilities of the given successors."""
         if questions.successors is None or self.model.next_obs != "onehot":
             return None
@@ -206,10 +200,9 @@ class ELBO(Learner):
             reward = self._which_reward(trials, *self.config.reward_values)
         else:
             reward = self.reward.normalize(trials.reward.unsqueeze(-1)).squeeze(-1)
+        steps = Steps(self._scaled(trials.inputs.obs), trials.action, self._scaled(trials.next_obs))
         return Outcomes(
-            self._scaled(trials.inputs.obs),
-            trials.action,
-            self._scaled(trials.next_obs),
+            steps,
             reward,
             self.change.normalize(trials.next_obs - trials.inputs.obs),
         )

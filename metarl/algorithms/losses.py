@@ -12,9 +12,12 @@ _ROUNDING = 1e-5
 
 
 def masked_mean(x: Tensor, valid: Tensor, axes: tuple[int, ...] = ()) -> Tensor:
-    """Mean of x [...] over the valid steps along all axes, or along `axes`, keeping them."""
+    """Mean of x [...] over the valid steps along all axes, or along `axes`, keeping them.
+
+    Where there are none it is 0.
+    """
     keepdim = bool(axes)
-    return (x * valid).sum(axes, keepdim) / valid.sum(axes, keepdim)
+    return (x * valid).sum(axes, keepdim) / valid.sum(axes, keepdim).clamp(min=1)
 
 
 def standardize(

@@ -86,6 +86,7 @@ class PPO(PolicyLearner):
         progress: float,
         generator: torch.Generator,
         task: Tensor | None = None,
+        reward: Tensor | None = None,
     ) -> dict[str, float]:
         """Several passes over minibatches of whole trials (Algorithm 1) → mean metrics.
 
@@ -94,11 +95,13 @@ class PPO(PolicyLearner):
             progress: the share of training that is over, for schedules.
             generator: shuffles the trials.
             task: [N, P] rows of the trials, for a privileged critic.
+            reward: [T, N, M] whose returns are to grow, in place of the rewards that were seen.
         """
         config = self.config
+        learned = trials if reward is None else replace(trials, reward=reward)
         if self.critic is not None:
-            trials, task = self._with_values(trials, task)
-        batch = self._prepare_batch(trials, schedule_value(config.gae_lambda, progress), task)
+            learned, task = self._with_values(learned, task)
+        batch = self._prepare_batch(learned, schedule_value(config.gae_lambda, progress), task)
         learning_rate = schedule_value(config.learning_rate, progress)
         entropy_coef = {
             "action": schedule_value(config.entropy_coef, progress),

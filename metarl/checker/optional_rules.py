@@ -101,6 +101,13 @@ def _posterior(family: KnowsPosterior, probe: Probe) -> None:
         require_array("questions: successors", questions.successors, (successors, *widths))
 
     rollout = _rollout(probe)
+    if questions.rewards is not None:
+        low, high = questions.rewards
+        require(low < high, f"questions: rewards {questions.rewards} are not the lower one first")
+        known = ((rollout.reward - low).abs() < _ROUNDING) | (
+            (rollout.reward - high).abs() < _ROUNDING
+        )
+        require(known.all(), f"questions: a step pays neither of the rewards {questions.rewards}")
     times = torch.tensor([0, 1, len(rollout.valid)])
     predicted = family.posterior_predictions(rollout, times)
     _predictions(predicted, (len(times), *rollout.valid.shape[1:], count), questions)
@@ -134,7 +141,8 @@ def _predictions(predicted: object, shape: tuple[int, ...], questions: Questions
     assert predicted.successor is not None
     require_array(name, predicted.successor, (*shape, len(questions.successors)))
     sums = predicted.successor.sum(-1)
-    require((sums - 1).abs().amax() < _ROUNDING, f"{name}: probabilities do not add up to 1")
+    proper = (predicted.successor >= 0).all() and (sums - 1).abs().amax() < _ROUNDING
+    require(proper, f"{name}: probabilities are negative, or do not add up to 1")
 
 
 def _scene(family: Drawable, probe: Probe) -> None:

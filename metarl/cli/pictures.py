@@ -75,6 +75,7 @@ def infer(
 ) -> None:
     """Draw what a run's agent believes of tasks, beside what they are and what Bayes' rule says."""
     from metarl.core.agent import InfersLatent
+    from metarl.core.errors import ConfigError
     from metarl.core.predictions import KnowsPosterior, Predicts
     from metarl.evaluation.beliefs import compare_beliefs
     from metarl.evaluation.posteriors import infer as ask
@@ -86,8 +87,11 @@ def infer(
     loaded = open_run(run, opening_of(device, trust, changes))
     agent, family = loaded.agent, loaded.family()
     protocol = loaded.protocol(split=split, tasks=tasks, episodes=episodes, mode=mode, seed=seed)
+    if task >= tasks:
+        raise ConfigError(f"--task {task}: there are {tasks} tasks, and the first is task 0")
     beliefs, inference = None, None
-    beside_bayes = isinstance(agent, Predicts) and isinstance(family, KnowsPosterior)
+    predicts = isinstance(agent, Predicts) and agent.predicts
+    beside_bayes = predicts and isinstance(family, KnowsPosterior)
     if beside_bayes or times is not None:
         beliefs = compare_beliefs(agent, family, protocol, parse_steps(times))
     if isinstance(agent, InfersLatent) or not beside_bayes:

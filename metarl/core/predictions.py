@@ -53,5 +53,8 @@ class KnowsPosterior(Protocol):
 class Predicts(Protocol):
     """An agent that says what it expects of steps that it has not taken."""
 
+    predicts: bool
+    """Whether it was trained to."""
+
     def predict(self, belief: Belief, obs: Tensor, questions: Questions) -> Predictions:
         """[N, M, Q, …]: by its belief, where it would act on obs [N, M, O] next."""

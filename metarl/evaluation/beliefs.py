@@ -24,7 +24,10 @@ from metarl.evaluation.meta_test import to_numpy, trial
 from metarl.evaluation.stats import Array
 
 _LEAST = 1e-6
-"""No probability or variance counts as less: a zero would cost infinitely many nats."""
+"""No probability counts as less: a zero would cost infinitely many nats."""
+
+_LEAST_SHARE = 1e-4
+"""No variance counts as less than so much of the largest by Bayes' rule: a deviation of 1 %."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ def compare_beliefs(
     Raises:
         ConfigError: an agent that predicts nothing, or a family that knows no posterior.
     """
-    if not isinstance(agent, Predicts):
+    if not isinstance(agent, Predicts) or not agent.predicts:
         raise ConfigError(
             f"{type(agent).__name__} predicts no outcomes; choose an agent that does: "
             "varibad, or pearl with agent.teacher=outcomes"
@@ -62,7 +65,11 @@ def compare_beliefs(
             f"{family.spec.name} knows no exact posterior: give it questions and "
             "posterior_predictions (see docs/plugging-in.md)"
         )
+    if times is not None and not len(times):
+        raise ConfigError("times: none is given; name steps of the trial, such as 0 and 20")
     tasks = protocol.rows(family)
+    if len(tasks) < 2:
+        raise ConfigError("tasks: another task's belief is compared, too; ask for 2 or more")
     rollout = join_steps([part for part, _ in trial(agent, family, tasks, protocol)])
     steps = len(rollout.valid)
     if times is None:
@@ -71,7 +78,7 @@ def compare_beliefs(
     if late:
         raise ConfigError(f"times: {late[0]} is not in a trial of {steps} steps")
 
-    questions = family.questions()
+    questions = tree_map(lambda x: x.to(tasks.params.device), family.questions())
     exact = family.posterior_predictions(rollout, torch.tensor(times))
     prior = family.posterior_predictions(rollout, torch.zeros(1, dtype=torch.long))
     own, others = [], []
@@ -108,11 +115,12 @@ def reward_kl(exact: Predictions, model: Predictions, questions: Questions) -> T
     """
     if questions.rewards is not None:
         low, high = questions.rewards
-        p = (exact.reward - low) / (high - low)
-        q = (model.reward - low) / (high - low)
+        p = ((exact.reward - low) / (high - low)).clamp(0, 1)
+        q = ((model.reward - low) / (high - low)).clamp(0, 1)
         return categorical_kl(torch.stack([p, 1 - p], -1), torch.stack([q, 1 - q], -1))
-    variance = model.variance.clamp(min=_LEAST)
-    ratio = exact.variance.clamp(min=_LEAST) / variance
+    least = (_LEAST_SHARE * exact.variance.amax()).clamp(min=torch.finfo(torch.float32).tiny)
+    variance = model.variance.clamp(min=least)
+    ratio = exact.variance.clamp(min=least) / variance
     gap = (exact.reward - model.reward).square() / variance
     return 0.5 * (ratio + gap - 1 - ratio.log())
 
@@ -126,14 +134,18 @@ def categorical_kl(exact: Tensor, model: Tensor) -> Tensor:
 def _belief_at(
     agent: Agent, spec: Spec, protocol: EvalProtocol, tasks: Tasks, rollout: Rollout, time: int
 ) -> tuple[Belief, Tensor]:
-    """The belief after `time` steps of every trial, and the observation [N, M, O] to act on."""
+    """The belief after `time` steps of every trial, and the observation [N, M, O] to act on.
+
+    Where the trial is over, that is how it began: another episode would begin so.
+    """
     rounds = adaptation_rounds(agent, protocol.episodes)
     belief = agent.begin(task_info(agent, spec, tasks, rounds, protocol.train_set), agent.lanes)
     if time:
         belief = agent.replay(belief, rollout.first_steps(time))
-    if time < len(rollout.valid):
-        return belief, rollout.inputs.obs[time]
-    return belief, rollout.next_obs[-1]
+    over = rollout.valid.sum(0) <= time  # [N, M]: valid steps come first
+    obs = rollout.inputs.obs
+    here = obs[min(time, len(obs) - 1)]
+    return belief, torch.where(over.unsqueeze(-1), obs[0], here)
 
 
 def _stack(parts: Sequence[Predictions]) -> Predictions:

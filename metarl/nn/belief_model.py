@@ -27,12 +27,19 @@ _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
 
 @tree
-class Outcomes:
-    """I transitions, whose observations are whitened unless they are one-hot."""
+class Steps:
+    """I steps, whose observations are whitened unless they are one-hot."""
 
     obs: Tensor  # [..., I, O]
     action: Tensor  # [..., I] int64 or [..., I, A]
     next_obs: Tensor  # [..., I, O]
+
+
+@tree
+class Outcomes:
+    """What came of I steps."""
+
+    steps: Steps
     reward: Tensor  # [..., I] whitened; of two possible ones 0 or 1
     change: Tensor  # [..., I, O] s′ − s, whitened
 
@@ -130,7 +137,7 @@ class BeliefModel:
         self, params: Params, z: Tensor, outcomes: Outcomes
     ) -> tuple[Tensor, Tensor | None]:
         """[..., B, I] each: log p(r | …, z) and log p(s′ | …, z) by z [..., B, Z], in nats."""
-        answer = self.reward(params, z, outcomes)
+        answer = self.reward(params, z, outcomes.steps)
         reward = outcomes.reward.unsqueeze(-2)
         if self.two_rewards:
             of_reward = logsigmoid(torch.where(reward > 0, answer, -answer))
@@ -138,26 +145,26 @@ class BeliefModel:
             of_reward = _log_normal(reward, answer, params["reward.log_std"])
         if self.next_obs == "none":
             return of_reward, None
-        answer = self.successor(params, z, outcomes)
+        answer = self.successor(params, z, outcomes.steps)
         if self.next_obs == "onehot":
-            state = outcomes.next_obs.unsqueeze(-3)
+            state = outcomes.steps.next_obs.unsqueeze(-3)
             return of_reward, (answer.log_softmax(-1) * state).sum(-1)
         change = outcomes.change.unsqueeze(-3)
         return of_reward, _log_normal(change, answer, params["next_obs.log_std"]).sum(-1)
 
-    def reward(self, params: Params, z: Tensor, outcomes: Outcomes) -> Tensor:
+    def reward(self, params: Params, z: Tensor, steps: Steps) -> Tensor:
         """[..., B, I]: the mean of the whitened reward, or the logit of the higher one of two."""
-        question = torch.cat([self._taken(outcomes), outcomes.next_obs], -1)
+        question = torch.cat([self._taken(steps), steps.next_obs], -1)
         return self._reward_decoder(part(params, "reward"), z, question).squeeze(-1)
 
-    def successor(self, params: Params, z: Tensor, outcomes: Outcomes) -> Tensor:
+    def successor(self, params: Params, z: Tensor, steps: Steps) -> Tensor:
         """[..., B, I, O]: the mean of the whitened change, or logits of a one-hot."""
-        question = self._taken(outcomes)
+        question = self._taken(steps)
         return self._next_obs_decoder(part(params, "next_obs"), z, question)
 
-    def _taken(self, outcomes: Outcomes) -> Tensor:
+    def _taken(self, steps: Steps) -> Tensor:
         """[..., I, O + A (+ O · A)]: observation and action, and which of both where discrete."""
-        obs, action = outcomes.obs, outcomes.action
+        obs, action = steps.obs, steps.action
         if not self.discrete:
             return torch.cat([obs, action], -1)
         action = one_hot(action, self.action_width)

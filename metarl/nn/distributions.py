@@ -13,6 +13,7 @@ from metarl.core.types import Params, tree
 
 _SMALLEST_LOG_STD = math.log(1e-6)
 _SQUASHED_LOG_STD = (-20.0, 2.0)
+_SAMPLES = 64
 _EDGE = 1 - 2**-24  # the largest float32 below 1
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 _NORMAL_ENTROPY = 0.5 * math.log(2 * math.pi * math.e)
@@ -86,6 +87,12 @@ class Gaussian:
         gap = (self.mean - other.mean) * torch.exp(-other.log_std)
         per_entry = 0.5 * ((2 * log_ratio).exp() + gap.square() - 1) - log_ratio
         return per_entry.sum(-1)
+
+
+def repeatable_normal(like: Tensor) -> Tensor:
+    """[64, Z]: always the same standard normal numbers, to average over `like` [..., Z]."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(_SAMPLES, like.shape[-1], generator=generator).to(like)
 
 
 @tree

@@ -21,7 +21,8 @@ _BAYES, _AGENT = "0.75", "#3a78c2"
 def draw_beliefs(beliefs: Beliefs, out: Path, task: int = 0) -> Path:
     """The expected reward of every question, by Bayes' rule and by the agent, for one task.
 
-    A column a time. Questions at places of a plane are drawn there, in two rows; others as bars.
+    A column a time. Questions at different places of a plane are drawn there, in two rows; others
+    as bars.
 
     Raises:
         ConfigError: there is no such task.
@@ -34,7 +35,8 @@ def draw_beliefs(beliefs: Beliefs, out: Path, task: int = 0) -> Path:
     means = np.stack([exact[times, task, 0], agent[times, task, 0]])  # [2, K, Q]
     titles = [f"after {beliefs.times[k]} steps" for k in times]
     places = to_numpy(beliefs.questions.next_obs)
-    if places.shape[1] == 2:
+    apart = len(np.unique(places, axis=0)) == len(places)
+    if places.shape[1] == 2 and apart:
         figure = _draw_on_plane(means, places, titles)
     else:
         figure = _draw_bars(means, titles)

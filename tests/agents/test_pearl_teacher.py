@@ -274,7 +274,7 @@ def test_who_was_not_predicts_nothing(teacher: str):
 @pytest.mark.parametrize(
     ("options", "acting"),
     [
-        ({}, "z from the prior in the first 1 episodes; then z from the posterior"),
+        ({}, "z from the prior in the first episode; then z from the posterior"),
         ({"exploration_episodes": 0}, "z from the posterior"),
         (
             {"exploration_episodes": 5, "exploration_mode": "sample", "prior_episodes": 5},
@@ -395,6 +395,11 @@ def test_nothing_can_be_taught_where_nothing_is_inferred(name: str, teacher: str
     with pytest.raises(ConfigError, match=rf"teacher {teacher} .* latent_width is 0; set") as error:
         find("agent", name).configure({"teacher": teacher} | nothing)
     assert "\n" not in str(error.value)
+
+
+def test_a_teacher_of_tasks_is_refused_where_the_task_is_shown():
+    with pytest.raises(ConfigError, match="task_input onehot shows which training task it is"):
+        find("agent", "pearl").configure({"teacher": "task", "task_input": "onehot"})
 
 
 # -------------------------------------------------------------------------------------------------

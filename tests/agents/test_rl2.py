@@ -559,26 +559,37 @@ def test_a_privileged_critic_learns_what_the_row_says():
 
 
 def test_pseudo_regret_is_what_expected_rewards_are_short_of_the_optimum(monkeypatch: Any):
-    """PPO is given it in the place of rewards, and the return that is logged is that of rewards."""
+    """PPO is given it in the place of rewards; the return that is logged, and the scale of what the
+    memory hears, are those of rewards.
+    """
     family = make_family("tabular-mdp")
-    agent = make(family, objective="pseudo-regret")
+    agent = make(family, objective="pseudo-regret", normalize_reward=True)
+    plain = make(family, normalize_reward=True)
     world, given = LocalWorld(family, EPISODES, None, CPU), []
+    plain.iterate(world, Rng(0))
     update = agent.ppo.update
 
-    def spy(trials: Rollout, *others: Any) -> dict[str, float]:
-        given.append(trials.reward)
-        return update(trials, *others)
+    def spy(
+        trials: Rollout, progress: float, shuffle: Any, task: Any, reward: Tensor
+    ) -> dict[str, float]:
+        given.append(reward)
+        return update(trials, progress, shuffle, task, reward)
 
     monkeypatch.setattr(agent.ppo, "update", spy)
     logged = agent.iterate(world, Rng(0))
     tasks = world.tasks(ROWS, Rng(0))
     trial, _ = world.collect(
-        make(family, objective="pseudo-regret"), begin(agent), tasks, EPISODES, Rng(0)
+        make(family, objective="pseudo-regret", normalize_reward=True),
+        begin(agent),
+        tasks,
+        EPISODES,
+        Rng(0),
     )
     expected = family.expected_reward(tasks, trial).sum((0, 2))
     regret = EPISODES * family.optimum(tasks) - expected
     torch.testing.assert_close(-given[0].sum((0, 2)), regret, rtol=0, atol=1e-3)
     assert logged["return"] == pytest.approx(float(trial.reward.sum(0).mean()), abs=1e-4)
+    assert same(agent.ppo.inputs.state_dict(), plain.ppo.inputs.state_dict())
 
 
 def test_a_family_without_optimum_has_no_pseudo_regret():

@@ -155,22 +155,45 @@ def test_bonuses_are_for_what_is_new_and_what_was_not_expected(monkeypatch):
     plain, curious = make(), make(novelty_coef=2.0, surprise_coef=0.5)
     learn(curious, range(1))
     rollout, _ = acted_out(curious)
-    explored, _ = curious._with_bonus(rollout, 0.0)
+    bonus, _ = curious._bonus(rollout, 0.0)
     expected = 0.5 * curious.elbo.surprise(belief_of(rollout), rollout)
     first = curious.novelty.bonus(inputs_of(rollout))
-    torch.testing.assert_close(
-        curious._with_bonus(rollout, 0.0)[0].reward - rollout.reward,
-        expected + 2.0 * first,
-        rtol=1e-4,
-        atol=1e-5,
-    )
-    assert bool((explored.reward - rollout.reward - expected > 0).all())
+    found = curious._bonus(rollout, 0.0)[0]
+    torch.testing.assert_close(found, expected + 2.0 * first, rtol=1e-4, atol=1e-5)
+    assert bool((bonus - expected > 0).all())
     for _ in range(60):
         curious.novelty.update(inputs_of(rollout), rollout.valid, 1e-3)
     assert float(curious.novelty.bonus(inputs_of(rollout)).mean()) < 0.3 * float(first.mean())
     unseen = inputs_of(rollout) + 3.0
     assert float(curious.novelty.bonus(unseen).mean()) > float(first.mean()) / 3
-    assert same(plain._with_bonus(rollout, 0.0)[0], rollout)
+    assert not plain._bonus(rollout, 0.0)[0].any()
+
+
+def test_bonuses_do_not_change_the_scale_of_what_is_seen():
+    """The encoder hears the environment's rewards; the policy learns from more."""
+    plain, curious = (make(normalize_reward=True, novelty_coef=c) for c in (0.0, 50.0))
+    for agent in (plain, curious):
+        learn(agent, range(1))
+    assert same(plain.ppo.inputs.state_dict(), curious.ppo.inputs.state_dict())
+    assert not same(plain.params, curious.params)
+
+
+def test_the_policy_is_given_beliefs_on_one_scale():
+    """Of means and log-variances, which the last iterations had; the newest count most."""
+    agent = make()
+    learn(agent, range(1))
+    raw = acted_out(agent)[0].extras["belief"]
+    scaled = agent.elbo.beliefs.normalize(raw)
+    spread = scaled.flatten(0, -2).std(0)
+    assert float(spread.max()) > 3 * float(raw.flatten(0, -2).std(0).max())
+    for _ in range(100):
+        agent.elbo.rescale(raw + 7.0, torch.ones(raw.shape[:-1], dtype=torch.bool))
+    torch.testing.assert_close(
+        agent.elbo.beliefs.normalize(raw + 7.0).flatten(0, -2).mean(0),
+        torch.zeros(6),
+        atol=0.02,
+        rtol=0,
+    )
 
 
 def belief_of(rollout: Rollout) -> Gaussian:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from helpers import CPU, live, same
-from torch.distributions import Normal, kl_divergence
+from torch.distributions import Categorical, Normal, kl_divergence
 
 from metarl.algorithms.elbo import ELBO, _Trials
 from metarl.core.predictions import Questions
@@ -13,6 +13,7 @@ from metarl.core.rng import Rng
 from metarl.core.rollout import Rollout
 from metarl.core.types import Inputs, first_cue, one_hot, replace, tree_map
 from metarl.experiments.building import make_agent, make_family
+from metarl.nn.belief_model import Steps
 from metarl.nn.distributions import Gaussian
 
 EPISODES, TASKS = 3, 4
@@ -124,6 +125,98 @@ def test_padding_counts_for_nothing(trials: Rollout):
     poisoned.next_obs[7:, 1] = 1e6
     assert loss_of(elbo, poisoned) == loss_of(elbo, short)
     assert loss_of(elbo, short) != loss_of(elbo, trials)
+
+
+def test_a_short_trial_has_the_kl_of_its_own_length(trials: Rollout):
+    """Each step of a trial of T costs λ/T, wherever its padding ends."""
+    elbo = make(elbo_times=100, elbo_steps=100, kl_coef=0.7)
+    valid = trials.valid.clone()
+    valid[4:, 1] = False
+    belief = beliefs(elbo, trials)
+    before = tree_map(lambda x: torch.cat([torch.zeros_like(x[:1]), x[:-1]]), belief)
+    kl = belief.kl(before)
+    lengths = torch.full_like(kl, len(valid))
+    lengths[:, 1] = 4
+    expected = 0.7 * (kl / lengths)[valid].mean()
+    inputs, outcomes = encoder_inputs(trials), elbo._outcomes(trials)
+    losses = []
+    for coef in (0.7, 0.0):
+        elbo.config = elbo.config.model_copy(update={"kl_coef": coef})
+        batch = _Trials(inputs, valid, outcomes, valid)
+        losses.append(elbo._loss(batch, torch.Generator().manual_seed(0))[0].detach())
+    torch.testing.assert_close(losses[0] - losses[1], expected, atol=1e-5, rtol=0)
+
+
+def test_few_valid_steps_in_much_padding_are_found(trials: Rollout):
+    """Whatever is drawn; a step without outcomes to ask for costs nothing."""
+    elbo = make(elbo_times=1, elbo_steps=1)
+    inputs, outcomes = encoder_inputs(trials), elbo._outcomes(trials)
+    few, none = torch.zeros_like(trials.valid), torch.zeros_like(trials.valid)
+    few[:2] = True
+    none[:1, 0] = True
+    for seed in range(30):
+        for asked in (few, none):
+            batch = _Trials(inputs, few, outcomes, asked)
+            loss, parts = elbo._loss(batch, torch.Generator().manual_seed(seed))
+            assert loss.isfinite()
+            assert (parts["reward_loss"] != 0) or asked is none
+
+
+def test_surprise_is_the_density_of_what_came(trials: Rollout):
+    """By the mean of the belief that was held before the step, in nats."""
+    elbo = make(next_obs_coef=0.3)
+    belief = beliefs(elbo, trials)
+    outcomes = elbo._outcomes(trials)
+    found = elbo.surprise(belief, trials)
+    with torch.no_grad():
+        for t, n in ((0, 0), (5, 2), (11, 3)):
+            z = belief.mean[t, n]
+            steps = tree_map(lambda x, t=t, n=n: x[t, n], outcomes.steps)
+            mean = elbo.model.reward(elbo.params, z, steps).squeeze()
+            density = Normal(mean, elbo.params["reward.log_std"].exp())
+            logits = elbo.model.successor(elbo.params, z, steps).flatten()
+            state = Categorical(logits=logits).log_prob(trials.next_obs[t, n, 0].argmax())
+            expected = -density.log_prob(outcomes.reward[t, n, 0]) - 0.3 * state
+            torch.testing.assert_close(found[t, n, 0], expected)
+
+
+def test_changes_of_numbers_are_predicted_on_their_scale():
+    """Whitened by what was seen: an entry that moves in steps of 100 counts as one of .01."""
+    family = make_family("point", horizon=4)
+    rollout = live(family, family.tasks("train", TASKS, Rng(0)), EPISODES)[0]
+    options = {**SMALL, "next_obs_decoder": "normal"}
+    agent = make_agent("varibad", family.spec, 0, **options)
+    elbo = agent.elbo
+    scale = torch.tensor([100.0, 0.01])
+    obs, next_obs = rollout.inputs.obs * scale, rollout.next_obs * scale + 3.0
+    scaled = replace(rollout, inputs=replace(rollout.inputs, obs=obs), next_obs=next_obs)
+    inputs = agent._encoder_inputs(scaled)
+    elbo.update(scaled, inputs, scaled, 0.0, torch.Generator().manual_seed(0))
+    outcomes = elbo._outcomes(scaled)
+    seen = next_obs - obs
+    moves = seen.flatten(0, -2)
+    expected = (seen - moves.mean(0)) / moves.std(0, correction=0)
+    torch.testing.assert_close(outcomes.change, expected, rtol=1e-3, atol=1e-3)
+    assert float(outcomes.steps.obs.abs().max()) < 6
+
+
+def test_one_of_two_rewards_is_known_by_its_place_between_them():
+    family = make_family("gridnavi")
+    rollout = live(family, family.tasks("train", TASKS, Rng(0)), 1)[0]
+    options = {**SMALL, "next_obs_decoder": "none", "reward_values": (-0.1, 1.0)}
+    elbo = make_agent("varibad", family.spec, 0, **options).elbo
+    reward = torch.where(torch.arange(15).view(15, 1, 1) % 3 == 0, 1.0, -0.1).expand(15, TASKS, 1)
+    which = elbo._outcomes(replace(rollout, reward=reward)).reward
+    assert same(which, (reward == 1).float())
+    asked = Questions(torch.zeros(2, 2), torch.zeros(2).long(), torch.zeros(2, 2))
+    belief = Gaussian(torch.randn(TASKS, 1, 3), torch.full((TASKS, 1, 3), -20.0))
+    predicted = elbo.predict(belief, asked)
+    steps = elbo.model.reward(
+        elbo.params, belief.mean, Steps(elbo.obs.normalize(asked.obs), asked.action, asked.obs)
+    )
+    p = steps.sigmoid().detach()
+    torch.testing.assert_close(predicted.reward, -0.1 + 1.1 * p, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(predicted.variance, 1.21 * p * (1 - p), rtol=1e-3, atol=1e-4)
 
 
 def test_a_large_weight_of_the_kl_keeps_the_prior(trials: Rollout):

@@ -685,6 +685,21 @@ POSTERIORS: dict[str, tuple[str, Callable[[Any], Any], str]] = {
         lambda x: replace(x, successors=x.successors[0]),
         "questions: successors is torch.float32 of shape [2], not real numbers of shape [2, 2]",
     ),
+    "three rewards": (
+        "questions",
+        lambda x: replace(x, rewards=(0.0, 1.0)),
+        "questions: a step pays neither of the rewards (0.0, 1.0)",
+    ),
+    "rewards upside down": (
+        "questions",
+        lambda x: replace(x, rewards=(1.0, 0.0)),
+        "questions: rewards (1.0, 0.0) are not the lower one first",
+    ),
+    "a chance below 0": (
+        "posterior_predictions",
+        lambda x: replace(x, successor=torch.tensor([-0.5, 1.5]).expand_as(x.successor)),
+        "posterior_predictions: successor: probabilities are negative, or do not add up to 1",
+    ),
     "no predictions": ("posterior_predictions", vars, "posterior_predictions gives dict"),
     "a reward of a trial": (
         "posterior_predictions",
@@ -704,7 +719,7 @@ POSTERIORS: dict[str, tuple[str, Callable[[Any], Any], str]] = {
     "odds": (
         "posterior_predictions",
         lambda x: replace(x, successor=4 * x.successor),
-        "posterior_predictions: successor: probabilities do not add up to 1",
+        "posterior_predictions: successor: probabilities are negative, or do not add up to 1",
     ),
     "prophecy": (
         "of",

@@ -10,7 +10,7 @@ from torch.nn.functional import one_hot
 
 from metarl.core.rng import Rng
 from metarl.core.types import Inputs, Params, replace, tree_map
-from metarl.nn.belief_model import BeliefModel, BilinearDecoder, Outcomes
+from metarl.nn.belief_model import BeliefModel, BilinearDecoder, Outcomes, Steps
 from metarl.nn.deep_sets import SetMemory
 from metarl.nn.policy import Policy
 
@@ -41,9 +41,8 @@ def inputs() -> Inputs:
 def outcomes() -> Outcomes:
     torch.manual_seed(1)
     obs, next_obs = one_hot(torch.randint(S, (2, N, T)), S).float()
-    return Outcomes(
-        obs, torch.randint(A, (N, T)), next_obs, torch.randn(N, T), torch.randn(N, T, S)
-    )
+    steps = Steps(obs, torch.randint(A, (N, T)), next_obs)
+    return Outcomes(steps, torch.randn(N, T), torch.randn(N, T, S))
 
 
 def test_steps_are_the_whole_trial(inputs: Inputs):
@@ -93,7 +92,7 @@ def test_rewards_are_normal(outcomes: Outcomes):
     z = torch.randn(N, 2, Z)
     of_reward, of_next = model.log_likelihood(params, z, outcomes)
     assert of_next is None
-    mean = model.reward(params, z, outcomes)
+    mean = model.reward(params, z, outcomes.steps)
     expected = Normal(mean, params["reward.log_std"].exp()).log_prob(outcomes.reward.unsqueeze(1))
     torch.testing.assert_close(of_reward, expected)
 
@@ -104,7 +103,7 @@ def test_one_of_two_rewards_is_bernoulli(outcomes: Outcomes):
     outcomes = replace(outcomes, reward=(outcomes.reward > 0).float())
     z = torch.randn(N, 2, Z)
     of_reward, _ = model.log_likelihood(params, z, outcomes)
-    logits = model.reward(params, z, outcomes)
+    logits = model.reward(params, z, outcomes.steps)
     expected = Bernoulli(logits=logits).log_prob(outcomes.reward.unsqueeze(1).expand_as(logits))
     torch.testing.assert_close(of_reward, expected)
 
@@ -113,8 +112,8 @@ def test_the_next_state_is_categorical(outcomes: Outcomes):
     model, params = make(next_obs="onehot")
     z = torch.randn(N, 2, Z)
     _, of_next = model.log_likelihood(params, z, outcomes)
-    logits = model.successor(params, z, outcomes)
-    state = outcomes.next_obs.argmax(-1).unsqueeze(1).expand(logits.shape[:-1])
+    logits = model.successor(params, z, outcomes.steps)
+    state = outcomes.steps.next_obs.argmax(-1).unsqueeze(1).expand(logits.shape[:-1])
     torch.testing.assert_close(of_next, Categorical(logits=logits).log_prob(state))
 
 
@@ -122,7 +121,7 @@ def test_changes_of_the_observation_are_normal(outcomes: Outcomes):
     model, params = make(next_obs="normal")
     z = torch.randn(N, 2, Z)
     _, of_next = model.log_likelihood(params, z, outcomes)
-    mean = model.successor(params, z, outcomes)
+    mean = model.successor(params, z, outcomes.steps)
     normal = Normal(mean, params["next_obs.log_std"].exp())
     expected = normal.log_prob(outcomes.change.unsqueeze(1)).sum(-1)
     torch.testing.assert_close(of_next, expected)

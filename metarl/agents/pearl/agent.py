@@ -147,6 +147,11 @@ class PEARL(LearningAgent):
         posterior: Posterior = belief.row.posterior
         return posterior.mean, posterior.std
 
+    @property
+    def predicts(self) -> bool:
+        """Whether a decoder of outcomes was trained."""
+        return isinstance(self.teacher, OutcomeTeacher)
+
     @torch.no_grad()
     def predict(self, belief: Belief, obs: Tensor, questions: Questions) -> Predictions:
         """[N, M, Q]: the rewards that it expects, the same in every lane; whatever `obs` [N, M, O].
@@ -171,7 +176,8 @@ class PEARL(LearningAgent):
             return ""
         first = config.exploration_episodes
         sampled = ", actions sampled" if config.exploration_mode == "sample" else ""
-        prior = f"z from the prior in the first {first} episodes{sampled}; then "
+        episodes = "episode" if first == 1 else f"{first} episodes"
+        prior = f"z from the prior in the first {episodes}{sampled}; then "
         below = config.mean_below
         mean = f", or its mean where deviations are below {below:g}" if below else ""
         return f"{prior if first else ''}z from the posterior{mean}"

@@ -125,6 +125,11 @@ class PEARLConfig(SACConfig):
                 f"teacher {self.teacher} has nothing to teach: latent_width is 0; set "
                 "latent_width, or teacher to none"
             )
+        if self.teacher == "task" and self.task_input == "onehot":
+            raise ValueError(
+                "task_input onehot shows which training task it is, and nothing is left to infer; "
+                "set it, or teacher, to none"
+            )
         return self
 
 

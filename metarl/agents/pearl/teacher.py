@@ -21,12 +21,11 @@ from metarl.core.predictions import Predictions, Questions
 from metarl.core.rng import Rng
 from metarl.core.types import Params, Spec, one_hot, tree
 from metarl.data.replay import Transitions
+from metarl.nn.distributions import repeatable_normal
 from metarl.nn.gaussian_product import Posterior
 from metarl.nn.mlp import MLP, named
 
 _SMALLEST_VARIANCE = 1e-4
-_SAMPLES = 64
-"""Of z, for predictions."""
 
 
 @tree
@@ -210,9 +209,8 @@ class OutcomeTeacher:
         self, networks: dict[str, Params], posterior: Posterior, questions: Questions
     ) -> Predictions:
         """[N, Q] rewards, averaged over samples of z ~ posterior [N, Z]."""
-        rows, width = posterior.mean.shape
-        generator = torch.Generator().manual_seed(0)  # the same for all: predictions are repeatable
-        normal = torch.randn(_SAMPLES, 1, width, generator=generator).to(posterior.mean)
+        rows = len(posterior.mean)
+        normal = repeatable_normal(posterior.mean).unsqueeze(1)
         z = posterior.draw(normal).flatten(0, 1)  # [S·N, Z]
         obs = questions.obs.expand(len(z), -1, -1)
         action = questions.action.expand(len(z), *questions.action.shape)

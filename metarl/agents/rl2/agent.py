@@ -16,7 +16,7 @@ from metarl.algorithms.ppo import PPO
 from metarl.core.agent import RevealsTasks, World
 from metarl.core.errors import ConfigError
 from metarl.core.rng import Rng
-from metarl.core.types import Belief, Spec, replace
+from metarl.core.types import Belief, Spec
 from metarl.nn.critic import PrivilegedCritic
 from metarl.options.option_policy import options_from_policy, with_options
 from metarl.options.pretrained import PretrainedOptions
@@ -54,13 +54,13 @@ class RL2(MemoryAgent):
         belief = self.begin(world.task_info(self, tasks), lanes=1)
         trials, belief = world.collect(self, belief, tasks, world.episodes, rng)
 
-        learned, task = trials, None
+        reward, task = None, None
         if self.config.objective == "pseudo-regret":
-            learned = replace(trials, reward=-_revealing(world).pseudo_regret(tasks, trials))
+            reward = -_revealing(world).pseudo_regret(tasks, trials)
         if self.ppo.critic is not None:
             task = _revealing(world).task_rows(tasks)
         shuffle = rng.child("minibatches").generator()
-        metrics = self.ppo.update(learned, world.progress, shuffle, task)
+        metrics = self.ppo.update(trials, world.progress, shuffle, task, reward)
         returns = trials.episode_returns().mean((1, 2))
         return {
             "return": float(returns.sum()),

@@ -42,6 +42,8 @@ class _Lane:
 class VariBAD(LearningAgent):
     """The agent. The lane of its belief is the encoder's memory with the posterior."""
 
+    predicts = True
+
     def __init__(
         self,
         config: VariBADConfig,
@@ -100,7 +102,10 @@ class VariBAD(LearningAgent):
         return acted, replace(belief, lane=lane)
 
     def inferred(self, belief: Belief) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of z for every task, [N, Z] each, when it last acted."""
+        """Mean and standard deviation of z for every task, [N, Z] each, when it last acted.
+
+        What came of that step is heard with the next observation.
+        """
         posterior: Gaussian = belief.lane.posterior
         return posterior.mean[:, 0], posterior.log_std[:, 0].exp()
 
@@ -123,9 +128,10 @@ class VariBAD(LearningAgent):
         belief = self.begin(world.task_info(self, tasks), lanes=1)
         trials, _ = world.collect(self, belief, tasks, world.episodes, rng)
 
-        explored, metrics = self._with_bonus(trials, world.progress)
+        bonus, metrics = self._bonus(trials, world.progress)
         shuffle = rng.child("minibatches").generator()
-        metrics |= self.ppo.update(explored, world.progress, shuffle)
+        reward = trials.reward + bonus
+        metrics |= self.ppo.update(trials, world.progress, shuffle, reward=reward)
         learned, targets = trials, trials
         if self.config.targets == "replayed":
             few = torch.arange(min(self.config.target_trials, len(tasks)), device=self.device)
@@ -148,8 +154,8 @@ class VariBAD(LearningAgent):
             **metrics,
         }
 
-    def _with_bonus(self, trials: Rollout, progress: float) -> tuple[Rollout, dict[str, float]]:
-        """The trials as PPO learns from them: with the bonuses of HyperX (arXiv:2010.01062)."""
+    def _bonus(self, trials: Rollout, progress: float) -> tuple[Tensor, dict[str, float]]:
+        """[T, N, M]: the bonuses of HyperX (arXiv:2010.01062), for PPO alone."""
         novelty_coef = schedule_value(self.config.novelty_coef, progress)
         surprise_coef = schedule_value(self.config.surprise_coef, progress)
         bonus, metrics = torch.zeros_like(trials.reward), {}
@@ -162,7 +168,7 @@ class VariBAD(LearningAgent):
             mean, log_variance = trials.extras["belief"].chunk(2, -1)
             belief = Gaussian(mean, log_variance / 2)
             bonus = bonus + surprise_coef * self.elbo.surprise(belief, trials)
-        return replace(trials, reward=trials.reward + bonus), metrics
+        return bonus, metrics
 
     def _second_trials(
         self, world: World, tasks: Tasks, trials: Rollout, few: Tensor, rng: Rng
