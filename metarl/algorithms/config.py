@@ -91,7 +91,7 @@ class ELBOConfig(Settings):
     elbo_steps: PositiveInt = 100
     """transitions of the whole trial that are decoded from each, drawn alike"""
     elbo_learning_rate: NonNegativeSchedule = (1e-3, 0.0)
-    """Adam's step size for encoder and decoders"""
+    """Adam's step size for encoder and decoders, and for what is new to HyperX"""
     max_grad_norm: PositiveFloat = 1.0
     """gradients are clipped to this norm"""
 
