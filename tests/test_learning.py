@@ -194,11 +194,11 @@ def test_pearl_infers_nothing_where_no_reward_is_in_the_context():
     assert inferred(blind).max() < MIDDLE
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [0, 1])
 def test_the_teacher_does_not_tear_the_half_circle(seed: int):
     """Goals side by side have z side by side, or contexts that confuse them could not say so.
 
-    With a scale for each entry of the goal more than half of the seeds tear it.
+    With a scale for each entry of the goal more than half of all seeds tear it, these among them.
     """
     family = make_family("sparse-point")
     config = PEARLConfig(latent_width=1, teacher="task")
