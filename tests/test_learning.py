@@ -229,14 +229,14 @@ def test_the_teacher_does_not_tear_the_half_circle(seed: int):
 
 def test_varibads_belief_comes_close_to_that_of_bayes():
     """On unseen bandits; and what it believes of another one is wrong of this one."""
-    config = load_config("varibad/bernoulli-bandit", ["env_steps=1_000_000"])
+    config = load_config("varibad/bernoulli-bandit", ["env_steps=500_000"])
     family, agent = trained(config)
     protocol = EvalProtocol(episodes=config.episodes, tasks=500)
     nats = compare_beliefs(agent, family, protocol, times=(0, 20, 100)).reward
     start, early, late = nats["agent"].mean(1)
     assert start < 0.01
     assert early < 0.25 * nats["prior"][1].mean()
-    assert late < 0.35 * nats["prior"][2].mean()
+    assert late < 0.25 * nats["prior"][2].mean()
     assert nats["another task's"][2].mean() > 1.5 * nats["prior"][2].mean()
 
 
