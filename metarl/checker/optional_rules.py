@@ -88,29 +88,13 @@ def _goal_reward(family: HasGoalReward, probe: Probe) -> None:
 
 
 def _posterior(family: KnowsPosterior, probe: Probe) -> None:
-    questions = family.questions()
-    kind = type(questions).__name__
-    require(isinstance(questions, Questions), f"questions gives {kind}, no Questions")
-    count, widths = len(questions.obs), (probe.spec.obs_width,)
-    action, dtype = probe.trace.action, torch.int64 if probe.spec.discrete else None
-    require_array("questions: obs", questions.obs, (count, *widths))
-    require_array("questions: action", questions.action, (count, *action.shape[3:]), dtype)
-    require_array("questions: next_obs", questions.next_obs, (count, *widths))
-    if questions.successors is not None:
-        successors = len(questions.successors)
-        require_array("questions: successors", questions.successors, (successors, *widths))
-
-    rollout = _rollout(probe)
-    if questions.rewards is not None:
-        low, high = questions.rewards
-        require(low < high, f"questions: rewards {questions.rewards} are not the lower one first")
-        known = ((rollout.reward - low).abs() < _ROUNDING) | (
-            (rollout.reward - high).abs() < _ROUNDING
-        )
-        require(known.all(), f"questions: a step pays neither of the rewards {questions.rewards}")
+    """Shapes; what comes later tells nothing of what is believed now, and nothing of the prior."""
+    rollout, questions = _rollout(probe), family.questions()
+    _questions(questions, probe, rollout)
     times = torch.tensor([0, 1, len(rollout.valid)])
     predicted = family.posterior_predictions(rollout, times)
-    _predictions(predicted, (len(times), *rollout.valid.shape[1:], count), questions)
+    shape = (len(times), *rollout.valid.shape[1:], len(questions.obs))
+    _predictions(predicted, shape, questions)
     early = family.posterior_predictions(rollout.first_steps(1), times[:2])
     require_same(
         tree_map(lambda x: x[:2], predicted),
@@ -125,6 +109,26 @@ def _posterior(family: KnowsPosterior, probe: Probe) -> None:
         "posterior_predictions at time 0 in all rows and lanes",
         rounding=True,
     )
+
+
+def _questions(questions: object, probe: Probe, rollout: Rollout) -> None:
+    kind = type(questions).__name__
+    require(isinstance(questions, Questions), f"questions gives {kind}, no Questions")
+    assert isinstance(questions, Questions)
+    count, widths = len(questions.obs), (probe.spec.obs_width,)
+    action, dtype = probe.trace.action, torch.int64 if probe.spec.discrete else None
+    require_array("questions: obs", questions.obs, (count, *widths))
+    require_array("questions: action", questions.action, (count, *action.shape[3:]), dtype)
+    require_array("questions: next_obs", questions.next_obs, (count, *widths))
+    if questions.successors is not None:
+        successors = len(questions.successors)
+        require_array("questions: successors", questions.successors, (successors, *widths))
+    if questions.rewards is not None:
+        low, high = questions.rewards
+        require(low < high, f"questions: rewards {questions.rewards} are not the lower one first")
+        off = torch.minimum((rollout.reward - low).abs(), (rollout.reward - high).abs())
+        told = f"questions: a step pays neither of the rewards {questions.rewards}"
+        require(off.amax() < _ROUNDING, told)
 
 
 def _predictions(predicted: object, shape: tuple[int, ...], questions: Questions) -> None:
