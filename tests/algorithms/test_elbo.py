@@ -151,15 +151,19 @@ def test_few_valid_steps_in_much_padding_are_found(trials: Rollout):
     """Whatever is drawn; a step without outcomes to ask for costs nothing."""
     elbo = make(elbo_times=1, elbo_steps=1)
     inputs, outcomes = encoder_inputs(trials), elbo._outcomes(trials)
-    few, none = torch.zeros_like(trials.valid), torch.zeros_like(trials.valid)
+    few, first, second = (torch.zeros_like(trials.valid) for _ in range(3))
     few[:2] = True
-    none[:1, 0] = True
+    first[:6, 0] = second[:6, 1] = True  # the long trial is asked for little, and the other way
+    first[:1] = second[:1] = True
+    costs = []
     for seed in range(30):
-        for asked in (few, none):
-            batch = _Trials(inputs, few, outcomes, asked)
+        for valid, asked in ((few, few), (first, second)):
+            batch = _Trials(inputs, valid, outcomes, asked)
             loss, parts = elbo._loss(batch, torch.Generator().manual_seed(seed))
             assert loss.isfinite()
-            assert (parts["reward_loss"] != 0) or asked is none
+            assert (parts["reward_loss"] != 0) or asked is second
+            costs.append(float(parts["reward_loss"]))
+    assert 0.0 in costs
 
 
 def test_surprise_is_the_density_of_what_came(trials: Rollout):
