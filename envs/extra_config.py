@@ -143,3 +143,5 @@ class MinigridFetchConfig(MinigridConfig):
     """how many things lie in the room"""
     horizon: PositiveInt = 125
     """longest episode, in steps, H"""
+    observation: Literal["symbols", "pixels"] = "symbols"
+    """what cells are seen as: one-hots, or an image of 4 × 4 pixels each"""

@@ -1,6 +1,7 @@
 """MiniGrid's rooms, observed a few cells at a time: a goal to find, a kind of thing to fetch."""
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import gymnasium
@@ -15,6 +16,7 @@ from metarl_envs.extra import ExtraFamily, package
 # MiniGrid's numbers of what may be in a cell
 _UNSEEN, _EMPTY, _WALL, _KEY, _BALL, _GOAL = 0, 1, 2, 5, 6, 8
 _COLORS = 6
+_TILE = 4  # pixels along each side of a cell
 _ROOM = 9  # columns and rows of four rooms from one wall to the next
 
 
@@ -64,7 +66,7 @@ class MinigridFetch(ExtraFamily):
     ============  ==================================================================================
     observation   cells: for each of v × v cells in front of the agent, a one-hot of unseen, empty,
                   wall, key, ball, and colours: one of six colors; direction: [4] where the agent
-                  looks, a one-hot
+                  looks, a one-hot; or, as pixels, image [4 v × 4 v × 3]
     action        one of 4: turn left, turn right, go ahead, pick up
     reward        1 − 0.9 t / H on picking up the right thing after t steps, else 0
     start         agent and things anywhere, others in every episode, one of the right kind among
@@ -92,7 +94,9 @@ class MinigridFetch(ExtraFamily):
             render_mode="rgb_array",
         )
         kinds = (_UNSEEN, _EMPTY, _WALL, _KEY, _BALL)
-        return TimeLimit(_Room(env, _has_what_pays, kinds, actions=4, colors=True), config.horizon)
+        pixels = config.observation == "pixels"
+        room = _Room(env, _has_what_pays, kinds, actions=4, colors=True, pixels=pixels)
+        return TimeLimit(room, config.horizon)
 
     def rows(self, split: str) -> list[tuple[int, int]]:
         """All of them."""
@@ -127,11 +131,16 @@ class _Room(gymnasium.Wrapper[Any, Any, Any, Any]):
         kinds: Sequence[int],
         actions: int,
         colors: bool = False,
+        pixels: bool = False,
     ):
-        """`kinds`: MiniGrid's numbers of all that may be in a cell of this environment."""
+        """`kinds`: MiniGrid's numbers of all that may be in a cell of this environment.
+
+        `pixels`: observations are an image of the same cells instead.
+        """
         super().__init__(env)
         self._fits = fits
         self._colors = colors
+        self._pixels = pixels
         self._choice = np.zeros(1 + max(kinds), np.int64)
         self._choice[list(kinds)] = np.arange(len(kinds))
         inner: Any = self.unwrapped
@@ -142,6 +151,9 @@ class _Room(gymnasium.Wrapper[Any, Any, Any, Any]):
             parts["colours"] = spaces.MultiDiscrete(np.full(view, _COLORS))
         parts["direction"] = spaces.Discrete(4)
         self.observation_space = spaces.Dict(parts)
+        if pixels:
+            shape = (_TILE * view[0], _TILE * view[1], 3)
+            self.observation_space = spaces.Box(0, 255, shape, np.uint8)
         self.action_space = spaces.Discrete(actions)
 
     def reset(self, *, seed: int | None = None, options: Info | None = None) -> tuple[Any, Info]:
@@ -156,12 +168,38 @@ class _Room(gymnasium.Wrapper[Any, Any, Any, Any]):
         obs, reward, terminated, truncated, info = self.env.step(action)
         return self._observe(obs), reward, terminated, truncated, {**info, "success": bool(reward)}
 
-    def _observe(self, obs: dict[str, Array]) -> dict[str, Array]:
+    def _observe(self, obs: dict[str, Array]) -> Array | dict[str, Array]:
         image = obs["image"]  # [v, v, 3] what is in a cell, of which color, whether open
+        if self._pixels:
+            return _picture(image)
         parts = {"cells": self._choice[image[..., 0]], "direction": obs["direction"]}
         if self._colors:
             parts["colours"] = image[..., 1]
         return parts
+
+
+def _picture(image: Array) -> Array:
+    """[4 v, 4 v, 3] uint8: the package's picture of what the agent sees, from a table of tiles.
+
+    ``RGBImgPartialObsWrapper`` computes it from the room and takes most of a step's time.
+    """
+    view = len(image)
+    here = (view // 2, view - 1)  # column and row of the agent, which looks up
+    tiles = [
+        [_tile(*image[column, row].tolist(), (column, row) == here) for column in range(view)]
+        for row in range(view)
+    ]
+    return np.asarray(tiles).swapaxes(1, 2).reshape(_TILE * view, _TILE * view, 3)
+
+
+@cache
+def _tile(kind: int, color: int, state: int, here: bool) -> Array:
+    """[4, 4, 3] uint8: how the package draws a cell, with the agent in it if it is `here`."""
+    thing = package("minigrid.core.world_object", "minigrid").WorldObj.decode(kind, color, state)
+    drawn: Array = package("minigrid.core.grid", "minigrid").Grid.render_tile(
+        thing, 3 if here else None, kind != _UNSEEN, _TILE
+    )
+    return drawn.astype(np.uint8)
 
 
 def _is_elsewhere(rooms: Any) -> bool:

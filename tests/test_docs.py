@@ -152,7 +152,7 @@ import metarl
 import torch
 from metarl.algorithms.sac import Batch
 from metarl.core.types import first_cue, replace
-from metarl.data.replay import transition_columns
+from metarl.data.transitions import transition_columns
 
 
 class Recurrent(metarl.LearningAgent):

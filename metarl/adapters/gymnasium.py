@@ -99,7 +99,7 @@ class GymnasiumFamily(AdaptedFamily):
                 note[0] = calls.STEP
                 (taken,) = layout.actions.per_lane(layout.actions.neutral(1))
                 obs, *_, info = calls.stepped(env.step(taken))
-                layout.flat(obs, 1)
+                layout.flat(obs, 1, info)
                 has_success = self.success is not None or not info.keys().isdisjoint(SUCCESS)
                 return replace(layout, has_success=has_success)
 
@@ -119,14 +119,14 @@ class GymnasiumFamily(AdaptedFamily):
         self.apply(env, layout.row.copy())
         applied = _plain(env.unwrapped)
         note[0] = calls.RESET
-        obs = calls.first(env.reset(seed=0))
+        obs, info = calls.first(env.reset(seed=0))
         lost = dict(applied.items() - before.items() - _plain(env.unwrapped).items())
         if lost and not self.apply_after_reset:
             raise FamilyError(
                 f"it overwrites {', '.join(sorted(lost))}, which apply had set; "
                 "set apply_after_reset = True, or let apply set what reset reads"
             )
-        layout.flat(obs, 1)
+        layout.flat(obs, 1, info)
 
 
 def _plain(env: Env) -> dict[str, object]:
@@ -173,10 +173,16 @@ class GymnasiumVectorFamily(AdaptedFamily):
                 note[0] = 0
                 observation, action = env.single_observation_space, env.single_action_space
                 layout = self._layout(one, observation, action, row)
+                if any(part.in_info for part in layout.parts):
+                    raise FamilyError(
+                        f"action_mask: there is no part {self.action_mask!r} of the observation, "
+                        "where a vector environment must have it"
+                    )
                 note[0] = calls.APPLY
                 self.apply(env, layout.row[None].copy())
                 note[0] = calls.RESET
-                layout.flat(calls.first(env.reset(seed=0)), 1)
+                first_obs, _ = calls.first(env.reset(seed=0))
+                layout.flat(first_obs, 1)
                 note[0] = calls.STEP
                 taken = layout.actions.to_env(layout.actions.neutral(1))
                 obs, *_, info = calls.five(env.step(taken))

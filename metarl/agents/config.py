@@ -11,7 +11,7 @@ from pydantic import (
     model_validator,
 )
 
-from metarl.nn.config import MemoryConfig
+from metarl.nn.config import ImageConfig, MemoryConfig
 
 TaskInput = Annotated[
     Literal["none", "row", "goal", "onehot"],
@@ -77,3 +77,7 @@ class PolicyConfig(MemoryConfig):
                     f"memory slots reads actions, rewards and keys alone: leave {name}"
                 )
         return self
+
+
+class MemoryAgentConfig(PolicyConfig, ImageConfig):
+    """An agent that is one policy with memory."""

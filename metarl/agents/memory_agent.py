@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from metarl.agents.config import PolicyConfig
+from metarl.agents.config import MemoryAgentConfig
 from metarl.agents.learning_agent import LearningAgent, expand_to_lanes
 from metarl.algorithms.policy_learner import PolicyLearner
 from metarl.core.agent import Mode
@@ -13,24 +13,25 @@ from metarl.core.errors import note
 from metarl.core.rng import Streams
 from metarl.core.rollout import Rollout
 from metarl.core.types import Acted, Belief, Inputs, Spec, TaskInfo, first_cue, replace, where
+from metarl.nn.image_encoder import make_image_encoder
 from metarl.nn.memory import make_memory
 from metarl.nn.policy import Policy
 
 
-def make_policy(config: PolicyConfig, spec: Spec, *, value_head: bool = True) -> Policy:
+def make_policy(config: MemoryAgentConfig, spec: Spec, *, value_head: bool = True) -> Policy:
     """The policy of a configuration; it sees the cue if it remembers."""
-    task = spec.shown_width(config.task_input)
-    return Policy(
-        input_width=Policy.width(spec, cue=config.memory != "none", task=task),
-        action_width=spec.action_width,
-        discrete=spec.discrete,
-        memory=make_memory(config, spec),
+    images = make_image_encoder(config, spec)
+    return Policy.for_spec(
+        spec,
+        images,
+        cue=config.memory != "none",
+        task=spec.shown_width(config.task_input),
+        memory=make_memory(config, spec, images),
         memory_width=config.memory_width,
         encoder_sizes=config.encoder_sizes,
         hidden_sizes=config.hidden_sizes,
         activation=config.activation,
         initial_std=config.initial_std,
-        obs_width=spec.obs_width,
         pair_input=config.pair_input,
         readout=config.readout,
         value_head=value_head,
@@ -42,7 +43,7 @@ class MemoryAgent(LearningAgent):
 
     learner: PolicyLearner
 
-    def __init__(self, config: PolicyConfig, spec: Spec, device: torch.device):
+    def __init__(self, config: MemoryAgentConfig, spec: Spec, device: torch.device):
         self.task_input = config.task_input
         self.spec = spec
         self.device = device
@@ -81,11 +82,13 @@ class MemoryAgent(LearningAgent):
     @torch.no_grad()
     def replay(self, belief: Belief, rollout: Rollout) -> Belief:
         """Feed recorded steps to the memory; in lanes that wait it stays as it is."""
+        policy = self.learner.policy
         steps = rollout.reshape_lanes(belief.cue.shape[1])
         cues = steps.cues(self.spec)
         for obs, valid, cue in zip(steps.inputs.obs, steps.valid, cues, strict=True):
             inputs = self.learner.normalize(self._inputs(belief, obs))
-            _, memory = self.learner.policy.attend(self.params, inputs, belief.lane)
+            inputs = policy.encode_images(self.params, inputs)
+            _, memory = policy.attend(self.params, inputs, belief.lane)
             memory = where(valid, memory, belief.lane)
             belief = replace(belief, lane=memory, cue=where(valid, cue, belief.cue))
         return belief

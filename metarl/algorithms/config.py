@@ -6,6 +6,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_
 
 from metarl.config.numbers import NonNegativeSchedule, UnitSchedule
 from metarl.config.registry import Settings
+from metarl.nn.config import ImageConfig
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 UnitInterval = Annotated[float, Field(ge=0, le=1)]
@@ -103,7 +104,7 @@ class ELBOConfig(Settings):
         return value
 
 
-class SACConfig(Settings):
+class SACConfig(ImageConfig):
     """Soft actor-critic (Haarnoja et al. 2018, arXiv:1812.05905)."""
 
     hidden_sizes: tuple[PositiveInt, ...] = (300, 300, 300)

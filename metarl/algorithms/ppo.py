@@ -136,6 +136,7 @@ class PPO(PolicyLearner):
         if self.critic is None or task is None:
             return self.policy.unroll(self.params, inputs, start)
         assert isinstance(self.policy, Policy)
+        inputs = self.policy.encode_images(self.params, inputs)
         features = self.policy.recall(self.params, inputs, start)
         decision = self.policy.decide(self.params, features, inputs.obs)
         value = self.critic(part(self.params, "critic"), features.flatten(3), task)

@@ -25,15 +25,17 @@ from metarl.algorithms.learner import (
 from metarl.algorithms.losses import soft_value
 from metarl.config.schema import schedule_value
 from metarl.core.agent import Mode
-from metarl.core.errors import MetaRLError
+from metarl.core.errors import ConfigError, MetaRLError
 from metarl.core.rng import Rng, Streams
-from metarl.core.types import Acted, Inputs, Params, Spec, tree, tree_map
+from metarl.core.types import Acted, Inputs, Params, Spec, replace, tree, tree_map
 from metarl.nn.distributions import Distribution, SquashedGaussian
+from metarl.nn.image_encoder import ImageEncoder
 from metarl.nn.mlp import MLP, named, part
 from metarl.nn.policy import Policy
 
 _OWN = ("policy.", "q1.", "q2.", "log_temperature")
 """What the names of parameters of SAC itself begin with."""
+_IMAGES = "images."
 
 
 @tree
@@ -58,27 +60,41 @@ class SAC(Learner):
         rng: Rng,
         device: torch.device,
         more: Params | None = None,
+        images: ImageEncoder | None = None,
     ):
         """`width`: of the flat inputs of policy and critics.
 
-        `more`: parameters of networks that make these inputs, called ``network.parameter``; the
-        critics' loss trains them too.
+        Args:
+            more: parameters of networks that make these inputs, called ``network.parameter``; the
+                critics' loss trains them too.
+            images: makes features of images, the same for policy and critics, whose loss alone
+                trains it (Yarats et al. 2021, arXiv:1910.01741).
 
         Raises:
+            ConfigError: MultiDiscrete actions.
             MetaRLError: names in `more` that are not of this form, or SAC's own.
         """
+        if spec.nvec:
+            raise ConfigError(
+                f"soft actor-critic: actions of {spec.name} are MultiDiscrete, and its critics "
+                "value one choice; use rl2 or maml"
+            )
         self.config = config
         self.spec = spec
-        self.policy = Policy(
-            input_width=width,
-            action_width=spec.action_width,
-            discrete=spec.discrete,
+        self.images = images
+        beside = width - spec.obs_width
+        width = beside + (spec.obs_width if images is None else images.width)
+        seen = Policy.for_spec(
+            spec,
+            images,
+            latent=beside,
             hidden_sizes=config.hidden_sizes,
             activation="relu",
             initial_gain=config.initial_gain,
             squashed=True,
             value_head=False,
         )
+        self.policy = replace(seen, images=None)  # they are encoded once for policy and critics
         if spec.discrete:
             self.critic = MLP(width, config.hidden_sizes, spec.action_width)
         else:
@@ -89,12 +105,14 @@ class SAC(Learner):
         for name in ("q1", "q2"):
             params |= named(self.critic.init(weights.child(name).generator()), name)
         for name in more or {}:
-            if "." not in name or name.startswith(_OWN):
+            if "." not in name or name.startswith((*_OWN, _IMAGES)):
                 raise MetaRLError(
                     f"SAC: more has {name!r}; call parameters network.parameter, and the network "
-                    "not policy, q1 or q2"
+                    "not policy, q1, q2 or images"
                 )
         params |= more or {}
+        if images is not None:
+            params |= named(images.init(weights.child("images").generator()), "images")
         params["log_temperature"] = torch.tensor(math.log(config.temperature))
         super().__init__(params, device)
 
@@ -134,8 +152,9 @@ class SAC(Learner):
     ) -> Acted:
         """Act on inputs [N, M, …]."""
         policy = self.networks["policy"]
-        acted, _ = self.policy.act(policy, inputs, (), begins, noise, counter, mode)
-        return acted
+        seen = self._encode_images(inputs)
+        acted, _ = self.policy.act(policy, seen, (), begins, noise, counter, mode)
+        return replace(acted, inputs=inputs)
 
     # -- learning
 
@@ -150,6 +169,10 @@ class SAC(Learner):
             more_loss: [] added to the critics' loss, for the networks that made the inputs.
         """
         policy_optimizer, critic_optimizer, temperature_optimizer = self._optimizers
+        with torch.no_grad():
+            after = self._encode_images(batch.next_inputs)
+        inputs = self._encode_images(batch.inputs)
+        batch = replace(batch, inputs=inputs, next_inputs=after)
         loss, metrics = self._critic_loss(batch, generator)
         self._descend(critic_optimizer, loss if more_loss is None else loss + more_loss)
 
@@ -166,6 +189,12 @@ class SAC(Learner):
             for name, target in self.targets.items():
                 target.lerp_(self.params[name], self.config.tau)
         return metrics | more | {"entropy": entropy, "temperature": self._temperature}
+
+    def _encode_images(self, inputs: Inputs) -> Inputs:
+        """The inputs [...] with features in the place of images."""
+        if self.images is None:
+            return inputs
+        return replace(inputs, obs=self.images(self.networks["images"], inputs.obs))
 
     def _critic_loss(
         self, batch: Batch, generator: torch.Generator

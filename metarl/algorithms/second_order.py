@@ -117,8 +117,9 @@ class AutogradLinearization:
     ):
         obs = inputs.obs
         rows, lanes = obs.shape[1:3]
+        like = next(iter(params.values()))
         start = policy.start(rows, lanes, obs.device)
-        start = tree_map(lambda x: x.to(obs), start)
+        start = tree_map(lambda x: x.to(like), start)
         self._params = leaves(params)
         with torch.enable_grad():
             self._heads = policy.unroll(self._params, inputs, start).heads

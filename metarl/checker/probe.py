@@ -259,7 +259,7 @@ class Probe:
 
         obs = env.reset(tasks, cast(Rng, rng))
         shape = (len(tasks), lanes, self.spec.obs_width)
-        check_array("the first observation", obs, shape, torch.float32, self.spec, time=0)
+        check_array("the first observation", obs, shape, self.spec.obs_type, self.spec, time=0)
         return self.go_on(env, obs, choose, range(steps or self.brief), rng)
 
     def go_on(

@@ -35,7 +35,7 @@ def collect(
     recorder = Recorder(capacity=episodes * spec.horizon)
     with calling(f"{spec.name}: reset"):
         obs = env.reset(tasks, rng.child("env"))
-    check_array("obs", obs, (rows, lanes, spec.obs_width), torch.float32, spec, time=0)
+    check_array("obs", obs, (rows, lanes, spec.obs_width), spec.obs_type, spec, time=0)
     left = torch.full((rows, lanes), episodes, device=obs.device)  # episodes to go
     valid = left > 0
     waiting = False  # whether some lanes have finished
@@ -170,6 +170,8 @@ def check_step(
         if array is not None or name not in _OPTIONAL:
             shape = (*lanes, spec.obs_width) if name in ("obs", "next_obs") else lanes
             dtype = torch.bool if name in _FLAGS else torch.float32
+            if name in ("obs", "next_obs"):
+                dtype = spec.obs_type
             check_array(
                 name,
                 array,

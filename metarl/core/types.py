@@ -26,14 +26,12 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from metarl.core.errors import ConfigError, FamilyError
 from metarl.core.rng import Rng, Streams
+from metarl.core.spec import SPLITS as SPLITS
+from metarl.core.spec import Spec as Spec
+from metarl.core.spec import one_hot as one_hot
 
 C = TypeVar("C")
-
-SPLITS = ("train", "validation", "test", "ood")
-"""`validation` selects checkpoints and hyper-parameters; `test` and `ood` (out of distribution) are
-only ever reported."""
 
 Structure = tuple[tuple[str, ...], tuple[tuple[str, object], ...]]
 """Of a tree: names of the children, and all other fields."""
@@ -44,10 +42,6 @@ Params = dict[str, Tensor]
 GoalReward = Callable[[Tensor, Tensor], Tensor]
 """(achieved [..., G], desired [..., G]) → [...]: the reward of an achieved goal, given the desired
 one."""
-
-
-_SCORES = {"total", "last", "first", "success", "return", "regret", "optimum"}
-_INFOS = {"is_success", "training_reward", "final_obs", "final_info", "episode"}
 
 
 def static(**options: Any) -> Any:
@@ -90,84 +84,6 @@ def tree_map(change: Callable[..., Tensor], first: C, *others: C) -> C:
 
 # -------------------------------------------------------------------------------------------------
 # What a family and its environments say
-
-
-@dataclass(frozen=True)
-class Spec:
-    """The shape of a family: everything an agent must know before it meets a task.
-
-    `observation` maps each part of the flat observation to its width, in order, so that dict
-    observations are flat arrays with names. A discrete action is one of `action_width` choices;
-    a continuous one has that many entries in [−1, 1], which the family rescales.
-    """
-
-    name: str
-    observation: dict[str, int]
-    action_width: int
-    discrete: bool
-    horizon: int
-    """Longest episode, in environment steps."""
-    task_width: int
-    goal_width: int = 0
-    """How many entries at the front of a task row are its goal; 0: it has none."""
-    achieved_goal: str | None = None
-    """The part of the observation that `goal_reward` compares with the goal, if the family has
-    one."""
-    splits: tuple[str, ...] = SPLITS
-    """The splits that the family has tasks for."""
-    closed: bool = False
-    """All splits hold the same tasks: a score on test tasks does not measure generalization."""
-    metrics: tuple[str, ...] = field(default=(), compare=False)
-    """Numbers that every step reports beside the reward; that of an episode is its last one.
-
-    No part of the shape: runs with and without them can be compared."""
-
-    def __post_init__(self) -> None:
-        if isinstance(self.metrics, str):
-            raise FamilyError(f"{self.name}: metrics is a text; write ({self.metrics!r},)")
-        for name in self.metrics:
-            if name in _SCORES | _INFOS:
-                place = "scores" if name in _SCORES else "Gymnasium's infos"
-                raise FamilyError(
-                    f"{self.name}: a metric cannot be called {name!r}, which means something else "
-                    f"in {place}; give it another name"
-                )
-
-    @property
-    def obs_width(self) -> int:
-        return sum(self.observation.values())
-
-    @property
-    def cue_width(self) -> int:
-        return self.action_width + 2
-
-    def part(self, name: str) -> slice:
-        """Where the part `name` stands in the flat observation."""
-        first = 0
-        for part, width in self.observation.items():
-            if part == name:
-                return slice(first, first + width)
-            first += width
-        raise KeyError(name)
-
-    def achieved(self, obs: Tensor) -> Tensor:
-        """[..., G]: the achieved goal, a part of `obs` [..., O]."""
-        assert self.achieved_goal is not None
-        return obs[..., self.part(self.achieved_goal)]
-
-    def shown_width(self, task_input: str) -> int:
-        """Width of what an agent with this `task_input` is shown of the task.
-
-        `task_width` stands for the width of the one-hot, too.
-
-        Raises:
-            ConfigError: the goal is to be shown, and the family has none.
-        """
-        if task_input == "goal" and not self.goal_width:
-            raise ConfigError(
-                f"task_input goal: the tasks of {self.name} have no goal; show the row instead"
-            )
-        return {"none": 0, "goal": self.goal_width}.get(task_input, self.task_width)
 
 
 @tree
@@ -298,7 +214,7 @@ class Acted:
     """One decision for every lane, and what must be remembered of it."""
 
     inputs: Inputs  # [N, M, …] inputs of the policy
-    action: Tensor  # [N, M] int64 if discrete, else [N, M, A] float32, which families clip to ±1
+    action: Tensor  # [N, M] or [N, M, D] int64, or [N, M, A] float32, which families clip to ±1
     log_prob: Tensor  # [N, M] of `action`, summed over its entries
     extras: dict[str, Tensor] = field(default_factory=dict)  # [N, M, …] for the agent's update
 
@@ -316,12 +232,6 @@ class TaskInfo:
 
 # -------------------------------------------------------------------------------------------------
 # Cues
-
-
-def one_hot(action: Tensor, width: int) -> Tensor:
-    """[...] int64 → [..., width] float32."""
-    zeros = torch.zeros(*action.shape, width, device=action.device)
-    return zeros.scatter_(-1, action.unsqueeze(-1), 1.0)
 
 
 def first_cue(
@@ -344,7 +254,7 @@ def next_cue(spec: Spec, action: Tensor, step: Step) -> Tensor:
 
     done = terminated | truncated: for the policy, a time limit ends an episode as the task does.
     """
-    taken = one_hot(action, spec.action_width) if spec.discrete else action
+    taken = spec.encode_action(action)
     done = step.done.unsqueeze(-1).to(taken.dtype)
     return torch.cat([taken, step.reward.unsqueeze(-1), done], dim=-1)
 

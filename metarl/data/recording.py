@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from numpy.typing import ArrayLike
+from torch import Tensor
 
 from metarl.core.arrays import flag, float32, short
 from metarl.core.errors import MetaRLError
@@ -18,7 +19,7 @@ class Recording:
     """One whole episode of T steps, in arrays of any kind."""
 
     obs: ArrayLike  # [T + 1, O] observations, the last one at the end of the episode
-    action: ArrayLike  # [T] whole numbers if discrete, else [T, A]
+    action: ArrayLike  # [T] or [T, D] whole numbers if discrete, else [T, A]
     reward: ArrayLike  # [T]
     terminated: bool  # the task ended it; if not, it was truncated
 
@@ -61,7 +62,7 @@ def _checked(spec: Spec, episode: Recording, name: str) -> dict[str, Any]:
 
     for what, array, shape in (
         ("obs", obs, [steps + 1, spec.obs_width]),
-        ("action", action, [steps] if spec.discrete else [steps, spec.action_width]),
+        ("action", action, [steps, *spec.action_shape]),
         ("reward", reward, [steps]),
     ):
         actual = list(array.shape)
@@ -70,19 +71,29 @@ def _checked(spec: Spec, episode: Recording, name: str) -> dict[str, Any]:
                 f"{name}: {what} is of shape {actual}; beside {steps} rewards give {shape}"
             )
     if spec.discrete:
-        if not torch.isin(action, torch.arange(spec.action_width)).all():
-            raise MetaRLError(f"{name}: actions must be integers from 0 to {spec.action_width - 1}")
-        action = action.long()
+        action = _choices(spec, action, name)
 
     last = torch.arange(steps) == steps - 1
     return {
-        "obs": obs[:-1],
-        "next_obs": obs[1:],
+        "obs": obs[:-1].to(spec.obs_type),
+        "next_obs": obs[1:].to(spec.obs_type),
         "action": action,
         "reward": reward,
         "terminated": last & terminated,
         "truncated": last & (not terminated),
     }
+
+
+def _choices(spec: Spec, action: Tensor, name: str) -> Tensor:
+    """The actions [T] or [T, D] as int64.
+
+    Raises:
+        MetaRLError: one is no choice.
+    """
+    last = torch.tensor(spec.nvec or spec.action_width) - 1
+    if not ((action >= 0) & (action <= last) & (action == action.round())).all():
+        raise MetaRLError(f"{name}: actions must be integers from 0 to {last.tolist()}")
+    return action.long()
 
 
 def _stream(spec: Spec, parts: Sequence[dict[str, Any]]) -> Rollout:

@@ -10,7 +10,7 @@ from torch.nn.functional import pad
 
 from metarl.core.errors import CheckpointError, MetaRLError
 from metarl.core.rollout import Rollout
-from metarl.core.types import GoalReward, Spec, append_axes, replace, tree
+from metarl.core.types import append_axes
 
 _FIRST_SIZE = 1024
 
@@ -21,35 +21,7 @@ class Column:
 
     width: int | None = None
     dtype: torch.dtype = torch.float32
-    """Integers are kept as float32: exact up to 2²⁴."""
-
-
-@tree
-class Transitions:
-    """B transitions of each of N tasks."""
-
-    obs: Tensor  # [N, B, O]
-    action: Tensor  # [N, B] int64 or [N, B, A]
-    reward: Tensor  # [N, B] of the environment
-    training_reward: Tensor  # [N, B] for critics: the same, unless the family has a dense one
-    next_obs: Tensor  # [N, B, O] the true successor
-    terminated: Tensor  # [N, B] bool: nothing followed; False at the horizon
-    future: Tensor | None = None  # [N, B, G] goal that the episode achieves now or later
-    task: Tensor | None = None  # [N, B, P] what is shown of the task, its goal in front
-    valid: Tensor | None = None  # [N, B] bool: False at padding; None: there is none
-
-
-def transition_columns(spec: Spec) -> dict[str, Column]:
-    """What `Transitions` are made of, for a family of this `spec`."""
-    action = Column(dtype=torch.long) if spec.discrete else Column(spec.action_width)
-    return {
-        "obs": Column(spec.obs_width),
-        "action": action,
-        "reward": Column(),
-        "training_reward": Column(),
-        "next_obs": Column(spec.obs_width),
-        "terminated": Column(dtype=torch.bool),
-    }
+    """Bytes are kept as such, other integers as float32: exact up to 2²⁴."""
 
 
 class Replay:
@@ -59,7 +31,8 @@ class Replay:
     context since `begin_context`, on one visit to the task. Those of the newest V visits are known.
 
     A step is a row of W numbers, all columns and how many steps are left of its sequence, so that a
-    batch is one look-up. Memory grows with the content, up to S × capacity × W × 4 bytes::
+    batch is one look-up; columns of bytes are a row of their own. Memory grows with the content, up
+    to S × capacity × (4 W + bytes)::
 
         task 0   t5 t6 t2 t3 t4     capacity 5, count 7, context from 3 to 5: t3, t4
         task 1   t0 t1 .  .  .
@@ -86,9 +59,15 @@ class Replay:
         self.capacity = capacity
         self.device = device
         self.sequence = sequence
-        self._widths = [column.width or 1 for column in columns.values()]
-        self._widths.append(1)  # steps left
+        self._names, self._byte_names = [], []
+        for name, column in columns.items():
+            names = self._byte_names if column.dtype == torch.uint8 else self._names
+            names.append(name)
+        widths = {name: column.width or 1 for name, column in columns.items()}
+        self._widths = [*(widths[name] for name in self._names), 1]  # the last one: steps left
+        self._byte_widths = [widths[name] for name in self._byte_names]
         self._rows = torch.empty(0, 0, sum(self._widths), device=device)  # [S, size so far, W]
+        self._bytes = torch.empty(0, 0, sum(self._byte_widths), dtype=torch.uint8, device=device)
         self.count = torch.zeros(0, dtype=torch.long, device=device)
         """[S]: steps that were ever added to every task."""
         self._context = torch.zeros(0, visits, 2, dtype=torch.long, device=device)
@@ -107,7 +86,7 @@ class Replay:
             MetaRLError: a column that nothing has, or of another shape; context that does not
                 follow the last one.
         """
-        rows, owner = self._flat(rollout, more)
+        rows, as_bytes, owner = self._flat(rollout, more)
         self._add_tasks(rollout.index)
         added = torch.bincount(owner, minlength=self.tasks)
         if context and (self._context[:, 0, 1] != self.count)[added > 0].any():
@@ -121,6 +100,7 @@ class Replay:
         kept = rank >= (added - self.capacity)[owner]
         slot = (self.count[owner] + rank) % self.capacity
         self._rows[owner[kept], slot[kept]] = rows[kept]
+        self._bytes[owner[kept], slot[kept]] = as_bytes[kept]
         self.count += added
         if context:
             self._context[:, 0, 1] = torch.where(added > 0, self.count, self._context[:, 0, 1])
@@ -131,8 +111,8 @@ class Replay:
         self._context[tasks, 1:] = self._context[tasks, :-1]
         self._context[tasks, 0] = self.count[tasks].unsqueeze(1)
 
-    def _flat(self, rollout: Rollout, more: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Its steps [X, W] and their tasks [X], ordered by task, row, lane and time."""
+    def _flat(self, rollout: Rollout, more: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Its steps [X, W], their bytes and tasks [X], ordered by task, row, lane and time."""
         known: dict[str, Tensor | None] = {
             **vars(rollout.inputs),
             **vars(rollout),
@@ -141,7 +121,7 @@ class Replay:
         if rollout.training_reward is None:
             known["training_reward"] = rollout.reward
         known |= more
-        arrays = []
+        arrays = {}
         for name, column in self.columns.items():
             array = known.get(name)
             if array is None:
@@ -149,24 +129,30 @@ class Replay:
             shape = (*rollout.valid.shape, *([] if column.width is None else [column.width]))
             if array.shape != shape:
                 raise MetaRLError(f"replay: {name!r} is {tuple(array.shape)}, not {shape}")
-            arrays.append(array)
+            arrays[name] = array.reshape(*rollout.valid.shape, -1)
 
         time = append_axes(torch.arange(len(rollout.valid), device=self.device), 3)
         last = rollout.valid & (rollout.done if self.sequence == "episode" else rollout.ends)
         end = torch.where(last, time, len(time))
         end = end.flip(0).cummin(0).values.flip(0)  # [T, N, M]: the last step of this sequence
 
-        parts = [x.float().reshape(*rollout.valid.shape, -1) for x in (*arrays, end - time)]
+        parts = [arrays[name].float() for name in self._names]
+        parts.append((end - time).float().unsqueeze(-1))
         valid = rollout.valid.movedim(0, 2)  # [N, M, T]
         rows = torch.cat(parts, dim=-1).movedim(0, 2)[valid]
+        as_bytes = self._bytes.new_empty(len(rows), 0)
+        if self._byte_names:
+            joined = torch.cat([arrays[name] for name in self._byte_names], dim=-1)
+            as_bytes = joined.movedim(0, 2)[valid]
         owner, order = append_axes(rollout.index, 3).expand_as(valid)[valid].sort(stable=True)
-        return rows[order], owner
+        return rows[order], as_bytes[order], owner
 
     def _add_tasks(self, tasks: Tensor) -> None:
         """Make a ring for each of `tasks` [N] that has none."""
         more = int(tasks.max()) + 1 - self.tasks
         if more > 0:
             self._rows = pad(self._rows, (0, 0, 0, 0, 0, more))
+            self._bytes = pad(self._bytes, (0, 0, 0, 0, 0, more))
             self.count = pad(self.count, (0, more))
             self._context = pad(self._context, (0, 0, 0, 0, 0, more))
 
@@ -178,6 +164,7 @@ class Replay:
             room = min(max(wanted, 2 * size, _FIRST_SIZE), self.capacity)
             # Nothing has wrapped around yet. Zeros, since unused rows are saved, too.
             self._rows = pad(self._rows, (0, 0, 0, room - size))
+            self._bytes = pad(self._bytes, (0, 0, 0, room - size))
 
     # -- reading
 
@@ -313,11 +300,15 @@ class Replay:
 
     def _read(self, tasks: Tensor, number: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """[..., N, B, …]: columns of the steps of `tasks` [N] by number, and the steps left."""
-        rows = self._rows.flatten(0, 1)[self._places(tasks, number)]
-        *parts, left = rows.split(self._widths, -1)
+        places = self._places(tasks, number)
+        *parts, left = self._rows.flatten(0, 1)[places].split(self._widths, -1)
+        found = dict(zip(self._names, parts, strict=True))
+        if self._byte_names:
+            as_bytes = self._bytes.flatten(0, 1)[places].split(self._byte_widths, -1)
+            found |= zip(self._byte_names, as_bytes, strict=True)
         columns = {}
-        for (name, column), part in zip(self.columns.items(), parts, strict=True):
-            value = part.squeeze(-1) if column.width is None else part
+        for name, column in self.columns.items():
+            value = found[name].squeeze(-1) if column.width is None else found[name]
             columns[name] = value.to(column.dtype)
         return columns, left.squeeze(-1).long()
 
@@ -336,12 +327,15 @@ class Replay:
 
     def state_dict(self) -> dict[str, Any]:
         """All content: the arrays themselves, not copies."""
-        return {
+        state = {
             "capacity": self.capacity,
             "rows": self._rows,
             "count": self.count,
             "context": self._context,
         }
+        if self._byte_names:
+            state["bytes"] = self._bytes
+        return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue with a copy of what `state_dict` returned.
@@ -354,16 +348,22 @@ class Replay:
                 f"replay: of capacity {state['capacity']}, not {self.capacity}; "
                 "set agent.capacity to that"
             )
-        if state["rows"].shape[-1] != sum(self._widths):
+        as_bytes = state.get("bytes", self._bytes)
+        widths = [state["rows"].shape[-1], as_bytes.shape[-1]]
+        known = [self._rows.shape[-1], self._bytes.shape[-1]]
+        if widths != known:
             raise CheckpointError(
-                f"replay: rows of {state['rows'].shape[-1]} numbers, not {sum(self._widths)}; "
-                "its columns are others"
+                f"replay: rows of {widths[0]} numbers and {widths[1]} bytes, not {known[0]} and "
+                f"{known[1]}; its columns are others"
             )
+        if self._byte_names and as_bytes.shape[:2] != state["rows"].shape[:2]:
+            raise CheckpointError("replay: its bytes and rows do not belong together")
         context = state["context"]
         if context.dim() == 2:
             context = context.unsqueeze(1)  # before version 0.12 that of one visit was known
         self._check_numbers(state["rows"], state["count"], context)
         self._rows = state["rows"].to(self.device, copy=True)
+        self._bytes = as_bytes.to(self.device, torch.uint8, copy=True)
         self.count = state["count"].to(self.device, copy=True)
         missing = self._context.shape[1] - context.shape[1]
         self._context = pad(context.to(self.device), (0, 0, 0, missing)).clone()
@@ -390,26 +390,3 @@ class Replay:
             )
         if not whole:
             raise CheckpointError("replay: its steps and their numbers do not belong together")
-
-
-def hindsight(
-    batch: Transitions,
-    chosen: Tensor,
-    spec: Spec,
-    goal_reward: GoalReward,
-) -> Transitions:
-    """The batch with `chosen` [N, B] bool transitions relabeled by their `future` goal.
-
-    Hindsight experience replay (Andrychowicz et al. 2017, arXiv:1707.01495): the goal that is shown
-    and both rewards change; whether an episode terminated stays as it was.
-    """
-    assert batch.future is not None
-    assert batch.task is not None
-    reward = goal_reward(spec.achieved(batch.next_obs), batch.future)
-    task = torch.cat([batch.future, batch.task[..., spec.goal_width :]], dim=-1)
-    return replace(
-        batch,
-        task=torch.where(chosen.unsqueeze(-1), task, batch.task),
-        reward=torch.where(chosen, reward, batch.reward),
-        training_reward=torch.where(chosen, reward, batch.training_reward),
-    )

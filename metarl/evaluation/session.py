@@ -1,8 +1,8 @@
 """A deployed agent: one environment, one task, no batch."""
 
 from collections.abc import Sequence
+from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
@@ -55,8 +55,8 @@ class Session:
         self._round: list[Rollout] = []  # since the last adaptation
         self._start_episode()
 
-    def act(self, obs: ArrayLike) -> int | NDArray[np.float32]:
-        """The action on obs [O]: an int if discrete, else an array [A] (clip it to [−1, 1]).
+    def act(self, obs: ArrayLike) -> int | NDArray[Any]:
+        """The action on obs [O]: an int, choices [D], or an array [A] (clip it to [−1, 1]).
 
         Raises:
             MetaRLError: an observation of a wrong type or width or not finite, or no outcome of the
@@ -71,7 +71,7 @@ class Session:
                 self.belief, lane_obs, noise, counter, self.mode
             )
         action = self._acted.action[0, 0]
-        return int(action) if self.spec.discrete else action.numpy()
+        return int(action) if self.spec.single_choice else action.numpy()
 
     def observe(
         self,
@@ -130,4 +130,4 @@ class Session:
             raise MetaRLError(
                 f"{name}: {self.spec.obs_width} numbers are expected, not {short(obs)}"
             )
-        return torch.from_numpy(array).view(1, 1, -1)
+        return torch.from_numpy(array).view(1, 1, -1).to(self.spec.obs_type)

@@ -359,6 +359,6 @@ def _require_shape(key: str, path: str, other: Spec, spec: Spec) -> None:
         )
 
 
-def _shape(spec: Spec) -> tuple[int, int, bool]:
+def _shape(spec: Spec) -> tuple[object, ...]:
     """What an option must share with the family that it acts in."""
-    return spec.obs_width, spec.action_width, spec.discrete
+    return spec.obs_width, spec.obs_dtype, spec.action_width, spec.discrete, spec.nvec

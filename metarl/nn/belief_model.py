@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from metarl.core.types import Inputs, Params, one_hot, tree
+from metarl.core.spec import encode_choices
+from metarl.core.types import Inputs, Params, tree
 from metarl.nn.distributions import Gaussian
 from metarl.nn.memory import State
 from metarl.nn.mlp import init_layers, layers, linear, named, orthogonal, part
@@ -89,6 +90,7 @@ class BeliefModel:
     action_width: int
     discrete: bool
     obs_width: int
+    nvec: tuple[int, ...]
     decoder_sizes: tuple[int, ...]
     decoder_features: int
     two_rewards: bool
@@ -167,7 +169,7 @@ class BeliefModel:
         obs, action = steps.obs, steps.action
         if not self.discrete:
             return torch.cat([obs, action], -1)
-        action = one_hot(action, self.action_width)
+        action = encode_choices(action, self.action_width, self.nvec)
         both = (obs.unsqueeze(-1) * action.unsqueeze(-2)).flatten(-2)
         return torch.cat([obs, action, both], -1)
 

@@ -1,4 +1,4 @@
-"""Configuration of memories; imports no torch, to report errors at once."""
+"""Configuration of memories and image encoders; imports no torch, to report errors at once."""
 
 from typing import Literal
 
@@ -7,6 +7,15 @@ from pydantic import NonNegativeInt, PositiveInt, ValidationInfo, field_validato
 from metarl.config.registry import Settings
 
 MemoryName = Literal["gru", "lstm", "keyed", "gru+keyed", "slots", "set", "transformer", "none"]
+
+
+class ImageConfig(Settings):
+    """How the images of an observation are read."""
+
+    conv_channels: tuple[PositiveInt, ...] = (16, 32, 32)
+    """channels of the convolutions that read images, each of 3 × 3 with stride 2; []: pixels"""
+    image_features: PositiveInt = 64
+    """features of an image after its convolutions"""
 
 
 class MemoryConfig(Settings):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -14,6 +15,8 @@ from metarl.core.types import Params, tree
 _SMALLEST_LOG_STD = math.log(1e-6)
 _SQUASHED_LOG_STD = (-20.0, 2.0)
 _SAMPLES = 64
+NEVER = -1e9
+"""log 0, but finite, so that 0 · log 0 is 0."""
 _EDGE = 1 - 2**-24  # the largest float32 below 1
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 _NORMAL_ENTROPY = 0.5 * math.log(2 * math.pi * math.e)
@@ -52,6 +55,38 @@ class Categorical:
         assert isinstance(other, Categorical)
         log_probs = self.log_probs
         return (log_probs.exp() * (log_probs - other.log_probs)).sum(-1)
+
+
+@tree
+class MultiCategorical:
+    """Independent choices: a MultiDiscrete action."""
+
+    choices: tuple[Categorical, ...]
+
+    def sample(self, noise: Streams, counter: int) -> Tensor:
+        """[N, M, D] int64."""
+        uniform = noise.uniform(counter, len(self.choices)).split(1, dim=-1)
+        each = zip(uniform, self.choices, strict=True)
+        return torch.stack([sample_by_inversion(u, x.logits.softmax(-1)) for u, x in each], dim=-1)
+
+    def mode(self) -> Tensor:
+        """[..., D] int64: the most likely choices."""
+        return torch.stack([choice.mode() for choice in self.choices], dim=-1)
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """[...]: log-probability of action [..., D] int64."""
+        each = zip(self.choices, action.unbind(-1), strict=True)
+        return torch.stack([choice.log_prob(one) for choice, one in each]).sum(0)
+
+    def entropy(self) -> Tensor:
+        """[...] in nats."""
+        return torch.stack([choice.entropy() for choice in self.choices]).sum(0)
+
+    def kl(self, other: Distribution) -> Tensor:
+        """[...]: KL(self ‖ other) in nats, for another of the same kind."""
+        assert isinstance(other, MultiCategorical)
+        each = zip(self.choices, other.choices, strict=True)
+        return torch.stack([one.kl(another) for one, another in each]).sum(0)
 
 
 @tree
@@ -130,7 +165,7 @@ class SquashedGaussian:
         return log_prob
 
 
-Primitive = Categorical | Gaussian
+Primitive = Categorical | MultiCategorical | Gaussian
 
 
 @tree
@@ -172,7 +207,8 @@ def from_heads(heads: Params) -> Comparable:
 
     Args:
         heads: ``action`` [..., A]: logits; or means, with ``log_std`` [A], [N, A] (one deviation
-            per task) or [..., A], clamped to at least log 1e-6. With options, also their logits
+            per task) or [..., A], clamped to at least log 1e-6. For MultiDiscrete actions
+            ``action.0``, ``action.1``, …: logits of each choice. With options, also their logits
             ``option`` [..., L]; as the only head, they are all that is drawn.
     """
     if "option" not in heads:
@@ -183,6 +219,9 @@ def from_heads(heads: Params) -> Comparable:
 
 def _primitive(heads: Params) -> Primitive:
     """The distribution of actions."""
+    if "action.0" in heads:
+        logits = [heads[name] for name in heads if name.startswith("action.")]
+        return MultiCategorical(tuple(map(Categorical, logits)))
     if "log_std" not in heads:
         return Categorical(heads["action"])
     mean = heads["action"]
@@ -190,6 +229,16 @@ def _primitive(heads: Params) -> Primitive:
     if 1 < log_std.dim() < mean.dim():
         log_std = log_std.unsqueeze(-2)  # [N, A] → [N, 1, A]
     return Gaussian(mean, log_std)
+
+
+def choice_heads(logits: Tensor, nvec: Sequence[int], valid: Tensor | None) -> Params:
+    """Heads of choices with the `logits` [..., A]; those that are not `valid` [..., A] bool never
+    happen (Huang & Ontañón 2022, arXiv:2006.14171)."""
+    if valid is not None:
+        logits = logits.masked_fill(~valid, NEVER)
+    if not nvec:
+        return {"action": logits}
+    return {f"action.{i}": part for i, part in enumerate(logits.split(list(nvec), dim=-1))}
 
 
 def from_squashed_head(head: Tensor) -> SquashedGaussian:

@@ -11,6 +11,7 @@ from metarl.core.errors import ConfigError
 from metarl.core.types import Inputs, Params, Spec
 from metarl.nn.config import MemoryConfig
 from metarl.nn.deep_sets import SetMemory
+from metarl.nn.image_encoder import ImageEncoder
 from metarl.nn.keyed import KeyedMemory, SlotMemory
 from metarl.nn.mlp import named, part
 from metarl.nn.recurrent import RecurrentMemory
@@ -47,35 +48,44 @@ AnyMemory = Memory | Literal["gru", "lstm", "none"]
 """A memory, or the name of a recurrent one."""
 
 
-def make_memory(config: MemoryConfig, spec: Spec) -> AnyMemory:
-    """The memory that `config` names."""
-    width = config.memory_width
+def make_memory(config: MemoryConfig, spec: Spec, images: ImageEncoder | None = None) -> AnyMemory:
+    """The memory that `config` names; of images it sees the features.
+
+    Raises:
+        ConfigError: actions or observations that it is not made for.
+    """
+    width, actions = config.memory_width, spec.action_width
+    obs_width = spec.obs_width if images is None else images.width
+    looked_up = config.memory in ("keyed", "gru+keyed", "slots")
+    if images is not None and looked_up and not config.memory_keys:
+        raise ConfigError(
+            f"memory {config.memory}: images of {spec.name} are no one-hots to look up by; set "
+            "agent.memory_keys, or agent.memory=gru"
+        )
+    keyed = KeyedMemory(width, obs_width, actions, config.memory_keys)
     match config.memory:
         case "keyed":
-            return _keyed(config, spec)
+            return keyed
         case "gru+keyed":
-            return JointMemory(RecurrentMemory("gru", width), _keyed(config, spec))
+            return JointMemory(RecurrentMemory("gru", width), keyed)
         case "slots":
-            if not spec.discrete:
+            if not spec.single_choice:
                 raise ConfigError(
-                    f"memory slots: actions of {spec.name} are continuous; set agent.memory=keyed"
+                    f"memory slots: actions of {spec.name} are no single choice; set "
+                    "agent.memory=keyed"
                 )
-            return SlotMemory(width, spec.obs_width, spec.action_width, config.memory_keys)
+            return SlotMemory(width, obs_width, actions, config.memory_keys)
         case "set":
             return SetMemory(width)
         case "transformer":
             return TransformerMemory(
                 width,
-                spec.obs_width,
+                obs_width,
                 config.attention_layers,
                 config.attention_heads,
                 config.context,
             )
     return config.memory
-
-
-def _keyed(config: MemoryConfig, spec: Spec) -> KeyedMemory:
-    return KeyedMemory(config.memory_width, spec.obs_width, spec.action_width, config.memory_keys)
 
 
 class JointMemory:

@@ -116,8 +116,13 @@ class InputNormalizer:
     """Scales a policy's inputs by running statistics of observations and rewards."""
 
     def __init__(self, spec: Spec, device: torch.device, *, obs: bool, reward: bool):
-        """Whether to scale the observations, and the reward in the cue."""
-        self._scales_obs = obs
+        """Whether to scale the observations, and the reward in the cue.
+
+        Images, bytes and action masks stay as they are.
+        """
+        self._scaled = _scaled_columns(spec).to(device)
+        self._scales_obs = obs and bool(self._scaled.any())
+        self._scales_all = bool(self._scaled.all())
         self._scales_reward = reward
         self._action_width = spec.action_width
         self.obs = Normalizer.initial(spec.obs_width, device)
@@ -126,7 +131,10 @@ class InputNormalizer:
     def normalize(self, inputs: Inputs) -> Inputs:
         """The inputs [..., W] by the present statistics."""
         if self._scales_obs:
-            inputs = replace(inputs, obs=self.obs.normalize(inputs.obs))
+            scaled = self.obs.normalize(inputs.obs)
+            if not self._scales_all:
+                scaled = torch.where(self._scaled, scaled, inputs.obs)
+            inputs = replace(inputs, obs=scaled)
         if self._scales_reward and inputs.cue is not None:
             action, reward, done = inputs.cue.split([self._action_width, 1, 1], dim=-1)
             cue = torch.cat([action, self.reward.scale(reward), done], dim=-1)
@@ -149,3 +157,12 @@ class InputNormalizer:
         """The inverse of `state_dict`."""
         self.obs = Normalizer.from_state_dict(state["obs"], device)
         self.reward = Normalizer.from_state_dict(state["reward"], device)
+
+
+def _scaled_columns(spec: Spec) -> Tensor:
+    """[O] bool: the numbers of an observation that have a scale of their own."""
+    scaled = torch.full((spec.obs_width,), spec.obs_dtype == "float32")
+    for name in (*spec.images, spec.action_mask):
+        if name is not None:
+            scaled[spec.part(name)] = False
+    return scaled

@@ -3,6 +3,8 @@
 inputs ─ encoder (MLP) ─ memory (or none) ─ body (MLP) ─┬─ action distribution
                                                         └─ value
 
+Images among the inputs become features first, by convolutions.
+
 With `readout` hypernetwork, the memory makes the weights of the first layer of the body, which
 reads the inputs themselves, but for the cue::
 
@@ -17,7 +19,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -30,10 +32,12 @@ from metarl.nn.distributions import (
     Pair,
     Primitive,
     SquashedGaussian,
+    choice_heads,
     from_heads,
     from_squashed_head,
 )
 from metarl.nn.hypernetwork import generated, init_generated
+from metarl.nn.image_encoder import ImageEncoder
 from metarl.nn.memory import AnyMemory, Memory, State
 from metarl.nn.mlp import (
     ACTIVATIONS,
@@ -46,6 +50,8 @@ from metarl.nn.mlp import (
     part,
 )
 from metarl.nn.recurrent import RecurrentMemory
+
+_VALID = 0.5  # of a mask of zeros and ones
 
 
 @tree
@@ -105,6 +111,12 @@ class Policy:
     """Of the observation within the inputs; needed by `pair_input` and `readout`."""
     pair_input: bool = False
     """The outer product of the previous observation and action is an input too."""
+    images: ImageEncoder | None = None
+    """What makes features of images; `obs_width` and `input_width` count these."""
+    nvec: tuple[int, ...] = ()
+    """Numbers of choices of a MultiDiscrete action, `action_width` in all."""
+    mask: slice | None = None
+    """Of the observation, with images as features: the part that says which choices are valid."""
     readout: Literal["linear", "observation", "hypernetwork"] = "linear"
     """Whether the heads' weights are constant, or affine in the observation; or those of the first
     hidden layer are made by the memory."""
@@ -119,6 +131,41 @@ class Policy:
     ) -> int:
         """Width of the flat inputs with these parts."""
         return spec.obs_width + cue * spec.cue_width + task + latent
+
+    @classmethod
+    def for_spec(
+        cls,
+        spec: Spec,
+        images: ImageEncoder | None = None,
+        *,
+        cue: bool = False,
+        task: int = 0,
+        latent: int = 0,
+        **architecture: Any,
+    ) -> Policy:
+        """For a family of this spec, with these parts of the inputs and this `architecture`.
+
+        Images are seen by their encoder `images`.
+        """
+        mask = None
+        obs_width = spec.obs_width
+        if images is not None:
+            obs_width = images.width
+        if spec.action_mask is not None:
+            mask = spec.part(spec.action_mask)
+            if images is not None:
+                mask = images.place(spec.action_mask)
+        width = cls.width(spec, cue=cue, task=task, latent=latent)
+        return cls(
+            input_width=width - spec.obs_width + obs_width,
+            action_width=spec.action_width,
+            discrete=spec.discrete,
+            obs_width=obs_width,
+            images=images,
+            nvec=spec.nvec,
+            mask=mask,
+            **architecture,
+        )
 
     @property
     def feature_width(self) -> int:
@@ -138,6 +185,8 @@ class Policy:
     def init(self, generator: torch.Generator) -> Params:
         """Orthogonal weights, zero biases, a small action head: first policies are near uniform."""
         params: Params = {}
+        if self.images is not None:
+            params |= named(self.images.init(generator), "images")
         width = init_layers(params, "encoder", self._encoder_width, self.encoder_sizes, generator)
         if self._memory is not None:
             params |= named(self._memory.init(width, generator), "memory")
@@ -217,6 +266,7 @@ class Policy:
         state: State,
     ) -> tuple[Decision, State]:
         """One time step: inputs [N, M, …] → decision [N, M], the next memory."""
+        inputs = self.encode_images(params, inputs)
         features, state = self.attend(params, inputs, state)
         return self.decide(params, features, inputs.obs), state
 
@@ -227,7 +277,14 @@ class Policy:
         state: State,
     ) -> Decision:
         """A whole sequence from its start, T calls of `step`: inputs [T, N, M, …] → [T, N, M]."""
+        inputs = self.encode_images(params, inputs)
         return self.decide(params, self.recall(params, inputs, state), inputs.obs)
+
+    def encode_images(self, params: Params, inputs: Inputs) -> Inputs:
+        """The inputs [...] with features in the place of images: what all methods below read."""
+        if self.images is None:
+            return inputs
+        return replace(inputs, obs=self.images(part(params, "images"), inputs.obs))
 
     def attend(
         self,
@@ -277,6 +334,9 @@ class Policy:
         if self.action_head:
             name = "squashed" if self.squashed and not self.discrete else "action"
             heads[name] = self.read(params, "action", features, obs)
+        if self.action_head and (self.nvec or self.mask is not None):
+            valid = None if self.mask is None else obs[..., self.mask] > _VALID
+            heads = choice_heads(heads["action"], self.nvec, valid)
         if "action.log_std" in params:
             heads["log_std"] = params["action.log_std"]
         if not self.value_head:
@@ -337,6 +397,8 @@ class Policy:
     def mlp_layers(self) -> tuple[str, ...] | None:
         """Names of the layers up to the action head, if the policy is a plain MLP; else None."""
         if self.memory != "none" or self.pair_input or self.readout != "linear":
+            return None
+        if self.images is not None or self.nvec or self.mask is not None:
             return None
         if self.value_head or self.squashed:
             return None

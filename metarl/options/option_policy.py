@@ -32,7 +32,7 @@ from metarl.core.errors import ConfigError, MetaRLError
 from metarl.core.rng import Streams
 from metarl.core.rollout import Rollout
 from metarl.core.types import NONE, Acted, Inputs, OptionState, Params, replace, tree, tree_map
-from metarl.nn.distributions import sample_by_inversion
+from metarl.nn.distributions import NEVER, sample_by_inversion
 from metarl.nn.memory import State
 from metarl.nn.mlp import named, part
 from metarl.nn.policy import Decision, Policy
@@ -40,7 +40,6 @@ from metarl.options.config import OptionsConfig
 from metarl.options.pretrained import PolicyOptions, PretrainedOptions
 from metarl.options.segments import steps_since, usage
 
-_NEVER = -1e9  # log 0, but finite, so that 0 · log 0 is 0
 _HEAD_GAIN = 0.01
 
 
@@ -179,6 +178,10 @@ class OptionPolicy:
 
     # -- interface shared with Policy
 
+    def encode_images(self, params: Params, inputs: Inputs) -> Inputs:
+        """The inputs as they are: it reads no images."""
+        return inputs
+
     def decision_processes(self, rollout: Rollout) -> dict[str, Rollout]:
         """The high and the low MDP of DAC on the same steps; only the high one if pretrained.
 
@@ -289,7 +292,7 @@ class OptionPolicy:
         master, ended = outputs.master, ended.unsqueeze(-1)
         same = self._is_option(previous)
         if outputs.termination is None:
-            goes_on = torch.where(same, 0.0, _NEVER).to(master.dtype)
+            goes_on = torch.where(same, 0.0, NEVER).to(master.dtype)
             return torch.where(ended, master, goes_on)
         beta = select_option(previous.clamp(min=0), outputs.termination).unsqueeze(-1)
         switch = logsigmoid(beta) + master
@@ -329,7 +332,8 @@ def with_options(
     """The policy itself, or one in its place that acts through learned or `pretrained` options.
 
     Raises:
-        ConfigError: the configuration asks for pretrained options, and they were not handed in.
+        ConfigError: the configuration asks for pretrained options, and they were not handed in; or
+            for options where they do not know what to read or to choose.
     """
     if config.pretrained_options and pretrained is None:
         raise ConfigError("pretrained_options: build the agent by metarl.build, which loads them")
@@ -337,6 +341,11 @@ def with_options(
     count = config.options if pretrained is None else pretrained.count
     if count == 0:
         return policy
+    if policy.images is not None or policy.nvec or policy.mask is not None:
+        raise ConfigError(
+            "options: they read no images, and choose neither MultiDiscrete nor masked actions; "
+            "set agent.options=0"
+        )
 
     sub_policy = None
     if pretrained is None and config.sub_hidden_sizes is not None:

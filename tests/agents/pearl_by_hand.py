@@ -20,7 +20,7 @@ from metarl.core.family import Family
 from metarl.core.rng import Rng
 from metarl.core.rollout import Rollout
 from metarl.core.types import Belief, Params, Step, TaskInfo, Tasks, replace
-from metarl.data.replay import Transitions
+from metarl.data.transitions import Transitions
 from metarl.experiments.building import make_agent
 
 ROWS = 6

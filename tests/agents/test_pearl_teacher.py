@@ -38,7 +38,7 @@ from metarl.core.predictions import Questions
 from metarl.core.protocol import EvalProtocol
 from metarl.core.rng import Rng
 from metarl.core.types import Tasks, replace, tree_map
-from metarl.data.replay import Transitions
+from metarl.data.transitions import Transitions
 from metarl.evaluation.meta_test import evaluate
 from metarl.experiments.building import make_agent
 

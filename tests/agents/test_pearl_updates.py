@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 from metarl.agents.pearl.agent import PEARL
 from metarl.core.rng import Rng
 from metarl.core.types import Params, replace, tree_map
-from metarl.data.replay import Transitions
+from metarl.data.transitions import Transitions
 from metarl.nn.distributions import SquashedGaussian
 from metarl.nn.gaussian_product import Posterior
 

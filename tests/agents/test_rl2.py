@@ -619,7 +619,7 @@ def test_what_does_not_go_together_is_one_clear_line(options: dict[str, Any], wo
 
 
 def test_slots_are_of_discrete_actions():
-    with pytest.raises(ConfigError, match=r"ragged are continuous; set agent\.memory"):
+    with pytest.raises(ConfigError, match=r"ragged are no single choice; set agent\.memory"):
         make_agent("rl2", Ragged(discrete=False).spec, memory="slots")
 
 

@@ -21,7 +21,8 @@ from metarl.core.errors import MetaRLError
 from metarl.core.rng import Rng
 from metarl.core.rollout import Rollout
 from metarl.core.types import Inputs, Spec, replace, tree_map
-from metarl.data.replay import Column, Replay, Transitions, hindsight, transition_columns
+from metarl.data.replay import Column, Replay
+from metarl.data.transitions import Transitions, hindsight, transition_columns
 from metarl.experiments.building import make_family
 
 LONGEST = 3  # steps of an episode

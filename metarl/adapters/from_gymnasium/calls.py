@@ -62,15 +62,16 @@ class Calls:
 # One environment
 
 
-def first(given: Any) -> Any:
-    """The observation that reset gives.
+def first(given: Any) -> tuple[Any, Info]:
+    """What reset gives: the observation, and info.
 
     Raises:
         FamilyError: it gives something else than (observation, info).
     """
     if not isinstance(given, tuple | list) or len(given) != 2 or not isinstance(given[1], dict):
         raise FamilyError(f"it gives {short(given)}; Gymnasium's gives (observation, info)")
-    return given[0]
+    obs, info = given
+    return obs, info
 
 
 def stepped(given: Any) -> tuple[Any, float, bool, bool, Info]:

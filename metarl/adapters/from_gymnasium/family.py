@@ -25,6 +25,7 @@ from metarl.adapters.from_gymnasium.spaces import (
     Layout,
     ManyEnvs,
     Space,
+    mask_part,
     parts,
 )
 from metarl.config.registry import Settings as BaseSettings
@@ -44,9 +45,10 @@ class AdaptedFamily(ABC):
     any, are fields of a nested class `Settings` (see `metarl.Settings`), found in `self.config`.
 
     Observations are flattened to float32, each part of a Dict or Tuple under its name, such as
-    ``camera.angle``; Discrete and MultiDiscrete parts become one-hots. An image of bytes is
-    flattened as it is, from 0 to 255: resize and scale it with Gymnasium's wrappers. Actions may be
-    Discrete, or a Box of floats with bounds, to which [−1, 1] is rescaled.
+    ``camera.angle``; Discrete and MultiDiscrete parts become one-hots. Boxes of bytes from 0 to 255
+    with two or three axes are images: they stay bytes, if no real numbers stand beside them, and
+    agents read them by convolutions. Actions may be Discrete, MultiDiscrete, MultiBinary, or a Box
+    of floats with bounds, to which [−1, 1] is rescaled.
     """
 
     horizon: int | None = None
@@ -55,6 +57,9 @@ class AdaptedFamily(ABC):
     hidden: tuple[str, ...] = ()
     """Parts of the observation that agents do not see, such as "desired_goal" where that is the
     task row."""
+    action_mask: str | None = None
+    """The part of the observation or the entry of info, such as "action_mask", that is 1 or True
+    for each choice that is valid."""
     goal_width: int = 0
     """How many entries at the front of a task row are its goal."""
     achieved_goal: str | None = None
@@ -155,6 +160,10 @@ class AdaptedFamily(ABC):
             observation=layout.observation,
             action_width=layout.actions.width,
             discrete=layout.actions.discrete,
+            nvec=layout.actions.nvec,
+            images=layout.images,
+            obs_dtype="uint8" if layout.dtype is np.uint8 else "float32",
+            action_mask=self.action_mask,
             horizon=layout.horizon,
             task_width=len(layout.row),
             goal_width=self.goal_width,
@@ -209,8 +218,9 @@ class AdaptedFamily(ABC):
         self._require_whole("goal_width", least=0)
         if not isinstance(self.closed, bool):
             self._refuse("closed", "True or False")
-        if not isinstance(self.achieved_goal, str | None):
-            self._refuse("achieved_goal", "the name of a part of the observation")
+        for name in ("achieved_goal", "action_mask"):
+            if not isinstance(getattr(self, name), str | None):
+                self._refuse(name, "the name of a part of the observation")
 
     def _require_whole(self, name: str, least: int) -> None:
         """Raises a FamilyError unless the attribute is a whole number."""
@@ -260,10 +270,15 @@ class AdaptedFamily(ABC):
         Raises:
             FamilyError: a space or the limit of an episode does not fit.
         """
+        actions = Actions(action)
+        shown = parts(observation, self.hidden)
+        mask = self.action_mask
+        if mask is not None and mask not in (part.name for part in shown):
+            shown = (*shown, mask_part(mask, actions.width))
         return Layout(
             self._name,
-            parts(observation, self.hidden),
-            Actions(action),
+            shown,
+            actions,
             self._shortest(env),
             row,
             renders=env.render_mode == "rgb_array",

@@ -42,8 +42,8 @@ class Stepped(NamedTuple):
     The fields are those of `Step`, in its order, without training_reward.
     """
 
-    obs: Array  # [L, O] float32: what to act on next
-    next_obs: Array  # [L, O] float32: the true successor
+    obs: Array  # [L, O] float32 or uint8: what to act on next
+    next_obs: Array  # [L, O] of the same type: the true successor
     reward: Array  # [L] float32
     terminated: Array  # [L] bool
     truncated: Array  # [L] bool, never beside terminated
@@ -61,7 +61,7 @@ class Lanes(Protocol):
         """Start episode number `episodes` [L] in the lanes `chosen` [L] bool."""
 
     def step(self, action: Array) -> Stepped:
-        """Step every lane with `action` [L] int64 or [L, A] float32 in [−1, 1]."""
+        """Step every lane with `action` [L] or [L, D] int64, or [L, A] float32 in [−1, 1]."""
 
     def frame(self, lane: int) -> Array:
         """[height, width, 3] uint8: a picture of the present state of one lane."""
@@ -185,7 +185,7 @@ class EnvLanes:
                 note[1] = lane
                 given = calls.stepped(envs[lane].step(own))
                 obs, reward[lane], terminated[lane], truncated[lane], info = given
-                observations.append(layout.flat(obs, 1))
+                observations.append(layout.flat(obs, 1, info))
                 infos.append(info)
                 success[lane] = self._succeeded(note, info)
             note[1] = calls.EVERY_LANE
@@ -236,8 +236,8 @@ class EnvLanes:
         note[0] = calls.APPLY
         family.apply(env, self._rows[lane].copy())
         note[0] = calls.RESET
-        obs = calls.first(env.reset(seed=seed_of(self._keys[lane], episode)))
-        flat = self._layout.flat(obs, 1)
+        obs, info = calls.first(env.reset(seed=seed_of(self._keys[lane], episode)))
+        flat = self._layout.flat(obs, 1, info)
         if family.apply_after_reset:
             note[0] = calls.APPLY
             family.apply(env, self._rows[lane].copy())
@@ -403,7 +403,8 @@ class VectorEnvLanes:
         seeds: Any = seed
         if self._seeded:
             seeds = list(map(seed_of, self._keys, self._episode))
-        return self._flat(calls.first(self._env.reset(seed=seeds, options=options)))
+        first_obs, _ = calls.first(self._env.reset(seed=seeds, options=options))
+        return self._flat(first_obs)
 
     def _flat(self, obs: object) -> Array:
         """[L, O] of a batch of observations."""

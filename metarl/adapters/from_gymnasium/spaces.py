@@ -33,6 +33,8 @@ class LaneError(FamilyError):
         self.lane = lane
 
 
+_BRIGHTEST = 255
+
 # -------------------------------------------------------------------------------------------------
 # Observations
 
@@ -56,7 +58,10 @@ class Choices:
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """A leaf of an observation space: numbers as they are, or choices as one-hots side by side."""
+    """A leaf of an observation space: numbers as they are, or choices as one-hots side by side.
+
+    Images are given with their channels last.
+    """
 
     name: str
     path: Path
@@ -67,13 +72,20 @@ class Part:
     width: int
     """How many numbers it becomes."""
     choices: Choices | None = None
+    image: tuple[int, int, int] | None = None
+    """Height, width and channels, of an image of bytes."""
+    is_bytes: bool = False
+    """Whether uint8 holds what it becomes."""
+    in_info: bool = False
+    """It stands in info, not in the observation."""
 
     @cached_property
     def _what(self) -> str:
-        return f"observation {self.name}" if self.path else self.name
+        place = "info" if self.in_info else "observation"
+        return f"{place} {self.name}" if self.path else self.name
 
-    def flat(self, observation: Any, count: int) -> Array:
-        """[count, width] float32, a new array, of one observation (count 1) or of a batch.
+    def flat(self, observation: Any, count: int, dtype: type[np.generic] = np.float32) -> Array:
+        """[count, width], a new array, of one observation (count 1) or of a batch.
 
         Raises:
             FamilyError: the observation is not what its space says.
@@ -81,7 +93,9 @@ class Part:
         values = self._values(observation, count)
         choices = self.choices
         if choices is None:
-            return values.astype(np.float32)
+            if self.is_bytes:
+                self._require_bytes(values)
+            return values.astype(dtype)
         places, valid = choices.places(values)
         if np.count_nonzero(valid) < valid.size:
             lane, entry = np.argwhere(~valid)[0]
@@ -92,13 +106,13 @@ class Part:
                 int(lane),
             )
         if choices.columns is None:
-            return values.astype(np.float32)
-        one_hots = np.zeros((count, self.width), np.float32)
+            return values.astype(dtype)
+        one_hots = np.zeros((count, self.width), dtype)
         columns = places + choices.columns
         if count == 1:
-            one_hots[0, columns[0]] = 1.0
+            one_hots[0, columns[0]] = 1
         else:
-            one_hots[np.arange(count)[:, None], columns] = 1.0
+            one_hots[np.arange(count)[:, None], columns] = 1
         return one_hots
 
     def _values(self, observation: Any, count: int) -> Array:
@@ -110,6 +124,8 @@ class Part:
                 raise FamilyError(
                     f"{self._what}: there is no {key!r} in {short(observation)}"
                 ) from None
+        if self.in_info and isinstance(observation, tuple):  # a mask for each of several choices
+            observation = np.hstack(observation)
         values = numbers(observation, self._what)
         shape = self.shape if count == 1 else (count, *self.shape)
         # Axes of one entry do not change the order of the others.
@@ -117,7 +133,45 @@ class Part:
             raise FamilyError(
                 f"{self._what} is of shape {list(values.shape)}; its space says {list(shape)}"
             )
+        if self.image is not None and self.shape != self.image:  # channels first, or none
+            values = np.moveaxis(values.reshape(count, *_channels_first(self.shape)), 1, -1)
         return values.reshape(count, self.size)
+
+    def _require_bytes(self, values: Array) -> None:
+        """Raises a LaneError at the first of `values` [count, E] that uint8 does not hold."""
+        if values.dtype == np.uint8:
+            return
+        fits = (values >= 0) & (values <= _BRIGHTEST) & (values == np.floor(values))
+        if fits.all():
+            return
+        lane, entry = np.argwhere(~fits)[0]
+        raise LaneError(
+            f"{self._what}: {values[lane, entry]} is outside its space, the whole numbers from 0 "
+            f"to {_BRIGHTEST}",
+            int(lane),
+        )
+
+
+def _channels_first(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of an image as [channels, height, width]."""
+    return shape if len(shape) == 3 else (1, *shape)
+
+
+def _image(space: spaces.Box) -> tuple[int, int, int] | None:
+    """Height, width and channels, if these are the bytes of an image, as Stable-Baselines3 has it.
+
+    Channels are the smallest of three axes, and first or last; a grey image may have none.
+    """
+    whole = space.dtype == np.uint8 and (space.low == 0).all() and (space.high == _BRIGHTEST).all()
+    if not whole or len(space.shape) not in (2, 3) or not space.shape:
+        return None
+    if len(space.shape) == 2:
+        return (*space.shape, 1)
+    if np.argmin(space.shape) == 0 and space.shape[0] < space.shape[2]:
+        channels, height, width = space.shape
+        return height, width, channels
+    height, width, channels = space.shape
+    return height, width, channels
 
 
 def _longer(shape: tuple[int, ...]) -> list[int]:
@@ -179,10 +233,12 @@ def _part(path: Path, space: Space) -> Part:
     size = math.prod(shape)
     match space:
         case spaces.Box():
-            return Part(name, path, shape, size, size)
+            image = _image(space)
+            whole = space.dtype == np.uint8
+            return Part(name, path, shape, size, size, image=image, is_bytes=whole)
         case spaces.MultiBinary():
             choices = Choices(np.zeros(size, np.int64), np.full(size, 2, np.uint64), None)
-            return Part(name, path, shape, size, size, choices)
+            return Part(name, path, shape, size, size, choices, is_bytes=True)
         case spaces.Discrete():
             start, count = np.array([space.start]), np.array([space.n])
         case spaces.MultiDiscrete():
@@ -194,7 +250,13 @@ def _part(path: Path, space: Space) -> Part:
             )
     columns = np.cumsum(count, dtype=np.int64) - count.astype(np.int64)
     choices = Choices(start.astype(np.int64), count.astype(np.uint64), columns)
-    return Part(name, path, shape, size, int(count.sum()), choices)
+    return Part(name, path, shape, size, int(count.sum()), choices, is_bytes=True)
+
+
+def mask_part(name: str, width: int) -> Part:
+    """The entry of info that says which of `width` choices are valid."""
+    choices = Choices(np.zeros(width, np.int64), np.full(width, 2, np.uint64), None)
+    return Part(name, (name,), (width,), width, width, choices, is_bytes=True, in_info=True)
 
 
 # -------------------------------------------------------------------------------------------------
@@ -202,11 +264,14 @@ def _part(path: Path, space: Space) -> Part:
 
 
 class Actions:
-    """An action space: one of `width` choices, or `width` numbers in [−1, 1], which are rescaled.
+    """An action space: choices, or `width` numbers in [−1, 1], which are rescaled.
 
     Raises:
-        FamilyError: neither Discrete nor a bounded Box of floats.
+        FamilyError: neither Discrete, MultiDiscrete nor MultiBinary, nor a bounded Box of floats.
     """
+
+    nvec: tuple[int, ...] = ()
+    """Numbers of choices of MultiDiscrete and MultiBinary, `width` in all."""
 
     def __init__(self, space: Space):
         if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating):
@@ -222,20 +287,29 @@ class Actions:
                 )
             if not self._range.size:
                 raise FamilyError(f"action space {space} has no entries")
+        elif isinstance(space, spaces.MultiDiscrete):
+            self.nvec = tuple(space.nvec.ravel().tolist())
+        elif isinstance(space, spaces.MultiBinary):
+            self.nvec = (2,) * math.prod(space.shape)
         elif not isinstance(space, spaces.Discrete):
             raise FamilyError(
-                f"action space {space}: Discrete and Box of floats are supported; "
-                "offer one of them with a gymnasium.ActionWrapper"
+                f"action space {space}: Discrete, MultiDiscrete, MultiBinary and Box of floats are "
+                "supported; offer one of them with a gymnasium.ActionWrapper"
             )
         self._space = space
-        self.width = spaces.flatdim(space)
-        self.discrete = isinstance(space, spaces.Discrete)
+        self.width = sum(self.nvec) or spaces.flatdim(space)
+        self.discrete = not isinstance(space, spaces.Box)
 
     def to_env(self, action: Array) -> Array:
-        """`action` [L] int64 or [L, A] float32, clipped to [−1, 1] → [L, *shape] of the space."""
+        """`action` [L] or [L, D] int64, or [L, A] float32, clipped to [−1, 1] → [L, *shape]."""
         space = self._space
         if isinstance(space, spaces.Discrete):
             return action + int(space.start)
+        if isinstance(space, spaces.MultiDiscrete):
+            chosen = action.reshape(len(action), *space.shape) + space.start
+            return chosen.astype(space.dtype)
+        if isinstance(space, spaces.MultiBinary):
+            return action.reshape(len(action), *space.shape).astype(space.dtype)
         share = (np.clip(action, -1, 1).astype(np.float64) + 1) / 2
         rescaled = self._low + share * self._range
         rescaled = np.minimum(rescaled, self._high)  # which rounding may exceed
@@ -244,10 +318,12 @@ class Actions:
     def per_lane(self, action: Array) -> list[Any]:
         """`to_env`, one by one: ints, or arrays of the space's shape."""
         values = self.to_env(action)
-        return values.tolist() if self.discrete else list(values)
+        return values.tolist() if isinstance(self._space, spaces.Discrete) else list(values)
 
     def neutral(self, count: int) -> Array:
-        """`count` valid actions [count] or [count, A]: the first choice, or the middle."""
+        """`count` actions [count], [count, D] or [count, A]: the first choices, or the middle."""
+        if self.nvec:
+            return np.zeros((count, len(self.nvec)), np.int64)
         if self.discrete:
             return np.zeros(count, np.int64)
         return np.zeros((count, self.width), np.float32)
@@ -276,7 +352,20 @@ class Layout:
         """Width of each part, as in `Spec.observation`."""
         return {part.name: part.width for part in self.parts}
 
-    def flat(self, observation: object, count: int) -> Array:
-        """[count, O] float32, a new array, of one observation (count 1) or of a batch."""
-        flats = [part.flat(observation, count) for part in self.parts]
+    @property
+    def images(self) -> dict[str, tuple[int, int, int]]:
+        """As in `Spec.images`."""
+        return {part.name: part.image for part in self.parts if part.image is not None}
+
+    @cached_property
+    def dtype(self) -> type[np.generic]:
+        """Of observations: uint8 where there is an image, and bytes beside it at most."""
+        return np.uint8 if self.images and all(part.is_bytes for part in self.parts) else np.float32
+
+    def flat(self, observation: object, count: int, info: Info | None = None) -> Array:
+        """[count, O], a new array, of one observation (count 1) with its info, or of a batch."""
+        flats = [
+            part.flat(info if part.in_info else observation, count, self.dtype)
+            for part in self.parts
+        ]
         return flats[0] if len(flats) == 1 else np.concatenate(flats, axis=1)

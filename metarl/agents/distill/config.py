@@ -4,13 +4,13 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import PositiveInt
 
-from metarl.agents.config import PRESET, PolicyConfig
+from metarl.agents.config import PRESET, MemoryAgentConfig
 from metarl.algorithms.config import ImitationConfig, UnitInterval
 
 Preset = Annotated[Literal["distill", "ad", "dpt", "dagger"], PRESET]
 
 
-class DistillConfig(PolicyConfig, ImitationConfig):
+class DistillConfig(MemoryAgentConfig, ImitationConfig):
     """Distillation: a policy with memory imitates another agent in its trials.
 
     Laskin et al. 2022 (AD), Lee et al. 2023 (DPT), Ross et al. 2011 (DAgger).

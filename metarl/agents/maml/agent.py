@@ -50,6 +50,7 @@ from metarl.core.types import (
     where,
 )
 from metarl.nn.distributions import from_heads
+from metarl.nn.image_encoder import make_image_encoder
 from metarl.nn.policy import Policy
 from metarl.options.option_policy import options_from_policy, with_options
 from metarl.options.pretrained import PretrainedOptions
@@ -97,18 +98,17 @@ class MAML(LearningAgent):
         self.lanes = config.episodes_per_task
         self.spec = spec
         self.device = device
-        task = spec.shown_width(config.task_input)
-        flat = Policy(
-            input_width=Policy.width(spec, cue=config.memory != "none", task=task),
-            action_width=spec.action_width,
-            discrete=spec.discrete,
+        flat = Policy.for_spec(
+            spec,
+            make_image_encoder(config, spec),
+            cue=config.memory != "none",
+            task=spec.shown_width(config.task_input),
             memory=config.memory,
             memory_width=config.memory_width,
             hidden_sizes=config.hidden_sizes,
             activation=config.activation,
             initial_std=config.initial_std,
             value_head=False,
-            obs_width=spec.obs_width,
         )
         self.policy = with_options(flat, config, pretrained)
         params = self.policy.init(rng.child("weights").generator())
@@ -218,13 +218,17 @@ class MAML(LearningAgent):
     def _episodes(self, rollout: Rollout) -> Episodes:
         """Advantages by a linear baseline, fitted and standardized for every task on its own.
 
-        The end of an episode is terminal: there is no bootstrapping at the horizon.
+        The baseline sees no images. The end of an episode is terminal: there is no bootstrapping at
+        the horizon.
         """
         episodes = rollout.one_episode_per_lane()
         reward, done = episodes.reward, episodes.done
         time = torch.arange(len(reward), device=self.device).view(-1, 1, 1).expand_as(reward)
         returns = discounted_returns(reward, done, self.config.gamma)
-        value = linear_baseline(episodes.inputs.obs, time, returns, episodes.valid)
+        obs = episodes.inputs.obs
+        if self.spec.images:
+            obs = self.spec.without_images(obs)
+        value = linear_baseline(obs, time, returns, episodes.valid)
         next_value = next_step(value) * ~done
         advantage = gae(
             reward,

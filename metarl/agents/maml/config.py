@@ -14,6 +14,7 @@ from pydantic import (
 from metarl.agents.config import PRESET, TaskInput
 from metarl.algorithms.config import Fraction, UnitInterval
 from metarl.config.numbers import NonNegativeSchedule, PositiveSchedule
+from metarl.nn.config import ImageConfig
 from metarl.options.config import OptionsConfig
 
 Preset = Annotated[
@@ -21,7 +22,7 @@ Preset = Annotated[
 ]
 
 
-class MAMLConfig(OptionsConfig):
+class MAMLConfig(OptionsConfig, ImageConfig):
     """MAML: an initialization for policy-gradient steps (Finn et al. 2017, arXiv:1703.03400).
 
     Each preset is an agent by its own name; those with options are `famp` and `mlsh`.

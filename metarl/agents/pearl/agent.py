@@ -37,8 +37,10 @@ from metarl.core.types import (
     tree_map,
     where,
 )
-from metarl.data.replay import Replay, Transitions, hindsight, transition_columns
+from metarl.data.replay import Replay
+from metarl.data.transitions import Transitions, hindsight, transition_columns
 from metarl.nn.gaussian_product import Factors, Posterior
+from metarl.nn.image_encoder import make_image_encoder
 from metarl.nn.policy import Policy
 
 
@@ -70,14 +72,15 @@ class PEARL(LearningAgent):
                 "hindsight: set task_input to goal, and choose a family with goal_reward and "
                 f"achieved_goal ({spec.name}: {spec.achieved_goal})"
             )
-        self.encoder = ContextEncoder(config, spec)
+        images = make_image_encoder(config, spec)
+        self.encoder = ContextEncoder(config, spec, images)
         self.teacher = make_teacher(config, spec)
         networks = rng.child("weights")
         weights = self.encoder.init(networks) | self.teacher.init(networks)
 
         task = spec.shown_width(config.task_input)
         state = Policy.width(spec, task=task, latent=config.latent_width)
-        self.sac = self.learner = SAC(config, spec, state, rng, device, weights)
+        self.sac = self.learner = SAC(config, spec, state, rng, device, weights, images)
         self.buffer = self._empty_buffer()
 
     def _empty_buffer(self) -> Replay:

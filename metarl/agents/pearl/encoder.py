@@ -8,8 +8,9 @@ from torch.nn.functional import softplus
 
 from metarl.agents.pearl.config import PEARLConfig
 from metarl.core.rng import Rng
-from metarl.core.types import Params, Spec, one_hot
+from metarl.core.types import Params, Spec
 from metarl.nn.gaussian_product import Factors, Posterior
+from metarl.nn.image_encoder import ImageEncoder
 from metarl.nn.mlp import MLP, named
 
 _SMALLEST_VARIANCE = 1e-7
@@ -25,13 +26,16 @@ class ContextEncoder:
     Bayes' rule.
     """
 
-    def __init__(self, config: PEARLConfig, spec: Spec):
+    def __init__(self, config: PEARLConfig, spec: Spec, images: ImageEncoder | None = None):
+        """`images`: whose features it reads, those of the network "images"."""
         self.config = config
         self.spec = spec
+        self.images = images
         self.natural = config.factors == "natural"
-        inputs = spec.obs_width + spec.action_width + 1
+        obs_width = spec.obs_width if images is None else images.width
+        inputs = obs_width + spec.action_width + 1
         if config.next_obs_input:
-            inputs += spec.obs_width
+            inputs += obs_width
         self.network = MLP(inputs, config.encoder_sizes, 2 * config.latent_width)
 
     def init(self, rng: Rng) -> Params:
@@ -57,10 +61,12 @@ class ContextEncoder:
         if not self.config.latent_width:
             nothing = torch.zeros(*reward.shape, 0, device=reward.device)
             return Factors(nothing, nothing)
-        if self.spec.discrete:
-            action = one_hot(action, self.spec.action_width)
-        context = [obs, action, reward.unsqueeze(-1)]
+        if self.images is not None:
+            obs = self.images(networks["images"], obs)
+        context = [obs, self.spec.encode_action(action), reward.unsqueeze(-1)]
         if self.config.next_obs_input:
+            if self.images is not None:
+                next_obs = self.images(networks["images"], next_obs)
             context.append(next_obs)
         outputs = self.network(networks["encoder"], torch.cat(context, dim=-1))
         first, spread = outputs.chunk(2, -1)

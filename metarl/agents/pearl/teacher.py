@@ -19,8 +19,8 @@ from metarl.core.agent import RevealsTasks, World
 from metarl.core.errors import ConfigError
 from metarl.core.predictions import Predictions, Questions
 from metarl.core.rng import Rng
-from metarl.core.types import Params, Spec, one_hot, tree
-from metarl.data.replay import Transitions
+from metarl.core.types import Params, Spec, tree
+from metarl.data.transitions import Transitions
 from metarl.nn.distributions import repeatable_normal
 from metarl.nn.gaussian_product import Posterior
 from metarl.nn.mlp import MLP, named
@@ -171,6 +171,11 @@ class OutcomeTeacher:
     """
 
     def __init__(self, config: PEARLConfig, spec: Spec):
+        if spec.images:
+            raise ConfigError(
+                f"agent.teacher outcomes: it predicts no images, and {spec.name} has some; set "
+                "agent.teacher=task or none"
+            )
         self.config = config
         self.spec = spec
         inputs = spec.obs_width + spec.action_width + config.latent_width
@@ -224,8 +229,7 @@ class OutcomeTeacher:
         self, networks: dict[str, Params], obs: Tensor, action: Tensor, z: Tensor
     ) -> Tensor:
         """[N, B, 1 + O]: scaled reward and next observation of steps [N, B], given z [N, Z]."""
-        if self.spec.discrete:
-            action = one_hot(action, self.spec.action_width)
+        action = self.spec.encode_action(action)
         latent = expand_to_lanes(z, obs)
         assert latent is not None
         inputs = torch.cat([obs, action, latent], dim=-1)

@@ -4,14 +4,14 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import PositiveInt, ValidationInfo, field_validator, model_validator
 
-from metarl.agents.config import PRESET, PolicyConfig
+from metarl.agents.config import PRESET, MemoryAgentConfig
 from metarl.algorithms.config import PPOConfig
 from metarl.options.config import OptionsConfig
 
 Preset = Annotated[Literal["rl2", "ppo", "dac"], PRESET]
 
 
-class RL2Config(PolicyConfig, PPOConfig, OptionsConfig):
+class RL2Config(MemoryAgentConfig, PPOConfig, OptionsConfig):
     """RL²: a recurrent policy learns in a trial, by PPO (Duan et al. 2016, arXiv:1611.02779)."""
 
     configures = "metarl.agents.rl2.agent:RL2"

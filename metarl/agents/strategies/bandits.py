@@ -142,7 +142,7 @@ class Bandit(Strategy):
 
     def suits(self, spec: Spec) -> bool:
         """Whether the family is a bandit."""
-        return spec.discrete and spec.horizon == 1
+        return spec.single_choice and spec.horizon == 1
 
     def begin(self, info: TaskInfo, lanes: int) -> Belief:
         """No pulls yet."""
@@ -190,7 +190,7 @@ class BestArm(Strategy):
 
     def suits(self, spec: Spec) -> bool:
         """Whether episodes are one pull, and the task row is as wide as there are arms."""
-        return spec.discrete and spec.horizon == 1 and spec.task_width == spec.action_width
+        return spec.single_choice and spec.horizon == 1 and spec.task_width == spec.action_width
 
     def begin(self, info: TaskInfo, lanes: int) -> Belief:
         """The means."""

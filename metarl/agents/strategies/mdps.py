@@ -165,7 +165,7 @@ class MDP(Strategy):
 
     def suits(self, spec: Spec) -> bool:
         """Whether the family may be a tabular MDP; observations are checked when they come."""
-        return spec.discrete
+        return spec.single_choice
 
     def begin(self, info: TaskInfo, lanes: int) -> Belief:
         """No experience yet; the oracle is shown the task."""
@@ -240,4 +240,4 @@ class Oracle(MDP):
     def suits(self, spec: Spec) -> bool:
         """Whether the task row is as wide as the rewards and transitions."""
         pairs = spec.obs_width * spec.action_width
-        return spec.discrete and spec.task_width == pairs * (1 + spec.obs_width)
+        return spec.single_choice and spec.task_width == pairs * (1 + spec.obs_width)

@@ -53,7 +53,9 @@ class Strategy(Agent):
         log_prob: float = 0.0,
     ) -> Acted:
         """The record of an action [N, M, …] on obs [N, M, O]."""
-        return Acted(Inputs(obs, belief.cue), action, torch.full_like(obs[..., 0], log_prob))
+        size = obs.shape[:-1]
+        chance = torch.full(size, log_prob, device=obs.device)
+        return Acted(Inputs(obs, belief.cue), action, chance)
 
     def replay(self, belief: Belief, rollout: Rollout) -> Belief:
         """`adapt`, and the cue of the last step."""
@@ -82,7 +84,7 @@ class Strategy(Agent):
 
 
 class Random(Strategy):
-    """Uniform over the discrete actions, or over the cube [−1, 1]ᴬ."""
+    """Uniform over the valid choices, or over the cube [−1, 1]ᴬ."""
 
     def begin(self, info: TaskInfo, lanes: int) -> Belief:
         """No belief."""
@@ -97,14 +99,20 @@ class Random(Strategy):
         mode: Mode,
     ) -> tuple[Acted, Belief]:
         """A random action."""
-        width = self.spec.action_width
-        if self.spec.discrete:
-            action = random_argmax(obs.new_zeros(width), noise, counter)
-            density = 1 / width
-        else:
-            action = 2 * noise.uniform(counter, width) - 1
-            density = 0.5**width
-        return self.acted(belief, obs, action, math.log(density)), belief
+        action = self.spec.random_action(noise.uniform(counter, self.spec.action_width), obs)
+        acted = self.acted(belief, obs, action)
+        return replace(acted, log_prob=acted.log_prob - self._log_size(obs)), belief
+
+    def _log_size(self, obs: Tensor) -> Tensor | float:
+        """Of the set of actions: of a number of choices, or a volume."""
+        spec = self.spec
+        if not spec.discrete:
+            return spec.action_width * math.log(2)
+        valid = spec.valid_choices(obs)
+        counts = list(spec.nvec or (spec.action_width,))
+        if valid is None:
+            return math.log(math.prod(counts))
+        return sum(part.sum(-1).log() for part in valid.split(counts, dim=-1))
 
     def adapt(self, belief: Belief, rollout: Rollout) -> Belief:
         """Nothing to learn."""

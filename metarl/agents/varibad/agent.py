@@ -21,6 +21,7 @@ from metarl.algorithms.ppo import PPO
 from metarl.collect.playback import Playback
 from metarl.config.schema import schedule_value
 from metarl.core.agent import Mode, World
+from metarl.core.errors import ConfigError
 from metarl.core.predictions import Predictions, Questions
 from metarl.core.rng import Rng, Streams
 from metarl.core.rollout import Rollout
@@ -51,19 +52,21 @@ class VariBAD(LearningAgent):
         rng: Rng,
         device: torch.device,
     ):
+        if spec.images:
+            raise ConfigError(
+                f"varibad: its decoders predict no images, and {spec.name} has some; use rl2"
+            )
         self.config = config
         self.spec = spec
         self.device = device
         self.model = _belief_model(config, spec)
         self.elbo = ELBO(self.model, config, spec, rng, device)
-        self.policy = Policy(
-            input_width=Policy.width(spec, latent=2 * config.latent_width),
-            action_width=spec.action_width,
-            discrete=spec.discrete,
+        self.policy = Policy.for_spec(
+            spec,
+            latent=2 * config.latent_width,
             hidden_sizes=config.hidden_sizes,
             activation=config.activation,
             initial_std=config.initial_std,
-            obs_width=spec.obs_width,
             readout=config.readout,
         )
         self.ppo = self.learner = PPO(self.policy, config, spec, rng, device)
@@ -221,16 +224,14 @@ class VariBAD(LearningAgent):
 
 
 def _belief_model(config: VariBADConfig, spec: Spec) -> BeliefModel:
-    encoder = Policy(
-        input_width=Policy.width(spec, cue=True),
-        action_width=spec.action_width,
-        discrete=spec.discrete,
+    encoder = Policy.for_spec(
+        spec,
+        cue=True,
         memory=make_memory(config, spec),
         memory_width=config.memory_width,
         encoder_sizes=config.encoder_sizes,
         hidden_sizes=config.belief_sizes,
         activation=config.activation,
-        obs_width=spec.obs_width,
         pair_input=config.pair_input,
         action_head=False,
         value_head=False,
@@ -240,6 +241,7 @@ def _belief_model(config: VariBADConfig, spec: Spec) -> BeliefModel:
         latent_width=config.latent_width,
         action_width=spec.action_width,
         discrete=spec.discrete,
+        nvec=spec.nvec,
         obs_width=spec.obs_width,
         decoder_sizes=config.decoder_sizes,
         decoder_features=config.decoder_features,
