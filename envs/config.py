@@ -26,6 +26,17 @@ class GaussianBanditConfig(BanditConfig):
     configures = "metarl_envs.bandit:GaussianBandit"
 
 
+class FactoredBanditConfig(Settings):
+    """Bandits whose arm is several choices at once, whose values add up: MultiDiscrete."""
+
+    configures = "metarl_envs.factored_bandit:FactoredBandit"
+
+    factors: int = Field(3, ge=2)
+    """number of choices that an action makes, D"""
+    arms: int = Field(4, ge=2)
+    """number of options of each choice, k"""
+
+
 class TabularMDPConfig(Settings):
     """Random finite MDPs (Osband et al. 2013; Duan et al. 2016, section 3.2)."""
 

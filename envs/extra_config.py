@@ -145,3 +145,5 @@ class MinigridFetchConfig(MinigridConfig):
     """longest episode, in steps, H"""
     observation: Literal["symbols", "pixels"] = "symbols"
     """what cells are seen as: one-hots, or an image of 4 × 4 pixels each"""
+    kinds: Literal["held-out", "all"] = "held-out"
+    """what pays: other kinds in each split, or all twelve in every one"""

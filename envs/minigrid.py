@@ -12,6 +12,7 @@ from gymnasium.wrappers import TimeLimit
 from metarl.adapters.from_gymnasium.spaces import Array, Info
 from metarl.adapters.gymnasium import Env
 from metarl_envs.extra import ExtraFamily, package
+from metarl_envs.extra_config import MinigridFetchConfig
 
 # MiniGrid's numbers of what may be in a cell
 _UNSEEN, _EMPTY, _WALL, _KEY, _BALL, _GOAL = 0, 1, 2, 5, 6, 8
@@ -73,7 +74,7 @@ class MinigridFetch(ExtraFamily):
                   them
     episode       terminates when anything is picked up, truncated after H steps
     task row      [2] color and type (0 key, 1 ball) of what pays: six kinds of train, one of each
-                  color; of the others two of validation and four of test
+                  color; of the others two of validation and four of test; or all in every split
     ============  ==================================================================================
 
     The package's mission, a text of what to fetch, is hidden.
@@ -82,6 +83,10 @@ class MinigridFetch(ExtraFamily):
     """
 
     apply_after_reset = True
+
+    def __init__(self, config: MinigridFetchConfig):
+        super().__init__(config)
+        self.closed = config.kinds == "all"
 
     def build(self) -> Env:
         """The package's environment."""
@@ -102,6 +107,8 @@ class MinigridFetch(ExtraFamily):
         """All of them."""
         known = [(color, color % 2) for color in range(_COLORS)]
         others = [(color, 1 - kind) for color, kind in known]
+        if self.closed:
+            return known + others
         return {"train": known, "validation": others[:2], "test": others[2:]}[split]
 
     def apply(self, env: Env, row: Array) -> None:

@@ -110,6 +110,8 @@ def _forward_agent(agent: Agent) -> tuple[RL2, Policy]:
             f"--onnx: {type(agent).__name__} acts or adapts by more than a forward pass of one "
             "policy; agents like rl2 and ppo without options do not"
         )
+    if agent.policy.nvec:
+        raise ConfigError("--onnx: MultiDiscrete actions are not exported; use metarl.load")
     if isinstance(agent.policy.memory, TransformerMemory):
         raise ConfigError("--onnx: a transformer reads a cache that grows; use memory gru or keyed")
     return agent, agent.policy

@@ -18,6 +18,8 @@ from metarl.experiments.building import make_agent, make_family
 from metarl.experiments.speed import measure_speed
 
 _ROWS = 20  # tasks that are probed
+_PROBED_BYTES = 4e8  # of their observations, at most
+_TRIAL_BYTES = 1e9  # of the observations of an iteration, at most
 _CPU = torch.device("cpu")
 _COSTLY = 1_000  # environment steps a second: at fewer, ten million take some three hours
 _MANY_ENTRIES = 6  # of an action; walkers and cheetahs have so many, ants and humanoids more
@@ -82,11 +84,12 @@ class _Probe:
 
 
 def _probe(family: Family) -> _Probe:
-    """20 random trials; short episodes are repeated."""
+    """Up to 20 random trials; short episodes are repeated."""
     spec = family.spec
     agent = make_agent("random", spec)
     world = LocalWorld(family, max(1, _ROWS // spec.horizon), None, _CPU)
-    tasks = world.tasks(_ROWS, Rng(0))
+    rows = _clip(int(_PROBED_BYTES / (world.episodes * _episode_bytes(spec))), 1, _ROWS)
+    tasks = world.tasks(rows, Rng(0))
     belief = agent.begin(world.task_info(agent, tasks), lanes=1)
     began = process_time()
     trials, _ = world.collect(agent, belief, tasks, world.episodes, Rng(0))
@@ -94,6 +97,11 @@ def _probe(family: Family) -> _Probe:
     speed = valid.numel() / (process_time() - began)
     terminated = bool(trials.terminated[valid].any())
     return _Probe(spec, trials.inputs.obs[valid], trials.reward[valid], terminated, speed)
+
+
+def _episode_bytes(spec: Spec) -> int:
+    """Of all observations of an episode and their successors."""
+    return 2 * spec.horizon * spec.obs_width * spec.obs_type.itemsize
 
 
 def _minutes(config: Config) -> float:
@@ -110,7 +118,7 @@ def _suits_pearl(probe: _Probe) -> bool:
 
     PEARL sees observations and rewards as they are: these must not be far from 1.
     """
-    if probe.spec.discrete or probe.sparse:
+    if probe.spec.discrete or probe.spec.images or probe.sparse:
         return False
     if probe.farthest > 100 or not 0.01 <= probe.largest <= 1000:
         return False
@@ -123,8 +131,12 @@ def _rl2(probe: _Probe) -> tuple[dict[str, Any], list[str]]:
     episodes = next((count for longest, count in _EPISODES.items() if horizon <= longest), 1)
     steps = episodes * horizon
     trials = _clip(30_000 // steps, 40, 500)
+    most = int(_TRIAL_BYTES / (episodes * _episode_bytes(spec)))
+    trials = _clip(most, 4, trials)
     gamma = round(_clip(1 - 1 / steps, 0.95, 0.99), 3)
-    far_from_1 = probe.farthest > 1 or 0 < probe.farthest < 0.1
+    seen = probe.spec.without_images(probe.obs) if spec.images else probe.obs
+    farthest = float(seen.abs().max()) if seen.numel() else 0.0
+    far_from_1 = farthest > 1 or 0 < farthest < 0.1
     one_hot = bool(((probe.obs.sum(-1) == 1) & (probe.obs.amax(-1) == 1)).all())
     tabular = one_hot and 1 < spec.obs_width <= 20
     entropy = 0.01
@@ -132,7 +144,7 @@ def _rl2(probe: _Probe) -> tuple[dict[str, Any], list[str]]:
         entropy = 0.05 if probe.sparse else 0.03
     agent = {
         "name": "rl2",
-        "encoder_sizes": [64] * far_from_1,
+        "encoder_sizes": [64] * (far_from_1 and not spec.images),
         "hidden_sizes": [64],
         "pair_input": tabular,
         "readout": "observation" if tabular else "linear",
@@ -152,12 +164,15 @@ def _rl2(probe: _Probe) -> tuple[dict[str, Any], list[str]]:
         f"episodes: {episodes} of at most {horizon} steps, to explore and to use what was found.",
         f"gamma: credit goes back over up to {steps} steps, those of a trial.",
         f"entropy_coef: {entropy} keeps exploration alive; 0 at the end, to use what was learned.",
-        f"normalize_…: a probe met observations up to {probe.farthest:.2g}, rewards to "
+        f"normalize_…: a probe met observations up to {farthest:.2g}, rewards to "
         f"{probe.largest:.2g}.",
     ]
+    if spec.images:
+        reasons.append("conv_channels: images are read by convolutions, as bytes from 0 to 255.")
     if probe.sparse:
         reasons.append("rewards are sparse: if the return stays, more trials and entropy help.")
-    tree = {"agent": agent, "episodes": episodes, "env_steps": 10_000_000}
+    env_steps = 1_000_000 if spec.images else 10_000_000
+    tree = {"agent": agent, "episodes": episodes, "env_steps": env_steps}
     return tree | _evaluation(steps), reasons
 
 

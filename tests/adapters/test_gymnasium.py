@@ -179,8 +179,8 @@ class Vector(GymnasiumVectorFamily):
     [
         (Plain(lambda: Simple(spaces.Text(3))), "plain: observation space Text"),
         (
-            Plain(lambda: Simple(action=spaces.MultiDiscrete([2, 2]))),
-            "action space MultiDiscrete.*ActionWrapper",
+            Plain(lambda: Simple(action=spaces.Dict(turn=spaces.Discrete(2)))),
+            "action space Dict.*ActionWrapper",
         ),
         (Plain(lambda: Simple(action=spaces.Box(0, 255, (1,), np.uint8))), "Box of floats"),
         (Plain(lambda: Simple(action=spaces.Box(-np.inf, np.inf, (1,)))), "no bounds"),

@@ -34,6 +34,7 @@ class LaneError(FamilyError):
 
 
 _BRIGHTEST = 255
+_MOST_CHANNELS = 4  # of an image that is no stack of several
 
 # -------------------------------------------------------------------------------------------------
 # Observations
@@ -158,18 +159,18 @@ def _channels_first(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _image(space: spaces.Box) -> tuple[int, int, int] | None:
-    """Height, width and channels, if these are the bytes of an image, as Stable-Baselines3 has it.
+    """Height, width and channels, if these are the bytes of an image.
 
-    Channels are the smallest of three axes, and first or last; a grey image may have none.
+    Channels are last, or first where that axis is the shortest; a grey image may have none.
     """
     whole = space.dtype == np.uint8 and (space.low == 0).all() and (space.high == _BRIGHTEST).all()
     if not whole or len(space.shape) not in (2, 3) or not space.shape:
         return None
     if len(space.shape) == 2:
         return (*space.shape, 1)
-    if np.argmin(space.shape) == 0 and space.shape[0] < space.shape[2]:
-        channels, height, width = space.shape
-        return height, width, channels
+    first, *others = space.shape
+    if others[-1] > _MOST_CHANNELS and first < min(others):
+        return (*others, first)
     height, width, channels = space.shape
     return height, width, channels
 
