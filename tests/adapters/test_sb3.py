@@ -98,7 +98,7 @@ def test_their_monitors_read_our_metrics():
     envs.reset()
     single.reset()
     for k in range(6):
-        action = np.array([[1.0, 0.5], [-0.3, k % 3], [0.0, 0.0]], np.float32)
+        action = np.array([[1.0, 0.5], [-0.3, k % 3 / 2], [0.0, 0.0]], np.float32)
         *_, infos = envs.step(action)
         _, _, terminated, truncated, info = single.step(action[1])
         ended = np.flatnonzero(["episode" in told for told in infos])

@@ -364,7 +364,7 @@ def test_environments_share_tasks_as_they_are_told():
         ({"split": "tset"}, "bernoulli-bandit has no split 'tset': did you mean 'test'"),
         ({"task_input": "rows"}, "task_input 'rows': did you mean 'row'"),
         ({"task_input": "goal"}, "task_input goal: the tasks of bernoulli-bandit have no goal"),
-        ({"render_mode": "human"}, "render_mode 'human': there is: nothing"),
+        ({"render_mode": "human"}, "render_mode 'human': bernoulli-bandit has no pictures"),
         ({"task": -1}, "task -1: there are the tasks 0 to"),
     ],
 )
