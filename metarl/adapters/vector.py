@@ -11,8 +11,8 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from metarl.adapters.env_lanes import EnvLanes, SeparateLanes, TogetherLanes
 from metarl.adapters.scene_pictures import ScenePictures
-from metarl.adapters.separate_lanes import SeparateLanes
 from metarl.adapters.step_infos import final_infos, lane_info, lane_obs, lanes_infos
 from metarl.adapters.task_observation import (
     Array,
@@ -25,8 +25,7 @@ from metarl.adapters.task_observation import (
 )
 from metarl.config.registry import find
 from metarl.core.errors import ConfigError, calling, quoted, suggest
-from metarl.core.family import Drawable, Family, HasFrames
-from metarl.core.family import make_env as make_batch_env
+from metarl.core.family import Drawable, Family
 from metarl.core.protocol import EvalProtocol
 from metarl.core.rng import Rng
 from metarl.core.types import Tasks
@@ -83,25 +82,26 @@ class FamilyVectorEnv(VectorEnv[Observation, ArrayLike, Array]):
         self._shape = (len(self._shown.chosen), lanes)
         self.num_envs = len(self._shown.chosen) * lanes
         self._mode = _autoreset_mode(autoreset_mode)
-        self._batch: Any = None
-        """All lanes as one; None: they are `_separate`."""
-        if self._mode is AutoresetMode.SAME_STEP:
-            self._batch = make_batch_env(family, lanes)
-            has_frames = isinstance(self._batch, HasFrames)
+        self._waits = self._mode is not AutoresetMode.SAME_STEP
+        self._lanes: EnvLanes
+        if self._waits:
+            self._lanes = SeparateLanes(family, *self._shape)
         else:
-            self._separate = SeparateLanes(family, *self._shape)
-            has_frames = isinstance(self._separate.envs[0], HasFrames)
+            self._lanes = TogetherLanes(family, lanes)
+        self._obs: Tensor | None = None  # [N, M, O] what was observed last
         self._over = np.zeros(self.num_envs, bool)  # whose episode is over, and the next not begun
         self.single_observation_space = self._shown.observation_space
         self.single_action_space = self._shown.action_space
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
-        modes = ["rgb_array"] if has_frames or isinstance(family, Drawable) else []
-        if render_mode not in (None, *modes):
+        modes = []
+        if self._lanes.has_frames or isinstance(family, Drawable):
+            modes = ["rgb_array"]
+        if render_mode is not None and render_mode not in modes:
             hint = suggest(render_mode, modes) if modes else f"{self._name} has no pictures"
             raise RenderModeError(f"render_mode {render_mode!r}: {hint}")
         self._pictures: ScenePictures | None = None
-        if render_mode is not None and not has_frames:
+        if render_mode is not None and not self._lanes.has_frames:
             assert isinstance(family, Drawable)
             self._pictures = ScenePictures(family)
         self.metadata = {
@@ -125,13 +125,12 @@ class FamilyVectorEnv(VectorEnv[Observation, ArrayLike, Array]):
         begins = chosen
         if seed is None and task is None:
             begins = chosen & ~self._over  # the others go on to the next episode
-        rng = Rng(int(self.np_random.integers(1 << 63))) if begins.any() else None
-        with calling(f"{self._name}: reset"):
-            if self._batch is not None:
-                obs = self._batch.reset(self._shown.chosen, rng)
-            else:
-                obs = self._separate.reset(self._shown.chosen, rng, begins)
-        if not chosen.all():
+        if begins.any():
+            rng = Rng(int(self.np_random.integers(1 << 63)))
+            with calling(f"{self._name}: reset"):
+                self._lanes.begin(self._shown.chosen, rng, begins)
+        obs = self._lanes.obs
+        if self._obs is not None:
             obs = torch.where(self._grid(chosen), obs, self._obs)
         self._over &= ~chosen
         self._obs = obs
@@ -149,42 +148,46 @@ class FamilyVectorEnv(VectorEnv[Observation, ArrayLike, Array]):
             )
         taken = self._shown.action(actions, self._shape, ~over)
         with calling(f"{self._name}: step"):
-            if self._batch is not None:
-                step = self._batch.step(taken)
-            else:
-                step = self._separate.step(taken, over)
+            step = self._lanes.step(taken, over)
         terminated = flat(step.terminated)
         truncated = flat(step.truncated)
         done = terminated | truncated
-        if self._batch is not None:
-            self._obs = step.obs
-            infos = lanes_infos(step, ~done) | final_infos(step, done, self._shown)
-        else:
-            self._obs = torch.where(self._grid(done), step.next_obs, step.obs)
+        if self._waits:
+            obs = torch.where(self._grid(done), step.next_obs, step.obs)
             infos = lanes_infos(step, ~over)
             self._over = done
+        else:
+            obs = step.obs
+            infos = lanes_infos(step, ~done) | final_infos(step, done, self._shown)
+        self._obs = obs
         if self._pictures is not None:
-            self._pictures.see(self._obs, begun=done if self._batch is not None else over)
-        obs = self._shown.observation(self._obs)
-        return obs, flat(step.reward).astype(np.float64), terminated, truncated, infos
+            self._pictures.see(obs, begun=over if self._waits else done)
+        return (
+            self._shown.observation(obs),
+            flat(step.reward).astype(np.float64),
+            terminated,
+            truncated,
+            infos,
+        )
 
     def render(self) -> tuple[Array, ...] | None:
         if self.render_mode is None:
             return None
         if self._pictures is not None:
             return self._pictures.frames(self._shown.chosen.params)
-        env = self._separate if self._batch is None else self._batch
-        return tuple(env.frame(row, lane) for row, lane in np.ndindex(*self._shape))
+        return tuple(self._lanes.frame(row, lane) for row, lane in np.ndindex(*self._shape))
 
     def _reset_mask(self, mask: object) -> Array:
         """[N · M] which environments to reset."""
         if mask is None:
             return np.ones(self.num_envs, bool)
-        if self._batch is not None:
+        if not self._waits:
             raise ConfigError(
                 "reset_mask: these environments restart by themselves; reset all, or make them "
                 "with autoreset_mode='Disabled'"
             )
+        if self._obs is None:
+            raise ConfigError("reset_mask: reset all environments first")
         chosen = np.asarray(mask)
         if chosen.shape != (self.num_envs,) or chosen.dtype != bool or not chosen.any():
             raise ConfigError(
