@@ -46,9 +46,10 @@ FOR_BOXES: dict[str, Callable[[VectorEnv], VectorEnv]] = {
 @pytest.mark.filterwarnings("ignore:.*A Box observation space m.* value is -?infinity")
 @pytest.mark.parametrize("name", FAMILIES)
 def test_gymnasiums_wrappers_work_around_every_family(name: str):
-    fitting = dict(WRAPPERS)
-    for wrap in fitting.values():
-        envs = gymnasium.make_vec(f"metarl/{name}-v0", num_envs=2, autoreset_mode="NextStep")
+    for wrap in WRAPPERS.values():
+        envs = gymnasium.make_vec(
+            f"metarl.adapters.registration:metarl/{name}-v0", num_envs=2, autoreset_mode="NextStep"
+        )
         if isinstance(envs.single_action_space, gymnasium.spaces.Box):
             envs = FOR_BOXES["ClipAction"](FOR_BOXES["RescaleAction"](envs))
         envs = wrap(envs)
@@ -174,4 +175,6 @@ def test_all_are_reset_before_some_are():
 
 def test_an_unknown_mode_is_told_in_a_line():
     with pytest.raises(MetaRLError, match="autoreset_mode 'NextStp': did you mean 'NextStep'"):
-        gymnasium.make_vec("metarl/point-v0", num_envs=2, autoreset_mode="NextStp")
+        gymnasium.make_vec(
+            "metarl.adapters.registration:metarl/point-v0", num_envs=2, autoreset_mode="NextStp"
+        )

@@ -160,7 +160,7 @@ def test_stable_baselines_finds_nothing_wrong_with_one_environment(name: str):
 @pytest.mark.parametrize("name", CORE)
 def test_every_family_is_made_by_its_name(name: str):
     """Stable-Baselines3 asks for pictures first, and goes on without them at a TypeError alone."""
-    found = f"metarl/{name}-v0"
+    found = f"metarl.adapters.registration:metarl/{name}-v0"
     fast: dict[str, Any] = {"n_steps": 4, "batch_size": 4, "n_epochs": 1, "device": "cpu"}
     one = PPO("MlpPolicy", found, **fast).learn(4)
     four = PPO("MlpPolicy", make_vec_env(found, n_envs=4), **fast).learn(16)
@@ -174,7 +174,9 @@ def test_every_family_is_made_by_its_name(name: str):
 
 def test_a_family_without_pictures_says_so():
     with pytest.raises(ConfigError, match="'rgb_array': bernoulli-bandit has no pictures"):
-        gymnasium.make("metarl/bernoulli-bandit-v0", render_mode="rgb_array")
+        gymnasium.make(
+            "metarl.adapters.registration:metarl/bernoulli-bandit-v0", render_mode="rgb_array"
+        )
 
 
 @pytest.mark.parametrize("name", ["continuous", "discrete"])

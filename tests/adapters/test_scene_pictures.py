@@ -53,7 +53,12 @@ def test_what_lies_outside_the_limits_is_seen_too():
 
 def test_an_environment_shows_its_running_episode():
     """Which grows with every step, stands still at its end, and begins anew with the next one."""
-    env = gymnasium.make("metarl/point-v0", render_mode="rgb_array", horizon=3, goal_range=0.3)
+    env = gymnasium.make(
+        "metarl.adapters.registration:metarl/point-v0",
+        render_mode="rgb_array",
+        horizon=3,
+        goal_range=0.3,
+    )
     env.reset(seed=0)
 
     def drawn() -> int:
@@ -71,7 +76,7 @@ def test_an_environment_shows_its_running_episode():
 @pytest.mark.parametrize("mode", ["SameStep", "NextStep"])
 def test_every_lane_has_its_own_picture(mode: str):
     envs = gymnasium.make_vec(
-        "metarl/point-v0",
+        "metarl.adapters.registration:metarl/point-v0",
         num_envs=4,
         lanes=2,
         render_mode="rgb_array",
