@@ -217,9 +217,8 @@ class MujocoEnv:
         self._family = family
         self._lanes = lanes
         self._shared = family.model()
-        threads = getattr(family, "threads", 0) or _available_cores()
-        self._pool = mujoco.rollout.Rollout(nthread=threads if threads > 1 else 0)
-        self._data = [mujoco.MjData(self._shared) for _ in range(threads)]
+        self._threads: int = getattr(family, "threads", 0) or _available_cores()
+        self._data: list[mujoco.MjData] = []  # one for every thread of the pool
         low, high = self._shared.actuator_ctrlrange.T
         self._middle = (low + high) / 2
         self._reach = (high - low) / 2
@@ -305,6 +304,10 @@ class MujocoEnv:
             self._models += [own] * self._lanes
 
         rows, width = self._state.shape
+        threads = min(self._threads, rows)
+        if threads != len(self._data):
+            self._pool = mujoco.rollout.Rollout(nthread=threads if threads > 1 else 0)
+            self._data = [mujoco.MjData(model) for _ in range(threads)]
         steps = family.frame_skip
         self._states = np.zeros((rows, steps, width))
         self._sensors = np.zeros((rows, steps, model.nsensordata))

@@ -7,9 +7,9 @@
     envs = gymnasium.make_vec("metarl/point-v0", num_envs=8, split="test")
 
 or in a string alone, ``"metarl.adapters.registration:metarl/point-v0"``. (Gymnasium has no entry
-points of its own since 1.0.) Keyword arguments are those of `metarl.adapters.vector.make_env` and
-`draw`, and the family's own hyper-parameters. Imports no torch: a family is imported when it is
-made.
+points of its own since 1.0.) Stable-Baselines3 makes environments by these names, too. Keyword
+arguments are those of `metarl.adapters.vector.make_env`, `make_vector_env` and `draw`, and the
+family's own hyper-parameters. Imports no torch: a family is imported when it is made.
 """
 
 import gymnasium

@@ -11,6 +11,7 @@ import torch
 from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv
 
+from metarl.adapters.step_infos import lane_info
 from metarl.adapters.task_observation import (
     Array,
     Info,
@@ -20,7 +21,7 @@ from metarl.adapters.task_observation import (
     observation_space,
     unbounded,
 )
-from metarl.adapters.vector import FamilyVectorEnv, lane_info
+from metarl.adapters.vector import FamilyVectorEnv
 from metarl.core.errors import ConfigError
 from metarl.core.family import Family
 from metarl.core.types import Spec, Tasks, first_cue

@@ -6,14 +6,15 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 from gymnasium import spaces
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from metarl.core.errors import ConfigError, suggest
+from metarl.core.errors import ConfigError, quoted, suggest
 from metarl.core.family import Family, HasGoalReward
 from metarl.core.types import Spec, Tasks, one_hot
 
 Array = NDArray[Any]
+Flags = NDArray[np.bool_]
 Observation = Array | dict[str, Array]
 Info = dict[str, Any]
 Reward = Callable[[Array, Array, object], Array | float]
@@ -77,10 +78,32 @@ class TaskObservation:
             "desired_goal": flat(shown),
         }
 
-    def action(self, action: Array, shape: tuple[int, int]) -> Tensor:
-        """Actions [N · M, …] as a tensor [N, M, …]."""
-        dtype = torch.int64 if self._family.spec.discrete else torch.float32
-        return torch.tensor(action, dtype=dtype).view(*shape, *action.shape[1:])
+    def action(self, action: ArrayLike, shape: tuple[int, int], acting: Flags) -> Tensor:
+        """Actions [N · M, …] as a tensor [N, M, …]; those of lanes not `acting` [N · M] are zero.
+
+        Raises:
+            ConfigError: one of them is not in the action space.
+        """
+        space = self.action_space
+        given = np.asarray(action)
+        lanes = len(acting)
+        if given.shape != (lanes, *(space.shape or ())):
+            raise ConfigError(
+                f"actions of shape {list(given.shape)}: give {lanes}, each one of {space}"
+            )
+        taken = np.zeros(given.shape, space.dtype)
+        chosen = given[acting]
+        if not np.can_cast(chosen.dtype, taken.dtype, "same_kind"):
+            raise ConfigError(f"actions of type {chosen.dtype}: give some of {space}")
+        with np.errstate(over="ignore"):  # infinity is outside, too
+            taken[acting] = chosen
+        low, high = _bounds(space)
+        outside = acting & ~((taken >= low) & (taken <= high)).reshape(lanes, -1).all(1)
+        if outside.any():
+            lane = int(outside.argmax())
+            whose = f" of environment {lane}" if lanes > 1 else ""
+            raise ConfigError(f"action {quoted(given[lane].tolist())}{whose} is not in {space}")
+        return torch.from_numpy(taken).view(*shape, *taken.shape[1:])
 
     def compute_reward(self) -> Reward:
         """The family's reward for having achieved one goal where another was desired.
@@ -122,6 +145,14 @@ def action_space(spec: Spec) -> spaces.Space[Any]:
     if spec.discrete:
         return spaces.Discrete(spec.action_width)
     return spaces.Box(-1.0, 1.0, (spec.action_width,), np.float32)
+
+
+def _bounds(space: spaces.Space[Any]) -> tuple[Array | int, Array | int]:
+    """The least and the greatest action."""
+    if isinstance(space, spaces.Discrete):
+        return 0, int(space.n) - 1
+    assert isinstance(space, spaces.Box)
+    return space.low, space.high
 
 
 def unbounded(width: int) -> spaces.Box:

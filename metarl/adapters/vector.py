@@ -5,10 +5,15 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import ArrayLike
+from torch import Tensor
 
+from metarl.adapters.env_lanes import EnvLanes, SeparateLanes, TogetherLanes
+from metarl.adapters.scene_pictures import ScenePictures
+from metarl.adapters.step_infos import final_infos, lane_info, lane_obs, lanes_infos
 from metarl.adapters.task_observation import (
     Array,
     Info,
@@ -19,12 +24,19 @@ from metarl.adapters.task_observation import (
     flat,
 )
 from metarl.config.registry import find
-from metarl.core.errors import ConfigError, calling, suggest
-from metarl.core.family import Family, HasFrames
-from metarl.core.family import make_env as make_batch_env
+from metarl.core.errors import ConfigError, calling, quoted, suggest
+from metarl.core.family import Drawable, Family
 from metarl.core.protocol import EvalProtocol
 from metarl.core.rng import Rng
-from metarl.core.types import Step, Tasks
+from metarl.core.types import Tasks
+
+
+class RenderModeError(ConfigError, TypeError):
+    """There are no such pictures.
+
+    Libraries that ask for pictures unasked, as Stable-Baselines3 does of a name, go on without them
+    at a TypeError.
+    """
 
 
 class FamilyVectorEnv(VectorEnv[Observation, ArrayLike, Array]):
@@ -33,10 +45,18 @@ class FamilyVectorEnv(VectorEnv[Observation, ArrayLike, Array]):
     Environment n·lanes + m is lane m of the n-th task. The first lane of a task has the episodes
     that `FamilyEnv` has with the same seed. ``reset(options={"task": [...]})`` chooses other tasks.
 
-    A lane that ends its episode starts the next one in the same step (AutoresetMode.SAME_STEP): the
-    true successor is ``infos["final_obs"]``. Lanes of one batch cannot be reset a step late, as
-    NEXT_STEP would; who needs that makes separate environments,
-    ``gymnasium.make_vec(…, vectorization_mode="sync")``.
+    What follows an episode's end is `autoreset_mode`, Gymnasium's ``AutoresetMode`` or its value:
+
+    =========  ====================================================================================
+    SameStep   the next episode begins in the same step; the true successor is
+               ``infos["final_obs"]``
+    NextStep   it begins in the next step, whose action is ignored; most of Gymnasium's wrappers
+               know this mode alone
+    Disabled   it begins with ``reset(options={"reset_mask": [...]})``
+    =========  ====================================================================================
+
+    The lanes of a batch step together, so that none of them can wait for its reset. Only with
+    SameStep are they one batch; else they are stepped one after the other, which takes longer.
     """
 
     def __init__(
@@ -48,23 +68,44 @@ class FamilyVectorEnv(VectorEnv[Observation, ArrayLike, Array]):
         lanes: int = 1,
         task_input: TaskInput = "none",
         render_mode: str | None = None,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
     ):
-        """`task`: places in `tasks`; None: all of them."""
+        """`task`: places in `tasks`; None: all of them.
+
+        Raises:
+            ConfigError: an unknown mode; a `render_mode` that the family has not, which is a
+                TypeError too, so that libraries go on without pictures.
+        """
         self._shown = TaskObservation(family, tasks, task_input)
-        self._env: Any = make_batch_env(family, lanes)
         self._name = family.spec.name
         self._shown.choose(range(len(tasks)) if task is None else task)
         self._shape = (len(self._shown.chosen), lanes)
         self.num_envs = len(self._shown.chosen) * lanes
+        self._mode = _autoreset_mode(autoreset_mode)
+        self._waits = self._mode is not AutoresetMode.SAME_STEP
+        self._lanes: EnvLanes
+        if self._waits:
+            self._lanes = SeparateLanes(family, *self._shape)
+        else:
+            self._lanes = TogetherLanes(family, lanes)
+        self._obs: Tensor | None = None  # [N, M, O] what was observed last
+        self._over = np.zeros(self.num_envs, bool)  # whose episode is over, and the next not begun
         self.single_observation_space = self._shown.observation_space
         self.single_action_space = self._shown.action_space
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
-        modes = ["rgb_array"] if isinstance(self._env, HasFrames) else []
-        if render_mode not in (None, *modes):
-            raise ConfigError(f"render_mode {render_mode!r}: {suggest(str(render_mode), modes)}")
+        modes = []
+        if self._lanes.has_frames or isinstance(family, Drawable):
+            modes = ["rgb_array"]
+        if render_mode is not None and render_mode not in modes:
+            hint = suggest(render_mode, modes) if modes else f"{self._name} has no pictures"
+            raise RenderModeError(f"render_mode {render_mode!r}: {hint}")
+        self._pictures: ScenePictures | None = None
+        if render_mode is not None and not self._lanes.has_frames:
+            assert isinstance(family, Drawable)
+            self._pictures = ScenePictures(family)
         self.metadata = {
-            "autoreset_mode": AutoresetMode.SAME_STEP,
+            "autoreset_mode": self._mode,
             "render_modes": modes,
             "render_fps": 30,
         }
@@ -76,38 +117,87 @@ class FamilyVectorEnv(VectorEnv[Observation, ArrayLike, Array]):
         super().reset(seed=seed)
         options = options or {}
         task = options.get("task")
-        if "reset_mask" in options:
-            raise ConfigError("reset_mask: lanes restart by themselves; reset all or none")
+        chosen = self._reset_mask(options.get("reset_mask"))
         if task is not None:
+            if not chosen.all():
+                raise ConfigError("task: reset all environments to choose other tasks")
             self._shown.choose(task, self._shape[0])
-        rng = Rng(int(self.np_random.integers(1 << 63)))
-        with calling(f"{self._name}: reset"):
-            obs = self._env.reset(self._shown.chosen, rng)
+        begins = chosen
+        if seed is None and task is None:
+            begins = chosen & ~self._over  # the others go on to the next episode
+        if begins.any():
+            rng = Rng(int(self.np_random.integers(1 << 63)))
+            with calling(f"{self._name}: reset"):
+                self._lanes.begin(self._shown.chosen, rng, begins)
+        obs = self._lanes.obs
+        if self._obs is not None:
+            obs = torch.where(self._grid(chosen), obs, self._obs)
+        self._over &= ~chosen
+        self._obs = obs
+        if self._pictures is not None:
+            self._pictures.begin(obs, chosen)
         return self._shown.observation(obs), {}
 
     def step(self, actions: ArrayLike) -> tuple[Observation, Array, Array, Array, Info]:
-        taken = self._shown.action(np.asarray(actions), self._shape)
+        over = self._over
+        if over.any() and self._mode is AutoresetMode.DISABLED:
+            places = quoted(np.flatnonzero(over).tolist())
+            raise gymnasium.error.ResetNeeded(
+                f"the episodes of the environments {places} are over; reset them with "
+                "reset(options={'reset_mask': …})"
+            )
+        taken = self._shown.action(actions, self._shape, ~over)
         with calling(f"{self._name}: step"):
-            step = self._env.step(taken)
-        obs = self._shown.observation(step.obs)
+            step = self._lanes.step(taken, over)
         terminated = flat(step.terminated)
         truncated = flat(step.truncated)
         done = terminated | truncated
-
-        infos = _infos(step, ~done)
-        if done.any():
-            next_obs = self._shown.observation(step.next_obs)
-            final_obs = np.full(self.num_envs, None, dtype=object)
-            for lane in np.flatnonzero(done).tolist():
-                final_obs[lane] = lane_obs(next_obs, lane)
-            infos |= {"final_obs": final_obs, "final_info": _infos(step, done)}
-            infos |= {"_final_obs": done.copy(), "_final_info": done.copy()}
-        return obs, flat(step.reward).astype(np.float64), terminated, truncated, infos
+        if self._waits:
+            obs = torch.where(self._grid(done), step.next_obs, step.obs)
+            infos = lanes_infos(step, ~over)
+            self._over = done
+        else:
+            obs = step.obs
+            infos = lanes_infos(step, ~done) | final_infos(step, done, self._shown)
+        self._obs = obs
+        if self._pictures is not None:
+            self._pictures.see(obs, begun=over if self._waits else done)
+        return (
+            self._shown.observation(obs),
+            flat(step.reward).astype(np.float64),
+            terminated,
+            truncated,
+            infos,
+        )
 
     def render(self) -> tuple[Array, ...] | None:
         if self.render_mode is None:
             return None
-        return tuple(self._env.frame(row, lane) for row, lane in np.ndindex(*self._shape))
+        if self._pictures is not None:
+            return self._pictures.frames(self._shown.chosen.params)
+        return tuple(self._lanes.frame(row, lane) for row, lane in np.ndindex(*self._shape))
+
+    def _reset_mask(self, mask: object) -> Array:
+        """[N · M] which environments to reset."""
+        if mask is None:
+            return np.ones(self.num_envs, bool)
+        if not self._waits:
+            raise ConfigError(
+                "reset_mask: these environments restart by themselves; reset all, or make them "
+                "with autoreset_mode='Disabled'"
+            )
+        if self._obs is None:
+            raise ConfigError("reset_mask: reset all environments first")
+        chosen = np.asarray(mask)
+        if chosen.shape != (self.num_envs,) or chosen.dtype != bool or not chosen.any():
+            raise ConfigError(
+                f"reset_mask {quoted(mask)}: give {self.num_envs} booleans, one of them True"
+            )
+        return chosen
+
+    def _grid(self, flags: Array) -> Tensor:
+        """[N · M] → [N, M, 1]."""
+        return torch.from_numpy(flags).view(*self._shape, 1)
 
     @property
     def compute_reward(self) -> Reward:
@@ -144,37 +234,36 @@ class FamilyEnv(gymnasium.Env[Observation, ArrayLike]):
         render_mode: str | None = None,
     ):
         self._envs = FamilyVectorEnv(
-            family, tasks, task=task, task_input=task_input, render_mode=render_mode
+            family,
+            tasks,
+            task=task,
+            task_input=task_input,
+            render_mode=render_mode,
+            autoreset_mode=AutoresetMode.DISABLED,
         )
-        self._next: Observation | None = None
-        """Where an episode ended, the first observation of the next one."""
+        self._over = False
         self.observation_space = self._envs.single_observation_space
         self.action_space = self._envs.single_action_space
-        self.metadata = self._envs.metadata.copy()
+        self.metadata = {
+            name: value for name, value in self._envs.metadata.items() if name != "autoreset_mode"
+        }
         self.render_mode = render_mode
 
     def reset(
         self, *, seed: int | None = None, options: Info | None = None
     ) -> tuple[Observation, Info]:
         super().reset(seed=seed)
-        task = (options or {}).get("task")
-        obs = self._next
-        if seed is not None or task is not None or obs is None:
-            first_obs, _ = self._envs.reset(seed=seed, options=options)
-            obs = lane_obs(first_obs, 0)
-        self._next = None
-        return obs, {}
+        obs, infos = self._envs.reset(seed=seed, options=options)
+        self._over = False
+        return lane_obs(obs, 0), infos
 
     def step(self, action: ArrayLike) -> tuple[Observation, float, bool, bool, Info]:
-        if self._next is not None:
+        if self._over:
             raise gymnasium.error.ResetNeeded("the episode is over; call reset()")
         obs, reward, terminated, truncated, infos = self._envs.step(np.asarray(action)[None])
-        next_obs = lane_obs(obs, 0)
-        if terminated or truncated:
-            self._next = next_obs
-            next_obs = infos["final_obs"][0]
+        self._over = bool(terminated[0] or truncated[0])
         info = lane_info(infos, 0)
-        return next_obs, float(reward[0]), bool(terminated), bool(truncated), info
+        return lane_obs(obs, 0), float(reward[0]), bool(terminated[0]), bool(truncated[0]), info
 
     def render(self) -> Array | None:
         pictures = self._envs.render()
@@ -184,6 +273,15 @@ class FamilyEnv(gymnasium.Env[Observation, ArrayLike]):
     def compute_reward(self) -> Reward:
         """As that of `FamilyVectorEnv`."""
         return self._envs.compute_reward
+
+
+def _autoreset_mode(mode: AutoresetMode | str) -> AutoresetMode:
+    """The mode of this value."""
+    try:
+        return AutoresetMode(mode)
+    except ValueError:
+        hint = suggest(str(mode), [known.value for known in AutoresetMode])
+        raise ConfigError(f"autoreset_mode {quoted(mode)}: {hint}") from None
 
 
 # -------------------------------------------------------------------------------------------------
@@ -208,6 +306,7 @@ def make_vector_env(
     task: int | None = None,
     lanes: int = 1,
     render_mode: str | None = None,
+    autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
     **choices: Any,
 ) -> FamilyVectorEnv:
     """The first ``num_envs / lanes`` tasks of a split with `lanes` environments each.
@@ -235,6 +334,7 @@ def make_vector_env(
         lanes=lanes,
         task_input=task_input,
         render_mode=render_mode,
+        autoreset_mode=autoreset_mode,
     )
 
 
@@ -259,34 +359,3 @@ def draw(
     made: Family = found.build(found.configure(options))
     protocol = EvalProtocol(1, max(least, tasks), split, seed=task_seed)
     return made, protocol.rows(made), task_input
-
-
-# -------------------------------------------------------------------------------------------------
-# Steps
-
-
-def lane_obs(obs: Observation, lane: int) -> Observation:
-    """One lane's observation as an array of its own."""
-    if isinstance(obs, dict):
-        return {name: part[lane].copy() for name, part in obs.items()}
-    return obs[lane].copy()
-
-
-def lane_info(infos: Info, lane: int) -> Info:
-    """What the infos of a step report of one lane."""
-    if "final_info" in infos and infos["_final_info"][lane]:
-        infos = infos["final_info"]
-    masked = {name for name in infos if f"_{name}" in infos}
-    return {name: infos[name][lane].item() for name in masked - {"final_obs", "final_info"}}
-
-
-def _infos(step: Step, lanes: Array) -> Info:
-    """What a step reports of some `lanes`, in Gymnasium's form: arrays [N · M], and their masks."""
-    infos: Info = {}
-    reported = {"is_success": step.success, "training_reward": step.training_reward, **step.metrics}
-    for name, values in reported.items():
-        if values is not None and lanes.any():
-            wide = values.double() if values.is_floating_point() else values
-            infos[name] = flat(wide) * lanes
-            infos[f"_{name}"] = lanes.copy()
-    return infos

@@ -3,12 +3,14 @@
 import os
 import re
 import sys
+from collections.abc import Callable
 from contextlib import suppress
-from typing import NoReturn
+from importlib.metadata import version
+from typing import Annotated, Any, NoReturn
 
 import typer
 
-from metarl.core.errors import MetaRLError, shown
+from metarl.core.errors import DISTRIBUTION, MetaRLError, shown
 from metarl.core.texts import open_streams
 from metarl.experiments.processes import follow_parent
 
@@ -16,13 +18,36 @@ app = typer.Typer(
     name="metarl",
     help="Meta-reinforcement learning: agents that adapt to a new task in a few episodes.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"max_content_width": 120},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 
 _OUT_OF_MEMORY = re.compile("allocate|out of memory|storage size|array is too big", re.IGNORECASE)
 """What torch says, and NumPy."""
+
+
+def command(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A command of the program; the list of commands has its docstring, uncut."""
+    return app.command(short_help=" ".join((function.__doc__ or "").split()))(function)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"{DISTRIBUTION} {version(DISTRIBUTION)}")
+        raise typer.Exit
+
+
+@app.callback()
+def program(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="say which version it is"
+        ),
+    ] = False,
+) -> None:
+    """What all commands share."""
 
 
 def main() -> None:

@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from metarl.cli.app import app
+from metarl.cli.app import command
 from metarl.cli.options import AsJson
 from metarl.core.errors import CheckpointError
 
 
-@app.command()
+@command
 def benchmark(
     suite: Annotated[str, typer.Argument(help="a shipped name, such as smoke, or a .yaml file")],
     only: Annotated[
@@ -57,7 +57,7 @@ def benchmark(
         raise typer.Exit(1)
 
 
-@app.command()
+@command
 def report(
     folders: Annotated[
         list[Path],
@@ -79,7 +79,7 @@ def report(
         print(path)
 
 
-@app.command()
+@command
 def compare(
     old: Annotated[Path, typer.Argument(help="folder of the older benchmark")],
     new: Annotated[Path, typer.Argument(help="folder of the newer one")],

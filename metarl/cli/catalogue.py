@@ -6,31 +6,43 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from metarl.cli.app import app
-from metarl.cli.options import (
-    Overrides,
-)
+from metarl.cli import completion
+from metarl.cli.app import command
+from metarl.cli.options import Overrides
+from metarl.core.texts import terminal_width
 
 if TYPE_CHECKING:
     from metarl.config.registry import Kind
 
 
-@app.command()
-def envs(name: Annotated[str | None, typer.Argument(help="family to describe")] = None) -> None:
+@command
+def envs(
+    name: Annotated[
+        str | None, typer.Argument(help="family to describe", autocompletion=completion.families)
+    ] = None,
+) -> None:
     """List the families of tasks, or describe one with all its options."""
     _list_or_describe("family", name)
 
 
-@app.command()
-def agents(name: Annotated[str | None, typer.Argument(help="agent to describe")] = None) -> None:
+@command
+def agents(
+    name: Annotated[
+        str | None, typer.Argument(help="agent to describe", autocompletion=completion.agents)
+    ] = None,
+) -> None:
     """List the agents, or describe one with all its options."""
     _list_or_describe("agent", name)
 
 
-@app.command()
+@command
 def config(
     name: Annotated[
-        str | None, typer.Argument(help="configuration; without one, the shipped names are listed")
+        str | None,
+        typer.Argument(
+            help="configuration; without one, the shipped ones are listed",
+            autocompletion=completion.configurations,
+        ),
     ] = None,
     overrides: Overrides = None,
     suggest: Annotated[
@@ -51,9 +63,15 @@ def config(
         print(to_yaml(load_config(name, overrides or [])), end="")
 
 
-@app.command()
+@command
 def check(
-    name: Annotated[str, typer.Argument(help="a family or an agent by name, or my_file.py:Mine")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="a family or an agent by name, or my_file.py:Mine",
+            autocompletion=completion.families_and_agents,
+        ),
+    ],
     options: Annotated[
         list[str] | None,
         typer.Argument(metavar="[KEY=VALUE]...", help="its options, such as horizon=20"),
@@ -84,4 +102,5 @@ def check(
 def _list_or_describe(kind: Kind, name: str | None) -> None:
     from metarl.config.catalogue import description, listing
 
-    print(listing(kind) if name is None else description(kind, name))
+    width = terminal_width()
+    print(listing(kind, width) if name is None else description(kind, name, width))

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from metarl.cli.app import app
+from metarl.cli.app import command
+from metarl.cli.completion import several_agents
 from metarl.cli.options import (
     AsJson,
     Changes,
@@ -24,7 +25,7 @@ from metarl.cli.options import (
 from metarl.core.texts import to_json
 
 
-@app.command()
+@command
 def evaluate(
     run: Annotated[Path, typer.Argument(help="run folder, or a folder of several seeds")],
     changes: Changes = None,
@@ -44,7 +45,10 @@ def evaluate(
     against: Annotated[
         str,
         typer.Option(
-            "--against", "--beside", help="others on the same tasks: agents by name, runs by path"
+            "--against",
+            "--beside",
+            help="others on the same tasks: agents by name, runs by path",
+            autocompletion=several_agents,
         ),
     ] = "",
     baselines: Annotated[
@@ -84,7 +88,7 @@ def evaluate(
         write_atomically(run / EVALUATION, to_json(kept).encode())
 
 
-@app.command()
+@command
 def options(
     run: Annotated[Path, typer.Argument(help="run folder of an agent that acts through options")],
     changes: Changes = None,

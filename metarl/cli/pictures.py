@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from metarl.cli.app import app
+from metarl.cli.app import command
+from metarl.cli.completion import agents, families
 from metarl.cli.options import (
     Changes,
     Device,
@@ -21,7 +22,7 @@ from metarl.cli.options import (
 )
 
 
-@app.command()
+@command
 def plot(
     runs: Annotated[
         list[Path],
@@ -51,7 +52,7 @@ def plot(
         print(path)
 
 
-@app.command()
+@command
 def infer(
     run: Annotated[
         Path, typer.Argument(help="run folder of an agent that infers a task variable or predicts")
@@ -106,10 +107,15 @@ def infer(
         print(draw_posteriors(inference, folder / "inferred.png"))
 
 
-@app.command()
+@command
 def render(
     source: Annotated[
-        str, typer.Argument(metavar="FAMILY|RUN", help="family, or a run folder, whose agent acts")
+        str,
+        typer.Argument(
+            metavar="FAMILY|RUN",
+            help="family, or a run folder, whose agent acts",
+            autocompletion=families,
+        ),
     ],
     options: Annotated[
         list[str] | None,
@@ -127,7 +133,8 @@ def render(
         int | None, typer.Option(min=1, help="episodes (default: the run's, or one a lane)")
     ] = None,
     agent: Annotated[
-        str | None, typer.Option(help="who acts (default: the run's agent, or random)")
+        str | None,
+        typer.Option(help="who acts (default: the run's agent, or random)", autocompletion=agents),
     ] = None,
     mode: Mode = None,
     seed: Seed = 0,

@@ -7,21 +7,21 @@ from typing import Annotated
 
 import typer
 
-from metarl.cli.app import app
-from metarl.cli.options import (
-    Device,
-    Overrides,
-    Trust,
-    opening_of,
-)
+from metarl.cli.app import command
+from metarl.cli.completion import configurations
+from metarl.cli.options import Device, Overrides, Trust, opening_of
 from metarl.core.errors import ConfigError, install_command
 from metarl.experiments.interruption import GRACE
 
 
-@app.command()
+@command
 def train(
     config: Annotated[
-        str, typer.Argument(help="a .yaml file or a shipped name, such as rl2/bernoulli-bandit")
+        str,
+        typer.Argument(
+            help="a .yaml file or a shipped name, such as rl2/bernoulli-bandit",
+            autocompletion=configurations,
+        ),
     ],
     overrides: Overrides = None,
     out: Annotated[Path | None, typer.Option(help="run folder (default: runs/CONFIG-SEED)")] = None,
@@ -71,10 +71,14 @@ def train(
     print(f"run: {folder}")
 
 
-@app.command()
+@command
 def tune(
     config: Annotated[
-        str, typer.Argument(help="a .yaml file or a shipped name, such as rl2/bernoulli-bandit")
+        str,
+        typer.Argument(
+            help="a .yaml file or a shipped name, such as rl2/bernoulli-bandit",
+            autocompletion=configurations,
+        ),
     ],
     overrides: Overrides = None,
     space: Annotated[
@@ -125,7 +129,7 @@ def _folder_name(config: str) -> str:
     return Path(config).with_suffix("").as_posix().replace("/", "-").lstrip(".-")
 
 
-@app.command()
+@command
 def export(
     run: Annotated[Path, typer.Argument(help="run folder, or a checkpoint")],
     out: Annotated[Path, typer.Argument(help="file to write, such as agent.zip")],

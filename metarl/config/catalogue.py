@@ -4,42 +4,45 @@ from collections.abc import Iterator
 
 from metarl.config.options_text import describe
 from metarl.config.registry import Found, Kind, find, names
+from metarl.core.texts import fold
 
 
-def listing(kind: Kind) -> str:
+def listing(kind: Kind, width: int | None = None) -> str:
     """A line for each registered family or agent: its name, what it is, its variants or presets.
 
-    Imports none of them.
+    Lines longer than `width` are folded. Imports none of them.
     """
     known = names(kind)
-    width = max(map(len, known))
+    column = max(map(len, known))
     lines = []
     for name in known:
         found = find(kind, name)
-        line = f"{name:{width}}  {found.summary}"
+        line = f"{name:{column}}  {found.summary}"
         choices = found.settings.choices()
         if kind == "family" and choices:  # an agent's presets are agents by their own names
             line += f" [{', '.join(choices)}]"
-        lines.append(line)
+        lines.append(fold(line, width, column + 2))
     return "\n".join(lines)
 
 
-def description(kind: Kind, name: str) -> str:
+def description(kind: Kind, name: str, width: int | None = None) -> str:
     """One of them with all its options and what each variant or preset changes; a family's shape.
+
+    Lines longer than `width` are folded.
 
     Raises:
         MetaRLError: unknown, or a family that cannot be built with its defaults.
     """
     found = find(kind, name)
-    lines = [f"{name}: {found.summary}"]
+    lines = [fold(f"{name}: {found.summary}", width, 2)]
     if kind == "family":
-        lines += _shape(found)
+        lines += [fold(line, width, 15) for line in _shape(found)]
     for choice, defaults in found.settings.choices().items():
         changes = [f"{key}={value}" for key, value in defaults.items()]
         text = ", ".join(changes) or "the defaults below"
-        lines.append(f"  {found.settings.selector()} {choice}: {text}")
+        lines.append(fold(f"  {found.settings.selector()} {choice}: {text}", width, 4))
     for key, info in found.settings.model_fields.items():
-        lines.append(f"  {kind}.{key}\n      {describe(info)}")
+        lines += [f"  {kind}.{key}", fold(f"      {describe(info)}", width, 6)]
     return "\n".join(lines)
 
 

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,30 @@ def _finite(content: Any) -> Any:
         return [_finite(value) for value in content]
     infinite = isinstance(content, float) and not abs(content) < float("inf")
     return None if infinite else content
+
+
+def terminal_width() -> int | None:
+    """Columns of the terminal that is printed to, or COLUMNS; None: lines may be of any length."""
+    given = os.environ.get("COLUMNS", "")
+    if given.isdecimal() and int(given):
+        return int(given)
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns or None
+    except (OSError, ValueError):  # a file, a pipe or no stream of the system
+        return None
+
+
+def fold(text: str, width: int | None, indent: int) -> str:
+    """A line in lines of at most `width` columns, those after the first with an `indent`."""
+    if width is None:
+        return text
+    return textwrap.fill(
+        text,
+        max(width, indent + 20),
+        subsequent_indent=" " * indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def open_streams() -> None:

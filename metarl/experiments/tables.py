@@ -1,17 +1,19 @@
 """Tables that commands print."""
 
 import math
+import re
 import shlex
-import sys
+import textwrap
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich import box
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
+from metarl.core.texts import fold, terminal_width
 from metarl.evaluation.beliefs import Beliefs
 from metarl.evaluation.scores import QUESTIONS, Scores, acting_in_words, modes_in_words
 from metarl.evaluation.stats import KINDS
@@ -31,6 +33,15 @@ _NAMES = {
 
 _BEST = 10
 """Trials of a search that are shown."""
+
+_WIDTH = 160
+"""Columns of what is printed elsewhere than on a terminal."""
+
+_NARROW, _NARROW_FIRST = 8, 16
+"""Columns that a heading, and what the first column holds, take at least on a narrow terminal."""
+
+_INTERVAL = re.compile(r" +(\\?\[)")
+"""Where an interval follows its value."""
 
 _OF_RUNS = (QUESTIONS["over_runs"], "each run", "IQM of runs")
 """Columns of runs apart from tasks, where some agent has several."""
@@ -213,7 +224,7 @@ def print_trials(tuned: "Tuned") -> None:
     show(table)
     if tuned.importances:
         shares = ", ".join(f"{key} {share:.2f}" for key, share in tuned.importances.items())
-        print(f"importance: {shares}")
+        print(fold(f"importance: {shares}", terminal_width(), 2))
     first = tuned.config.seed + 1
     seeds = ",".join(str(seed) for seed in range(first, first + 3))
     confirm = ["metarl", "train", str(tuned.file), "--seeds", seeds]
@@ -238,11 +249,12 @@ def print_usage(usage: Mapping[str, Any]) -> None:
             row.append(f"{100 * count / total:.0f} %" if total else "")
         table.add_row(*row)
     show(table)
-    print(
+    summary = (
         f"usage entropy {usage['entropy']:.2f} of at most {math.log(len(options)):.2f} nats; "
         f"{usage['duration']:.1f} steps at a time; "
         f"one follows another at {100 * usage['switch_rate']:.1f} % of steps"
     )
+    print(fold(summary, terminal_width(), 0))
     if "picture" in usage:
         print(usage["picture"])
 
@@ -276,10 +288,55 @@ def new_table(title: str) -> Table:
 
 
 def show(table: Table) -> None:
-    """Title and caption may be wider than the table."""
-    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+    """Print it; title and caption may be wider than the table.
+
+    Where it is wider than the terminal, intervals stand below their values, and columns that still
+    have no place follow in further tables.
+    """
+    console = Console(width=terminal_width() or _WIDTH, highlight=False)
     title, table.title = table.title, None
     caption, table.caption = table.caption, None
-    for part in (title, table, caption):
+    for part in (title, *_fitting(table, console), caption):
         if part is not None:
             console.print(part)
+
+
+def _fitting(table: Table, console: Console) -> Iterator[Table]:
+    """The table in one or more that the console has place for; each has the first column."""
+    if _fits(table, console):
+        yield table
+        return
+    first, *others = table.columns
+    while others:
+        count = next(
+            (n for n in range(len(others), 1, -1) if _fits(_narrow(first, others[:n]), console)), 1
+        )
+        yield _narrow(first, others[:count])
+        others = others[count:]
+
+
+def _fits(table: Table, console: Console) -> bool:
+    unlimited = console.options.update(max_width=10_000)
+    return console.measure(table, options=unlimited).maximum <= console.width
+
+
+def _narrow(first: Column, others: Sequence[Column]) -> Table:
+    """These columns, as narrow as can be read."""
+    table = new_table("")
+    table.title = None
+    rows = []
+    for column in (first, *others):
+        cells = [_INTERVAL.sub(r"\n\1", str(cell)) for cell in column.cells]
+        width = max(_NARROW, *(len(line) for cell in cells for line in cell.split("\n")))
+        if column is first:
+            width = _NARROW_FIRST
+            cells = [_in_lines(cell, width) for cell in cells]
+        table.add_column(_in_lines(str(column.header), width), justify=column.justify)
+        rows.append(cells)
+    for row in zip(*rows, strict=True):
+        table.add_row(*row)
+    return table
+
+
+def _in_lines(text: str, width: int) -> str:
+    return textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False)

@@ -12,9 +12,11 @@ import torch
 from families.drift import Wind
 from families.reach import Reach
 from gymnasium.utils.env_checker import data_equivalence
+from helpers import FAMILIES as CORE
 from helpers import Ragged, live
 from stable_baselines3 import PPO, SAC
 from stable_baselines3.common.env_checker import check_env
+from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
@@ -98,7 +100,7 @@ def test_their_monitors_read_our_metrics():
     envs.reset()
     single.reset()
     for k in range(6):
-        action = np.array([[1.0, 0.5], [-0.3, k % 3], [0.0, 0.0]], np.float32)
+        action = np.array([[1.0, 0.5], [-0.3, k % 3 / 2], [0.0, 0.0]], np.float32)
         *_, infos = envs.step(action)
         _, _, terminated, truncated, info = single.step(action[1])
         ended = np.flatnonzero(["episode" in told for told in infos])
@@ -152,6 +154,29 @@ def test_stable_baselines_finds_nothing_wrong_with_one_environment(name: str):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         check_env(FamilyEnv(family, family.tasks("train", 3, Rng(0)), task_input=task_input))
+
+
+@pytest.mark.filterwarnings("ignore:.*A Box observation space m.* value is -?infinity")
+@pytest.mark.parametrize("name", CORE)
+def test_every_family_is_made_by_its_name(name: str):
+    """Stable-Baselines3 asks for pictures first, and goes on without them at a TypeError alone."""
+    found = f"metarl.adapters.registration:metarl/{name}-v0"
+    fast: dict[str, Any] = {"n_steps": 4, "batch_size": 4, "n_epochs": 1, "device": "cpu"}
+    one = PPO("MlpPolicy", found, **fast).learn(4)
+    four = PPO("MlpPolicy", make_vec_env(found, n_envs=4), **fast).learn(16)
+    assert (one.num_timesteps, four.num_timesteps) == (4, 16)
+    has_pictures = "rgb_array" in gymnasium.make(found).metadata["render_modes"]
+    assert one.env.render_mode == ("rgb_array" if has_pictures else None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_env(gymnasium.make(found).unwrapped)
+
+
+def test_a_family_without_pictures_says_so():
+    with pytest.raises(ConfigError, match="'rgb_array': bernoulli-bandit has no pictures"):
+        gymnasium.make(
+            "metarl.adapters.registration:metarl/bernoulli-bandit-v0", render_mode="rgb_array"
+        )
 
 
 @pytest.mark.parametrize("name", ["continuous", "discrete"])

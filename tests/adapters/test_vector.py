@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import subprocess
 import sys
+import tracemalloc
 from typing import Any
 
 import gymnasium
@@ -171,19 +172,6 @@ def test_lanes_of_a_task_stand_side_by_side_and_have_their_own_chance():
         np.array([narrow.step(np.zeros(3, np.int64))[1] for _ in range(3)]),
         "the first lanes",
     )
-
-
-def test_a_late_reset_is_had_with_separate_environments():
-    """As libraries expect that know Gymnasium's default alone."""
-    envs = gymnasium.make_vec(
-        "metarl/point-v0", num_envs=2, vectorization_mode="sync", horizon=2, goal_range=0.4
-    )
-    assert envs.metadata["autoreset_mode"] == AutoresetMode.NEXT_STEP
-    envs.reset(seed=0)
-    seen = [envs.step(np.ones((2, 2), np.float32)) for _ in range(3)]
-    assert [step[3].tolist() for step in seen] == [[False, False], [True, True], [False, False]]
-    np.testing.assert_allclose(seen[1][0], 0.2)
-    assert not seen[2][0].any()
 
 
 # -------------------------------------------------------------------------------------------------
@@ -364,7 +352,7 @@ def test_environments_share_tasks_as_they_are_told():
         ({"split": "tset"}, "bernoulli-bandit has no split 'tset': did you mean 'test'"),
         ({"task_input": "rows"}, "task_input 'rows': did you mean 'row'"),
         ({"task_input": "goal"}, "task_input goal: the tasks of bernoulli-bandit have no goal"),
-        ({"render_mode": "human"}, "render_mode 'human': there is: nothing"),
+        ({"render_mode": "human"}, "render_mode 'human': bernoulli-bandit has no pictures"),
         ({"task": -1}, "task -1: there are the tasks 0 to"),
     ],
 )
@@ -389,3 +377,51 @@ def test_resets_that_cannot_be_are_refused():
         env.step(np.zeros(2, np.float32))
     with pytest.raises(gymnasium.error.ResetNeeded):
         env.step(np.zeros(2, np.float32))
+
+
+# -------------------------------------------------------------------------------------------------
+# Actions
+
+
+@pytest.mark.parametrize(
+    ("discrete", "action", "says"),
+    [
+        (True, 2, r"action 2 is not in Discrete\(2\)"),
+        (True, -1, r"action -1 is not in Discrete\(2\)"),
+        (True, 1.0, r"actions of type float64: give some of Discrete\(2\)"),
+        (True, [1], r"actions of shape \[1, 1\]: give 1, each one of Discrete\(2\)"),
+        (False, [0.5, 1.5], r"action \[0.5, 1.5\] is not in Box\(-1.0, 1.0"),
+        (False, [float("nan"), 0], r"action \[nan, 0.0\] is not in Box"),
+        (False, [1e300, 0], r"action \[1e\+300, 0.0\] is not in Box"),
+        (False, 0.5, r"actions of shape \[1\]: give 1, each one of Box"),
+    ],
+)
+def test_actions_outside_their_space_are_refused(discrete: bool, action: Any, says: str):
+    family = Ragged(discrete)
+    env = FamilyEnv(family, family.tasks("test", 3, Rng(0)), task=2)
+    env.reset(seed=0)
+    with pytest.raises(MetaRLError, match=says):
+        env.step(action)
+    assert env.step(np.ones(2, np.float64) if not discrete else np.int32(1))[1] == 1
+
+
+def test_of_many_environments_the_one_is_named_whose_action_is_outside():
+    envs = FamilyVectorEnv(Ragged(), Ragged().tasks("test", 3, Rng(0)))
+    envs.reset(seed=0)
+    with pytest.raises(MetaRLError, match="action 7 of environment 1 is not in"):
+        envs.step([0, 7, 9])
+
+
+def test_memory_grows_with_the_tasks_and_not_with_their_square():
+    """A one-hot of every task among all tasks would take 1.6 GB."""
+    tasks = Reach().tasks("train", 20_000, Rng(0))
+    tracemalloc.start()
+    try:
+        env = FamilyEnv(Reach(), tasks, task=19_999, task_input="onehot")
+        assert env.reset(seed=0)[0][-1] == 1
+        envs = FamilyVectorEnv(Reach(), tasks, task_input="row")
+        assert envs.reset(seed=0)[0].shape == (20_000, 6)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 100e6
