@@ -15,7 +15,7 @@ _WIDEST = 64  # entries of an observation that all are looked at; of more, the m
 _MOST_TELLING = 24
 _SCREENED = 32  # tasks by which they are found
 _TOLD = 4  # entries of the row, the goal's first, that they should tell
-_STEPS = 4096  # of all tasks together
+_STEPS = 1600  # of all tasks together
 _NUMBERS = 2**30  # in all observations: wide ones take their time
 _IN_FLIGHT = 2**23  # numbers in the observations of one step
 _AGES = 6  # that one map must hold for
@@ -36,7 +36,7 @@ class Glimpses:
         width = probe.spec.obs_width
         together = min(32, max(4, _IN_FLIGHT // width))
         looked_at = width if width <= _WIDEST else _MOST_TELLING
-        turns = -(-(2 * looked_at + 64) // together)
+        turns = -(-(2 * looked_at + 32) // together)
         tasks = probe.family.tasks("train", turns * together, probe.rng)
         affordable = min(_STEPS, _NUMBERS // width) // len(tasks)
         steps = min(probe.spec.horizon, max(4, affordable))

@@ -48,6 +48,8 @@ def frame(probe: Probe) -> str:
     try:
         picture = env.frame(0, 0)
     except Exception as error:
+        if isinstance(error, MetaRLError) and error.__cause__ is None:
+            return NotOffered(str(error))
         causes = (error, error.__cause__, error.__context__)
         if any(isinstance(cause, MetaRLError | ImportError) for cause in causes):
             return Skipped(f"nothing was drawn: {error}")

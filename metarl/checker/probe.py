@@ -72,10 +72,9 @@ class Probe:
         """What wide observations leave undone, in words; empty for others."""
         if self.sketch is None:
             return ""
-        fewer = (
-            f"{self.steps} steps in place of {self._due}, and " if self.steps < self._due else ""
-        )
-        return f"observations of {self.spec.obs_width:,} numbers: {fewer}a sketch of each is kept"
+        fewer = f"{self.steps} steps in place of {self._due}, "
+        kept = f"{fewer if self.steps < self._due else ''}a sketch of each is kept"
+        return f"observations of {self.spec.obs_width:,} numbers: {kept}"
 
     @property
     def _due(self) -> int:
@@ -224,8 +223,7 @@ class Probe:
                 rng.time += 1
             step = env.step(action.clone())
             check_step(step, self.spec, (rows, lanes), time)
-            step = replace(step, success=None, training_reward=None)
-            recorder.write(Trace(obs, action, step, episode, age))
+            recorder.write(action, step, episode, age)
             obs = step.obs
             episode = episode + step.done.long()
             age = (age + 1).masked_fill(step.done, 0)

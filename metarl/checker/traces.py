@@ -8,11 +8,15 @@ from collections import deque
 import torch
 from torch import Tensor
 
-from metarl.checker.values import difference, part
+from metarl.checker.values import difference
 from metarl.core.rng import Rng
-from metarl.core.types import Step, replace, static, tree, tree_map
+from metarl.core.types import Step, replace, static, tree
 
 _HELD = 2**24  # numbers of returned observations that are held until they are looked at again
+
+
+_OBSERVED = ("obs", "next_obs")
+_RETURNED = ("reward", "terminated", "truncated")
 
 
 @tree
@@ -36,6 +40,7 @@ class Trace:
         """What comes from the family."""
         arrays = {"obs before": self.obs, **vars(self.step)}
         metrics = arrays.pop("metrics")
+        arrays = {name: x for name, x in arrays.items() if x is not None}
         arrays |= {f"metric {name}": x for name, x in metrics.items()}
         return {f"{name} [step, row, lane]": x for name, x in arrays.items()}
 
@@ -67,7 +72,7 @@ class Sketch:
 
 
 class Recorder:
-    """Writes a trace, step by step, of a first observation [N, M, O].
+    """Writes a trace, step by step, from a first observation [N, M, O] on.
 
     With `watched`, it looks at returned arrays again, when the trace is complete or the memory for
     wide observations is full: whether they were changed in place.
@@ -76,44 +81,58 @@ class Recorder:
     def __init__(self, obs: Tensor, sketch: Sketch | None, watched: bool):
         self._sketch = sketch
         self._watched = watched
+        self._first = obs
         self._now = self._copy(obs)
-        self._copies: list[Trace] = []
-        self._returned: deque[Trace] = deque()
-        self._later: list[Trace] = []
+        self._before: list[dict[str, Tensor]] = []  # what was known before each step
+        self._copies: list[dict[str, Tensor]] = []  # what it returned
+        self._returned: deque[dict[str, Tensor]] = deque()
+        self._later: list[dict[str, Tensor]] = []  # what became of that
 
-    def write(self, step: Trace) -> None:
+    def write(self, action: Tensor, step: Step, episode: Tensor, age: Tensor) -> None:
         """Copy one step [N, M, …], which began where the last one led."""
-        copied = replace(step, obs=self._now, step=self._copy_step(step.step))
-        self._copies.append(part(copied, ...))
-        self._now = copied.step.obs
+        known = {"obs": self._now, "action": action, "episode": episode, "age": age}
+        self._before.append(known)
+        returned = _returned(step)
+        self._copies.append(self._copied(returned))
+        self._now = self._copies[-1]["obs"]
         if self._watched:
-            self._returned.append(step)
+            self._returned.append(returned)
             numbers = len(self._returned) * step.obs.numel()
             if self._sketch and numbers > _HELD and len(self._returned) > 2:
-                self._look_again()
+                self._later.append(self._copied(self._returned.popleft()))
 
     def trace(self) -> Trace:
         """All steps [T, N, M, …]."""
-        trace = tree_map(_stack, *self._copies)
+        trace = Trace(**_stacked(self._before), step=_step(_stacked(self._copies)))
         if not self._watched:
             return trace
-        while self._returned:
-            self._look_again()
-        later = tree_map(_stack, *self._later)
-        return replace(trace, changed=difference(trace.seen, later.seen))
+        later = [*self._later, *map(self._copied, self._returned)]
+        obs = torch.cat([self._copy(self._first).unsqueeze(0), trace.obs[1:]])
+        became = replace(trace, obs=obs, step=_step(_stacked(later)))
+        return replace(trace, changed=difference(trace.seen, became.seen))
 
-    def _look_again(self) -> None:
-        step = self._returned.popleft()
-        self._later.append(replace(step, obs=self._copy(step.obs), step=self._copy_step(step.step)))
-
-    def _copy_step(self, step: Step) -> Step:
-        next_obs = self._copy(step.next_obs)
-        obs = next_obs if step.obs is step.next_obs else self._copy(step.obs)
-        return replace(step, obs=obs, next_obs=next_obs)
+    def _copied(self, returned: dict[str, Tensor]) -> dict[str, Tensor]:
+        copies = {name: x.clone() for name, x in returned.items() if name not in _OBSERVED}
+        obs, next_obs = (returned[name] for name in _OBSERVED)
+        copies["obs"] = self._copy(obs)
+        copies["next_obs"] = copies["obs"] if next_obs is obs else self._copy(next_obs)
+        return copies
 
     def _copy(self, obs: Tensor) -> Tensor:
         return self._sketch(obs) if self._sketch else obs.clone()
 
 
-def _stack(*arrays: Tensor) -> Tensor:
-    return torch.stack(arrays)
+def _returned(step: Step) -> dict[str, Tensor]:
+    """The arrays that every family returns, by name; metrics by theirs behind a space."""
+    metrics = {f" {name}": x for name, x in step.metrics.items()}
+    return {name: vars(step)[name] for name in (*_OBSERVED, *_RETURNED)} | metrics
+
+
+def _step(arrays: dict[str, Tensor]) -> Step:
+    """The reverse."""
+    metrics = {name[1:]: arrays.pop(name) for name in list(arrays) if name.startswith(" ")}
+    return Step(**arrays, metrics=metrics)
+
+
+def _stacked(steps: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    return {name: torch.stack([step[name] for step in steps]) for name in steps[0]}
