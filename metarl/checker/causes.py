@@ -8,6 +8,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cached_property
+from inspect import getattr_static
 from types import FunctionType, ModuleType
 from typing import NamedTuple
 
@@ -54,7 +56,7 @@ def require_repeated(one: object, other: object, what: str, run: Run, *about: ob
     kept = _kept(run, about)
     if kept:
         raise CheckFailed(observed, f"{' and '.join(kept)}: it outlives the environment", _OF_ENV)
-    raise CheckFailed(observed, "a generator that is not seeded by the seed, or the clock")
+    raise CheckFailed(observed, "a generator that the seed does not reach, or the clock")
 
 
 # -------------------------------------------------------------------------------------------------
@@ -167,10 +169,11 @@ def _places(about: tuple[object, ...]) -> Iterator[_Place]:
 
 
 def _data(kind: str, owner: object) -> Iterator[_Place]:
-    """What `owner` itself holds that is no code."""
+    """What `owner` itself holds that is neither code nor found from other attributes."""
     code = (type, ModuleType, FunctionType, property, classmethod, staticmethod)
     for name, value in getattr(owner, "__dict__", {}).items():
-        if not name.startswith("__") and not isinstance(value, code):
+        derived = isinstance(getattr_static(type(owner), name, None), cached_property)
+        if not (name.startswith("__") or isinstance(value, code) or derived):
             yield _Place(f"{name}, {kind}", owner, name)
 
 

@@ -11,7 +11,7 @@ from metarl.checker import (
 )
 from metarl.checker.agent_check import check_found_agent
 from metarl.checker.probe import Probe
-from metarl.checker.report import Finding, Report, Watch, examine, unwatched
+from metarl.checker.report import ALL_OTHERS, Finding, Report, Watch, examine, unwatched
 from metarl.checker.rules import rules_of
 from metarl.config.registry import Found, Settings
 from metarl.core.errors import ConfigError, MetaRLError, one_line
@@ -62,5 +62,5 @@ def check_found(
         why = "without the family there is nothing to check"
         fix = "fix the constructor, or give other options"
         finding = Finding("builds", "FAIL", one_line(error.__cause__), why, fix)
-        return Report(found.name, (finding,), tuple(rule.name for rule in RULES[1:]))
+        return Report(found.name, (finding,), (ALL_OTHERS,))
     return check_family(built, watch)

@@ -47,7 +47,7 @@ class Glimpses:
             few = parts[: -(-_SCREENED // together)]
             row = tasks.params[torch.cat(few)].double()
             first_and_last = [watch(tasks[rows], (0, steps)) for rows in few]
-            chosen = _most_telling(torch.cat([obs for obs, _ in first_and_last], dim=1), row)
+            chosen = most_telling(torch.cat([obs for obs, _ in first_and_last], dim=1), row)
         seen = [watch(tasks[rows], range(steps + 1), chosen) for rows in parts]
         obs, there = (torch.cat(arrays, dim=1) for arrays in zip(*seen, strict=True))
         return Glimpses(obs.double(), there, tasks.params.double())
@@ -128,7 +128,7 @@ def _target(row: Tensor) -> Tensor:
     return torch.cat([row, row.sin(), row.cos()], dim=1)
 
 
-def _most_telling(obs: Tensor, row: Tensor) -> Tensor:
+def most_telling(obs: Tensor, row: Tensor) -> Tensor:
     """[W] entries of `obs` [ages, R, O] that tell most of a row [R, P], one after another.
 
     At every age, those most correlated with what the entries before them leave unexplained.

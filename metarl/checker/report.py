@@ -11,6 +11,9 @@ from metarl.core.errors import MetaRLError, one_line
 Verdict = Literal["ok", "-", "skip", "warn", "FAIL"]
 """Kept; nothing was promised; could not be tested; may be a fault; broken."""
 
+ALL_OTHERS = "all further promises"
+"""What a broken gate keeps from a look."""
+
 Watch = Callable[[str, float], None]
 """Is told the name of the rule that is looked at now, and which share of all was before it."""
 
@@ -89,9 +92,8 @@ def examine(
     findings = []
     unseen: list[str] = []
     broken: set[str] = set()
-    closed = False  # a gate is broken
     for number, rule in enumerate(rules):
-        if closed or not broken.isdisjoint(rule.rests):
+        if not broken.isdisjoint(rule.rests):
             unseen.append(rule.name)
             broken.add(rule.name)
             continue
@@ -100,7 +102,9 @@ def examine(
         findings.append(finding)
         if not finding.passed:
             broken.add(rule.name)
-            closed = rule.gate
+            if rule.gate:
+                unseen.append(ALL_OTHERS)
+                break
     return tuple(findings), tuple(unseen)
 
 
