@@ -65,6 +65,7 @@ class Physics:
     """[N, M, width] at the start of the last physics step, as after ``mj_step``."""
 
 
+@runtime_checkable
 class Simulated(Protocol):
     """What `MujocoEnv` asks of a family.
 

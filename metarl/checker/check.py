@@ -2,29 +2,45 @@
 
 import torch
 
-from metarl.checker import determinism_rules, task_rules
+from metarl.checker import (
+    adaptation_rules,
+    determinism_rules,
+    episode_rules,
+    optional_rules,
+    task_rules,
+)
 from metarl.checker.agent_check import check_found_agent
-from metarl.checker.optional_rules import offers
 from metarl.checker.probe import Probe
-from metarl.checker.report import Finding, Report, examine
+from metarl.checker.report import ALL_OTHERS, Finding, Report, Watch, examine, unwatched
 from metarl.checker.rules import rules_of
 from metarl.config.registry import Found, Settings
 from metarl.core.errors import ConfigError, MetaRLError, one_line
 from metarl.core.family import Family
 
-RULES = (*rules_of(task_rules), *rules_of(determinism_rules), offers)
+RULES = (
+    *rules_of(task_rules),
+    *rules_of(determinism_rules),
+    *rules_of(episode_rules),
+    *rules_of(adaptation_rules),
+    *rules_of(optional_rules),
+)
 
 
 @torch.no_grad()
-def check_family(family: Family) -> Report:
+def check_family(family: Family, watch: Watch = unwatched) -> Report:
     """Check every promise of a family; whatever its code raises becomes a finding."""
     probe = Probe(family)
-    findings = examine(RULES, probe)
+    findings, unseen = examine(RULES, probe, watch)
     name = probe.spec.name if findings[0].passed else type(family).__name__
-    return Report(name, findings, len(RULES))
+    return Report(name, findings, unseen)
 
 
-def check_found(found: Found, chosen: Settings, family: str | None = None) -> Report:
+def check_found(
+    found: Found,
+    chosen: Settings,
+    family: str | None = None,
+    watch: Watch = unwatched,
+) -> Report:
     """Check a family with these options, or an agent, which is tried on the `family` called so.
 
     A family that cannot be built has that as its only finding.
@@ -35,7 +51,7 @@ def check_found(found: Found, chosen: Settings, family: str | None = None) -> Re
     """
     found.load()
     if found.kind == "agent":
-        return check_found_agent(found, chosen, family)
+        return check_found_agent(found, chosen, family, watch)
     if family is not None:
         raise ConfigError(f"--family: {found.name} is a family itself; only an agent needs one")
     try:
@@ -45,6 +61,6 @@ def check_found(found: Found, chosen: Settings, family: str | None = None) -> Re
             raise
         why = "without the family there is nothing to check"
         fix = "fix the constructor, or give other options"
-        finding = Finding("builds", False, one_line(error.__cause__), why, fix)
-        return Report(found.name, (finding,), len(RULES))
-    return check_family(built)
+        finding = Finding("builds", "FAIL", one_line(error.__cause__), why, fix)
+        return Report(found.name, (finding,), (ALL_OTHERS,))
+    return check_family(built, watch)

@@ -7,7 +7,10 @@ import pickle
 from functools import partial
 
 import torch
+from torch import Tensor
 
+from metarl.checker import fixes
+from metarl.checker.causes import require_repeated
 from metarl.checker.probe import Probe, replay
 from metarl.checker.rules import require, rule
 from metarl.checker.values import difference, equal, part
@@ -16,17 +19,69 @@ from metarl.core.types import replace, tree_map
 
 @rule(
     why="a result that cannot be repeated cannot be examined, and resuming a run would change it",
-    fix="draw from tasks.streams(rng.child(…), lanes) with a counter, not from a global generator",
+    fix=fixes.SEED,
 )
 def seed(probe: Probe) -> str:
     """A fresh environment with the same tasks, seed and actions gives the same trace."""
     what = "two environments, same seed and actions"
-    return equal(probe.short().seen, probe.run().seen, what)
+    env = probe.fresh()
+    one, other = probe.short().seen, probe.run(env=env).seen
+
+    def again() -> dict[str, Tensor]:
+        return probe.run(env=probe.fresh()).seen
+
+    require_repeated(one, other, f"{what}: not the same", again, probe.family, env)
+    return f"{what}: the same"
+
+
+@rule(
+    why="one environment serves many iterations: what is left over from one leaks into the next",
+    fix=fixes.RESET,
+    rests=("seed",),
+)
+def reset(probe: Probe) -> str:
+    """An environment that was used with other tasks starts as a fresh one does."""
+    env = probe.family.make(probe.size[1])
+    some = slice(probe.size[0] // 2)
+    actions = replay(probe.trace.action[:, some])
+    probe.run(actions, tasks=probe.tasks[some], env=env, rng=probe.rng.child("other"), steps=3)
+    what = "a used environment after reset() and a fresh one"
+    return equal(probe.short().seen, probe.run(env=env).seen, what)
+
+
+@rule(
+    why="batches are cut in any way, on any machine: a trajectory must not depend on other rows",
+    fix=fixes.ROWS,
+    rests=("seed", "reset"),
+)
+def rows(probe: Probe) -> str:
+    """Two of the rows, in another order, give the same trace as among all."""
+    count = probe.size[0]
+    chosen = torch.tensor([2, 0])
+    among = probe.short(chosen)
+    alone = probe.run(replay(among.action), tasks=probe.tasks[chosen])
+    return equal(among.seen, alone.seen, f"rows 2 and 0 among {count} and alone", rounding=True)
+
+
+@rule(
+    why="an agent that is evaluated with more lanes must meet the same episodes in the first ones",
+    fix=fixes.LANES,
+    rests=("seed", "reset", "rows"),
+)
+def lanes(probe: Probe) -> str:
+    """Without the last lane, the others give the same trace."""
+    few = probe.size[1] - 1
+    among = probe.short(slice(None), slice(few))
+    alone = probe.run(replay(among.action), lanes=few)
+    return equal(
+        among.seen, alone.seen, f"{few} of {few + 1} lanes, among all and alone", rounding=True
+    )
 
 
 @rule(
     why="lanes that share their randomness are one lane, however many there are",
-    fix="draw [N, M] numbers from tasks.streams(rng, lanes), not one for all",
+    fix=fixes.RANDOMNESS,
+    rests=("seed", "reset", "rows", "lanes"),
 )
 def randomness(probe: Probe) -> str:
     """If the seed matters, the lanes of a row differ, and so do rows of the same task."""
@@ -46,49 +101,9 @@ def randomness(probe: Probe) -> str:
 
 
 @rule(
-    why="one environment serves many iterations: what is left over from one leaks into the next",
-    fix="set everything that step() changes in reset(), clocks and counters included",
-)
-def reset(probe: Probe) -> str:
-    """An environment that was used with other tasks starts as a fresh one does."""
-    env = probe.family.make(probe.size[1])
-    some = slice(probe.size[0] // 2)
-    actions = replay(probe.trace.action[:, some])
-    probe.run(actions, tasks=probe.tasks[some], env=env, rng=probe.rng.child("other"), steps=3)
-    what = "a used environment after reset() and a fresh one"
-    return equal(probe.short().seen, probe.run(env=env).seen, what)
-
-
-@rule(
-    why="batches are cut in any way, on any machine: a trajectory must not depend on other rows",
-    fix="compute every row from its own params and from tasks.streams alone",
-)
-def rows(probe: Probe) -> str:
-    """Two of the rows, in another order, give the same trace as among all."""
-    count = probe.size[0]
-    chosen = torch.tensor([2, 0])
-    among = probe.short(chosen)
-    alone = probe.run(replay(among.action), tasks=probe.tasks[chosen])
-    return equal(among.seen, alone.seen, f"rows 2 and 0 among {count} and alone", rounding=True)
-
-
-@rule(
-    why="an agent that is evaluated with more lanes must meet the same episodes in the first ones",
-    fix="compute every lane from its own entry of tasks.streams(rng, lanes) alone",
-)
-def lanes(probe: Probe) -> str:
-    """Without the last lane, the others give the same trace."""
-    few = probe.size[1] - 1
-    among = probe.short(slice(None), slice(few))
-    alone = probe.run(replay(among.action), lanes=few)
-    return equal(
-        among.seen, alone.seen, f"{few} of {few + 1} lanes, among all and alone", rounding=True
-    )
-
-
-@rule(
     why="runs are sent to other processes, and an environment may be saved within an episode",
-    fix="keep plain data in family and environment (no lambda, no handle), or define __getstate__",
+    fix=fixes.STATE,
+    rests=("seed", "reset"),
 )
 def state(probe: Probe) -> str:
     """Family and environment pickle, and a copy continues like the original."""

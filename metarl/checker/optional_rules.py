@@ -1,12 +1,13 @@
-"""What a family may offer besides, and the rule that it fits the protocols in core/family.py."""
+"""What a family may offer besides, and the rules that it fits the protocols in core/family.py."""
 
 from collections.abc import Iterator
 
 import numpy as np
 import torch
 
+from metarl.checker import fixes
 from metarl.checker.probe import Probe
-from metarl.checker.rules import require, require_array, rule
+from metarl.checker.rules import NotOffered, Skipped, require, require_array, rule
 from metarl.checker.values import part, require_same
 from metarl.core.errors import MetaRLError
 from metarl.core.family import (
@@ -27,11 +28,38 @@ _ROUNDING = 1e-4
 
 @rule(
     why="evaluation, hindsight and pictures use what a family offers",
-    fix="see metarl/core/family.py, metarl/core/predictions.py and metarl.core.types.Scene",
+    fix=fixes.OFFERS,
 )
 def offers(probe: Probe) -> str:
-    """What is offered returns arrays of the right shape, and a picture if one can be drawn here."""
-    return ", ".join(_offered(probe.family, probe)) or "nothing"
+    """What is offered returns arrays of the right shape."""
+    return ", ".join(_offered(probe.family, probe)) or NotOffered("nothing is offered")
+
+
+@rule(why="videos and reports show what an agent does", fix=fixes.FRAME)
+def frame(probe: Probe) -> str:
+    """A picture, where environments offer one and it can be drawn here.
+
+    A missing library is no fault of the family.
+    """
+    env = probe.family.make(1)
+    if not isinstance(env, HasFrames):
+        return NotOffered("no pictures are offered")
+    env.reset(probe.tasks, probe.rng)
+    try:
+        picture = env.frame(0, 0)
+    except Exception as error:
+        if isinstance(error, MetaRLError) and error.__cause__ is None:
+            return NotOffered(str(error))
+        causes = (error, error.__cause__, error.__context__)
+        if any(isinstance(cause, MetaRLError | ImportError) for cause in causes):
+            return Skipped(f"nothing was drawn: {error}")
+        raise
+    array = isinstance(picture, np.ndarray) and picture.dtype == np.uint8
+    require(
+        array and picture.shape[2:] == (3,),
+        "frame is no array of uint8 of shape [height, width, 3]",
+    )
+    return f"{' × '.join(map(str, picture.shape[:2]))} pixels"
 
 
 def _offered(family: Family, probe: Probe) -> Iterator[str]:
@@ -54,18 +82,14 @@ def _offered(family: Family, probe: Probe) -> Iterator[str]:
     if isinstance(family, Drawable):
         _scene(family, probe)
         yield "scene"
-    env = family.make(1)
-    if isinstance(env, HasFrames):
-        env.reset(probe.tasks, probe.rng)
-        yield _frame(env)
 
 
 def _rollout(probe: Probe) -> Rollout:
     """The trace as agents are shown it."""
-    step = probe.trace.step
+    step = probe.whole.step
     return Rollout(
-        inputs=Inputs(probe.trace.obs),
-        action=probe.trace.action,
+        inputs=Inputs(probe.whole.obs),
+        action=probe.whole.action,
         log_prob=torch.zeros_like(step.reward),
         reward=step.reward,
         next_obs=step.next_obs,
@@ -78,11 +102,11 @@ def _rollout(probe: Probe) -> Rollout:
 
 def _expected_reward(family: KnowsExpectedReward, probe: Probe) -> None:
     reward = family.expected_reward(probe.tasks, _rollout(probe))
-    require_array("expected_reward", reward, probe.trace.step.reward.shape)
+    require_array("expected_reward", reward, probe.whole.step.reward.shape)
 
 
 def _goal_reward(family: HasGoalReward, probe: Probe) -> None:
-    achieved = probe.spec.achieved(probe.trace.step.next_obs)
+    achieved = probe.spec.achieved(probe.whole.step.next_obs)
     desired = probe.tasks.params[:, : probe.spec.goal_width].unsqueeze(1).expand_as(achieved)
     require_array("goal_reward", family.goal_reward(achieved, desired), achieved.shape[:-1])
 
@@ -116,7 +140,7 @@ def _questions(questions: object, probe: Probe, rollout: Rollout) -> None:
     require(isinstance(questions, Questions), f"questions gives {kind}, no Questions")
     assert isinstance(questions, Questions)
     count, widths = len(questions.obs), (probe.spec.obs_width,)
-    action, dtype = probe.trace.action, torch.int64 if probe.spec.discrete else None
+    action, dtype = probe.whole.action, torch.int64 if probe.spec.discrete else None
     require_array("questions: obs", questions.obs, (count, *widths))
     require_array("questions: action", questions.action, (count, *action.shape[3:]), dtype)
     require_array("questions: next_obs", questions.next_obs, (count, *widths))
@@ -150,7 +174,7 @@ def _predictions(predicted: object, shape: tuple[int, ...], questions: Questions
 
 
 def _scene(family: Drawable, probe: Probe) -> None:
-    obs = probe.trace.obs[:, 0, 0]
+    obs = probe.whole.obs[:, 0, 0]
     scene = family.scene(probe.tasks.params[0], obs)
     kind = type(scene).__name__
     require(isinstance(scene, Scene), f"scene is {kind}, no metarl.core.types.Scene")
@@ -162,20 +186,3 @@ def _scene(family: Drawable, probe: Probe) -> None:
     left, right, bottom, top = scene.limits
     ordered = left < right and bottom < top
     require(ordered, f"scene: limits {scene.limits} are not left < right, bottom < top")
-
-
-def _frame(env: HasFrames) -> str:
-    """A missing library is no fault of the family."""
-    try:
-        picture = env.frame(0, 0)
-    except Exception as error:
-        causes = (error, error.__cause__, error.__context__)
-        if any(isinstance(cause, MetaRLError | ImportError) for cause in causes):
-            return f"frame (nothing was drawn: {error})"
-        raise
-    array = isinstance(picture, np.ndarray) and picture.dtype == np.uint8
-    require(
-        array and picture.shape[2:] == (3,),
-        "frame is no array of uint8 of shape [height, width, 3]",
-    )
-    return "frame"

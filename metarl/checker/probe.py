@@ -4,145 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from metarl.checker.values import difference, part
+from metarl.adapters.from_gymnasium.family import AdaptedFamily
+from metarl.checker.still import Still
+from metarl.checker.traces import Recorder, Sketch, Trace
+from metarl.checker.values import part
 from metarl.collect.collector import check_array, check_step
 from metarl.core.family import BatchEnv, Family
-from metarl.core.rng import Rng, Streams
-from metarl.core.types import Spec, Step, Tasks, replace, static, tree, tree_map
+from metarl.core.rng import Rng
+from metarl.core.types import Spec, Tasks, replace
 
 LONGEST = 4000  # steps of a trace: longer episodes are not run to their end
+_MOST = 2**29  # numbers in the observations of a trace, which take their time
+_KEPT = 2**24  # those that are kept; of more, there is a sketch
+_ONE_STEP = 2**24  # those of all lanes of one step
 
 Choose = Callable[[int, Tensor, Tensor], Tensor]
 """(time, episode [N, M], age [N, M]) → action; the age is the number of steps since the episode
 began."""
 
 
-# -------------------------------------------------------------------------------------------------
-# Traces
-
-
-@tree
-class Trace:
-    """T steps of N rows × M lanes."""
-
-    obs: Tensor  # [T, N, M, O] observations that were acted on
-    action: Tensor  # [T, N, M] or [T, N, M, A]
-    step: Step  # [T, N, M, …] the results
-    episode: Tensor  # [T, N, M] int64: which episode of its lane a step belongs to, from 0
-    age: Tensor  # [T, N, M] int64: number of steps since the episode began
-    changed: str | None = static(default=None)  # a returned array that was changed in place later
-
-    @property
-    def moved(self) -> Tensor:
-        return self.step.next_obs - self.obs
-
-    @property
-    def seen(self) -> dict[str, Tensor]:
-        """What comes from the family."""
-        arrays = {"obs before": self.obs, **vars(self.step)}
-        metrics = arrays.pop("metrics")
-        arrays |= {f"metric {name}": x for name, x in metrics.items()}
-        return {f"{name} [step, row, lane]": x for name, x in arrays.items()}
-
-
-def _stack(*arrays: Tensor) -> Tensor:
-    return torch.stack(arrays)
-
-
-# -------------------------------------------------------------------------------------------------
-# Actions
-
-
 def replay(action: Tensor) -> Choose:
     """The recorded actions [T, N, M, …]."""
     return lambda time, episode, age: action[time]
-
-
-# -------------------------------------------------------------------------------------------------
-# Randomness that stands still
-
-
-_REJECTING = 100  # draws from one stream within one step
-
-
-class Still:
-    """Stands in for an `Rng`: each of its streams gives the same numbers at every counter.
-
-    So every episode has the same randomness; with the same actions it is the same episode.
-    """
-
-    def __init__(self, rng: Rng, root: Still | None = None):
-        self._rng = rng
-        self._root = root or self
-        self.time = 0
-        """Steps of the environment; of the root alone."""
-        self.escaped = False
-        """Whether seeds were made, which generate other numbers all the time; of the root alone."""
-
-    @property
-    def key(self) -> int:
-        self._root.escaped = True
-        return self._rng.key
-
-    def generator(self, device: torch.device | str = "cpu") -> torch.Generator:
-        self._root.escaped = True
-        return self._rng.generator(device)
-
-    def child(self, *names: str | int) -> Still:
-        return Still(self._rng.child(*names), self._root)
-
-    def rows(self, count: int, width: int) -> Tensor:
-        return self._rng.rows(count, width)
-
-    def streams(self, index: Tensor, lanes: int = 1) -> _StillStreams:
-        return _StillStreams(self._rng.streams(index, lanes), self._root)
-
-
-class _StillStreams:
-    """The same numbers at every counter, except after very many draws within a step.
-
-    Those are rejection sampling, which would never end.
-    """
-
-    def __init__(self, streams: Streams, root: Still):
-        self._streams = Streams(streams.keys, ahead=1)
-        self._root = root
-        self._time = -1
-        self._draws = 0
-
-    @property
-    def keys(self) -> Tensor:
-        self._root.escaped = True
-        return self._streams.keys
-
-    @property
-    def substream(self) -> _StillStreams:
-        return _StillStreams(self._streams.substream, self._root)
-
-    def uniform(self, counter: int, width: int) -> Tensor:
-        return self._streams.uniform(self._place(), width)
-
-    def normal(self, counter: int, width: int) -> Tensor:
-        return self._streams.normal(self._place(), width)
-
-    def split(self, counter: int, *shape: int) -> _StillStreams:
-        return _StillStreams(self._streams.split(self._place(), *shape), self._root)
-
-    def _place(self) -> int:
-        if self._time != self._root.time:
-            self._time = self._root.time
-            self._draws = 0
-        self._draws += 1
-        return max(0, self._draws - _REJECTING)
-
-
-# -------------------------------------------------------------------------------------------------
-# One family
 
 
 class Probe:
@@ -153,9 +41,10 @@ class Probe:
         self.rng = Rng(0).child("check")
         self._size = size
 
+    @cached_property
     def wide(self) -> Probe:
-        """The same with many rows and lanes, to observe rare events."""
-        return Probe(self.family, (8, 8))
+        """The same with many rows and lanes, to observe rare events, if memory allows."""
+        return Probe(self.family, (8, 8) if 64 * self.spec.obs_width <= _ONE_STEP else self.size)
 
     @property
     def spec(self) -> Spec:
@@ -164,13 +53,44 @@ class Probe:
     @property
     def size(self) -> tuple[int, int]:
         """N, M."""
-        return self._size or ((8, 4) if self.spec.horizon <= 20 else (4, 2))
+        if self._size:
+            return self._size
+        rows, lanes = (8, 4) if self.spec.horizon <= 20 else (4, 2)
+        affordable = self._due * rows * lanes * self.spec.obs_width <= _MOST
+        return (rows, lanes) if affordable else (3, 2)
 
     @property
     def steps(self) -> int:
-        """T: two episodes and more, or at least the beginning of a second one if they are long."""
+        """T: two episodes and more, or at least the beginning of a second one if they are long.
+
+        Fewer, if observations are so wide that this would take minutes.
+        """
+        return min(self._due, max(16, _MOST // self._step_width))
+
+    @property
+    def reduced(self) -> str:
+        """What wide observations leave undone, in words; empty for others."""
+        if self.sketch is None:
+            return ""
+        fewer = f"{self.steps} steps in place of {self._due}, "
+        kept = f"{fewer if self.steps < self._due else ''}a sketch of each is kept"
+        return f"observations of {self.spec.obs_width:,} numbers: {kept}"
+
+    @property
+    def _due(self) -> int:
         horizon = self.spec.horizon
         return min(max(64, 2 * horizon + 2), max(256, horizon + 16), LONGEST)
+
+    @property
+    def _step_width(self) -> int:
+        """Numbers in the observations of all lanes."""
+        rows, lanes = self.size
+        return rows * lanes * self.spec.obs_width
+
+    @cached_property
+    def sketch(self) -> Sketch | None:
+        """What stands for observations that are too wide to be kept."""
+        return Sketch(self.spec.obs_width) if self.steps * self._step_width > _KEPT else None
 
     @cached_property
     def tasks(self) -> Tasks:
@@ -207,7 +127,14 @@ class Probe:
     @cached_property
     def trace(self) -> Trace:
         """What everything else is compared with."""
-        return self.run(self.random(), steps=self.steps)
+        return self.run(self.random(), steps=self.steps, watched=True)
+
+    @cached_property
+    def whole(self) -> Trace:
+        """`trace`, or the first steps of it with whole observations where it has but sketches."""
+        if self.sketch is None:
+            return self.trace
+        return self.run(steps=2, whole=True)
 
     @cached_property
     def other(self) -> Trace:
@@ -236,6 +163,12 @@ class Probe:
         """`trace` for so long, of some rows and lanes."""
         return part(self.trace, slice(self.brief), *place)
 
+    def fresh(self) -> BatchEnv:
+        """A new environment; that of a Gymnasium family shares none with one that was used."""
+        if isinstance(self.family, AdaptedFamily):
+            self.family.idle_lanes.clear()
+        return self.family.make(self.size[1])
+
     def run(
         self,
         choose: Choose | None = None,
@@ -245,6 +178,7 @@ class Probe:
         env: BatchEnv | None = None,
         rng: Rng | Still | None = None,
         steps: int | None = None,
+        **recording: Any,
     ) -> Trace:
         """Reset an environment and step it; by default a short trace of the actions of `trace`.
 
@@ -260,7 +194,7 @@ class Probe:
         obs = env.reset(tasks, cast(Rng, rng))
         shape = (len(tasks), lanes, self.spec.obs_width)
         check_array("the first observation", obs, shape, self.spec.obs_type, self.spec, time=0)
-        return self.go_on(env, obs, choose, range(steps or self.brief), rng)
+        return self.go_on(env, obs, choose, range(steps or self.brief), rng, **recording)
 
     def go_on(
         self,
@@ -269,28 +203,28 @@ class Probe:
         choose: Choose,
         times: range,
         rng: Rng | Still | None = None,
+        *,
+        watched: bool = False,
+        whole: bool = False,
     ) -> Trace:
-        """Step an environment whose present observation is `obs` [N, M, O]."""
+        """Step an environment whose present observation is `obs` [N, M, O].
+
+        Args:
+            watched: returned arrays are looked at again later.
+            whole: of wide observations no sketch is made.
+        """
         rows, lanes = obs.shape[:2]
         age = torch.zeros(rows, lanes, dtype=torch.long)
         episode = torch.zeros_like(age)
-        returned = []
-        copies = []
+        recorder = Recorder(obs, None if whole else self.sketch, watched)
         for time in times:
             action = choose(time, episode, age)
             if isinstance(rng, Still):
                 rng.time += 1
-            before = obs.clone()
             step = env.step(action.clone())
             check_step(step, self.spec, (rows, lanes), time)
-
-            step = replace(step, success=None, training_reward=None)
-            now = Trace(obs, action, step, episode, age)
-            returned.append(now)
-            copies.append(replace(part(now, ...), obs=before))
+            recorder.write(action, step, episode, age)
             obs = step.obs
             episode = episode + step.done.long()
             age = (age + 1).masked_fill(step.done, 0)
-
-        trace = tree_map(_stack, *copies)
-        return replace(trace, changed=difference(trace.seen, tree_map(_stack, *returned).seen))
+        return recorder.trace()

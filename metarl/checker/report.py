@@ -1,81 +1,143 @@
 """What was found out about the promises of a family or an agent."""
 
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
-from metarl.checker.rules import P, Rule, Skipped
+from metarl.checker.rules import CheckFailed, NotOffered, P, Rule, Skipped, Warned
 from metarl.core.errors import MetaRLError, one_line
+
+Verdict = Literal["ok", "-", "skip", "warn", "FAIL"]
+"""Kept; nothing was promised; could not be tested; may be a fault; broken."""
+
+ALL_OTHERS = "all further promises"
+"""What a broken gate keeps from a look."""
+
+Watch = Callable[[str, float], None]
+"""Is told the name of the rule that is looked at now, and which share of all was before it."""
+
+_WIDTH = 79  # columns of a report
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What was observed of one promise."""
+    """What was observed of one promise; `suspect` is the cause of a broken one, if it is known."""
 
     rule: str
-    passed: bool
+    verdict: Verdict
     observed: str
     why: str
     fix: str
-    skipped: bool = False
-    """It says nothing of what is examined, which is no fault."""
+    suspect: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """It is not broken."""
+        return self.verdict != "FAIL"
 
     def __str__(self) -> str:
-        if self.passed:
-            word = "skip" if self.skipped else "ok"
-            return f"{word:5} {self.rule:12} {self.observed}"
-        return (
-            f"FAIL  {self.rule}\n"
-            f"        observed: {self.observed}\n"
-            f"        why: {self.why}\n"
-            f"        fix: {self.fix}"
-        )
+        if self.verdict not in ("warn", "FAIL"):
+            return _wrapped(f"{self.verdict:5} {self.rule:12} ", self.observed)
+        parts = {name: vars(self)[name] for name in ("observed", "suspect", "why", "fix")}
+        lines = [_wrapped(f"        {name}: ", text) for name, text in parts.items() if text]
+        return "\n".join([f"{self.verdict:5} {self.rule}", *lines])
 
 
 @dataclass(frozen=True)
 class Report:
-    """The findings, in the order of the rules, up to a broken promise that is a gate."""
+    """The findings, in the order of the rules, and the rules that one of them kept from a look."""
 
     name: str
     findings: tuple[Finding, ...]
-    rules: int
-    """How many there are."""
+    unseen: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
-        """Every promise is kept."""
+        """No promise is broken."""
         return all(finding.passed for finding in self.findings)
 
     def __str__(self) -> str:
-        kept = sum(finding.passed and not finding.skipped for finding in self.findings)
-        summary = f"keeps all {kept} promises"
-        if not self.ok:
-            broken = sum(not finding.passed for finding in self.findings)
-            summary = f"{broken} of its promises broken"
-        lines = [f"{self.name}: {summary}", *map(str, self.findings)]
-        if len(self.findings) < self.rules:
-            lines.append("nothing more can be checked before this is fixed")
+        lines = [_wrapped("", f"{self.name}: {self._summary()}"), *map(str, self.findings)]
+        if self.unseen:
+            lines.append(_wrapped("not looked at before this is fixed: ", ", ".join(self.unseen)))
         return "\n".join(lines)
 
+    def _summary(self) -> str:
+        verdicts = [finding.verdict for finding in self.findings]
+        kept, broken, untested, warned = map(verdicts.count, ("ok", "FAIL", "skip", "warn"))
+        every = "all " if kept and not broken + untested + warned else ""
+        parts = [
+            f"breaks {_counted(broken, 'promise')}" if broken else "",
+            f"keeps {every}{_counted(kept, 'promise')}" if kept or not broken else "",
+            f"{untested} could not be tested" if untested else "",
+            _counted(warned, "warning") if warned else "",
+        ]
+        return "; ".join(part for part in parts if part)
 
-def examine(rules: Sequence[Rule[P]], probe: P) -> tuple[Finding, ...]:
-    """Check the rules in order; whatever the code of others raises becomes a finding."""
+
+def unwatched(rule: str, share: float) -> None:
+    """A `Watch` that nobody looks at."""
+
+
+def examine(
+    rules: Sequence[Rule[P]],
+    probe: P,
+    watch: Watch = unwatched,
+) -> tuple[tuple[Finding, ...], tuple[str, ...]]:
+    """Check the rules in order → findings, and the rules that a broken one kept from a look.
+
+    Whatever the code of others raises becomes a finding.
+    """
     findings = []
-    for rule in rules:
+    unseen: list[str] = []
+    broken: set[str] = set()
+    for number, rule in enumerate(rules):
+        if not broken.isdisjoint(rule.rests):
+            unseen.append(rule.name)
+            broken.add(rule.name)
+            continue
+        watch(rule.name, number / len(rules))
         finding = _check(rule, probe)
         findings.append(finding)
-        if rule.gate and not finding.passed:
-            break
-    return tuple(findings)
+        if not finding.passed:
+            broken.add(rule.name)
+            if rule.gate:
+                unseen.append(ALL_OTHERS)
+                break
+    return tuple(findings), tuple(unseen)
+
+
+_SAID: dict[type[str], Verdict] = {Skipped: "skip", Warned: "warn", NotOffered: "-"}
 
 
 def _check(rule: Rule[P], probe: P) -> Finding:
-    passed = False
+    suspect, fix = "", None
+    verdict: Verdict = "FAIL"
     try:
         observed = rule.check(probe)
-        passed = True
-    except MetaRLError as error:  # CheckFailed, or one of what is examined
+        verdict = _SAID.get(type(observed), "ok")
+    except CheckFailed as error:
+        observed, suspect, fix = str(error), error.suspect, error.fix
+    except MetaRLError as error:  # of what is examined
         observed = str(error)
     except Exception as error:  # so may any method
         observed = one_line(error)
-    skipped = isinstance(observed, Skipped)
-    return Finding(rule.name, passed, observed, rule.why, rule.fix, skipped)
+    fix = rule.fix_of(probe) if fix is None else fix
+    return Finding(rule.name, verdict, observed, rule.why, fix, suspect)
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
+def _wrapped(first: str, text: str) -> str:
+    """`text` behind `first`, at most 79 columns wide; further lines begin below it."""
+    return textwrap.fill(
+        text,
+        _WIDTH,
+        initial_indent=first,
+        subsequent_indent=" " * min(len(first), 19),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )

@@ -15,11 +15,27 @@ P = TypeVar("P")
 
 
 class CheckFailed(MetaRLError):
-    """What was observed of a broken promise."""
+    """What was observed of a broken promise; `suspect` is what causes it, if that was found out.
+
+    A `fix` stands in for that of the rule.
+    """
+
+    def __init__(self, observed: str, suspect: str = "", fix: str | None = None):
+        super().__init__(observed)
+        self.suspect = suspect
+        self.fix = fix
 
 
 class Skipped(str):
-    """Said instead of an observation: why a promise is not checked."""
+    """Said instead of an observation: why a promise could not be tested."""
+
+
+class NotOffered(str):
+    """Said instead of an observation: nothing was promised."""
+
+
+class Warned(str):
+    """Said instead of an observation: what may be a fault, and may be meant so."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +47,15 @@ class Rule(Generic[P]):
     """Says what was observed; raises CheckFailed, or an error of what is examined, if the promise
     is broken."""
     why: str
-    fix: str
+    fix: str | Callable[[P], str]
     gate: bool  # if it is broken, no later rule can be checked
+    rests: tuple[str, ...]
+    """Earlier rules: where one of them is broken, this one would break for the same reason, and is
+    not looked at."""
+
+    def fix_of(self, probe: P) -> str:
+        """The next step for what is examined."""
+        return self.fix if isinstance(self.fix, str) else self.fix(probe)
 
 
 def rules_of(module: ModuleType) -> list[Rule[Any]]:
@@ -40,9 +63,15 @@ def rules_of(module: ModuleType) -> list[Rule[Any]]:
     return [value for value in vars(module).values() if isinstance(value, Rule)]
 
 
-def rule(*, why: str, fix: str, gate: bool = False) -> Callable[[Callable[[P], str]], Rule[P]]:
+def rule(
+    *,
+    why: str,
+    fix: str | Callable[[P], str],
+    gate: bool = False,
+    rests: tuple[str, ...] = (),
+) -> Callable[[Callable[[P], str]], Rule[P]]:
     """Make a function a rule of its own name."""
-    return lambda check: Rule(check.__name__, check, why, fix, gate)
+    return lambda check: Rule(check.__name__, check, why, fix, gate, rests)
 
 
 def require(kept: object, observed: str) -> None:

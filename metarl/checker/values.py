@@ -13,6 +13,9 @@ from metarl.checker.rules import CheckFailed, require
 
 C = TypeVar("C")
 
+IMPROBABLE = 1e-3
+"""What is less probable than this is not put down to randomness."""
+
 
 def part(tree: C, *place: slice | Tensor | EllipsisType) -> C:
     """A copy of `x[place]` of every tensor x."""

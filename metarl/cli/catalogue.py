@@ -92,8 +92,10 @@ def check(
     valid = found.configure(chosen)
 
     from metarl.checker.check import check_found  # imports torch, which no mistake above waits for
+    from metarl.checker.progress import Progress
 
-    report = check_found(found, valid, family)
+    with Progress(found.name) as progress:
+        report = check_found(found, valid, family, progress.show)
     print(report)
     if not report.ok:
         raise typer.Exit(1)

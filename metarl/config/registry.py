@@ -45,6 +45,14 @@ GROUP: dict[Kind, str] = {
 }
 
 
+_METHODS: dict[Kind, set[str]] = {
+    "family": {"tasks", "make"},
+    "agent": {"iterate", "act"},
+    "world": {"tasks", "collect"},
+}
+"""What makes a class one of these."""
+
+
 class Settings(Options):
     """The options of one family, agent or world: typed, frozen, every field with its meaning."""
 
@@ -176,7 +184,7 @@ def find(kind: Kind, name: str) -> Found:
     Raises:
         ConfigError: nothing of that name, or its file or module does not import.
     """
-    if ":" in name:
+    if ":" in name or name.endswith(".py"):
         return _found(kind, name, own(kind, name))
     if name in _registered(kind):
         return _found(kind, name, _from_module(kind, _registered(kind)[name]))
@@ -190,7 +198,7 @@ def find_either(name: str) -> Found:
     Raises:
         ConfigError: nothing of that name, or its file or module does not import.
     """
-    if ":" not in name:
+    if ":" not in name and not name.endswith(".py"):
         agents = names("agent")
         if name in agents:
             return find("agent", name)
@@ -204,11 +212,9 @@ def find_either(name: str) -> Found:
             "`metarl agents` list them (or give path/to/file.py:Class)"
         )
     found = find("class", name)
-    methods = set(dir(found.load()))
-    if {"iterate", "act"} <= methods:
-        return replace(found, kind="agent")
-    if {"tasks", "make"} <= methods:
-        return replace(found, kind="family")
+    for kind in ("agent", "family"):
+        if _is_one(kind, found.load()):
+            return replace(found, kind=kind)
     raise ConfigError(
         f"{quoted(name)} is neither a family, which has tasks and make, nor an agent, which has "
         "iterate and act"
@@ -221,7 +227,13 @@ def own(kind: Kind, name: str) -> object:
     Raises:
         ConfigError: there is none, or its file or module does not import.
     """
-    return _from_file(kind, name) if ".py:" in name else _from_module(kind, name)
+    if ".py:" in name or name.endswith(".py"):
+        return _from_file(kind, name)
+    return _from_module(kind, name)
+
+
+def _is_one(kind: Kind, cls: type) -> bool:
+    return _METHODS[kind] <= set(dir(cls))
 
 
 def _found(kind: Kind, name: str, thing: object) -> Found:
@@ -255,7 +267,7 @@ def _from_module(kind: Kind, name: str) -> object:
 
 
 def _from_file(kind: Kind, name: str) -> object:
-    path_text, _, attribute = name.rpartition(":")
+    path_text, attribute = (name, "") if name.endswith(".py") else name.rsplit(":", 1)
     path, there = Path(path_text), False
     with suppress(OSError, ValueError):  # a name that no file can have
         path = path.resolve()
@@ -316,9 +328,29 @@ def _attribute(
     if hasattr(module, attribute):
         return getattr(module, attribute)
     content = vars(module)
+    if not attribute:
+        raise ConfigError(_no_class_named(kind, name.removesuffix(":"), content))
     classes = [key for key, value in content.items() if isinstance(value, type)]
     place = content.get("__file__") or module.__name__
     raise ConfigError(
         f"{kind} {quoted(name)}: {shown(place)} has no {quoted(attribute)}: "
         f"{suggest(attribute, classes)}"
     )
+
+
+def _no_class_named(kind: Kind, name: str, content: dict[str, Any]) -> str:
+    """Which classes could be meant, where only their file is named."""
+    kinds: list[Kind] = [kind] if kind in _METHODS else ["family", "agent"]
+    meant = [
+        f"{name}:{key}"
+        for key, value in content.items()
+        if isinstance(value, type)
+        and value.__module__ == content["__name__"]
+        and any(_is_one(kind, value) for kind in kinds)
+    ]
+    if meant:
+        return f"{quoted(name)} names no class: write {' or '.join(map(shown, meant))}"
+    wanted = " or ".join(
+        f"no {kind}, a class with {' and '.join(sorted(_METHODS[kind]))}" for kind in kinds
+    )
+    return f"{quoted(name)} names no class, and holds {wanted}: write {name}:Class"

@@ -1,0 +1,138 @@
+"""What was seen of a family: the steps of some rows and lanes; of wide observations, a sketch."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+
+import torch
+from torch import Tensor
+
+from metarl.checker.values import difference
+from metarl.core.rng import Rng
+from metarl.core.types import Step, replace, static, tree
+
+_HELD = 2**24  # numbers of returned observations that are held until they are looked at again
+
+
+_OBSERVED = ("obs", "next_obs")
+_RETURNED = ("reward", "terminated", "truncated")
+
+
+@tree
+class Trace:
+    """T steps of N rows × M lanes."""
+
+    obs: Tensor  # [T, N, M, O] observations that were acted on
+    action: Tensor  # [T, N, M] or [T, N, M, A]
+    step: Step  # [T, N, M, …] the results
+    episode: Tensor  # [T, N, M] int64: which episode of its lane a step belongs to, from 0
+    age: Tensor  # [T, N, M] int64: number of steps since the episode began
+    changed: str | None = static(default=None)  # a returned array that was changed in place later
+
+    @property
+    def moved(self) -> Tensor:
+        """[T, N, M, O]"""
+        return self.step.next_obs.double() - self.obs.double()
+
+    @property
+    def seen(self) -> dict[str, Tensor]:
+        """What comes from the family."""
+        arrays = {"obs before": self.obs, **vars(self.step)}
+        metrics = arrays.pop("metrics")
+        arrays = {name: x for name, x in arrays.items() if x is not None}
+        arrays |= {f"metric {name}": x for name, x in metrics.items()}
+        return {f"{name} [step, row, lane]": x for name, x in arrays.items()}
+
+
+class Sketch:
+    """Little of wide observations, by which two of them can be told apart.
+
+    64 of the entries, and two sums of all entries with random weights: a single entry that differs
+    by 10⁻⁵ times the root of the width, or more, is seen in them. What is not finite stays so.
+    """
+
+    def __init__(self, width: int):
+        generator = Rng(0).child("sketch").generator()
+        self._columns = torch.randperm(width, generator=generator)[:64].sort().values
+        weights = torch.randn(2, width, generator=generator, dtype=torch.float64)
+        self._weights = weights / math.sqrt(width)
+
+    def __call__(self, obs: Tensor) -> Tensor:
+        """[N, M, O] → [N, M, 66] float64; a sketch, by its type, stays as it is."""
+        if obs.dtype == torch.float64:
+            return obs
+        sums = [self._sums(lane) for lane in obs.flatten(0, 1)]
+        chosen = obs[..., self._columns].double()
+        return torch.cat([chosen, torch.stack(sums).view(*obs.shape[:2], -1)], dim=-1)
+
+    def _sums(self, lane: Tensor) -> Tensor:
+        """[2], without the last digits, which depend on where the observation lies in memory."""
+        return ((self._weights @ lane.double()) * 2.0**24).round() / 2.0**24
+
+
+class Recorder:
+    """Writes a trace, step by step, from a first observation [N, M, O] on.
+
+    With `watched`, it looks at returned arrays again, when the trace is complete or the memory for
+    wide observations is full: whether they were changed in place.
+    """
+
+    def __init__(self, obs: Tensor, sketch: Sketch | None, watched: bool):
+        self._sketch = sketch
+        self._watched = watched
+        self._first = obs
+        self._now = self._copy(obs)
+        self._before: list[dict[str, Tensor]] = []  # what was known before each step
+        self._copies: list[dict[str, Tensor]] = []  # what it returned
+        self._returned: deque[dict[str, Tensor]] = deque()
+        self._later: list[dict[str, Tensor]] = []  # what became of that
+
+    def write(self, action: Tensor, step: Step, episode: Tensor, age: Tensor) -> None:
+        """Copy one step [N, M, …], which began where the last one led."""
+        known = {"obs": self._now, "action": action, "episode": episode, "age": age}
+        self._before.append(known)
+        returned = _returned(step)
+        self._copies.append(self._copied(returned))
+        self._now = self._copies[-1]["obs"]
+        if self._watched:
+            self._returned.append(returned)
+            numbers = len(self._returned) * step.obs.numel()
+            if self._sketch and numbers > _HELD and len(self._returned) > 2:
+                self._later.append(self._copied(self._returned.popleft()))
+
+    def trace(self) -> Trace:
+        """All steps [T, N, M, …]."""
+        trace = Trace(**_stacked(self._before), step=_step(_stacked(self._copies)))
+        if not self._watched:
+            return trace
+        later = [*self._later, *map(self._copied, self._returned)]
+        obs = torch.cat([self._copy(self._first).unsqueeze(0), trace.obs[1:]])
+        became = replace(trace, obs=obs, step=_step(_stacked(later)))
+        return replace(trace, changed=difference(trace.seen, became.seen))
+
+    def _copied(self, returned: dict[str, Tensor]) -> dict[str, Tensor]:
+        copies = {name: x.clone() for name, x in returned.items() if name not in _OBSERVED}
+        obs, next_obs = (returned[name] for name in _OBSERVED)
+        copies["obs"] = self._copy(obs)
+        copies["next_obs"] = copies["obs"] if next_obs is obs else self._copy(next_obs)
+        return copies
+
+    def _copy(self, obs: Tensor) -> Tensor:
+        return self._sketch(obs) if self._sketch else obs.clone()
+
+
+def _returned(step: Step) -> dict[str, Tensor]:
+    """The arrays that every family returns, by name; metrics by theirs behind a space."""
+    metrics = {f" {name}": x for name, x in step.metrics.items()}
+    return {name: vars(step)[name] for name in (*_OBSERVED, *_RETURNED)} | metrics
+
+
+def _step(arrays: dict[str, Tensor]) -> Step:
+    """The reverse."""
+    metrics = {name[1:]: arrays.pop(name) for name in list(arrays) if name.startswith(" ")}
+    return Step(**arrays, metrics=metrics)
+
+
+def _stacked(steps: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    return {name: torch.stack([step[name] for step in steps]) for name in steps[0]}
