@@ -39,7 +39,7 @@ def train_seeds(
     resume: bool,
     quiet: bool,
     grace: float,
-    pictures: bool = True,
+    pictures: bool,
 ) -> None:
     """One process a seed, `jobs` of them at a time; see `run_jobs`.
 

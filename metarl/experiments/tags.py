@@ -3,8 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-_TIME = ("iteration", "seconds", "env_steps_per_second")
-_ROLLOUT = ("return", "first_return", "last_return", "success")
+_TAGS = {
+    **{name: f"time/{name}" for name in ("iteration", "seconds", "env_steps_per_second")},
+    **{name: f"rollout/{name}" for name in ("return", "first_return", "last_return", "success")},
+    "validation": "validation/score",
+}
 _SCORES = {
     "total": "return",
     "first": "first_return",
@@ -13,7 +16,7 @@ _SCORES = {
     "regret": "regret",
 }
 """What a summary of scores calls them, and the log of an iteration."""
-_GROUPS = {"train": "train_tasks", "test": "test", "ood": "ood"}
+_GROUPS = {"test": "test", "ood": "test_ood", "train": "test_train"}
 
 
 def grouped(record: Mapping[str, float]) -> dict[str, float]:
@@ -27,12 +30,7 @@ def grouped(record: Mapping[str, float]) -> dict[str, float]:
 
 
 def _tag(name: str) -> str:
-    if name == "validation":
-        return "validation/score"
-    if "/" in name:
-        return name
-    group = "time" if name in _TIME else "rollout" if name in _ROLLOUT else "train"
-    return f"{group}/{name}"
+    return _TAGS.get(name, name if "/" in name else f"train/{name}")
 
 
 def final_scores(result: Mapping[str, Any]) -> dict[str, float]:
@@ -40,8 +38,8 @@ def final_scores(result: Mapping[str, Any]) -> dict[str, float]:
 
     ``validation/best``, by which it was chosen; of test tasks ``test/return`` (of a trial),
     ``test/first_return`` and ``test/last_return`` (of an episode), where there are such
-    ``test/success``, ``test/regret`` and the family's metrics; the same of ``ood/`` and
-    ``train_tasks/``.
+    ``test/success``, ``test/regret`` and the family's metrics; the same of ood and training tasks
+    in ``test_ood/`` and ``test_train/``.
     """
     numbers = {"validation/best": float(result["validation"])}
     for split, scores in result.get("scores", {}).items():
