@@ -42,6 +42,7 @@ from .experiments.building import build as build
 from .experiments.building import load as load
 from .experiments.building import make_agent as make_agent
 from .experiments.building import make_family as make_family
+from .experiments.callbacks import RunCallback as RunCallback
 from .experiments.card import export as export
 from .experiments.loop import Update as Update
 from .experiments.loop import learn as learn

@@ -8,10 +8,13 @@ import sys
 from configparser import ConfigParser
 from pathlib import Path
 from pkgutil import resolve_name
+from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 import typer
 
+import metarl
 from metarl import cli
 from metarl.config.aliases import RENAMED
 from metarl.config.files import load_config, shipped
@@ -83,6 +86,54 @@ def test_the_guide_to_stable_baselines_runs():
     namespace: dict[str, object] = {}
     exec(block, namespace)
     assert namespace["model"].observation_space.shape == (4,)
+
+
+LOGGED = {
+    "wandb": {"rollout/return", "env_steps", "validation/score", "test/return", "agent.name"},
+    "mlflow": {"rollout/return", "validation/score", "test/return", "agent.name"},
+}
+
+
+@pytest.mark.parametrize("library", LOGGED)
+def test_the_guides_loggers_log_configuration_metrics_and_scores(library, tmp_path, monkeypatch):
+    """The libraries are not installed: a double stands for each."""
+    guide = (ROOT / "docs" / "runs.md").read_text()
+    (block,) = [block for block in PYTHON.findall(guide) if f"import {library}\n" in block]
+    assert len([line for line in block.splitlines()[2:] if line.strip()]) <= 10
+    double = MagicMock()
+    monkeypatch.setitem(sys.modules, library, double)
+    namespace: dict[str, Any] = {}
+    exec(block, namespace)
+    (logger,) = [value for value in namespace.values() if isinstance(value, type)]
+    small = ["iterations=2", "validate_every=1", "agent.trials=4", "episodes=2"]
+    config = load_config("rl2/bernoulli-bandit", [*small, "validation_tasks=2", "test_tasks=2"])
+    result = metarl.train(config, tmp_path / "run", callbacks=[logger()], quiet=True)
+    logged, steps, finished = (wandb_saw if library == "wandb" else mlflow_saw)(double)
+    assert set(logged) >= LOGGED[library]
+    assert logged["agent.name"] == "rl2"
+    assert logged["test/return"] == result["scores"]["test"]["summary"]["total"]["mean"]["value"]
+    assert steps[-1] == result["last"]["env_steps"]
+    assert len(set(steps)) == 2
+    assert finished
+
+
+def wandb_saw(double: MagicMock) -> tuple[dict[str, Any], list[int], bool]:
+    """What was logged, at which steps, and whether the run was finished."""
+    run = double.init.return_value
+    rows = [call.args[0] for call in run.log.call_args_list]
+    (summary,) = run.summary.update.call_args.args
+    logged = double.init.call_args.kwargs["config"] | rows[-1] | summary
+    run.define_metric.assert_called_once_with("*", step_metric="env_steps")
+    return logged, [row["env_steps"] for row in rows], run.finish.called
+
+
+def mlflow_saw(double: MagicMock) -> tuple[dict[str, Any], list[int], bool]:
+    """The same of the other library."""
+    calls = double.log_metrics.call_args_list
+    (logged,) = double.log_params.call_args.args
+    for call in calls:
+        logged = logged | call.args[0]
+    return logged, [call.kwargs["step"] for call in calls], double.end_run.called
 
 
 def test_the_guides_own_options_are_chosen_among(tmp_path, monkeypatch):

@@ -87,7 +87,7 @@ class Benchmark:
         write_atomically(config, to_yaml(cell.config).encode())
         command = ["train", str(config), "--out", str(folder), "--resume", "--quiet"]
         log = folder.with_suffix(".log")
-        return Job([*command, f"--grace={grace:g}"], log, cell.limit_minutes * 60)
+        return Job([*command, "--no-pictures", f"--grace={grace:g}"], log, cell.limit_minutes * 60)
 
 
 def _record(cell: Cell) -> dict[str, Any]:

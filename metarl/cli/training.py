@@ -38,6 +38,10 @@ def train(
         float,
         typer.Option(min=0, help="seconds to finish an iteration after Ctrl-C, SIGTERM or SIGHUP"),
     ] = GRACE,
+    pictures: Annotated[
+        bool,
+        typer.Option(help="draw adaptation and a rollout for TensorBoard when the run has ended"),
+    ] = True,
 ) -> None:
     """Train an agent as a configuration says."""
     from metarl.config.files import load_config
@@ -59,14 +63,17 @@ def train(
             resume,
             quiet,
             grace,
+            pictures,
         )
         return
     folder = out or Path("runs") / f"{name}-{loaded.seed}"
 
     from metarl.experiments.runs import train as train_run
     from metarl.experiments.tables import print_result
+    from metarl.viz.run_pictures import RunPictures
 
-    result = train_run(loaded, folder, resume=resume, quiet=quiet, grace=grace)
+    drawing = [RunPictures()] if pictures else []
+    result = train_run(loaded, folder, resume=resume, callbacks=drawing, quiet=quiet, grace=grace)
     print_result(result)
     print(f"run: {folder}")
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import ceil
 
 import numpy as np
 import torch
@@ -32,7 +33,9 @@ class Episode:
     scene: Scene | None = None
     """Its path has T + 1 places: the last is where the episode ended."""
     frames: tuple[Picture, ...] = ()
-    """[T] before each step; there is none of the last state: the next episode has begun by then."""
+    """[⌈T / every⌉] before steps 0, `every`, …; there is none of the last state: the next episode
+    has begun by then."""
+    every: int = 1
     options: NDArray[np.int64] | None = None
     """[T] the option that ran, if the agent acts through options."""
 
@@ -61,11 +64,13 @@ def record_episodes(
     protocol: EvalProtocol,
     task: int = 0,
     lane: int = 0,
+    every: int = 1,
 ) -> Film:
     """Roll out `agent` on row `task` of a protocol, as `evaluate` does, and film a lane.
 
     The agent adapts to all of its lanes; the film has the K rounds of one. An agent of a single
     lane can be filmed in any: lane j has its own random stream, and lanes 0 to j run side by side.
+    A frame is taken before every so many-th step, as `every` says: robots take a while to be drawn.
 
     Raises:
         MetaRLError: no such split, task or lane, a number of episodes that is no multiple of the
@@ -79,7 +84,7 @@ def record_episodes(
     lanes = max(agent.lanes, lane + 1)
     env = make_env(family, lanes)
     if not isinstance(family, Drawable):
-        env = _Camera(env, lane, family.spec.name)
+        env = _Camera(env, lane, family.spec.name, every)
     rollouts = trial(
         agent,
         family,
@@ -110,7 +115,8 @@ def _record(
         option = episode.inputs.option
         options = None if option is None else option.current.numpy()
         if isinstance(env, _Camera):
-            yield Episode(rewards, None, tuple(env.frames[: len(rewards)]), options)
+            frames = env.frames[: ceil(len(rewards) / env.every)]
+            yield Episode(rewards, None, tuple(frames), env.every, options)
         elif isinstance(family, Drawable):
             scene = family.scene(params, observations(episode))
             yield Episode(rewards, scene, options=options)
@@ -129,26 +135,30 @@ def observations(episode: Rollout) -> Tensor:
 
 
 class _Camera:
-    """An environment that takes a picture of one lane after every reset and step."""
+    """An environment that takes pictures of one lane: after a reset and `every` steps from it."""
 
-    def __init__(self, env: BatchEnv, lane: int, name: str):
+    def __init__(self, env: BatchEnv, lane: int, name: str, every: int):
         if not isinstance(env, HasFrames):
             raise FamilyError(
                 f"{name} offers neither scene nor frame: give the family scene(params, obs), "
                 "or its environment frame(row, lane)"
             )
-        self._env, self._lane, self._name = env, lane, name
+        self._env, self._lane, self._name, self.every = env, lane, name, every
         self.frames: list[Picture] = []  # since the last reset
+        self._steps = 0
 
     def reset(self, tasks: Tasks, rng: Rng) -> Tensor:
         obs = self._env.reset(tasks, rng)
         self.frames.clear()
+        self._steps = 0
         self._shoot()
         return obs
 
     def step(self, action: Tensor) -> Step:
         step = self._env.step(action)
-        self._shoot()
+        self._steps += 1
+        if self._steps % self.every == 0:
+            self._shoot()
         return step
 
     def _shoot(self) -> None:

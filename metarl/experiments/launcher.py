@@ -39,6 +39,7 @@ def train_seeds(
     resume: bool,
     quiet: bool,
     grace: float,
+    pictures: bool,
 ) -> None:
     """One process a seed, `jobs` of them at a time; see `run_jobs`.
 
@@ -46,7 +47,8 @@ def train_seeds(
         MetaRLError: some ended with an error.
         KeyboardInterrupt: after Ctrl-C, and SystemExit after the other signals.
     """
-    flags = ["--resume"] * resume + ["--quiet"] * quiet + [f"--grace={grace:g}"]
+    flags = ["--resume"] * resume + ["--quiet"] * quiet + ["--no-pictures"] * (not pictures)
+    flags.append(f"--grace={grace:g}")
     commands = [
         Job(
             [

@@ -1,10 +1,9 @@
-"""What a run writes while it learns: `metrics.jsonl`, TensorBoard events, its progress."""
+"""What a run writes while it learns: `metrics.jsonl`, the same for TensorBoard, its progress."""
 
 from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -15,6 +14,8 @@ from typing import Any
 from metarl.core.errors import note
 from metarl.core.texts import to_json
 from metarl.experiments.checkpoints import disk_error, write_atomically
+from metarl.experiments.events import MetricEvents
+from metarl.experiments.tags import grouped
 
 METRICS = "metrics.jsonl"
 
@@ -22,23 +23,20 @@ METRICS = "metrics.jsonl"
 class MetricsLog:
     """One JSON object an iteration, and the same numbers for TensorBoard."""
 
-    def __init__(self, folder: Path, resume_at: int, config: str):
+    def __init__(self, folder: Path, resume_at: int):
         """Open the logs of a run that has finished `resume_at` iterations.
 
         Later records are of work that will be done again: they are dropped.
-
-        Args:
-            config: the configuration, which TensorBoard shows as text.
 
         Raises:
             MetaRLError: the disk is full.
         """
         self._path = folder / METRICS
-        records = read_metrics(folder)
-        write_metrics(folder, [record for record in records if record["iteration"] <= resume_at])
+        records = [r for r in read_metrics(folder) if r["iteration"] <= resume_at]
+        write_metrics(folder, records)
         try:
             self._file = self._path.open("a", encoding="utf-8")
-            self._events = _Events(folder / "tensorboard", resume_at, config)
+            self._events = MetricEvents(folder, records[-1]["env_steps"] if records else 0)
         except OSError as error:
             raise disk_error(self._path, error) from None
 
@@ -51,7 +49,7 @@ class MetricsLog:
         try:
             self._file.write(to_json(record) + "\n")
             self._file.flush()
-            self._events.write(record)
+            self._events.write(grouped(record), record["env_steps"])
         except OSError as error:
             raise disk_error(self._path, error) from None
 
@@ -62,39 +60,6 @@ class MetricsLog:
         for file in (self._file, self._events.file):
             with suppress(OSError):  # all was flushed; what failed then was reported
                 file.close()
-
-
-class _Events:
-    """A file of TensorBoard events. Torch's writer fails in a thread, where nobody hears it."""
-
-    def __init__(self, folder: Path, resume_at: int, config: str):
-        from tensorboard.compat.proto.event_pb2 import SessionLog
-        from torch.utils.tensorboard.summary import text
-
-        folder.mkdir(exist_ok=True)
-        path = folder / f"events.out.tfevents.{time.time():.0f}.{os.getpid()}"
-        self.file = path.open("ab")
-        self._add(file_version="brain.Event:2")
-        if resume_at:  # what an earlier file says of later iterations is not shown
-            self._add(step=resume_at + 1, session_log=SessionLog(status=SessionLog.START))
-        code = "".join(f"    {line}\n" for line in config.splitlines())
-        self._add(step=resume_at, summary=text("config", code))
-        self.file.flush()
-
-    def write(self, record: Mapping[str, Any]) -> None:
-        from torch.utils.tensorboard.summary import scalar
-
-        for name, value in record.items():
-            if isinstance(value, float):
-                self._add(step=record["iteration"], summary=scalar(name, value))
-        self.file.flush()
-
-    def _add(self, **content: Any) -> None:
-        from tensorboard.compat.proto.event_pb2 import Event
-        from tensorboard.summary.writer.record_writer import RecordWriter
-
-        event = Event(wall_time=time.time(), **content)
-        RecordWriter(self.file).write(event.SerializeToString())
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
@@ -111,7 +76,7 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
             record = json.loads(line)
             finite = {key: value for key, value in record.items() if value is not None}
             record = dict.fromkeys(record, math.nan) | finite
-            records.append({**record, "iteration": int(record["iteration"])})
+            records.append(record | {key: int(record[key]) for key in ("iteration", "env_steps")})
         except (ValueError, TypeError, KeyError, AttributeError):
             damaged.append(number)
     if damaged and damaged != [len(lines)]:

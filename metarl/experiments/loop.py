@@ -13,6 +13,7 @@ from metarl.core.agent import Agent, World
 from metarl.core.errors import MetaRLError, blaming
 from metarl.core.rng import Rng
 from metarl.experiments.counters import BEGINNING, Counters
+from metarl.experiments.tags import grouped
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,10 @@ class Update:
         if self.validation is not None:
             record["validation"] = self.validation
         return record
+
+    def by_tag(self) -> dict[str, float]:
+        """The same as loggers group it, ``rollout/return`` and so on; see `grouped`."""
+        return grouped(self.record())
 
 
 def learn(

@@ -1,12 +1,12 @@
 """Training runs: learn, log, validate, keep checkpoints, and report on unseen tasks."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from metarl.config.files import load_config, to_yaml
+from metarl.config.files import load_config
 from metarl.config.schema import Config, to_dict
 from metarl.core.agent import Agent, World
 from metarl.core.errors import CheckpointError, note
@@ -24,18 +24,18 @@ from metarl.experiments.building import (
     spec_for_agent,
     world_of,
 )
+from metarl.experiments.callbacks import Callback, RunCallback
 from metarl.experiments.comparison import generalization_gaps
 from metarl.experiments.counters import LIMITS, Counters
 from metarl.experiments.diagnosis import Diagnosis
+from metarl.experiments.events import begin_events, end_events
 from metarl.experiments.folder import RunFolder, read_if_whole
 from metarl.experiments.interruption import GRACE, Abandoned, Interruption, ending
 from metarl.experiments.loading import SavedRun
 from metarl.experiments.logs import Display, MetricsLog, read_metrics
 from metarl.experiments.loop import Update, learn, require_finite
 from metarl.experiments.provenance import core_seconds, peak_mebibytes, provenance
-
-Callback = Callable[[Update], bool | None]
-"""Called after every iteration; True ends the training."""
+from metarl.experiments.tags import final_scores, flat
 
 
 def train(
@@ -56,7 +56,8 @@ def train(
     Args:
         world: what to train on instead of the configuration's world; to resume, give it again.
         callbacks: called in their order after every iteration, and after its validation where one
-            is due, with an `Update`.
+            is due, with an `Update`. A `RunCallback`, such as a logger, is also told of the run's
+            beginning and of its end.
         grace: seconds after a signal until the iteration is given up. After an iteration of more
             than half of it a checkpoint is written, so that none that was finished is lost.
         test: without it nothing is evaluated at the end, and test tasks are never drawn; to resume
@@ -151,13 +152,23 @@ class _Run:
         self, world: World, callbacks: Sequence[Callback], display: Display, test: bool
     ) -> dict[str, Any]:
         """Learn, and report; or end as a signal asks."""
+        followers = [callback for callback in callbacks if isinstance(callback, RunCallback)]
         try:
+            for follower in followers:
+                follower.begin(flat(to_dict(self.config)), self.folder.path)
             self.learn(world, callbacks, display)
             if test:
                 tasks = self.config.test_tasks
                 display.note(f"evaluating the best and the last checkpoint on {tasks} tasks")
             with self.interruption.abandonable():
-                return self.report(test)
+                result = self.report(test)
+                scores = final_scores(result)
+                for follower in followers:
+                    follower.end(scores, result)
+                end_events(self.folder.path, scores, self.counters.env_steps)
+                if test:
+                    checkpoints.write_atomically(self.folder.result, to_json(result).encode())
+                return result
         except Abandoned:
             place = f"{self.folder.path}: interrupted after iteration {self.counters.iterations}"
             note(f"{place}; go on with --resume")
@@ -174,8 +185,8 @@ class _Run:
         if begun:
             display.note(f"resuming after iteration {begun}")
         done = begun - (self.pending is not None)
-        text = to_yaml(self.config)
-        with MetricsLog(self.folder.path, resume_at=done, config=text) as log:
+        begin_events(self.folder.path, self.config)
+        with MetricsLog(self.folder.path, resume_at=done) as log:
             self.save("latest")
             self._check_score()
             self._replay_diagnosis()
@@ -308,7 +319,7 @@ class _Run:
     # -- the result
 
     def report(self, test: bool) -> dict[str, Any]:
-        """What was reached, as result.json has it; with `test`, which writes it, also scores."""
+        """What was reached, as result.json has it; with `test` also scores."""
         saved = None if self.best is None else self._read_best()
         if saved is None:  # stopped before any validation, or lost
             self.best, self.window = None, []
@@ -339,8 +350,6 @@ class _Run:
         result["wall_seconds"] = self.wall_seconds
         result["core_seconds"] = self.core_seconds
         result["peak_mebibytes"] = peak_mebibytes()
-        if test:
-            checkpoints.write_atomically(self.folder.result, to_json(result).encode())
         return result
 
     def _without_adaptation(self, agent: Agent) -> dict[str, Any] | None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from metarl.core.errors import CheckpointError
@@ -24,8 +25,15 @@ def draw_adaptation_curve(folder: Path, out: Path, formats: Sequence[str] = ("pn
     Raises:
         MetaRLError: a run without scores or configuration.
     """
-    scores = read_scores(folder)
     family = named(read_config(runs_in(folder)[0]).family)
+    figure, curves = adaptation_figure(read_scores(folder), family)
+    out.mkdir(parents=True, exist_ok=True)
+    pictures = [save(figure, out / f"adaptation.{suffix}") for suffix in formats]
+    return [*pictures, write_table(curves, "episodes_consumed", out / "adaptation.csv")]
+
+
+def adaptation_figure(scores: Mapping[str, Any], family: str) -> tuple[Figure, list[Curve]]:
+    """A curve an agent, of its `Scores.to_dict` by name, and the optimum where it is known."""
     figure, (axes,) = create_axes(1)
     consumed = [score["episodes_consumed"] for score in scores.values()]
     ends = np.array([min(x[0] for x in consumed), max(x[-1] for x in consumed)], float)
@@ -61,10 +69,7 @@ def draw_adaptation_curve(folder: Path, out: Path, formats: Sequence[str] = ("pn
     figure.suptitle(f"{family}: adaptation to {join(map(_met, scores.values()))}")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     figure.legend(**FOOT | {"ncols": 2})
-    out.mkdir(parents=True, exist_ok=True)
-    pictures = [save(figure, out / f"adaptation.{suffix}") for suffix in formats]
-    table = write_table([*drawn, *known], "episodes_consumed", out / "adaptation.csv")
-    return [*pictures, table]
+    return figure, [*drawn, *known]
 
 
 def read_scores(folder: Path) -> dict[str, Any]:
@@ -80,8 +85,13 @@ def read_scores(folder: Path) -> dict[str, Any]:
     content = read_if_whole(folder / "result.json", "metarl train --resume writes it again")
     if content is None:
         raise CheckpointError(f"{folder} has no scores to draw; finish its training or {again}")
-    agent = content["config"]["agent"]["name"]
-    return {f"{agent} ({split})": score for split, score in content["scores"].items()}
+    return scores_by_split(content)
+
+
+def scores_by_split(result: Mapping[str, Any]) -> dict[str, Any]:
+    """The scores in a result, each under the name of the agent with its split."""
+    agent = result["config"]["agent"]["name"]
+    return {f"{agent} ({split})": score for split, score in result["scores"].items()}
 
 
 def _adaptation(name: str, score: Mapping[str, Any]) -> Curve:

@@ -19,6 +19,11 @@ _LETTER = 7.2  # pixels that one takes in a line of text, about
 _PANELS = 8  # the most episodes in one picture, and the most frames of an episode
 
 
+def frames_apart(horizon: int) -> int:
+    """Steps between the frames that a storyboard chooses among: twice as many as it shows."""
+    return max(1, horizon // (2 * _PANELS))
+
+
 def draw_storyboard(film: Film, out: Path) -> Path:
     """A panel an episode, seen from above, or a strip of its frames → a picture at `out`.
 
@@ -29,13 +34,19 @@ def draw_storyboard(film: Film, out: Path) -> Path:
     for k, episode in enumerate(film.episodes):
         if k in shown:
             title = f"episode {k + 1}: return {episode.return_after():.2f}".replace("-", "−")
-            picked = pick_evenly(len(episode.frames), _PANELS)
-            frames = tuple(episode.frames[t] for t in picked)  # the others are given up
-            episodes[title] = replace(episode, frames=frames)
+            if not episode.scene:  # frames are large: those that are not shown are given up
+                frames = tuple(episode.frames[i] for i in _picked(episode))
+                episode = replace(episode, frames=frames)
+            episodes[title] = episode
     draw = _draw_scenes if episode.scene else _draw_strips
     figure = draw(episodes, film.num_options)
     figure.suptitle(film.title)
     return save(figure, out)
+
+
+def _picked(episode: Episode) -> list[int]:
+    """Which of its frames are shown."""
+    return pick_evenly(ceil(episode.steps / episode.every), _PANELS)
 
 
 def _draw_scenes(episodes: Mapping[str, Episode], num_options: int) -> Figure:
@@ -64,7 +75,7 @@ def _draw_strips(episodes: Mapping[str, Episode], num_options: int) -> Figure:
     """
     longest = max(episode.steps for episode in episodes.values())
     rows = 2 if len(episodes) == 1 else 1
-    columns = ceil(min(longest, _PANELS) / rows)
+    columns = ceil(max(len(episode.frames) for episode in episodes.values()) / rows)
     size = 2.4 if rows == 2 else 1.6
     height, width, _ = next(iter(episodes.values())).frames[0].shape
     part_height = rows * (size * height / width + 0.25) + 0.3
@@ -79,7 +90,7 @@ def _draw_strips(episodes: Mapping[str, Episode], num_options: int) -> Figure:
     for part, (title, episode) in zip(parts, episodes.items(), strict=True):
         part.suptitle(title, x=0.01, ha="left", fontsize="medium")
         grid = part.add_gridspec(len(heights), columns, height_ratios=heights)
-        steps = pick_evenly(episode.steps, _PANELS)
+        steps = [episode.every * i for i in _picked(episode)]
         for place, frame in enumerate(episode.frames):
             axes = part.add_subplot(grid[place])
             axes.imshow(frame)

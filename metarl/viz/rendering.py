@@ -16,7 +16,7 @@ from metarl.core.protocol import EvalProtocol
 from metarl.evaluation.episodes import Film, record_episodes
 from metarl.experiments.building import make_agent, make_family, open_run
 from metarl.experiments.loading import OPENING, Opening
-from metarl.viz.film import animate, draw_storyboard
+from metarl.viz.film import animate, draw_storyboard, frames_apart
 from metarl.viz.style import check_path
 from metarl.viz.video import check_ffmpeg, speed, write_video
 
@@ -53,7 +53,8 @@ def render(
         check_ffmpeg()
     acting, family, protocol = _cast(source, agent, options, opening)
     protocol = protocol.changed(**given)
-    film = record_episodes(acting, family, protocol, task=task, lane=lane)
+    every = frames_apart(family.spec.horizon) if still else 1
+    film = record_episodes(acting, family, protocol, task=task, lane=lane, every=every)
     params = protocol.row(family, task).params[0].cpu()
     if still:
         return draw_storyboard(_captioned(film, describe(family, params)), out)

@@ -32,9 +32,9 @@ def test_a_command_a_seed_and_those_that_failed_are_named(monkeypatch):
 
     monkeypatch.setattr(launcher, "run_jobs", run_jobs)
     with pytest.raises(MetaRLError, match="seeds 4, 6 ended with an error; see above"):
-        train_seeds("c.yaml", ["x=1"], Path("out"), [4, 5, 6], 2, True, True, 20.0)
+        train_seeds("c.yaml", ["x=1"], Path("out"), [4, 5, 6], 2, True, True, 20.0, False)
     assert (given["at_once"], given["grace"]) == (2, 20.0)
     assert given["jobs"][1].arguments == [
         *("train", "c.yaml", "x=1", "seed=5", "--out", "out/seed-5"),
-        *("--resume", "--quiet", "--grace=20"),
+        *("--resume", "--quiet", "--no-pictures", "--grace=20"),
     ]

@@ -14,42 +14,39 @@ from metarl.experiments.logs import read_metrics
 
 
 def test_metrics_that_are_no_numbers_are_null_in_json_and_nan_in_python(tmp_path):
-    with logs.MetricsLog(tmp_path, resume_at=0, config="") as log:
-        log.write({"iteration": 1, "loss": math.nan, "return": 2.0})
+    with logs.MetricsLog(tmp_path, resume_at=0) as log:
+        log.write({"iteration": 1, "env_steps": 9, "loss": math.nan, "return": 2.0})
     text = (tmp_path / logs.METRICS).read_text()
-    assert text == '{"iteration": 1, "loss": null, "return": 2.0}\n'
+    assert text == '{"iteration": 1, "env_steps": 9, "loss": null, "return": 2.0}\n'
     (record,) = read_metrics(tmp_path)
     assert math.isnan(record.pop("loss"))
-    assert record == {"iteration": 1, "return": 2.0}
+    assert record == {"iteration": 1, "env_steps": 9, "return": 2.0}
 
 
-def events(folder):
-    accumulator = EventAccumulator(str(folder / "tensorboard")).Reload()
-    returns = [(event.step, event.value) for event in accumulator.Scalars("return")]
-    tensor = accumulator.Tensors("config/text_summary")[-1].tensor_proto
-    return returns, tensor.string_val[0].decode()
+def returns(folder):
+    events = EventAccumulator(str(folder / "tensorboard")).Reload()
+    return [(event.step, event.value) for event in events.Scalars("rollout/return")]
 
 
-def test_tensorboard_shows_curves_and_configuration_and_forgets_what_is_done_again(tmp_path):
-    records = [{"iteration": i, "return": float(i)} for i in (1, 2, 3)]
-    with logs.MetricsLog(tmp_path, resume_at=0, config="# α\nseed: 1\n") as log:
-        for record in records:
-            log.write(record)
-            assert events(tmp_path)[0][-1] == (record["iteration"], record["return"])
+def test_tensorboard_counts_environment_steps_and_forgets_what_is_done_again(tmp_path):
+    with logs.MetricsLog(tmp_path, resume_at=0) as log:
+        for i in (1, 2, 3):
+            log.write({"iteration": i, "env_steps": 10 * i, "return": float(i)})
+            assert returns(tmp_path)[-1] == (10 * i, i)
     (file,) = (tmp_path / "tensorboard").iterdir()
-    file.rename(file.with_name("events.out.tfevents.1"))  # of an earlier process
-    with logs.MetricsLog(tmp_path, resume_at=1, config="seed: 1\n") as log:
-        log.write({"iteration": 2, "return": 7.0})
-    returns, text = events(tmp_path)
-    assert returns == [(1, 1.0), (2, 7.0)]
-    assert text == "    seed: 1\n"
+    file.rename(file.with_name("events.out.tfevents.1.1.metrics"))  # of an earlier process
+    with logs.MetricsLog(tmp_path, resume_at=1) as log:
+        assert returns(tmp_path) == [(10, 1.0)]
+        log.write({"iteration": 2, "env_steps": 21, "return": 7.0})
+    assert returns(tmp_path) == [(10, 1.0), (21, 7.0)]
 
 
 @pytest.mark.parametrize("full", [logs.METRICS, "events"])
 def test_a_disk_that_is_full_for_one_of_the_logs_is_one_line(tmp_path, full):
     """Writing to /dev/full fails as on a full disk; nothing more comes when the logs are closed."""
-    log = logs.MetricsLog(tmp_path, resume_at=0, config="")
-    log.write({"iteration": 1, "return": 1.0})
+    log = logs.MetricsLog(tmp_path, resume_at=0)
+    record = {"iteration": 1, "env_steps": 9, "return": 1.0}
+    log.write(record)
     disk = Path("/dev/full").open("a", encoding="utf-8")  # noqa: SIM115
     if full == logs.METRICS:
         log._file.close()
@@ -58,7 +55,7 @@ def test_a_disk_that_is_full_for_one_of_the_logs_is_one_line(tmp_path, full):
         log._events.file.close()
         log._events.file = disk.buffer
     with pytest.raises(MetaRLError, match=r"^the disk is full"):
-        log.write({"iteration": 2, "return": 1.0})
+        log.write({"iteration": 2, "env_steps": 18, "return": 1.0})
     with log:
         pass
-    assert read_metrics(tmp_path)[0] == {"iteration": 1, "return": 1.0}
+    assert read_metrics(tmp_path)[0] == record

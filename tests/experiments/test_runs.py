@@ -390,12 +390,12 @@ def test_runs_stop_at_the_first_limit(tmp_path, limit, iterations):
 
 
 def test_metrics_of_work_that_will_be_done_again_are_dropped(tmp_path):
-    (tmp_path / logs.METRICS).write_text(
-        '{"iteration": 1}\n{"iteration": 2}\n{"iteration": 3}\n{"itera'
-    )
-    with logs.MetricsLog(tmp_path, resume_at=2, config=""):
+    records = [{"iteration": i, "env_steps": 10 * i} for i in (1, 2, 3)]
+    lines = [json.dumps(record) for record in records]
+    (tmp_path / logs.METRICS).write_text("\n".join([*lines, '{"itera']))
+    with logs.MetricsLog(tmp_path, resume_at=2):
         pass
-    assert read_metrics(tmp_path) == [{"iteration": 1}, {"iteration": 2}]
+    assert read_metrics(tmp_path) == records[:2]
 
 
 def test_callbacks_see_every_iteration(tmp_path):

@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pytest
 import torch
-from helpers import CPU, FILES, Adapting, Counting
+from helpers import CPU, FILES, Adapting, Counting, figure_of
 from PIL import Image
 from test_cli import metarl, mistake
 
@@ -148,6 +148,24 @@ def test_one_lane_is_shown_of_an_agent_that_has_several(lane, tmp_path, monkeypa
         record_episodes(agent, family, EvalProtocol(episodes=6), lane=3)
     with pytest.raises(MetaRLError, match="cannot be shared out among the 3 lanes"):
         record_episodes(agent, family, EvalProtocol(episodes=4))
+
+
+def test_a_picture_takes_frames_far_apart_and_says_of_which_steps(monkeypatch):
+    family = make_family(ERRAND)
+    agent = make_agent("random", family.spec)
+    whole = list(record_episodes(agent, family, EvalProtocol(3)).episodes)
+    some = record_episodes(agent, family, EvalProtocol(3), every=2)
+    for full, thinned in zip(whole, list(some.episodes), strict=True):
+        assert len(thinned.frames) == len(full.frames[::2])
+        for frame, expected in zip(thinned.frames, full.frames[::2], strict=True):
+            np.testing.assert_array_equal(frame, expected)
+    shot = record_episodes(agent, family, EvalProtocol(3), every=2)
+    figure = figure_of(monkeypatch, film, draw_storyboard, shot)
+    for part, episode in zip(figure.subfigs, whole, strict=True):
+        titles = [axes.get_title() for axes in part.axes]
+        assert titles == [f"step {t}" for t in range(0, episode.steps, 2)]
+    assert film.frames_apart(200) == 12
+    assert film.frames_apart(6) == 1
 
 
 def test_without_a_run_an_agent_has_one_episode_in_every_lane(tmp_path, monkeypatch):
