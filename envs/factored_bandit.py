@@ -18,7 +18,7 @@ class FactoredBandit:
     observation   [1] the constant 1
     action        D choices, each one of k
     reward        the mean of the D chosen values; which of them was good must be inferred
-    episode       one pull, truncated
+    episode       one pull, which terminates
     task row      [D · k] the values of all choices: uniform on [0, 1]; in the split ood u² with u
                   uniform, so that good ones are rare
     ============  ==================================================================================
@@ -68,4 +68,5 @@ class _Pulls(TensorEnv):
 
     def move(self, state: Tensor, action: Tensor) -> Transition:
         chosen = self._values.gather(-1, action.unsqueeze(-1)).squeeze(-1)
-        return Transition(state, chosen.mean(-1))
+        reward = chosen.mean(-1)
+        return Transition(state, reward, torch.ones_like(reward, dtype=torch.bool))

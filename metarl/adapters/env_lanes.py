@@ -68,7 +68,7 @@ class SeparateLanes:
         self._envs: list[Any] = [make_env(family, 1) for _ in range(rows * lanes)]
         self._steps: dict[int, Step] = {}  # the last one of each
         self.has_frames = isinstance(self._envs[0], HasFrames)
-        self.obs = torch.zeros(rows, lanes, family.spec.obs_width)
+        self.obs = torch.zeros(rows, lanes, family.spec.obs_width, dtype=family.spec.obs_type)
 
     def begin(self, tasks: Tasks, rng: Rng, begins: Flags) -> None:
         obs = self.obs.clone()

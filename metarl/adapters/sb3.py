@@ -19,6 +19,7 @@ from metarl.adapters.task_observation import (
     TaskInput,
     action_space,
     observation_space,
+    shows_goals,
     unbounded,
 )
 from metarl.adapters.vector import FamilyVectorEnv
@@ -197,7 +198,7 @@ class TrialVecEnv(_SharedVecEnv):
         next_obs, rewards, terminated, truncated, batch_infos = cohort.envs.step(actions)
         ended = terminated | truncated
         spec = self._family.spec
-        taken = np.eye(spec.action_width)[actions] if spec.discrete else actions
+        taken = spec.encode_action(torch.as_tensor(actions)).numpy()
         cue = np.column_stack([taken, rewards, ended]).astype(np.float32)
         active = cohort.left > 0
         cohort.left -= ended & active
@@ -238,11 +239,13 @@ def spaces_of(
     """Of observations, which tell `shown_width` numbers of the task, and of actions.
 
     Raises:
-        ConfigError: `trials`, whose observations are one array, with goals, which are a Dict.
+        ConfigError: `trials`, whose observations are one array, with goals or images.
     """
     observations = observation_space(spec, task_input, shown_width)
-    if trials and isinstance(observations, spaces.Dict):
+    if trials and shows_goals(spec, task_input):
         raise ConfigError("trials: a cue has no place beside goals; show the row of the task")
+    if trials and spec.images:
+        raise ConfigError("trials: a cue has no place beside images; use the agent rl2")
     if trials:
         observations = unbounded(spec.obs_width + shown_width + spec.cue_width)
     return observations, action_space(spec)

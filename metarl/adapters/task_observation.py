@@ -40,10 +40,7 @@ class TaskObservation:
 
         self.observation_space = observation_space(spec, task_input, self._shown_width)
         self.action_space = action_space(spec)
-        self._achieved: slice | None = None
-        if isinstance(self.observation_space, spaces.Dict):
-            assert spec.achieved_goal is not None
-            self._achieved = spec.part(spec.achieved_goal)
+        self._task_input = task_input
 
     def choose(self, task: int | Sequence[int], count: int | None = None) -> None:
         """Choose one or some of the tasks, by their places.
@@ -70,13 +67,10 @@ class TaskObservation:
     def observation(self, obs: Tensor) -> Observation:
         """obs [N, M, O] as new arrays [N · M, …]."""
         shown = self._shown.unsqueeze(1).expand(-1, obs.shape[1], -1)
-        if self._achieved is None:
-            return flat(torch.cat([obs, shown], dim=-1))
-        return {
-            "observation": flat(obs),
-            "achieved_goal": flat(obs[..., self._achieved]),
-            "desired_goal": flat(shown),
-        }
+        parts = observed(self._family.spec, self._task_input, obs, shown)
+        if isinstance(parts, Tensor):
+            return flat(parts)
+        return {name: flat(part) for name, part in parts.items()}
 
     def action(self, action: ArrayLike, shape: tuple[int, int], acting: Flags) -> Tensor:
         """Actions [N · M, …] as a tensor [N, M, …]; those of lanes not `acting` [N · M] are zero.
@@ -112,7 +106,8 @@ class TaskObservation:
             AttributeError: there is none, or no goals are shown; so libraries know whether
                 hindsight is possible.
         """
-        if self._achieved is None or not isinstance(self._family, HasGoalReward):
+        goals = shows_goals(self._family.spec, self._task_input)
+        if not goals or not isinstance(self._family, HasGoalReward):
             raise AttributeError(
                 "compute_reward: needs task_input goal and a family with goal_reward"
             )
@@ -129,19 +124,57 @@ class TaskObservation:
         return compute_reward
 
 
+def shows_goals(spec: Spec, task_input: TaskInput) -> bool:
+    """Whether observations are a Dict of goals."""
+    return task_input == "goal" and spec.achieved_goal is not None
+
+
 def observation_space(spec: Spec, task_input: TaskInput, shown_width: int) -> spaces.Space[Any]:
-    """Of observations that also tell `shown_width` numbers of the task; goals are a Dict."""
-    if task_input == "goal" and spec.achieved_goal:
+    """Of observations that also tell `shown_width` numbers of the task.
+
+    Goals are a Dict; so are images with something beside them, the task as "task".
+    """
+    if shows_goals(spec, task_input):
         return spaces.Dict(
             observation=unbounded(spec.obs_width),
             achieved_goal=unbounded(shown_width),
             desired_goal=unbounded(shown_width),
         )
-    return unbounded(spec.obs_width + shown_width)
+    if not spec.images:
+        return unbounded(spec.obs_width + shown_width)
+    parts: dict[str, spaces.Space[Any]] = {}
+    for name, width in spec.observation.items():
+        parts[name] = unbounded(width)
+        if name in spec.images:
+            parts[name] = spaces.Box(0, 255, spec.images[name], np.uint8)
+    if shown_width:
+        parts["task"] = unbounded(shown_width)
+    return next(iter(parts.values())) if len(parts) == 1 else spaces.Dict(parts)
+
+
+def observed(
+    spec: Spec, task_input: TaskInput, obs: Tensor, shown: Tensor
+) -> Tensor | dict[str, Tensor]:
+    """obs [N, M, O] and what is `shown` of the task [N, M, P] as in `observation_space`."""
+    if shows_goals(spec, task_input):
+        achieved = spec.achieved(obs)
+        return {"observation": obs, "achieved_goal": achieved, "desired_goal": shown}
+    if not spec.images:
+        return torch.cat([obs, shown], dim=-1)
+    parts = {}
+    for name in spec.observation:
+        part = obs[..., spec.part(name)]
+        image = spec.images.get(name)
+        parts[name] = part.float() if image is None else part.byte().unflatten(-1, image)
+    if shown.shape[-1]:
+        parts["task"] = shown
+    return next(iter(parts.values())) if len(parts) == 1 else parts
 
 
 def action_space(spec: Spec) -> spaces.Space[Any]:
-    """Discrete, or a Box [A] on [−1, 1]."""
+    """Discrete, MultiDiscrete, or a Box [A] on [−1, 1]."""
+    if spec.nvec:
+        return spaces.MultiDiscrete(spec.nvec)
     if spec.discrete:
         return spaces.Discrete(spec.action_width)
     return spaces.Box(-1.0, 1.0, (spec.action_width,), np.float32)
@@ -151,6 +184,8 @@ def _bounds(space: spaces.Space[Any]) -> tuple[Array | int, Array | int]:
     """The least and the greatest action."""
     if isinstance(space, spaces.Discrete):
         return 0, int(space.n) - 1
+    if isinstance(space, spaces.MultiDiscrete):
+        return 0, space.nvec - 1
     assert isinstance(space, spaces.Box)
     return space.low, space.high
 

@@ -180,17 +180,21 @@ class Watched:
     def _require_acted(self, acted: Acted, obs: Tensor) -> None:
         """Raises CheckFailed unless `acted` is a decision on obs [N, M, O]."""
         size = tuple(obs.shape[:2])
-        choices = self.spec.action_width
         require_same(obs, acted.inputs.obs, "act: inputs.obs is not the observation")
         require_array("log_prob", acted.log_prob, size)
         require_leading("act: extras", acted.extras, size)
-        if not self.spec.discrete:
-            require_array("action", acted.action, (*size, choices), torch.float32)
+        spec = self.spec
+        require_array("action", acted.action, (*size, *spec.action_shape), spec.action_type)
+        if not spec.discrete:
             return
-        require_array("action", acted.action, size, torch.int64)
+        last = torch.tensor(spec.nvec or spec.action_width) - 1
         low, high = acted.action.aminmax()
-        inside = low >= 0 and high < choices
-        require(inside, f"actions from {low} to {high}, not from 0 to {choices - 1}")
+        inside = ((acted.action >= 0) & (acted.action <= last)).all()
+        require(inside, f"actions from {low} to {high}, not from 0 to {last.tolist()}")
+        valid = spec.valid_choices(obs)
+        if valid is not None:
+            taken = spec.encode_action(acted.action).bool()
+            require(not (taken & ~valid).any(), "an action that the mask rules out")
 
 
 @dataclass(frozen=True)

@@ -104,7 +104,8 @@ class _Watch:
     ) -> tuple[Tensor, Tensor]:
         """[ages, N, W] the `chosen` entries, [ages, N] bool whether the episode had such an age."""
         env = self._probe.family.make(1)
-        start = env.reset(tasks, self._probe.rng)[:, 0, chosen].float()
+        now = env.reset(tasks, self._probe.rng)
+        start = now[:, 0, chosen].float()
         obs = start.new_zeros(len(ages), *start.shape)
         there = torch.zeros(obs.shape[:2], dtype=torch.bool)
         places = {age: place for place, age in enumerate(ages)}
@@ -112,7 +113,8 @@ class _Watch:
         lives = torch.ones(len(tasks), dtype=torch.bool)
         age = torch.zeros(len(tasks), 1, dtype=torch.long)
         for time in range(self._steps):
-            step = env.step(self._choose(time, torch.zeros_like(age), age + time))
+            step = env.step(self._choose(time, torch.zeros_like(age), age + time, now))
+            now = step.obs
             if time + 1 in places:
                 place = places[time + 1]
                 obs[place] = step.next_obs[:, 0, chosen]

@@ -23,14 +23,14 @@ _MOST = 2**29  # numbers in the observations of a trace, which take their time
 _KEPT = 2**24  # those that are kept; of more, there is a sketch
 _ONE_STEP = 2**24  # those of all lanes of one step
 
-Choose = Callable[[int, Tensor, Tensor], Tensor]
-"""(time, episode [N, M], age [N, M]) → action; the age is the number of steps since the episode
-began."""
+Choose = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+"""(time, episode [N, M], age [N, M], obs [N, M, O]) → action; the age is the number of steps since
+the episode began."""
 
 
 def replay(action: Tensor) -> Choose:
     """The recorded actions [T, N, M, …]."""
-    return lambda time, episode, age: action[time]
+    return lambda time, episode, age, obs: action[time]
 
 
 class Probe:
@@ -112,15 +112,14 @@ class Probe:
         table = torch.stack(
             [noise.uniform(t, spec.action_width) for t in range(509)]
         )  # [509, N, M, A]
-        table = (table[..., 0] * spec.action_width).long() if spec.discrete else 2 * table - 1
         row = torch.arange(rows).unsqueeze(1)
         lane = torch.arange(lanes)
         hold = 4 ** ((row + lane) % 4)
         shift = 0 if alike else 7  # entries of the table, from one episode to the next
 
-        def choose(time: int, episode: Tensor, age: Tensor) -> Tensor:
+        def choose(time: int, episode: Tensor, age: Tensor, obs: Tensor) -> Tensor:
             place = age // hold + shift * episode
-            return table[place % len(table), row, lane]
+            return spec.random_action(table[place % len(table), row, lane], obs)
 
         return choose
 
@@ -138,8 +137,12 @@ class Probe:
 
     @cached_property
     def other(self) -> Trace:
-        """`trace` with the tasks exchanged, but the same randomness and actions."""
-        return self.run(tasks=self.exchanged, steps=self.steps)
+        """`trace` with the tasks exchanged, but the same randomness and actions.
+
+        Of masked actions, those that are valid there.
+        """
+        choose = None if self.spec.action_mask is None else self.random()
+        return self.run(choose, tasks=self.exchanged, steps=self.steps)
 
     @cached_property
     def effect(self) -> dict[str, Tensor]:
@@ -218,7 +221,7 @@ class Probe:
         episode = torch.zeros_like(age)
         recorder = Recorder(obs, None if whole else self.sketch, watched)
         for time in times:
-            action = choose(time, episode, age)
+            action = choose(time, episode, age, obs)
             if isinstance(rng, Still):
                 rng.time += 1
             step = env.step(action.clone())

@@ -90,12 +90,11 @@ def spec(probe: Probe) -> str:
     }
     found = [fault for fault, present in faults.items() if present]
     require(not found, "; ".join(found))
-    observed = ", ".join(f"{name} [{width}]" for name, width in parts.items())
-    kind = "choices" if spec.discrete else "entries"
-    action = f"{spec.action_width} action {kind}"
+    mask = f"; mask {spec.action_mask}" if spec.action_mask else ""
     metrics = "".join(f"; metric {name}" for name in spec.metrics)
     row = f"row [{spec.task_width}]"
-    return f"observation {observed}; {action}; horizon {spec.horizon}; {row}{metrics}"
+    shape = f"observation {spec.observation_words}; action {spec.action_words}{mask}"
+    return f"{shape}; horizon {spec.horizon}; {row}{metrics}"
 
 
 @rule(

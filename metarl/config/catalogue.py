@@ -49,12 +49,10 @@ def description(kind: Kind, name: str, width: int | None = None) -> str:
 def _shape(found: Found) -> Iterator[str]:
     """The spec of the family with default options; imports torch."""
     spec = found.build(found.settings()).spec
-    parts = ", ".join(f"{part} [{width}]" for part, width in spec.observation.items())
-    kind = "choices" if spec.discrete else "entries in [−1, 1]"
     goal = f", the first {spec.goal_width} its goal" if spec.goal_width else ""
     closed = " (closed: all hold the same tasks)" if spec.closed else ""
-    yield f"  observation  {parts}"
-    yield f"  action       {spec.action_width} {kind}"
+    yield f"  observation  {spec.observation_words}"
+    yield f"  action       {spec.action_words}"
     yield f"  episode      at most {spec.horizon} steps"
     yield f"  task row     [{spec.task_width}]{goal}"
     yield f"  splits       {', '.join(spec.splits)}{closed}"

@@ -155,6 +155,22 @@ class Spec:
         return self.discrete and not self.nvec
 
     @property
+    def action_words(self) -> str:
+        """What an action is, for people."""
+        if self.nvec:
+            return f"{len(self.nvec)} choices at once, of {', '.join(map(str, self.nvec))}"
+        return f"{self.action_width} {'choices' if self.discrete else 'numbers in [−1, 1]'}"
+
+    @property
+    def observation_words(self) -> str:
+        """The parts of an observation with their widths, for people."""
+        parts = []
+        for name, width in self.observation.items():
+            shape = " × ".join(map(str, self.images.get(name, (width,))))
+            parts.append(f"{name} [{shape}]")
+        return ", ".join(parts)
+
+    @property
     def cue_width(self) -> int:
         return self.action_width + 2
 

@@ -54,12 +54,11 @@ def _card(run: Path, loaded: Loaded) -> dict[str, Any]:
     config, spec = loaded.config, loaded.spec
     result = read_if_whole(checkpoint_folder(run) / "result.json", "the card has no scores") or {}
     scores = result.get("scores", {})
-    kind = "choices" if spec.discrete else "numbers in [−1, 1]"
     return {
         "agent": _described(config.agent.name, config.agent.found.summary),
         "family": _described(config.family.name, config.family.found.summary),
         "observation": spec.observation,
-        "action": f"{spec.action_width} {kind}",
+        "action": spec.action_words,
         "horizon": spec.horizon,
         "episodes": config.episodes,
         "trained": asdict(loaded.counters),

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.distributions import Categorical as TorchCategorical
 
 from metarl.adapters.sb3 import FamilyVecEnv, TrialVecEnv
+from metarl.adapters.task_observation import observed
 from metarl.adapters.vector import FamilyVectorEnv
 from metarl.agents.learning_agent import LearningAgent, expand_to_lanes
 from metarl.agents.sb3.config import SB3Config
@@ -39,7 +40,13 @@ from metarl.core.types import (
     first_cue,
     replace,
 )
-from metarl.nn.distributions import Categorical, Gaussian, SquashedGaussian
+from metarl.nn.distributions import (
+    Categorical,
+    Distribution,
+    Gaussian,
+    MultiCategorical,
+    SquashedGaussian,
+)
 
 _CPU = torch.device("cpu")
 _NEVER = sys.maxsize  # an interval
@@ -114,9 +121,7 @@ class SB3(LearningAgent):
             action = action.clamp(-1.0, 1.0)
         return Acted(inputs, action, log_prob), belief
 
-    def _distribution(
-        self, inputs: Inputs, belief: Belief
-    ) -> tuple[Categorical | Gaussian | SquashedGaussian, Belief]:
+    def _distribution(self, inputs: Inputs, belief: Belief) -> tuple[Distribution, Belief]:
         """That of actions [N, M], and the belief with the memory after these inputs."""
         size = inputs.obs.shape[:2]
         observed, policy = self._observed(inputs), self.model.policy
@@ -132,6 +137,9 @@ class SB3(LearningAgent):
             mean, log_std, more = policy.actor.get_action_dist_params(observed)
             drawn = policy.actor.action_dist.proba_distribution(mean, log_std, **more)
         theirs = drawn.distribution
+        if isinstance(theirs, list):
+            each = (Categorical(choice.logits.unflatten(0, size)) for choice in theirs)
+            return MultiCategorical(tuple(each)), belief
         if isinstance(theirs, TorchCategorical):
             return Categorical(theirs.logits.unflatten(0, size)), belief
         mean, log_std = (x.unflatten(0, size) for x in (theirs.mean, theirs.stddev.log()))
@@ -140,15 +148,15 @@ class SB3(LearningAgent):
 
     def _observed(self, inputs: Inputs) -> Any:
         """What the policy observes [N · M, …], as its environments show it."""
-        if hasattr(self.model.observation_space, "spaces"):
-            parts = {
-                "observation": inputs.obs,
-                "achieved_goal": self.spec.achieved(inputs.obs),
-                "desired_goal": inputs.task,
-            }
-            return {name: x.flatten(0, 1) for name, x in parts.items() if x is not None}
-        shown = [x for x in (inputs.obs, inputs.task, inputs.cue) if x is not None]
-        return torch.cat(shown, dim=-1).flatten(0, 1)
+        shown = inputs.task
+        if shown is None:
+            shown = inputs.obs[..., :0].float()
+        parts = observed(self.spec, self.task_input, inputs.obs, shown)
+        if isinstance(parts, dict):
+            return {name: _channels_first(x.flatten(0, 1)) for name, x in parts.items()}
+        if inputs.cue is not None:
+            parts = torch.cat([parts, inputs.cue], dim=-1)
+        return _channels_first(parts.flatten(0, 1))
 
     # -- training
 
@@ -343,3 +351,8 @@ def _seed(rng: Rng) -> int:
 def _unscaled(action: Tensor) -> Tensor:
     """As `unscale_action` rounds it for the bounds ±1."""
     return -1.0 + 0.5 * (action + 1.0) * 2.0
+
+
+def _channels_first(x: Tensor) -> Tensor:
+    """Images [B, height, width, channels] as Stable-Baselines3 has them; all else as it is."""
+    return x.movedim(-1, 1) if x.dim() == 4 else x

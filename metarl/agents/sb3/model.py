@@ -22,7 +22,7 @@ from stable_baselines3.her import HerReplayBuffer
 from torch import nn
 
 from metarl.adapters.sb3 import SpacesVecEnv, spaces_of
-from metarl.adapters.task_observation import TaskInput
+from metarl.adapters.task_observation import TaskInput, shows_goals
 from metarl.agents.sb3.config import CONTRIB, Algorithm, SB3Config
 from metarl.core.errors import (
     CheckpointError,
@@ -56,6 +56,7 @@ _POLICIES: dict[str, Algorithm] = {
 _SCHEDULES = ("learning_rate", "clip_range", "clip_range_vf")
 _COUNTERS = ("num_timesteps", "_n_updates", "_episode_num")
 _ADDRESS = re.compile(rb" at 0x[0-9a-f]+")  # in its descriptions of objects
+_SMALLEST_IMAGE = 36  # which the convolutions of Stable-Baselines3 have room for
 _MOMENT = (1980, 1, 1, 0, 0, 0)  # the same model is the same file
 
 
@@ -69,10 +70,8 @@ def make_model(config: SB3Config, spec: Spec, device: torch.device, *, whole: bo
     observations, actions = spaces_of(
         spec, config.task_input, spec.shown_width(config.task_input), config.recurrent
     )
-    goals = hasattr(observations, "spaces")
-    if config.hindsight and not goals:
+    if config.hindsight and not shows_goals(spec, config.task_input):
         raise ConfigError(f"hindsight: {spec.name} does not say which goal is achieved")
-    policy = "MultiInputPolicy" if goals else "MlpLstmPolicy" if config.recurrent else "MlpPolicy"
     given = _arguments(config)
     if config.hindsight:
         given["replay_buffer_class"] = HerReplayBuffer
@@ -81,13 +80,25 @@ def make_model(config: SB3Config, spec: Spec, device: torch.device, *, whole: bo
         given["action_noise"] = NormalActionNoise(0 * noise, noise)
     count = config.lanes if config.recurrent else config.tasks * config.lanes
     env = SpacesVecEnv(count, observations, actions)
+    policy = _policy_of(config, observations)
     try:
         with telling():
             model = cls(policy, env, device=device, _init_setup_model=whole, **given)
-    except (TypeError, ValueError, AssertionError) as error:
+    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
         raise ConfigError(f"agent.arguments: {one_line(error)}") from error
     model.set_logger(Logger(None, []))
     return model
+
+
+def _policy_of(config: SB3Config, observations: Any) -> str:
+    """The name of a policy for this space of observations; small images are flattened."""
+    if hasattr(observations, "spaces"):
+        return "MultiInputPolicy"
+    if config.recurrent:
+        return "MlpLstmPolicy"
+    if len(observations.shape) == 3 and min(observations.shape[:2]) >= _SMALLEST_IMAGE:
+        return "CnnPolicy"
+    return "MlpPolicy"
 
 
 def _class_of(algorithm: Algorithm) -> Any:
