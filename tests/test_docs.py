@@ -42,6 +42,7 @@ EXAMPLES = {
     "my_thermostat.py:Thermostat": 40,
     "my_arm.py:Arm": 40,
     "my_cheetah.py:Slope": 20,
+    "my_corridor.py:Memory": 40,
 }
 """Name → lines that its file may have."""
 

@@ -5,12 +5,25 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from families.pictures import HEIGHT, HORIZON, MASK, WIDTH, Lights, Masked, MaskedSeen, Steered
+from families.pictures import (
+    HEIGHT,
+    HORIZON,
+    MASK,
+    WIDTH,
+    Framed,
+    Lights,
+    Masked,
+    MaskedSeen,
+    Steered,
+)
 from gymnasium import spaces
+from gymnasium.utils.env_checker import check_env
 
 from metarl.adapters.from_gymnasium.spaces import Actions
 from metarl.adapters.gymnasium import GymnasiumFamily
-from metarl.core.errors import FamilyError
+from metarl.adapters.task_observation import unbounded
+from metarl.adapters.vector import FamilyEnv, FamilyVectorEnv
+from metarl.core.errors import ConfigError, FamilyError
 from metarl.core.rng import Rng
 
 
@@ -158,3 +171,42 @@ def test_images_come_from_workers_as_they_are():
     shared = Steered()
     shared.workers = 1
     assert torch.equal(seen(shared, 3), expected)
+
+
+@pytest.mark.parametrize(
+    ("made", "task_input", "space"),
+    [
+        (Framed(), "none", spaces.Box(0, 255, (40, 36, 3), np.uint8)),
+        (
+            Framed(),
+            "row",
+            spaces.Dict(image=spaces.Box(0, 255, (40, 36, 3), np.uint8), task=unbounded(2)),
+        ),
+        (
+            Steered(),
+            "none",
+            spaces.Dict(image=spaces.Box(0, 255, (HEIGHT, WIDTH, 3), np.uint8), phase=unbounded(3)),
+        ),
+    ],
+    ids=["alone", "with the task", "with others"],
+)
+@pytest.mark.filterwarnings("ignore:.*Box observation space")
+def test_gymnasium_sees_images_in_their_shape(made, task_input, space):
+    tasks = made.tasks("train", 2, Rng(0))
+    env = FamilyEnv(made, tasks, task_input=task_input)
+    assert env.observation_space == space
+    check_env(env, skip_render_check=True)
+    envs = FamilyVectorEnv(made, tasks, lanes=2, task_input=task_input)
+    obs, _ = envs.reset(seed=0)
+    assert obs in envs.observation_space
+    for _ in range(HORIZON + 1):
+        obs, *_ = envs.step(envs.action_space.sample())
+        assert obs in envs.observation_space
+
+
+def test_several_choices_outside_their_space_are_refused():
+    env = FamilyEnv(Framed(), Framed().tasks("train", 2, Rng(0)))
+    assert env.action_space == spaces.MultiDiscrete([3, 2])
+    env.reset(seed=0)
+    with pytest.raises(ConfigError, match=r"action \[0, 2\] is not in MultiDiscrete"):
+        env.step(np.array([0, 2]))

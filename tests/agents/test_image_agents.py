@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from families.pictures import Masked, MaskedSeen, Steered
+from families.pictures import Framed, Lights, Masked, MaskedSeen, Steered
 from helpers import CPU
 
 from metarl.collect.world import LocalWorld
@@ -29,6 +29,14 @@ SMALL = {
         "conv_channels": (4,),
     },
 }
+
+
+class Small(Framed):
+    def build(self):
+        return Lights(mask=None)
+
+
+POLICIES = {Framed: "ActorCriticCnnPolicy", Small: "ActorCriticPolicy"}
 
 
 def train(name: str, family: Any, **options: Any) -> tuple[Any, dict[str, float], dict[str, Any]]:
@@ -118,3 +126,27 @@ def test_a_replay_buffer_of_images_resumes():
 def test_what_reads_no_images_says_so(name, family, options, line):
     with pytest.raises(ConfigError, match=line):
         make_agent(name, family().spec, **options)
+
+
+@pytest.mark.parametrize("family", [Framed, Small], ids=["convolutions", "flattened"])
+def test_stable_baselines3_sees_the_picture_and_makes_several_choices(family):
+    """By its own convolutions, where the picture is large enough; it acts as its model predicts."""
+    made = family()
+    options = {"arguments": {"n_steps": 10, "batch_size": 20, "n_epochs": 1}, "tasks": 2}
+    agent = make_agent("sb3", made.spec, **options)
+    world = LocalWorld(made, 2, None, CPU)
+    agent.iterate(world, Rng(0))
+    assert type(agent.model.policy).__name__ == POLICIES[family]
+    tasks = world.tasks(2, Rng(0))
+    obs = made.make(2).reset(tasks, Rng(1))
+    belief = agent.begin(world.task_info(agent, tasks), 2)
+    acted, _ = agent.act(belief, obs, tasks.streams(Rng(2), 2), 0, "greedy")
+    image = obs.flatten(0, 1).unflatten(-1, made.spec.images["image"]).numpy()
+    expected, _ = agent.model.predict(image.transpose(0, 3, 1, 2), deterministic=True)
+    assert acted.action.flatten(0, 1).tolist() == expected.tolist()
+    assert acted.inputs.obs.dtype == torch.uint8
+
+
+def test_pictures_too_small_for_stable_baselines3_are_told():
+    with pytest.raises(ConfigError, match=r"agent\.arguments: .*Kernel size"):
+        make_agent("sb3", Steered().spec)
