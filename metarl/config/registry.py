@@ -45,10 +45,10 @@ GROUP: dict[Kind, str] = {
 }
 
 
-_METHODS: dict[Kind, set[str]] = {
-    "family": {"tasks", "make"},
-    "agent": {"iterate", "act"},
-    "world": {"tasks", "collect"},
+_METHODS: dict[Kind, tuple[str, str]] = {
+    "family": ("tasks", "make"),
+    "agent": ("iterate", "act"),
+    "world": ("tasks", "collect"),
 }
 """What makes a class one of these."""
 
@@ -233,7 +233,7 @@ def own(kind: Kind, name: str) -> object:
 
 
 def _is_one(kind: Kind, cls: type) -> bool:
-    return _METHODS[kind] <= set(dir(cls))
+    return set(_METHODS[kind]) <= set(dir(cls))
 
 
 def _found(kind: Kind, name: str, thing: object) -> Found:
@@ -329,7 +329,7 @@ def _attribute(
         return getattr(module, attribute)
     content = vars(module)
     if not attribute:
-        raise ConfigError(_no_class_named(kind, name.removesuffix(":"), content))
+        raise ConfigError(_no_class_named(kind, name, content))
     classes = [key for key, value in content.items() if isinstance(value, type)]
     place = content.get("__file__") or module.__name__
     raise ConfigError(
@@ -339,18 +339,18 @@ def _attribute(
 
 
 def _no_class_named(kind: Kind, name: str, content: dict[str, Any]) -> str:
-    """Which classes could be meant, where only their file is named."""
+    """Which classes could be meant, where only their file or module is named."""
     kinds: list[Kind] = [kind] if kind in _METHODS else ["family", "agent"]
+    place = name.removesuffix(":")
     meant = [
-        f"{name}:{key}"
+        shown(f"{place}:{key}")
         for key, value in content.items()
         if isinstance(value, type)
         and value.__module__ == content["__name__"]
-        and any(_is_one(kind, value) for kind in kinds)
+        and any(_is_one(one, value) for one in kinds)
     ]
+    said = f"{kind} {quoted(name)} names no class"
     if meant:
-        return f"{quoted(name)} names no class: write {' or '.join(map(shown, meant))}"
-    wanted = " or ".join(
-        f"no {kind}, a class with {' and '.join(sorted(_METHODS[kind]))}" for kind in kinds
-    )
-    return f"{quoted(name)} names no class, and holds {wanted}: write {name}:Class"
+        return f"{said}: write {' or '.join(meant)}"
+    wanted = " and no ".join(f"{one} (a class with {' and '.join(_METHODS[one])})" for one in kinds)
+    return f"{said}, and there is no {wanted} in it: write {shown(place)}:Class"

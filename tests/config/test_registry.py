@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import metarl
-from metarl.config.registry import Settings, find, names
+from metarl.config.registry import Settings, find, find_either, names
 from metarl.core.errors import MetaRLError, suggest
 from metarl.experiments.building import make_family
 
@@ -145,6 +145,33 @@ def test_settings_without_a_class_are_no_family(mine: str):
 def test_modules_that_do_not_have_it_are_mistakes(name: str):
     """`sys` has no file, like a folder without __init__.py."""
     assert repr(name) in mistake(name)
+
+
+@pytest.fixture
+def several(tmp_path) -> str:
+    """A file with two families, an agent, and what is neither or from elsewhere."""
+    path = tmp_path / "several.py"
+    path.write_text(
+        "from metarl_envs.point import Point\n"
+        "from metarl import Spec\n"
+        "class Base:\n    def tasks(self): ...\n    def make(self): ...\n"
+        "class Mine(Base): ...\n"
+        "class Learner:\n    def act(self): ...\n    def iterate(self): ...\n"
+        "class Helper: ...\n"
+    )
+    return str(path)
+
+
+@pytest.mark.parametrize("ending", ["", ":"])
+def test_a_file_without_a_class_says_which_could_be_meant(several, ending: str):
+    message = mistake(several + ending)
+    assert message.endswith(f" names no class: write {several}:Base or {several}:Mine")
+    with pytest.raises(MetaRLError, match=r"several\.py:Learner$"):
+        find("agent", several + ending)
+    with pytest.raises(MetaRLError, match=r"several\.py:Base or .*:Mine or .*:Learner$"):
+        find_either(several + ending)
+    with pytest.raises(MetaRLError, match=r"no world \(a class with tasks and collect\) in it: "):
+        find("world", several + ending)
 
 
 def test_the_package_offers_what_its_modules_define():
