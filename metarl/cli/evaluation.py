@@ -21,6 +21,7 @@ from metarl.cli.options import (
     TestMode,
     Trust,
     opening_of,
+    showing_progress,
 )
 from metarl.core.texts import to_json
 
@@ -66,19 +67,20 @@ def evaluate(
     from metarl.experiments.folder import EVALUATION
     from metarl.experiments.tables import print_comparison
 
-    comparison = compare(
-        run,
-        [name for name in against.split(",") if name],
-        baselines,
-        opening_of(device, trust, changes),
-        split=split,
-        tasks=None if tasks is None else which_tasks(tasks, split),
-        episodes=episodes,
-        test_episodes=test_episodes,
-        mode=mode,
-        test_mode=test_mode,
-        seed=seed,
-    )
+    with showing_progress():
+        comparison = compare(
+            run,
+            [name for name in against.split(",") if name],
+            baselines,
+            opening_of(device, trust, changes),
+            split=split,
+            tasks=None if tasks is None else which_tasks(tasks, split),
+            episodes=episodes,
+            test_episodes=test_episodes,
+            mode=mode,
+            test_mode=test_mode,
+            seed=seed,
+        )
     if as_json:
         print(to_json({"run": str(run), **comparison.to_dict()}))
     else:
@@ -115,11 +117,9 @@ def options(
         from metarl.viz.option_map import check_drawable, draw_option_map
 
         check_drawable(family, out)
-    usage = measure_option_usage(
-        loaded.agent,
-        family,
-        loaded.protocol(split=split, tasks=tasks, episodes=episodes, mode=mode, seed=seed),
-    )
+    protocol = loaded.protocol(split=split, tasks=tasks, episodes=episodes, mode=mode, seed=seed)
+    with showing_progress():
+        usage = measure_option_usage(loaded.agent, family, protocol)
     content = {"run": str(run), **usage.to_dict()}
     if out is not None:
         content["picture"] = str(draw_option_map(usage, out))

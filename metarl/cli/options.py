@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -43,6 +45,16 @@ Changes = Annotated[
     typer.Argument(metavar="[family=FILE.py:CLASS]", help="in place of the run's family"),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
+
+
+@contextmanager
+def showing_progress() -> Iterator[None]:
+    """On stderr, while a command works that prints its result at the end."""
+    from metarl.core.progress import listening
+    from metarl.experiments.logs import Display
+
+    with Display(lasting=False) as display, listening(display.tell):
+        yield
 
 
 def opening_of(device: str | None, trust: bool, changes: list[str] | None) -> Opening:

@@ -19,6 +19,7 @@ from metarl.cli.options import (
     Trust,
     opening_of,
     parse_steps,
+    showing_progress,
 )
 
 
@@ -93,10 +94,11 @@ def infer(
     beliefs, inference = None, None
     predicts = isinstance(agent, Predicts) and agent.predicts
     beside_bayes = predicts and isinstance(family, KnowsPosterior)
-    if beside_bayes or times is not None:
-        beliefs = compare_beliefs(agent, family, protocol, parse_steps(times))
-    if isinstance(agent, InfersLatent) or not beside_bayes:
-        inference = ask(agent, family, protocol)
+    with showing_progress():
+        if beside_bayes or times is not None:
+            beliefs = compare_beliefs(agent, family, protocol, parse_steps(times))
+        if isinstance(agent, InfersLatent) or not beside_bayes:
+            inference = ask(agent, family, protocol)
 
     folder = out or (run if run.is_dir() else run.parent)
     folder.mkdir(parents=True, exist_ok=True)
@@ -151,8 +153,8 @@ def render(
     from metarl.viz.rendering import render as draw
 
     changes = [text for text in options or [] if text.startswith("family=")]
-    print(
-        draw(
+    with showing_progress():
+        written = draw(
             source,
             out,
             [text for text in options or [] if text not in changes],
@@ -166,4 +168,4 @@ def render(
             lane=lane,
             fps=fps,
         )
-    )
+    print(written)

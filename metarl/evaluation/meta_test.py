@@ -19,9 +19,11 @@ from metarl.core.family import (
     KnowsOptimum,
     make_env,
 )
+from metarl.core.progress import listened, part, tell
 from metarl.core.protocol import EvalProtocol
+from metarl.core.rng import Rng
 from metarl.core.rollout import Rollout
-from metarl.core.types import Belief, Tasks
+from metarl.core.types import Belief, Spec, Step, Tasks
 from metarl.evaluation.scores import Scores
 from metarl.evaluation.stats import Array
 
@@ -48,11 +50,12 @@ def evaluate(
     protocol = protocol.changed(**changes) if protocol else EvalProtocol(**changes)
     rows = protocol.rows(family)
     chunk = max(1, _CHUNK // agent.lanes)
+    firsts = range(0, len(rows), chunk)
     parts = []
-    for first in range(0, len(rows), chunk):
-        with blaming(agent):
+    for number, first in enumerate(firsts):
+        with blaming(agent), part("", number, len(firsts)):
             parts.append(_evaluate_rows(agent, family, rows[first : first + chunk], protocol))
-    figures = {name: np.concatenate([part[name] for part in parts], 1)[None] for name in parts[0]}
+    figures = {name: np.concatenate([x[name] for x in parts], 1)[None] for name in parts[0]}
     mean_optimum = None
     given = isinstance(protocol.tasks, Tasks)
     closed = family.spec.closed and not given
@@ -109,6 +112,8 @@ def trial(
     tests = adaptation_rounds(agent, protocol.test_episodes)
     prior = agent.begin(task_info(agent, spec, tasks, rounds, protocol.train_set), lanes=lanes)
     world = env or make_env(family, lanes)
+    if listened():
+        world = _Watched(world, spec, rounds + tests)
 
     rng = protocol.rng
 
@@ -132,6 +137,27 @@ def trial(
             yield rollout, belief
 
     return adapt_in_rounds(prior)
+
+
+class _Watched:
+    """An environment that tells how many steps of so many episodes a lane are over."""
+
+    def __init__(self, env: BatchEnv, spec: Spec, episodes: int):
+        self._env, self._horizon, self._episodes = env, spec.horizon, episodes
+        self._what = f"episodes of {spec.name}"
+        self._begun = self._time = 0
+
+    def reset(self, tasks: Tasks, rng: Rng) -> Tensor:
+        self._begun += 1
+        self._time = 0
+        return self._env.reset(tasks, rng)
+
+    def step(self, action: Tensor) -> Step:
+        step = self._env.step(action)
+        self._time += 1
+        done = self._begun - 1 + self._time / self._horizon
+        tell(f"{self._what}: {self._begun} of {self._episodes}", done / self._episodes)
+        return step
 
 
 def _evaluate_rows(

@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 
-from metarl.config.registry import names
+from metarl.config.registry import find, names
 from metarl.config.schema import Config
 from metarl.core.agent import Agent
 from metarl.core.errors import CheckpointError, ConfigError
+from metarl.core.progress import part
 from metarl.core.rng import Rng
 from metarl.evaluation import stats
 from metarl.evaluation.meta_test import evaluate
@@ -89,30 +90,60 @@ def compare(
         MetaRLError: no run there, a run of another family or training set, or an agent that cannot
             act in this one.
     """
-    meeting = _Meeting(path, opening, given)
-    own = meeting.score_runs(meeting.runs)
-    name = label_of(meeting.first.config.agent.name, meeting.first.agent)
-    scores, trained = {name: own}, {name}
     if baselines:
-        if own.returns.shape[1] > 1:  # one is before any adaptation
-            scores[f"{name}, no adaptation"] = meeting.score_runs(meeting.runs, adapt=False)
         against = [*against, *({RANDOM} - set(against))]
     for other in against:
-        if other in names("agent") or not Path(other).exists():
-            label = f"{other} (untrained)" if other in scores else other
-            scores[label] = meeting.score_untrained(other)
-            continue
-        label, theirs = meeting.score_rival(other, own)
-        label = other if label in scores else label
-        scores[label] = theirs
-        trained.add(label)
+        if _is_agent(other):
+            find("agent", other)
+    meeting = _Meeting(path, opening, given)
+    rivals = [meeting.rival(other) for other in against]
+    elsewhere = meeting.elsewhere() if baselines else []
+    name = label_of(meeting.first.config.agent.name, meeting.first.agent)
+    count = 1 + baselines + len(rivals) + len(elsewhere)
+    with part(name, 0, count):
+        own = meeting.score_runs(meeting.runs)
+    scores, trained = {name: own}, {name}
+    if baselines and own.returns.shape[1] > 1:  # one is before any adaptation
+        label = f"{name}, no adaptation"
+        with part(label, 1, count):
+            scores[label] = meeting.score_runs(meeting.runs, adapt=False)
+    for number, rival in enumerate(rivals, 1 + baselines):
+        label = rival.label
+        if label in scores:
+            label = rival.name if rival.trained else f"{rival.name} (untrained)"
+        with part(label, number, count):
+            scores[label] = meeting.score_rival(rival, own)
+        if rival.trained:
+            trained.add(label)
+    splits: dict[str, Scores] = {}
+    for number, split in enumerate(elsewhere, count - len(elsewhere)):
+        with part(f"{name}, {split} tasks", number, count):
+            splits[split] = meeting.score_split(split)
     return Comparison(
         scores,
         meeting.first.config.score,
         meeting.first.config.episodes,
         frozenset(trained),
-        meeting.score_elsewhere() if baselines else {},
+        splits,
     )
+
+
+def _is_agent(name: str) -> bool:
+    """Whether that is an agent's name, not the path of a run."""
+    return name in names("agent") or not Path(name).exists()
+
+
+@dataclass(frozen=True)
+class _Rival:
+    """Another agent or other runs, which can act on the family."""
+
+    name: str  # as it was given
+    label: str
+    seeds: list[tuple[Agent, Config]]
+    """Agents, and how they were trained."""
+    trained: bool = True
+    run: bool = True
+    """Whether they are runs of ours, which met tasks of their own."""
 
 
 class _Meeting:
@@ -136,29 +167,33 @@ class _Meeting:
     ) -> Scores:
         return combine([self.score(x.agent, x.config, **changes) for x in seeds], same_tasks)
 
-    def score_untrained(self, name: str) -> Scores:
-        """Of the agent called `name`, with its defaults."""
+    def rival(self, name: str) -> _Rival:
+        """The agent called `name`, with its defaults, or what was trained at this path."""
         config = self.first.config
-        return self.score(make_agent(name, self.family.spec, device=config.device), config)
-
-    def score_rival(self, path: str, own: Scores) -> tuple[str, Scores]:
-        """The label and the scores of other runs, or of a file of Stable-Baselines3."""
-        if is_sb3_model(Path(path)):
-            return self._score_sb3_model(Path(path))
-        rivals = [open_run(run, self.opening) for run in runs(path)]
-        config = rivals[0].config
+        if _is_agent(name):
+            agent = make_agent(name, self.family.spec, device=config.device)
+            return _Rival(name, name, [(agent, config)], trained=False, run=False)
+        if is_sb3_model(Path(name)):
+            return self._sb3_model(Path(name))
+        rivals = [open_run(run, self.opening) for run in runs(name)]
         if rivals[0].spec != self.first.spec:
             raise ConfigError(
-                f"{path} was trained on {config.family.name} of another shape than {self.path}"
+                f"{name} was trained on {rivals[0].config.family.name} of another shape than "
+                f"{self.path}"
             )
-        scores = self.score_runs(rivals)
-        if scores.task_hash != own.task_hash:
-            raise ConfigError(
-                f"{path} was trained on other tasks than {self.path}: compare other splits"
-            )
-        return label_of(Path(path).name, rivals[0].agent), scores
+        label = label_of(Path(name).name, rivals[0].agent)
+        return _Rival(name, label, [(x.agent, x.config) for x in rivals])
 
-    def _score_sb3_model(self, path: Path) -> tuple[str, Scores]:
+    def score_rival(self, rival: _Rival, own: Scores) -> Scores:
+        """Its scores on the tasks of `own`."""
+        scores = combine([self.score(*seed) for seed in rival.seeds])
+        if rival.run and scores.task_hash != own.task_hash:
+            raise ConfigError(
+                f"{rival.name} was trained on other tasks than {self.path}: compare other splits"
+            )
+        return scores
+
+    def _sb3_model(self, path: Path) -> _Rival:
         from metarl.agents.sb3.agent import SB3  # takes seconds to import
         from metarl.agents.sb3.model import read_model
 
@@ -166,20 +201,20 @@ class _Meeting:
         device = torch.device(config.device)
         settings, model = read_model(path, spec, device, self.opening.trust)
         agent = SB3(settings, spec, Rng(0), device, model)
-        return label_of(path.name, agent), self.score(agent, config)
+        return _Rival(str(path), label_of(path.name, agent), [(agent, config)], run=False)
 
-    def score_elsewhere(self) -> dict[str, Scores]:
-        """Of the runs by split, beside test tasks where there are others."""
+    def elsewhere(self) -> list[str]:
+        """Splits to evaluate the runs on beside test tasks."""
         spec, protocol = self.family.spec, self.protocol
         if protocol.split != "test" or spec.closed or not isinstance(protocol.tasks, int):
-            return {}
-        elsewhere: dict[str, Scores] = {}
-        for split in ("train", "ood"):
-            if split in spec.splits:
-                # Runs with fixed training tasks have each drawn their own.
-                shared = split != "train" or protocol.train_set is None
-                elsewhere[split] = self.score_runs(self.runs, shared, split=split)
-        return elsewhere
+            return []
+        return [split for split in ("train", "ood") if split in spec.splits]
+
+    def score_split(self, split: str) -> Scores:
+        """Of the runs on tasks of another split."""
+        # Runs with fixed training tasks have each drawn their own.
+        shared = split != "train" or self.protocol.train_set is None
+        return self.score_runs(self.runs, shared, split=split)
 
 
 def runs(path: str | Path) -> list[Path]:

@@ -18,6 +18,8 @@ from metarl.experiments.events import MetricEvents
 from metarl.experiments.tags import grouped
 
 METRICS = "metrics.jsonl"
+_EVERY = 10.0  # seconds between two lines
+_REFRESH = 0.1  # seconds between two changes of a bar
 
 
 class MetricsLog:
@@ -97,7 +99,8 @@ def write_metrics(folder: Path, records: Sequence[Mapping[str, Any]]) -> None:
 class Display:
     """Progress on the screen: a live bar in a terminal, a line every ten seconds elsewhere."""
 
-    def __init__(self, quiet: bool = False):
+    def __init__(self, quiet: bool = False, lasting: bool = True):
+        """`lasting`: the bar stays, and the first line comes at once."""
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
@@ -107,10 +110,12 @@ class Display:
             TaskProgressColumn(),
             TextColumn("{task.description}"),
             console=self._console,
+            transient=not lasting,
             disable=not self._console.is_terminal,
         )
         self._task = self._bar.add_task("", total=1.0)
-        self._last_line = -float("inf")
+        self._last_line = -math.inf if lasting else time.monotonic()
+        self._last_told = -math.inf
         self._validation = ""
 
     def __enter__(self) -> Display:
@@ -132,10 +137,19 @@ class Display:
             f"{record['env_steps_per_second']:,.0f} steps/s{gained}"
             f"  left {timedelta(seconds=max(0, int(left)))}{self._validation}"
         )
-        self._bar.update(self._task, completed=progress, description=text)
-        if not self._console.is_terminal and time.monotonic() - self._last_line >= 10:
-            self._last_line = time.monotonic()
-            self._console.print(f"{progress:4.0%}  {text}", soft_wrap=True)
+        self._last_told = -math.inf
+        self.tell(text, progress)
+
+    def tell(self, text: str, share: float) -> None:
+        """What is done now; `share` of all, from 0 to 1, is done already."""
+        now = time.monotonic()
+        if now - self._last_told < _REFRESH:
+            return
+        self._last_told = now
+        self._bar.update(self._task, completed=share, description=text)
+        if not self._console.is_terminal and now - self._last_line >= _EVERY:
+            self._last_line = now
+            self._console.print(f"{share:4.0%}  {text}", soft_wrap=True)
 
     def note(self, text: str) -> None:
         """A line that stays."""

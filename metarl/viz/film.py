@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from metarl.core.progress import tell
 from metarl.core.types import Scene, replace
 from metarl.evaluation.episodes import Episode, Film, Picture
 from metarl.viz.scene import EpisodeMap, draw_legend, fit_limits, limits_of
@@ -119,6 +120,8 @@ def animate(film: Film, hold: int) -> Iterator[Picture]:
             caption = f"episode {k + 1} of {film.length},  step {t},  return {reached}"
             picture = screen.draw(t, caption)
             yield picture
+            drawn = f"pictures of episode {k + 1} of {film.length}"
+            tell(drawn, (k + (t + 1) / (episode.steps + 1)) / film.length)
         yield from [picture] * hold
 
 
