@@ -18,9 +18,9 @@ from metarl.data.recording import Recording, recorded
 class Session:
     """Meets one new task step by step, and adapts after every M episodes, M being its lanes::
 
-    session = Session(agent, family.spec)
-    action = session.act(obs)
-    session.observe(reward, next_obs, terminated, truncated)
+        session = Session(agent, family.spec)
+        action = session.act(obs)
+        session.observe(reward, next_obs, terminated, truncated)
     """
 
     def __init__(
