@@ -72,9 +72,8 @@ class Probe:
         """What wide observations leave undone, in words; empty for others."""
         if self.sketch is None:
             return ""
-        fewer = f"{self.steps} steps in place of {self._due}, "
-        kept = f"{fewer if self.steps < self._due else ''}a sketch of each is kept"
-        return f"observations of {self.spec.obs_width:,} numbers: {kept}"
+        kept = f"observations of {self.spec.obs_width:,} numbers are kept as sketches"
+        return kept if self.steps == self._due else f"{kept}, and {self._due} steps take too long"
 
     @property
     def _due(self) -> int:
