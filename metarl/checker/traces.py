@@ -103,12 +103,14 @@ class Recorder:
 
     def trace(self) -> Trace:
         """All steps [T, N, M, …]."""
-        trace = Trace(**_stacked(self._before), step=_step(_stacked(self._copies)))
+        known = _stacked(self._before)
+        obs, action, episode, age = (known[name] for name in ("obs", "action", "episode", "age"))
+        trace = Trace(obs, action, _step(_stacked(self._copies)), episode, age)
         if not self._watched:
             return trace
         later = [*self._later, *map(self._copied, self._returned)]
-        obs = torch.cat([self._copy(self._first).unsqueeze(0), trace.obs[1:]])
-        became = replace(trace, obs=obs, step=_step(_stacked(later)))
+        began = torch.cat([self._copy(self._first).unsqueeze(0), trace.obs[1:]])
+        became = replace(trace, obs=began, step=_step(_stacked(later)))
         return replace(trace, changed=difference(trace.seen, became.seen))
 
     def _copied(self, returned: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -367,6 +367,18 @@ def in_place(env, action):
     return step
 
 
+def kept_for_later(env: WalkEnv, obs: Tensor) -> Tensor:
+    env.handed_out = obs
+    return obs
+
+
+@planted("steps", "changed in place later: obs before [step, row, lane]", reset=kept_for_later)
+def start_in_place(env, action):
+    if env.time > 1:
+        env.handed_out.zero_()
+    return env.healthy_step(action)
+
+
 @planted("continuity", "no episode ended, but obs is not next_obs at [step, row, lane] [0, 0, 0]")
 def torn(env, action):
     step = env.healthy_step(action)
@@ -876,7 +888,7 @@ def test_what_rests_on_a_broken_promise_is_not_looked_at():
         *("horizon", "effect", "persistence"),
     )
     assert len(report.unseen) + len(report.findings) == len(RULES)
-    assert "keeps 10 promises" in str(report).splitlines()[0]
+    assert str(report).startswith("walk: breaks 1 promise, keeps 10\n")
 
 
 def test_what_cannot_be_tested_is_not_counted_as_kept(monkeypatch: pytest.MonkeyPatch):
