@@ -100,7 +100,7 @@ class LeftOver(Slopes):
 
         def draw(self) -> float:
             self.walked += 1
-            return float(self.walked % 64)
+            return float(self.walked % 50)
 
 
 class ShownLater(Slopes):
