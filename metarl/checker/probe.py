@@ -18,6 +18,7 @@ from metarl.core.family import BatchEnv, Family
 from metarl.core.rng import Rng
 from metarl.core.types import Spec, Tasks, replace
 
+MANY = 500  # rows of a split: enough to find some that are in another, too
 LONGEST = 4000  # steps of a trace: longer episodes are not run to their end
 _MOST = 2**29  # numbers in the observations of a trace, which take their time
 _KEPT = 2**24  # those that are kept; of more, there is a sketch
@@ -94,6 +95,12 @@ class Probe:
     @cached_property
     def tasks(self) -> Tasks:
         return self.family.tasks("train", self.size[0], self.rng)
+
+    @cached_property
+    def one_task(self) -> bool:
+        """Whether all rows of train are the same."""
+        params = self.family.tasks("train", MANY, self.rng).params
+        return bool((params == params[0]).all())
 
     @property
     def exchanged(self) -> Tasks:

@@ -607,7 +607,7 @@ def default_argument(env, action):
     return noisy(env, action, env.shared.grow())
 
 
-@planted("reset", "a used environment after reset() and a fresh one: not the same; reward")
+@planted("reset", "suspect: WalkEnv.clock: reset() leaves it as it was")
 def leftover_clock(env, action):
     env.clock = getattr(env, "clock", 0) + 1
     return noisy(env, action, env.clock % 64)
@@ -879,6 +879,15 @@ def test_what_random_actions_do_not_meet_is_a_warning(monkeypatch: pytest.Monkey
     assert "nothing depends on the row" in warned.observed
     assert str(report).startswith(f"walk: keeps {len(RULES) - 1} promises; 1 warning\n")
     assert "\nwarn  effect\n        observed: in 64 steps" in str(report)
+
+
+def test_a_family_of_one_task_promises_nothing_of_tasks(monkeypatch: pytest.MonkeyPatch):
+    one = Fault({"closed": True}, tasks=rows(torch.zeros_like))
+    monkeypatch.setitem(FAULTS, "one task", (one, set(), ""))
+    report = check_family(Walk("one task"))
+    assert str(report).startswith(f"walk: keeps all {len(RULES) - 3} promises\n"), report
+    nothing = {finding.rule for finding in report.findings if finding.verdict == "-"}
+    assert nothing == {"variety", "effect", "hidden"}
 
 
 def test_what_rests_on_a_broken_promise_is_not_looked_at():

@@ -116,7 +116,11 @@ WRONG: dict[type[Slopes], tuple[str, str, str]] = {
     Global: ("seed", "suspect: NumPy's global generator", "draw from env.np_random alone"),
     Unseeded: ("seed", "suspect: a generator that the seed does not reach", "env.np_random alone"),
     Shared: ("seed", "suspect: count, class attribute of env", "keep it on the environment"),
-    LeftOver: ("reset", "a used environment after reset()", "in the environment's reset"),
+    LeftOver: (
+        "reset",
+        "suspect: env.walked: reset() leaves it as it was",
+        "in the environment's reset",
+    ),
     ShownLater: ("hidden", "observation from step 1 on tells entries [0]", "name the part of the"),
 }
 """Family → the rule that is broken, words of what is found, words of the fix."""
