@@ -28,7 +28,7 @@ def seed(probe: Probe) -> str:
     one, other = probe.short().seen, probe.run(env=env).seen
 
     def again() -> dict[str, Tensor]:
-        return probe.run(env=probe.fresh()).seen
+        return probe.run(env=probe.fresh_here()).seen
 
     require_repeated(one, other, f"{what}: not the same", again, probe.family, env)
     return f"{what}: the same"

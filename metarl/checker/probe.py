@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from functools import cached_property
 from typing import Any, cast
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from metarl.adapters.from_gymnasium.family import AdaptedFamily
+from metarl.adapters.gymnasium import GymnasiumFamily
 from metarl.checker.still import Still
 from metarl.checker.traces import Recorder, Sketch, Trace
 from metarl.checker.values import part
@@ -174,6 +176,14 @@ class Probe:
         if isinstance(self.family, AdaptedFamily):
             self.family.idle_lanes.clear()
         return self.family.make(self.size[1])
+
+    def fresh_here(self) -> BatchEnv:
+        """A new environment in this process, where generators and clocks can be set."""
+        if not isinstance(self.family, GymnasiumFamily) or not self.family.workers:
+            return self.fresh()
+        family = copy(self.family)
+        family.workers = 0
+        return family.make(self.size[1])
 
     def run(
         self,
