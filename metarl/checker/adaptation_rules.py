@@ -11,7 +11,7 @@ from torch import Tensor
 from metarl.checker import fixes
 from metarl.checker.leaks import Glimpses
 from metarl.checker.probe import Probe
-from metarl.checker.rules import CheckFailed, Skipped, Warned, require, rule
+from metarl.checker.rules import CheckFailed, NotOffered, Skipped, Warned, require, rule
 from metarl.checker.still import Still
 from metarl.checker.values import IMPROBABLE, difference
 from metarl.core.rollout import gather_times
@@ -30,6 +30,8 @@ def effect(probe: Probe) -> str:
 
     If random actions meet no difference, a family may still have one, where its rewards are sparse.
     """
+    if probe.one_task:
+        return NotOffered("there is but one task")
     if torch.equal(probe.tasks.params, probe.exchanged.params):
         return Skipped(f"the {len(probe.tasks)} rows that were tried are the same")
     for size in (probe, probe.wide):
@@ -57,6 +59,8 @@ def hidden(probe: Probe) -> str:
     The whole row counts for families without a goal: a start may depend on the task, as a taxi's
     does, if something is left to infer.
     """
+    if probe.one_task:
+        return NotOffered("there is but one task")
     seen = Glimpses.of(probe)
     secret = probe.spec.goal_width or probe.spec.task_width
     places = {"the first observation": (0, 0, 0.99)}

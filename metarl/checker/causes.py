@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from metarl.checker.rules import CheckFailed
 from metarl.checker.values import difference
@@ -188,17 +189,51 @@ def _classes(about: tuple[object, ...]) -> list[type]:
             if id(thing) not in known:
                 known.add(id(thing))
                 found |= dict.fromkeys(filter(_of_user, type(thing).__mro__))
-                below += _parts(thing)
+                below += _parts(thing).values()
         layer = below[:_WIDEST]
     return list(found)
 
 
-def _parts(thing: object) -> list[object]:
+def _parts(thing: object) -> dict[object, object]:
+    """What a container or an object holds, by key, place or attribute."""
     if isinstance(thing, dict):
-        return list(thing.values())
+        return thing
     if isinstance(thing, list | tuple):
-        return list(thing)
-    return list(getattr(thing, "__dict__", {}).values())
+        return dict(enumerate(thing))
+    return dict(getattr(thing, "__dict__", {}))
+
+
+def left_over(used: object, fresh: object) -> list[str]:
+    """Attributes of the user's objects by which two environments that were reset alike differ."""
+    found: dict[str, None] = {}
+    known: set[int] = set()
+    layer = [(used, fresh)]
+    for _ in range(_DEEPEST):
+        below = []
+        for one, other in layer:
+            if type(one) is not type(other) or id(one) in known:
+                continue
+            known.add(id(one))
+            parts = _parts(other)
+            below += [(part, parts.get(key)) for key, part in _parts(one).items()]
+            if _of_user(type(one)):
+                found |= dict.fromkeys(_differing(one, other))
+        layer = below[:_WIDEST]
+    return list(found)
+
+
+def _differing(one: object, other: object) -> Iterator[str]:
+    """The names of attributes that are data and differ."""
+    for name, value in getattr(one, "__dict__", {}).items():
+        before = vars(other).get(name)
+        same = True
+        with suppress(Exception):  # what cannot be compared
+            if isinstance(value, np.ndarray):
+                same = np.array_equal(value, before)
+            elif isinstance(value, Tensor | np.generic | int | float | str | list | dict):
+                same = difference(value, before) is None
+        if not same:
+            yield f"{type(one).__name__}.{name}"
 
 
 def _of_user(cls: type) -> bool:

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from metarl.checker import fixes
-from metarl.checker.causes import require_repeated
+from metarl.checker.causes import left_over, require_repeated
 from metarl.checker.probe import Probe, replay
-from metarl.checker.rules import Skipped, require, rule
+from metarl.checker.rules import CheckFailed, Skipped, require, rule
 from metarl.checker.values import difference, equal, part
 from metarl.core.types import replace, tree_map
 
@@ -28,7 +28,7 @@ def seed(probe: Probe) -> str:
     one, other = probe.short().seen, probe.run(env=env).seen
 
     def again() -> dict[str, Tensor]:
-        return probe.run(env=probe.fresh()).seen
+        return probe.run(env=probe.fresh_here()).seen
 
     require_repeated(one, other, f"{what}: not the same", again, probe.family, env)
     return f"{what}: the same"
@@ -46,7 +46,15 @@ def reset(probe: Probe) -> str:
     actions = replay(probe.trace.action[:, some])
     probe.run(actions, tasks=probe.tasks[some], env=env, rng=probe.rng.child("other"), steps=3)
     what = "a used environment after reset() and a fresh one"
-    return equal(probe.short().seen, probe.run(env=env).seen, what)
+    differs = difference(probe.short().seen, probe.run(env=env).seen)
+    if differs is None:
+        return f"{what}: the same"
+    fresh = probe.fresh()
+    for one in (env, fresh):
+        one.reset(probe.tasks, probe.rng)
+    left = left_over(env, fresh)
+    suspect = f"{', '.join(left)}: reset() leaves it as it was" if left else ""
+    raise CheckFailed(f"{what}: not the same; {differs}", suspect)
 
 
 @rule(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from functools import cached_property
 from typing import Any, cast
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from metarl.adapters.from_gymnasium.family import AdaptedFamily
+from metarl.adapters.gymnasium import GymnasiumFamily
 from metarl.checker.still import Still
 from metarl.checker.traces import Recorder, Sketch, Trace
 from metarl.checker.values import part
@@ -18,6 +20,7 @@ from metarl.core.family import BatchEnv, Family
 from metarl.core.rng import Rng
 from metarl.core.types import Spec, Tasks, replace
 
+MANY = 500  # rows of a split: enough to find some that are in another, too
 LONGEST = 4000  # steps of a trace: longer episodes are not run to their end
 _MOST = 2**29  # numbers in the observations of a trace, which take their time
 _KEPT = 2**24  # those that are kept; of more, there is a sketch
@@ -72,9 +75,8 @@ class Probe:
         """What wide observations leave undone, in words; empty for others."""
         if self.sketch is None:
             return ""
-        fewer = f"{self.steps} steps in place of {self._due}, "
-        kept = f"{fewer if self.steps < self._due else ''}a sketch of each is kept"
-        return f"observations of {self.spec.obs_width:,} numbers: {kept}"
+        kept = f"observations of {self.spec.obs_width:,} numbers are kept as sketches"
+        return kept if self.steps == self._due else f"{kept}, and {self._due} steps take too long"
 
     @property
     def _due(self) -> int:
@@ -95,6 +97,12 @@ class Probe:
     @cached_property
     def tasks(self) -> Tasks:
         return self.family.tasks("train", self.size[0], self.rng)
+
+    @cached_property
+    def one_task(self) -> bool:
+        """Whether all rows of train are the same."""
+        params = self.family.tasks("train", MANY, self.rng).params
+        return bool((params == params[0]).all())
 
     @property
     def exchanged(self) -> Tasks:
@@ -171,6 +179,14 @@ class Probe:
         if isinstance(self.family, AdaptedFamily):
             self.family.idle_lanes.clear()
         return self.family.make(self.size[1])
+
+    def fresh_here(self) -> BatchEnv:
+        """A new environment in this process, where generators and clocks can be set."""
+        if not isinstance(self.family, GymnasiumFamily) or not self.family.workers:
+            return self.fresh()
+        family = copy(self.family)
+        family.workers = 0
+        return family.make(self.size[1])
 
     def run(
         self,

@@ -1,6 +1,7 @@
 """What was found out about the promises of a family or an agent."""
 
 import textwrap
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -64,16 +65,19 @@ class Report:
         return "\n".join(lines)
 
     def _summary(self) -> str:
-        verdicts = [finding.verdict for finding in self.findings]
-        kept, broken, untested, warned = map(verdicts.count, ("ok", "FAIL", "skip", "warn"))
-        every = "all " if kept and not broken + untested + warned else ""
-        parts = [
-            f"breaks {_counted(broken, 'promise')}" if broken else "",
-            f"keeps {every}{_counted(kept, 'promise')}" if kept or not broken else "",
-            f"{untested} could not be tested" if untested else "",
-            _counted(warned, "warning") if warned else "",
-        ]
-        return "; ".join(part for part in parts if part)
+        count = Counter(finding.verdict for finding in self.findings)
+        kept = _counted(count["ok"], "promise")
+        if count["FAIL"]:
+            parts = [f"breaks {_counted(count['FAIL'], 'promise')}, keeps {count['ok']}"]
+        elif count["skip"] or count["warn"]:
+            parts = [f"keeps {kept}"]
+        else:
+            parts = [f"keeps all {kept}"]
+        if count["skip"]:
+            parts.append(f"{count['skip']} could not be tested")
+        if count["warn"]:
+            parts.append(_counted(count["warn"], "warning"))
+        return "; ".join(parts)
 
 
 def unwatched(rule: str, share: float) -> None:

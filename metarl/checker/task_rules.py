@@ -12,15 +12,14 @@ from torch import Tensor
 
 from metarl.checker import fixes
 from metarl.checker.causes import require_repeated
-from metarl.checker.probe import Probe
-from metarl.checker.rules import CheckFailed, require, require_array, rule
+from metarl.checker.probe import MANY, Probe
+from metarl.checker.rules import CheckFailed, NotOffered, require, require_array, rule
 from metarl.checker.values import require_nowhere, require_same
 from metarl.core.errors import MetaRLError, one_line
 from metarl.core.family import HasGoalReward
 from metarl.core.rng import Rng
 from metarl.core.types import SPLITS, Spec, Tasks
 
-_MANY = 500  # rows of a split: enough to find some that are in another, too
 _ALL = 5000  # more than a closed family has
 
 
@@ -133,10 +132,9 @@ def tasks(probe: Probe) -> str:
 )
 def variety(probe: Probe) -> str:
     """Not all rows are the same, unless the spec says `closed`: there may be but one task."""
-    params = probe.family.tasks("train", _MANY, probe.rng).params
-    one = bool((params == params[0]).all())
-    require(probe.spec.closed or not one, f"all {len(params)} rows of train are the same")
-    return "there is but one task, which closed allows" if one else "rows differ"
+    one = probe.one_task
+    require(probe.spec.closed or not one, f"all {MANY} rows of train are the same")
+    return NotOffered("there is but one task, which closed allows") if one else "rows differ"
 
 
 @rule(
@@ -147,7 +145,7 @@ def variety(probe: Probe) -> str:
 def splits(probe: Probe) -> str:
     """No row in two splits, or all rows in every split if the spec says `closed`."""
     closed = probe.spec.closed
-    count = _ALL if closed else _MANY
+    count = _ALL if closed else MANY
     rows = {}
     for split in probe.spec.splits:
         params = probe.family.tasks(split, count, probe.rng).params

@@ -48,8 +48,8 @@ class Trace:
 class Sketch:
     """Little of wide observations, by which two of them can be told apart.
 
-    64 of the entries, and two sums of all entries with random weights: a single entry that differs
-    by 10⁻⁵ times the root of the width, or more, is seen in them. What is not finite stays so.
+    64 of the entries, and two sums of all entries with random weights, in which one that differs
+    shows. What is not finite stays so.
     """
 
     def __init__(self, width: int):
@@ -62,13 +62,10 @@ class Sketch:
         """[N, M, O] → [N, M, 66] float64; a sketch, by its type, stays as it is."""
         if obs.dtype == torch.float64:
             return obs
-        sums = [self._sums(lane) for lane in obs.flatten(0, 1)]
+        # One lane after another, so that rounding does not depend on the place in the batch.
+        sums = torch.stack([self._weights @ lane.double() for lane in obs.flatten(0, 1)])
         chosen = obs[..., self._columns].double()
-        return torch.cat([chosen, torch.stack(sums).view(*obs.shape[:2], -1)], dim=-1)
-
-    def _sums(self, lane: Tensor) -> Tensor:
-        """[2], without the last digits, which depend on where the observation lies in memory."""
-        return ((self._weights @ lane.double()) * 2.0**24).round() / 2.0**24
+        return torch.cat([chosen, sums.view(*obs.shape[:2], -1)], dim=-1)
 
 
 class Recorder:
@@ -103,12 +100,14 @@ class Recorder:
 
     def trace(self) -> Trace:
         """All steps [T, N, M, …]."""
-        trace = Trace(**_stacked(self._before), step=_step(_stacked(self._copies)))
+        known = _stacked(self._before)
+        obs, action, episode, age = (known[name] for name in ("obs", "action", "episode", "age"))
+        trace = Trace(obs, action, _step(_stacked(self._copies)), episode, age)
         if not self._watched:
             return trace
         later = [*self._later, *map(self._copied, self._returned)]
-        obs = torch.cat([self._copy(self._first).unsqueeze(0), trace.obs[1:]])
-        became = replace(trace, obs=obs, step=_step(_stacked(later)))
+        began = torch.cat([self._copy(self._first).unsqueeze(0), trace.obs[1:]])
+        became = replace(trace, obs=began, step=_step(_stacked(later)))
         return replace(trace, changed=difference(trace.seen, became.seen))
 
     def _copied(self, returned: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -32,6 +32,7 @@ def test_a_registered_family_keeps_its_promises(name: str, variant: str):
         options["horizon"] = SHORT
     report = check_family(make_family(name, **options))
     assert report.ok, str(report)
+    assert "warn" not in [finding.verdict for finding in report.findings], str(report)
     (randomness,) = (
         finding.observed for finding in report.findings if finding.rule == "randomness"
     )

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import gymnasium
 import numpy as np
 import pytest
+import torch
 from gymnasium.spaces import Box, Discrete
 
 from metarl.adapters.gymnasium import GymnasiumFamily, GymnasiumVectorFamily
@@ -14,6 +15,7 @@ from metarl.checker import fixes
 from metarl.checker.check import check_family
 from metarl.checker.probe import Probe
 from metarl.checker.report import Finding
+from metarl.core.rng import seeding_globals
 from metarl.experiments.building import make_family
 
 
@@ -100,7 +102,7 @@ class LeftOver(Slopes):
 
         def draw(self) -> float:
             self.walked += 1
-            return float(self.walked % 64)
+            return float(self.walked % 50)
 
 
 class ShownLater(Slopes):
@@ -116,7 +118,11 @@ WRONG: dict[type[Slopes], tuple[str, str, str]] = {
     Global: ("seed", "suspect: NumPy's global generator", "draw from env.np_random alone"),
     Unseeded: ("seed", "suspect: a generator that the seed does not reach", "env.np_random alone"),
     Shared: ("seed", "suspect: count, class attribute of env", "keep it on the environment"),
-    LeftOver: ("reset", "a used environment after reset()", "in the environment's reset"),
+    LeftOver: (
+        "reset",
+        "suspect: env.walked: reset() leaves it as it was",
+        "in the environment's reset",
+    ),
     ShownLater: ("hidden", "observation from step 1 on tells entries [0]", "name the part of the"),
 }
 """Family → the rule that is broken, words of what is found, words of the fix."""
@@ -133,6 +139,23 @@ def test_a_fault_is_one_finding_that_names_it(family: type[Slopes]):
     assert bool(fix) == bool(found.fix)
     assert "tasks.streams" not in found.fix
     assert "Spec" not in found.fix
+
+
+def test_causes_are_looked_for_in_this_process():
+    """The generators of a worker are out of reach."""
+    family = Global()
+    vars(family)["env_layout"] = family.env_layout  # found without a worker
+    family.workers = 1
+    probe = Probe(family)
+    action = torch.zeros(len(probe.tasks), probe.size[1], dtype=torch.long)
+    seen = []
+    for seed in (1, 1, 2):
+        with seeding_globals(seed):
+            env = probe.fresh_here()
+            env.reset(probe.tasks, probe.rng)
+            seen.append(env.step(action).obs)
+    assert torch.equal(seen[0], seen[1])
+    assert not torch.equal(seen[0], seen[2])
 
 
 def test_a_healthy_environment_keeps_every_promise_but_what_seeds_hide():
