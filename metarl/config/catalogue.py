@@ -1,6 +1,7 @@
 """What there is to choose from: families, agents and configurations, in words."""
 
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Any
 
 from metarl.config.files import read_tree, shipped
@@ -36,16 +37,21 @@ def configurations(width: int | None = None) -> str:
 
     Lines longer than `width` are folded.
     """
-    known, measured = shipped(), read_measured()
+    known, measured = _shipped_trees(), read_measured()
     column = max(map(len, known))
     lines = []
-    for name in known:
-        tree = read_tree(name)
+    for name, tree in known.items():
         line = f"{name:{column}}  {tree['family']['name']}, {limits_in_words(tree)}"
         if name in measured:
             line += f"; {measured[name].in_words()}"
         lines.append(fold(line, width, 6))
     return "\n".join(lines)
+
+
+@cache
+def _shipped_trees() -> dict[str, dict[str, Any]]:
+    """Shipped configurations, as written, by name."""
+    return {name: read_tree(name) for name in shipped()}
 
 
 def limits_in_words(settings: Mapping[str, Any]) -> str:
@@ -74,7 +80,8 @@ def description(kind: Kind, name: str, width: int | None = None) -> str:
     elif kind == "family":
         lines += [fold(line, width, 15) for line in _shape(found)]
     if kind == "family":
-        made_for = [x for x in shipped() if read_tree(x)["family"]["name"] == name]
+        trees = _shipped_trees()
+        made_for = [config for config, tree in trees.items() if tree["family"]["name"] == name]
         told = ", ".join(made_for) or f"none; metarl config --suggest {name} makes one"
         lines.append(fold(f"  configurations: {told}", width, 4))
     for choice, defaults in found.settings.choices().items():
