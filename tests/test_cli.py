@@ -99,7 +99,7 @@ def test_long_commands_show_their_progress_beside_the_result(command, run, tmp_p
     monkeypatch.setattr("metarl.experiments.logs._REFRESH", 0.0)
     code, out, err = metarl(name, run, *others, cwd=tmp_path)
     assert code == 0, err
-    assert "%  " not in out
+    assert ": 1 of " not in out
     lines = err.splitlines()
     assert len(lines) > 3
     assert all(re.match(r" *\d+ ?%  \S", line) for line in lines)
