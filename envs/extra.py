@@ -16,17 +16,18 @@ class ExtraFamily(GymnasiumFamily):
         self.workers = config.workers
 
 
-def package(name: str, extra: str) -> ModuleType:
-    """The module called `name`, of a package that our extra `extra` installs.
+def package(name: str, needed_by: type[ExtraConfig]) -> ModuleType:
+    """The module called `name`, of the package that these settings name.
 
     Raises:
         MetaRLError: the package is not installed.
     """
-    root = name.partition(".")[0]
+    root = needed_by.package
     try:
         import_module(root)
     except ModuleNotFoundError as error:
         if error.name != root:
             raise
-        raise MetaRLError(f"the package {root} is missing: {install_command(extra)}") from None
+        command = install_command(needed_by.extra)
+        raise MetaRLError(f"the package {root} is missing: {command}") from None
     return import_module(name)

@@ -21,6 +21,8 @@ class ExtraConfig(Settings):
 class MetaworldConfig(ExtraConfig):
     """What all benchmarks share."""
 
+    package = extra = "metaworld"
+
     goals_seed: NonNegativeInt = 0
     """seed that the package draws the benchmark's 50 goals a class with"""
     reward_function_version: Literal["v2", "v1"] = "v2"
@@ -78,6 +80,9 @@ class MT50Config(MultiTaskConfig):
 class RoboticsConfig(ExtraConfig):
     """What goal-conditioned environments share."""
 
+    package = "gymnasium_robotics"
+    extra = "robotics"
+
     reward: Literal["sparse", "dense"] = "sparse"
     """at the goal only, or larger the nearer it is"""
 
@@ -118,6 +123,8 @@ class PointMazeConfig(RoboticsConfig):
 
 class MinigridConfig(ExtraConfig):
     """What all grids share."""
+
+    package = extra = "minigrid"
 
     view: Literal[7, 5, 3] = 7
     """cells along each side of the observed square"""

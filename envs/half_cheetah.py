@@ -121,7 +121,7 @@ class HalfCheetahDir(HalfCheetah):
 
     def caption(self, params: Tensor) -> str:
         """The task of a row in words."""
-        return "forward" if params.item() > 0 else "backward"
+        return f"target direction {'forward' if params.item() > 0 else 'backward'}"
 
     def task_reward(self, speed: Array, task: Array) -> Array:
         """d · v."""

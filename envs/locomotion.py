@@ -123,8 +123,8 @@ def heading_caption(params: Tensor) -> str:
     """A unit vector [2] in words; forward is along x, and y is to the left."""
     angle = round(math.degrees(math.atan2(params[1], params[0])))
     if angle in (-180, 0, 180):
-        return "backward" if angle else "forward"
-    return f"{abs(angle)}° {'left' if angle > 0 else 'right'} of forward"
+        return f"target direction {'backward' if angle else 'forward'}"
+    return f"target direction {abs(angle)}° {'left' if angle > 0 else 'right'} of forward"
 
 
 def speed_caption(params: Tensor) -> str:

@@ -17,7 +17,7 @@ from metarl.adapters.from_gymnasium.spaces import Array, Info
 from metarl.adapters.gymnasium import Env
 from metarl.core.errors import ConfigError, suggest
 from metarl_envs.extra import ExtraFamily, package
-from metarl_envs.extra_config import ML1Config, MultiTaskConfig
+from metarl_envs.extra_config import MetaworldConfig, ML1Config, MultiTaskConfig
 
 _OBS_WIDTH, _ACTION_WIDTH = 39, 4
 _VECTOR_WIDTH = 6  # of the longest that any class draws
@@ -163,7 +163,7 @@ def _load_benchmark(name: str, seed: int, env: str) -> _Benchmark:
     Ours of validation are drawn with seed + 2. The package's environments `Meta-World/ML1-train`
     and `…-test` for Gymnasium are of no use: both have the goals of test.
     """
-    metaworld = package("metaworld", "metaworld")
+    metaworld = package("metaworld", MetaworldConfig)
     if name != "ML1":
         made = getattr(metaworld, name)(seed=seed)
     elif env in metaworld.ML1.ENV_NAMES:
@@ -197,7 +197,7 @@ class _Shelf:
         """One of them, or a new one."""
         if self._simulators[name]:
             return self._simulators[name].pop()
-        build = package("metaworld.env_dict", "metaworld").ALL_V3_ENVIRONMENTS[name]
+        build = package("metaworld.env_dict", MetaworldConfig).ALL_V3_ENVIRONMENTS[name]
         simulator: Env = build(
             reward_function_version=self._version, render_mode="rgb_array", camera_name="corner2"
         )

@@ -12,7 +12,7 @@ from gymnasium.wrappers import TimeLimit
 from metarl.adapters.from_gymnasium.spaces import Array, Info
 from metarl.adapters.gymnasium import Env
 from metarl_envs.extra import ExtraFamily, package
-from metarl_envs.extra_config import MinigridFetchConfig
+from metarl_envs.extra_config import MinigridConfig, MinigridFetchConfig
 
 # MiniGrid's numbers of what may be in a cell
 _UNSEEN, _EMPTY, _WALL, _KEY, _BALL, _GOAL = 0, 1, 2, 5, 6, 8
@@ -43,7 +43,7 @@ class MinigridFourRooms(ExtraFamily):
     def build(self) -> Env:
         """The package's environment."""
         horizon = self.config.horizon
-        env = package("minigrid.envs", "minigrid").FourRoomsEnv(
+        env = package("minigrid.envs", MinigridConfig).FourRoomsEnv(
             max_steps=horizon, agent_view_size=self.config.view, render_mode="rgb_array"
         )
         kinds = (_UNSEEN, _EMPTY, _WALL, _GOAL)
@@ -91,7 +91,7 @@ class MinigridFetch(ExtraFamily):
     def build(self) -> Env:
         """The package's environment."""
         config = self.config
-        env = package("minigrid.envs", "minigrid").FetchEnv(
+        env = package("minigrid.envs", MinigridConfig).FetchEnv(
             size=config.size,
             numObjs=config.things,
             max_steps=config.horizon,
@@ -113,7 +113,7 @@ class MinigridFetch(ExtraFamily):
 
     def apply(self, env: Env, row: Array) -> None:
         """Set what pays, which every reset draws anew."""
-        constants = package("minigrid.core.constants", "minigrid")
+        constants = package("minigrid.core.constants", MinigridConfig)
         color = constants.IDX_TO_COLOR[int(row[0])]
         kind = constants.IDX_TO_OBJECT[(_KEY, _BALL)[int(row[1])]]
         room: Any = env.unwrapped

@@ -12,6 +12,7 @@ import numpy as np
 from metarl.adapters.from_gymnasium.spaces import Array, Info
 from metarl.adapters.gymnasium import Env
 from metarl_envs.extra import ExtraFamily, package
+from metarl_envs.extra_config import RoboticsConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,7 +32,7 @@ class _Goals(ExtraFamily):
 
     def make_env(self, name: str) -> Env:
         """The package's environment of that name."""
-        gymnasium.register_envs(package("gymnasium_robotics", "robotics"))
+        gymnasium.register_envs(package("gymnasium_robotics", RoboticsConfig))
         return gymnasium.make(
             name,
             max_episode_steps=self.config.horizon,

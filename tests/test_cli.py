@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import math
+import os
+import re
 import shutil
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
+from importlib.metadata import version
 from statistics import fmean
 
 import pytest
@@ -69,6 +73,63 @@ def test_progress_says_all_that_one_wants_to_know(tmp_path):
     _, _, err = metarl("train", "rl2/bernoulli-bandit", *QUICK, "--out", tmp_path / "run")
     for word in ("iteration 1", "env steps", "steps/s", "return", "left"):
         assert word in err
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("evaluate", "--tasks", 20, "--json"),
+        ("render", "--out", "film.gif"),
+        ("infer", "--times", 2, "--tasks", 4),
+        ("options", "--json", "--tasks", 4),
+    ],
+    ids=lambda command: command[0],
+)
+def test_long_commands_show_their_progress_beside_the_result(command, run, tmp_path, monkeypatch):
+    """On stderr; the result is what it is without."""
+    name, *others = command
+    chosen = {"infer": ["varibad/bernoulli-bandit"], "options": ["rl2/four-rooms-options"]}
+    if name in chosen:
+        run = tmp_path / "other"
+        code, _, err = metarl("train", *chosen[name], *QUICK, "iterations=1", "--out", run)
+        assert code == 0, err
+    if name == "render":
+        run, others = "point", [*others, "family.horizon=2"]
+    monkeypatch.setattr("metarl.experiments.logs._EVERY", 0.0)
+    monkeypatch.setattr("metarl.experiments.logs._REFRESH", 0.0)
+    code, out, err = metarl(name, run, *others, cwd=tmp_path)
+    assert code == 0, err
+    assert ": 1 of " not in out
+    lines = err.splitlines()
+    assert len(lines) > 3
+    assert all(re.match(r" *\d+ ?%  \S", line) for line in lines)
+    if name == "evaluate":
+        whose = [line.split(maxsplit=1)[1] for line in lines]
+        assert list(dict.fromkeys(whose)) == [
+            "rl2",
+            "rl2, no adaptation",
+            "random",
+            "rl2, train tasks",
+            "rl2, ood tasks",
+        ]
+        shares = [int(line.partition("%")[0]) for line in lines]
+        assert shares == sorted(shares)
+        assert shares[-1] == 100
+        monkeypatch.setattr("metarl.experiments.logs._EVERY", math.inf)
+        quick = metarl(name, run, *others, cwd=tmp_path)
+        assert quick == (0, out, ""), "no line where all is done before the first is due"
+
+
+def test_rivals_are_looked_up_before_anything_is_computed(run, monkeypatch):
+    def evaluated(*_, **__):
+        raise AssertionError("something was opened or evaluated")
+
+    for function in ("evaluate", "open_run"):
+        monkeypatch.setattr(f"metarl.experiments.comparison.{function}", evaluated)
+    (line,) = mistake("evaluate", run, "--against", "thompson,ucb2")
+    assert line.startswith("agent 'ucb2' is unknown: did you mean 'ucb1'?")
+    (line,) = mistake("evaluate", run, "--against", f"thompson,{run.parent / 'no'}/x.py:Mine")
+    assert "there is no file" in line
 
 
 def test_evaluate_prints_a_table_with_intervals(run):
@@ -289,6 +350,65 @@ def test_several_seeds_are_trained_and_evaluated_as_one(tmp_path):
     assert code == 0, err
     assert "runs: 2" in out
     assert metarl("plot", tmp_path)[0] == 0
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_help_has_the_width_of_the_terminal(width, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(width))
+    code, out, _ = metarl("--help")
+    assert code == 0
+    assert "..." not in out.partition("Commands:")[2], "no sentence is cut"
+    _, _, commands = out.partition("Commands:")
+    names = re.findall(r"^  (\w+) ", commands, re.MULTILINE)
+    assert {"train", "evaluate", "check"} <= set(names)
+    longest = 0
+    for name in names:
+        code, told, _ = metarl(name, "--help")
+        assert code == 0
+        longest = max(longest, *map(len, [*out.splitlines(), *told.splitlines()]))
+    assert width - 10 < longest <= width
+
+
+def test_it_says_which_version_it_is():
+    assert metarl("--version")[:2] == (0, f"metarl-torch {version('metarl-torch')}\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("metarl envs half", {"half-cheetah-dir", "half-cheetah-vel"}),
+        ("metarl agents gr", {"greedy"}),
+        ("metarl train varibad/g", {"varibad/gridnavi"}),
+        ("metarl train min", {"mine.yaml"}),
+        ("metarl check ucb", {"ucb1"}),
+        ("metarl evaluate runs --against random,th", {"random,thompson"}),
+        ("metarl evaluate ru", set()),
+        ("metarl evalu", {"evaluate"}),
+    ],
+)
+def test_the_shell_completes_names(words, offered, tmp_path):
+    """Without torch, or it would take seconds."""
+    (tmp_path / "mine.yaml").touch()
+    code = """
+import sys
+from metarl import cli
+sys.argv = ["metarl"]
+try:
+    cli.main()
+finally:
+    assert "torch" not in sys.modules
+"""
+    asked = {"_METARL_COMPLETE": "complete_bash", "COMP_WORDS": words}
+    asked["COMP_CWORD"] = str(len(words.split()) - 1)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, **asked},
+    )
+    assert done.returncode == 0, done.stderr
+    assert set(done.stdout.split()) == offered
 
 
 def test_lists_and_descriptions():

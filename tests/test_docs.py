@@ -18,6 +18,7 @@ import metarl
 from metarl import cli
 from metarl.config.aliases import RENAMED
 from metarl.config.files import load_config, shipped
+from metarl.config.measurements import read_measured
 from metarl.config.registry import find
 from metarl.core.protocol import EvalProtocol
 from metarl.evaluation.option_usage import measure_option_usage
@@ -370,6 +371,18 @@ def test_the_configurations_that_are_recommended_are_shipped():
     names = re.findall(r"`((?:rl2|maml|pearl)/[\w-]+)`", page)
     assert len(names) > 10
     assert set(names) <= set(shipped())
+
+
+def test_the_table_of_what_was_reached_is_that_of_the_configurations():
+    page = (ROOT / "docs" / "which-agent.md").read_text()
+    rows = []
+    for row in read_measured().values():
+        cost = "; ".join(filter(None, (row.env_steps, row.minutes)))
+        label = Path(row.source.partition("#")[0]).stem
+        cells = (row.problem, f"`{row.configuration}`", row.seeds, cost, row.reached, row.beside)
+        rows.append(f"| {' | '.join(cells)} | [{label}](../{row.source}) |")
+    table = "\n".join(rows)
+    assert f"| source |\n|---|---|---|---|---|---|---|\n{table}\n\n" in page
 
 
 def test_every_package_is_installed():

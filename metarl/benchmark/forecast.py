@@ -7,6 +7,7 @@ from metarl.benchmark.results import read_error
 from metarl.benchmark.runner import Benchmark
 from metarl.benchmark.suite import Cell, ReadSuite
 from metarl.benchmark.table_texts import Table, Text
+from metarl.config.catalogue import limits_in_words
 from metarl.core.errors import MetaRLError
 from metarl.experiments.speed import measure_speed
 
@@ -69,17 +70,7 @@ def _hours(cell: Cell, seconds: float) -> float:
 
 
 def _limit(cell: Cell) -> str:
-    config = cell.config
-    if not cell.trained:
-        return "learns nothing"
-    limits = []
-    if config.env_steps is not None:
-        limits.append(f"{config.env_steps:,} steps")
-    if config.iterations is not None:
-        limits.append(f"{config.iterations:,} iterations")
-    if config.minutes is not None:
-        limits.append(f"{config.minutes:g} minutes")
-    return " or ".join(limits)
+    return limits_in_words(vars(cell.config)) if cell.trained else "learns nothing"
 
 
 def forecast_table(rows: Sequence[Forecast], suite: ReadSuite) -> Table:

@@ -50,7 +50,7 @@ def config(
     ] = False,
 ) -> None:
     """Print a complete configuration, every key explained."""
-    from metarl.config.files import load_config, shipped, to_yaml
+    from metarl.config.files import load_config, to_yaml
     from metarl.config.overrides import read_options
 
     if suggest:
@@ -58,7 +58,9 @@ def config(
 
         print(suggest_for(name or "", read_options(overrides or [], "family")["family"]), end="")
     elif name is None:
-        print("\n".join(shipped()))
+        from metarl.config.catalogue import configurations
+
+        print(configurations(terminal_width()))
     else:
         print(to_yaml(load_config(name, overrides or [])), end="")
 

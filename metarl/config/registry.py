@@ -18,6 +18,7 @@ from difflib import get_close_matches
 from functools import cache
 from importlib.machinery import SourceFileLoader
 from importlib.metadata import entry_points
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar, Literal, get_args
@@ -30,6 +31,7 @@ from metarl.config.numbers import Options
 from metarl.core.errors import (
     ConfigError,
     MetaRLError,
+    install_command,
     is_of_user,
     one_line,
     quoted,
@@ -74,6 +76,11 @@ class Settings(Options):
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Named sets of defaults: an agent's option `preset`, or a family's `variant`, chooses one.
     A name that the option has and `variants` has not stands for the defaults of the fields."""
+
+    package: ClassVar[str] = ""
+    """The importable name of a package that it needs beside ours, which is in our extra `extra`."""
+
+    extra: ClassVar[str] = ""
 
     small: ClassVar[Mapping[str, Any]] = {}
     """Options with which `metarl check` tries an agent quickly; those that the user gives win."""
@@ -158,6 +165,14 @@ class Found:
         except Exception as error:  # a stranger's constructor may raise anything
             line = one_line(error)
             raise ConfigError(f"{self.kind} {self.name!r} cannot be made: {line}") from error
+
+    @property
+    def to_install(self) -> str:
+        """The command that installs the package that it needs; empty: it is there."""
+        package = self.settings.package
+        if not package or find_spec(package) is not None:
+            return ""
+        return install_command(self.settings.extra)
 
     @property
     def summary(self) -> str:

@@ -77,16 +77,19 @@ def terminal_width() -> int | None:
 
 
 def fold(text: str, width: int | None, indent: int) -> str:
-    """A line in lines of at most `width` columns, those after the first with an `indent`."""
-    if width is None:
-        return text
-    return textwrap.fill(
-        text,
-        max(width, indent + 20),
-        subsequent_indent=" " * indent,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
+    """A line in lines of at most `width` columns, those after the first with an `indent`.
+
+    What no-break spaces hold together stays so, with plain ones.
+    """
+    if width is not None:
+        text = textwrap.fill(
+            text,
+            max(width, indent + 20),
+            subsequent_indent=" " * indent,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    return text.replace("\N{NO-BREAK SPACE}", " ")
 
 
 def open_streams() -> None:

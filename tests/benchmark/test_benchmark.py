@@ -142,7 +142,7 @@ def test_the_time_of_a_run_is_foretold_by_trying_it(tmp_path):
     """50 trials of 8 steps an iteration: 800 steps are two, of which the second is timed."""
     benchmark = benchmark_of(tmp_path, SUITE.replace("env_steps: 800", "env_steps: 720_000_000"))
     (row,) = [row for row in forecast(benchmark, seconds=0.0) if row.agent == "rl2"]
-    assert (row.limit, row.missing) == ("720,000,000 steps", 2)
+    assert (row.limit, row.missing) == ("720,000,000 env steps", 2)
     assert 0.1 < row.hours < 1000  # 200 to 2 million steps a second
     assert not benchmark.out.exists()
 

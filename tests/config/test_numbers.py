@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from metarl.config.files import load_config
 from metarl.config.numbers import PositiveSchedule, Schedule, UnitSchedule
 from metarl.config.options_text import describe
 from metarl.config.registry import Found, Settings, find, names
+from metarl.config.schema import Config
 from metarl.core.errors import ConfigError
 
 
@@ -99,12 +101,28 @@ def test_schedules_are_what_they_were_given_as():
     assert read.model_dump(mode="json")["unit"] == [0.0, 1.0, 0.5]
 
 
-def test_bounds_are_part_of_the_description():
+def test_types_and_bounds_are_described_in_words():
     fields = find("agent", "rl2").settings.model_fields
-    assert "number, [first, last] or [first, last, share], ≥ 0, ≤ 1;" in describe(
-        fields["gae_lambda"]
+    assert (
+        "(number ≥ 0, ≤ 1, or [first, last]: linear over the run, or [first, last, share]: over "
+        "that share of it; default"
+    ) in describe(fields["gae_lambda"])
+    assert "([whole number > 0, …]; default [])" in describe(fields["hidden_sizes"])
+    assert "([whole number > 0, …] or null; default [64])" in describe(fields["sub_hidden_sizes"])
+    assert "(true or false; default false)" in describe(fields["normalize_obs"])
+    assert "(text; default total)" in describe(Config.model_fields["score"])
+    assert "(whole number ≥ 1 or null; default null)" in describe(
+        Config.model_fields["train_tasks"]
     )
-    assert "(tuple[int > 0, ...]; default [])" in describe(fields["hidden_sizes"])
+
+
+@pytest.mark.parametrize("kind", ["agent", "family", "world"])
+def test_no_option_is_described_by_the_name_of_a_python_type(kind: Any):
+    for name in names(kind):
+        for key, info in find(kind, name).settings.model_fields.items():
+            allowed = describe(info).removeprefix(" ".join((info.description or "").split()))
+            python = re.search(r"\b(int|float|bool|str|tuple|Path|Optional|None)\b", allowed)
+            assert python is None, f"{kind} {name}: {key}: {allowed}"
 
 
 SIGNED = {"target_entropy", "prior_mean", "survival", "lowest"}

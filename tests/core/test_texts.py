@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from metarl.core.errors import CheckpointError, ConfigError, quoted, shown, suggest
-from metarl.core.texts import open_streams, read_json, read_text, to_json
+from metarl.core.texts import fold, open_streams, read_json, read_text, terminal_width, to_json
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -124,3 +124,18 @@ def test_every_text_file_is_opened_with_its_encoding():
                     words = {keyword.arg for keyword in node.keywords}
                     assert "encoding" in words, f"{path}:{node.lineno}"
     assert seen > 5
+
+
+def test_lines_are_folded_where_a_terminal_has_no_place_for_them(monkeypatch):
+    line = "name  one-hot words and a~command~to~copy".replace("~", "\N{NO-BREAK SPACE}")
+    assert fold(line, None, 6) == "name  one-hot words and a command to copy"
+    assert fold(line, 26, 6).splitlines() == [
+        "name  one-hot words and",
+        "      a command to copy",
+    ]
+    monkeypatch.setenv("COLUMNS", "71")
+    assert terminal_width() == 71
+    for none in ("0", "wide", ""):
+        monkeypatch.setenv("COLUMNS", none)
+        monkeypatch.setattr(sys, "stdout", io.StringIO())
+        assert terminal_width() is None

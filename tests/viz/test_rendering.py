@@ -290,12 +290,17 @@ def test_without_walls_a_picture_is_close_to_what_happens():
     ("family", "options", "row", "says"),
     [
         ("half-cheetah-vel", {}, [1.834], "target velocity 1.83 m/s, 20 steps/s: × 1 real time"),
-        ("half-cheetah-dir", {}, [-1.0], "backward, 20 steps/s: × 1 real time"),
-        ("ant-dir", {}, [1.0, 0.0], "forward, 20 steps/s: × 1 real time"),
-        ("ant-dir", {"variant": "plane"}, [0.0, -1.0], "90° right of forward, 20 steps/s: × 1 "),
+        ("half-cheetah-dir", {}, [-1.0], "target direction backward, 20 steps/s: × 1 real time"),
+        ("ant-dir", {}, [1.0, 0.0], "target direction forward, 20 steps/s: × 1 real time"),
+        (
+            "ant-dir",
+            {"variant": "plane"},
+            [0.0, -1.0],
+            "target direction 90° right of forward, ",
+        ),
         ("ant-goal", {}, [1.5, -0.25], "goal at x 1.50 m, y −0.25 m, 20 steps/s"),
         ("ant-vel", {}, [0.5], "target velocity 0.50 m/s"),
-        ("humanoid-dir", {}, [-1.0, 0.0], "backward, 20 steps/s: × 0.3 real time"),
+        ("humanoid-dir", {}, [-1.0, 0.0], "target direction backward, 20 steps/s: × 0.3 real time"),
         ("point", {}, [0.1, 0.2], "20 steps/s"),
     ],
 )
