@@ -46,7 +46,7 @@ html_show_sphinx = False
 def read_google_style(
     app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]
 ) -> None:
-    """Args and Raises of docstrings; napoleon itself takes "such as: this" of a field for a type."""
+    """Args and Raises of docstrings; napoleon takes what is before a field's colon for its type."""
     if what not in ("attribute", "property"):
         lines[:] = GoogleDocstring(list(lines), what=what).lines()
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import matplotlib
 import pytest
 
-CELLS = json.loads((Path(__file__).parent.parent / "docs" / "tutorial.ipynb").read_text())["cells"]
+NOTEBOOK = Path(__file__).parent.parent / "docs" / "tutorial.ipynb"
+CELLS = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
 CODE = [cell for cell in CELLS if cell["cell_type"] == "code"]
 SMALL = {"ITERATIONS": 2, "TASKS": 20}
 
@@ -31,7 +32,7 @@ def namespace(tmp_path, monkeypatch):
 def execute(source, namespace):
     magic, _, rest = source.partition("\n")
     if magic.startswith("%%writefile "):
-        Path(magic.split()[1]).write_text(rest)
+        Path(magic.split()[1]).write_text(rest, encoding="utf-8")
     else:
         exec(source, namespace)
 
