@@ -5,6 +5,7 @@ from importlib import metadata
 from pathlib import Path
 
 from sphinx.application import Sphinx
+from sphinx.ext.napoleon import GoogleDocstring
 
 SIDEBAR = {
     "First steps": ["docs/tutorial", "docs/which-agent", "docs/glossary"],
@@ -26,19 +27,28 @@ copyright = "The metarl authors"
 root_doc = "README"
 include_patterns = ["*.md", "docs/**", "benchmarks/results/**"]
 exclude_patterns = ["build", ".*", "runs"]
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.viewcode"]
+highlight_language = "text"
 
 myst_heading_anchors = 4
 suppress_warnings = ["myst.header"]  # tables that are made to be pasted begin at level 3
 nb_execution_mode = "off"  # its outputs are stored; tests/test_tutorial.py executes it
 default_role = "literal"
 autodoc_member_order = "bysource"
-autodoc_typehints = "signature"
-napoleon_numpy_docstring = False
+autodoc_default_options = {"members": True, "exclude-members": "model_config"}
+toc_object_entries_show_parents = "hide"
 
 html_theme = "furo"
 html_title = f"metarl {release}"
 html_show_sphinx = False
+
+
+def read_google_style(
+    app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]
+) -> None:
+    """Args and Raises of docstrings; napoleon takes what is before a field's colon for its type."""
+    if what not in ("attribute", "property"):
+        lines[:] = GoogleDocstring(list(lines), what=what).lines()
 
 
 def add_contents(app: Sphinx, name: str, source: list[str]) -> None:
@@ -62,5 +72,6 @@ def add_index(app: Sphinx, error: Exception | None) -> None:
 
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
+    app.connect("autodoc-process-docstring", read_google_style)
     app.connect("source-read", add_contents)
     app.connect("build-finished", add_index)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
+import json
 import re
 import shlex
 import sys
+import textwrap
 from configparser import ConfigParser
 from pathlib import Path
 from pkgutil import resolve_name
@@ -13,6 +16,7 @@ from unittest.mock import MagicMock
 
 import pytest
 import typer
+from ruamel.yaml import YAML
 
 import metarl
 from metarl import cli
@@ -357,10 +361,94 @@ def test_every_guide_begins_with_a_link_to_the_glossary(guide: str):
     assert "](glossary.md)" in " ".join(beginning)
 
 
+PAGES = [
+    *ROOT.glob("*.md"),
+    *(ROOT / "docs").rglob("*.md"),
+    *(ROOT / "docs").glob("*.ipynb"),
+    *(ROOT / "benchmarks" / "results").rglob("*.md"),
+]
+"""All that the site has."""
+FENCED = re.compile(r"^( *)```.*?^\1```", re.DOTALL | re.MULTILINE)
+
+
+def prose(page: Path) -> str:
+    """A page without its blocks of code, or the texts of a notebook."""
+    text = page.read_text(encoding="utf-8")
+    if page.suffix == ".ipynb":
+        cells = [cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "markdown"]
+        text = "\n".join("".join(cell["source"]) for cell in cells)
+    return FENCED.sub("", text)
+
+
+def anchors(page: Path) -> set[str]:
+    """The names of a page's headings, as GitHub makes them."""
+    names: set[str] = set()
+    for heading in re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE):
+        title = re.sub(r"\[(.*?)\]\(.*?\)", r"\1", heading).lower()
+        name = "".join(c for c in title if c.isalpha() or c.isdecimal() or c in "_- ")
+        name = name.replace(" ", "-")
+        names.add(next(n for i in range(99) if (n := f"{name}-{i}" if i else name) not in names))
+    return names
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_leads_to_a_page_and_a_heading_of_it(page: Path):
+    links = re.findall(r"\]\((?!https?:)([^)\s]+)\)", prose(page))
+    for link in links:
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.is_file(), link  # the site has no page of a folder
+        assert not anchor or anchor in anchors(target), link
+
+
+def test_the_sidebar_of_the_site_shows_every_guide():
+    source = (ROOT / "docs" / "conf.py").read_text()
+    (node,) = [
+        node.value
+        for node in ast.parse(source).body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "SIDEBAR"
+    ]
+    listed = [page for pages in ast.literal_eval(node).values() for page in pages]
+    guides = [page for page in PAGES if page.parent in (ROOT, ROOT / "docs")]
+    names = {str(page.relative_to(ROOT).with_suffix("")) for page in guides} - {"README"}
+    assert {page for page in listed if not page.endswith("/README")} == names
+    assert len(set(listed)) == len(listed)
+
+
+def test_the_api_page_has_every_public_name():
+    page = (ROOT / "docs" / "api.md").read_text()
+    listed = re.findall(r"^\.\. auto(?:class|function|exception):: (\w+)", page, re.MULTILINE)
+    assert sorted(listed) == sorted(set(metarl.__all__) - {"Mistake"})
+
+
+BLOCKS = [
+    pytest.param(block, id=f"{page.relative_to(ROOT)}-{i}")
+    for page in PAGES
+    if page.suffix == ".md"
+    for i, block in enumerate(PYTHON.findall(page.read_text()))
+]
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_every_block_of_python_is_python(block: str):
+    if block.startswith("# within the class"):
+        block = textwrap.dedent(block.partition("\n")[2])
+    compile(block, "block", "exec")
+
+
+def test_the_citation_is_of_this_version():
+    config = ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    citation = YAML(typ="safe").load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == config["metadata"]["version"]
+    assert citation["cff-version"] == "1.2.0"
+    assert citation["title"].startswith("metarl")
+    assert citation["authors"] == [{"name": config["metadata"]["author"]}]
+    assert citation["license"] == config["metadata"]["license"]
+    assert citation["message"]
+
+
 def test_every_path_that_is_mentioned_exists():
-    for document in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
-        for path in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
-            assert (document.parent / path).exists(), path
     for document in [*DOCUMENTS, *(ROOT / "benchmarks" / "results").glob("*.md")]:
         for path in re.findall(r"`((?:metarl|envs|tests)/[\w/.]+)`", document.read_text()):
             assert (ROOT / path).exists(), path

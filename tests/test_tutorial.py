@@ -10,7 +10,8 @@ from pathlib import Path
 import matplotlib
 import pytest
 
-CELLS = json.loads((Path(__file__).parent.parent / "docs" / "tutorial.ipynb").read_text())["cells"]
+NOTEBOOK = Path(__file__).parent.parent / "docs" / "tutorial.ipynb"
+CELLS = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
 CODE = [cell for cell in CELLS if cell["cell_type"] == "code"]
 SMALL = {"ITERATIONS": 2, "TASKS": 20}
 
@@ -31,7 +32,7 @@ def namespace(tmp_path, monkeypatch):
 def execute(source, namespace):
     magic, _, rest = source.partition("\n")
     if magic.startswith("%%writefile "):
-        Path(magic.split()[1]).write_text(rest)
+        Path(magic.split()[1]).write_text(rest, encoding="utf-8")
     else:
         exec(source, namespace)
 
@@ -54,7 +55,7 @@ def test_the_cells_run_in_their_order(namespace, capsys):
 def test_its_outputs_are_stored_and_show_an_agent_that_adapts():
     outputs = [output for cell in CODE for output in cell["outputs"]]
     said = "".join("".join(output.get("text", "")) for output in outputs)
-    returns = re.search(r"RL².*first episode +(\S+), last episode +(\S+), found 100%", said)
+    returns = re.search(r"RL².*first episode +(\S+), last episode +(\S+)", said)
     assert float(returns[1]) + 0.2 < float(returns[2])
     assert any("image/png" in output.get("data", {}) for output in outputs)
     assert [cell["execution_count"] for cell in CODE] == list(range(1, len(CODE) + 1))

@@ -16,7 +16,9 @@ from metarl.data.recording import Recording, recorded
 
 
 class Session:
-    """Meets one new task step by step, and adapts after every M episodes, M being its lanes::
+    """Meets one new task step by step, and adapts after every M episodes, M being its lanes.
+
+    A step of it::
 
         session = Session(agent, family.spec)
         action = session.act(obs)

@@ -62,6 +62,8 @@ class MetricEvents:
 def begin_events(run: Path, config: Config) -> None:
     """Write the configuration; pictures and scores of fewer steps are no longer shown.
 
+    No experiment is declared: TensorBoard would compare runs by the keys of the first one alone.
+
     Raises:
         CheckpointError: the disk refuses.
     """

@@ -75,6 +75,12 @@ def ran(tmp_path_factory):
     return benchmark, before, failed
 
 
+def test_its_runs_draw_no_pictures(ran):
+    benchmark, _, _ = ran
+    assert list(benchmark.out.rglob("*.result"))
+    assert not list(benchmark.out.rglob("*.pictures"))
+
+
 def test_after_a_kill_what_is_missing_is_done_and_nothing_twice(ran):
     benchmark, before, _ = ran
     assert 0 < len(before) < CELLS - 2

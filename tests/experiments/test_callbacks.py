@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 
 import pytest
 from test_events import config
@@ -52,6 +53,21 @@ def test_a_run_whose_logger_fails_at_the_end_tells_it_again(tmp_path):
     told = Told()
     train(config(), tmp_path / "run", resume=True, quiet=True, callbacks=[told])
     assert [word for word, *_ in told.said] == ["begin", "end"]
+
+
+def test_an_interrupted_run_has_no_end_before_it_was_resumed(tmp_path):
+    def interrupt(update):
+        if update.counters.iterations == 2:
+            signal.raise_signal(signal.SIGTERM)
+
+    told = Told()
+    with pytest.raises(SystemExit):
+        train(config(), tmp_path / "run", quiet=True, callbacks=[told, interrupt])
+    assert [told.said[0][0], *told.said[1:]] == ["begin", 1, 2]
+    told = Told()
+    train(config(), tmp_path / "run", resume=True, quiet=True, callbacks=[told])
+    begin, iteration, end = told.said
+    assert (begin[0], iteration, end[0]) == ("begin", 3, "end")
 
 
 def test_a_finished_run_tells_nothing(tmp_path):
