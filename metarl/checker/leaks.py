@@ -17,6 +17,7 @@ _SCREENED = 32  # tasks by which they are found
 _TOLD = 4  # entries of the row, the goal's first, that they should tell
 _STEPS = 1600  # of all tasks together
 _NUMBERS = 2**30  # in all observations: wide ones take their time
+_SECONDS = 30.0  # of all steps, roughly
 _IN_FLIGHT = 2**23  # numbers in the observations of one step
 _AGES = 6  # that one map must hold for
 _FEWEST = 8  # tasks that a map is tested on
@@ -38,7 +39,8 @@ class Glimpses:
         looked_at = width if width <= _WIDEST else _MOST_TELLING
         turns = -(-(2 * looked_at + 32) // together)
         tasks = probe.family.tasks("train", turns * together, probe.rng)
-        affordable = min(_STEPS, _NUMBERS // width) // len(tasks)
+        in_time = int(_SECONDS / max(probe.pace, 1e-9))
+        affordable = min(_STEPS, _NUMBERS // width, in_time) // len(tasks)
         steps = min(probe.spec.horizon, max(4, affordable))
         watch = _Watch(Probe(probe.family, (together, 1)), steps)
         parts = list(torch.arange(len(tasks)).split(together))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from copy import copy
 from functools import cached_property
+from time import perf_counter
 from typing import Any, cast
 
 import torch
@@ -21,10 +22,12 @@ from metarl.core.rng import Rng
 from metarl.core.types import Spec, Tasks, replace
 
 MANY = 500  # rows of a split: enough to find some that are in another, too
+_TIMED = 5  # steps whose time is taken
 LONGEST = 4000  # steps of a trace: longer episodes are not run to their end
 _MOST = 2**29  # numbers in the observations of a trace, which take their time
 _KEPT = 2**24  # those that are kept; of more, there is a sketch
 _ONE_STEP = 2**24  # those of all lanes of one step
+_SECONDS = 15.0  # of a trace, roughly
 
 Choose = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 """(time, episode [N, M], age [N, M], obs [N, M, O]) → action; the age is the number of steps since
@@ -46,12 +49,29 @@ class Probe:
 
     @cached_property
     def wide(self) -> Probe:
-        """The same with many rows and lanes, to observe rare events, if memory allows."""
-        return Probe(self.family, (8, 8) if 64 * self.spec.obs_width <= _ONE_STEP else self.size)
+        """The same with many rows and lanes, to observe rare events, if memory and time allow."""
+        small = 64 * self.spec.obs_width <= _ONE_STEP
+        quick = self._due * 64 * self.pace <= _SECONDS
+        return Probe(self.family, (8, 8) if small and quick else self.size)
 
     @property
     def spec(self) -> Spec:
         return self.family.spec
+
+    @cached_property
+    def pace(self) -> float:
+        """Seconds that a step of a lane takes; 0 if it raises, which the rule `steps` tells."""
+        env = self.family.make(1)
+        tasks = self.family.tasks("train", 2, self.rng)
+        try:
+            obs = env.reset(tasks, self.rng)
+            middle = torch.full((len(tasks), 1, self.spec.action_width), 0.5)
+            began = perf_counter()
+            for _ in range(_TIMED):
+                obs = env.step(self.spec.random_action(middle, obs)).obs
+            return (perf_counter() - began) / (_TIMED * len(tasks))
+        except Exception:
+            return 0.0
 
     @property
     def size(self) -> tuple[int, int]:
@@ -59,24 +79,29 @@ class Probe:
         if self._size:
             return self._size
         rows, lanes = (8, 4) if self.spec.horizon <= 20 else (4, 2)
-        affordable = self._due * rows * lanes * self.spec.obs_width <= _MOST
+        count = self._due * rows * lanes
+        affordable = count * self.spec.obs_width <= _MOST and count * self.pace <= _SECONDS
         return (rows, lanes) if affordable else (3, 2)
 
     @property
     def steps(self) -> int:
         """T: two episodes and more, or at least the beginning of a second one if they are long.
 
-        Fewer, if observations are so wide that this would take minutes.
+        Fewer, if observations are so wide or steps so slow that this would take minutes.
         """
-        return min(self._due, max(16, _MOST // self._step_width))
+        rows, lanes = self.size
+        in_time = int(_SECONDS / (rows * lanes * max(self.pace, 1e-9)))
+        return min(self._due, max(16, min(in_time, _MOST // self._step_width)))
 
     @property
     def reduced(self) -> str:
-        """What wide observations leave undone, in words; empty for others."""
-        if self.sketch is None:
-            return ""
-        kept = f"observations of {self.spec.obs_width:,} numbers are kept as sketches"
-        return kept if self.steps == self._due else f"{kept}, and {self._due} steps take too long"
+        """What wide observations and slow steps leave undone, in words; empty for others."""
+        said = []
+        if self.sketch is not None:
+            said.append(f"observations of {self.spec.obs_width:,} numbers are kept as sketches")
+        if self.steps < self._due:
+            said.append(f"{self._due} steps take too long")
+        return ", and ".join(said)
 
     @property
     def _due(self) -> int:
