@@ -202,8 +202,10 @@ def _picture(image: Array) -> Array:
 @cache
 def _tile(kind: int, color: int, state: int, here: bool) -> Array:
     """[4, 4, 3] uint8: how the package draws a cell, with the agent in it if it is `here`."""
-    thing = package("minigrid.core.world_object", "minigrid").WorldObj.decode(kind, color, state)
-    drawn: Array = package("minigrid.core.grid", "minigrid").Grid.render_tile(
+    thing = package("minigrid.core.world_object", MinigridConfig).WorldObj.decode(
+        kind, color, state
+    )
+    drawn: Array = package("minigrid.core.grid", MinigridConfig).Grid.render_tile(
         thing, 3 if here else None, kind != _UNSEEN, _TILE
     )
     return drawn.astype(np.uint8)

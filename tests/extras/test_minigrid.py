@@ -10,7 +10,7 @@ import torch
 from beside import lived, same_by_hand
 from minigrid.core.constants import COLOR_TO_IDX, IDX_TO_COLOR, OBJECT_TO_IDX
 from minigrid.envs import FetchEnv, FourRoomsEnv
-from minigrid.wrappers import OneHotPartialObsWrapper
+from minigrid.wrappers import OneHotPartialObsWrapper, RGBImgPartialObsWrapper
 
 from metarl.checker.check import check_family
 from metarl.core.rng import Rng
@@ -196,3 +196,34 @@ def test_more_things_lie_in_a_larger_room():
 def test_the_contract_is_kept(name: str):
     report = check_family(make_family(name))
     assert report.ok, report
+
+
+# -------------------------------------------------------------------------------------------------
+# Pixels
+
+
+@pytest.mark.parametrize("view", [7, 5])
+def test_pixels_are_those_of_the_packages_wrapper(view: int):
+    """In every step of random episodes, the last ones too, where a thing is carried."""
+    family = make_family("minigrid-fetch", observation="pixels", view=view, horizon=30)
+    assert family.spec.images == {"observation": (4 * view, 4 * view, 3)}
+    assert family.spec.obs_dtype == "uint8"
+    env = family.build()
+    family.apply(env, np.array([0, 0]))
+    theirs = RGBImgPartialObsWrapper(env.unwrapped, tile_size=4)
+    rng = np.random.default_rng(0)
+    for episode in range(6):
+        obs, _ = env.reset(seed=episode)
+        over = False
+        while not over:
+            np.testing.assert_array_equal(obs, theirs.observation({})["image"])
+            obs, _, terminated, truncated, _ = env.step(int(rng.integers(4)))
+            over = terminated or truncated
+        np.testing.assert_array_equal(obs, theirs.observation({})["image"])
+
+
+def test_all_kinds_may_be_in_every_split():
+    family = make_family("minigrid-fetch", kinds="all")
+    assert family.spec.closed
+    kinds = {(color, kind) for color in range(6) for kind in range(2)}
+    assert all(set(found) == kinds for found in rows(family).values())
