@@ -184,7 +184,7 @@ def _classes(about: tuple[object, ...]) -> list[type]:
     known: set[int] = set()
     layer = list(about)
     for _ in range(_DEEPEST):
-        below = []
+        below: list[object] = []
         for thing in layer:
             if id(thing) not in known:
                 known.add(id(thing))
@@ -207,9 +207,9 @@ def left_over(used: object, fresh: object) -> list[str]:
     """Attributes of the user's objects by which two environments that were reset alike differ."""
     found: dict[str, None] = {}
     known: set[int] = set()
-    layer = [(used, fresh)]
+    layer: list[tuple[object, object]] = [(used, fresh)]
     for _ in range(_DEEPEST):
-        below = []
+        below: list[tuple[object, object]] = []
         for one, other in layer:
             if type(one) is not type(other) or id(one) in known:
                 continue
@@ -229,7 +229,7 @@ def _differing(one: object, other: object) -> Iterator[str]:
         same = True
         with suppress(Exception):  # what cannot be compared
             if isinstance(value, np.ndarray):
-                same = np.array_equal(value, before)
+                same = isinstance(before, np.ndarray) and np.array_equal(value, before)
             elif isinstance(value, Tensor | np.generic | int | float | str | list | dict):
                 same = difference(value, before) is None
         if not same:

@@ -260,7 +260,7 @@ class Probe:
         rows, lanes = obs.shape[:2]
         age = torch.zeros(rows, lanes, dtype=torch.long)
         episode = torch.zeros_like(age)
-        recorder = Recorder(obs, None if whole else self.sketch, watched)
+        recorder = Recorder(obs, len(times), None if whole else self.sketch, watched)
         for time in times:
             action = choose(time, episode, age, obs)
             if isinstance(rng, Still):

@@ -68,57 +68,79 @@ class Sketch:
         return torch.cat([chosen, sums.view(*obs.shape[:2], -1)], dim=-1)
 
 
+class _Tape:
+    """Arrays of `length` steps, allocated at the first one.
+
+    Small arrays of every step, kept among large ones that are freed, would leave holes in memory
+    that no large one fits into.
+    """
+
+    def __init__(self, length: int):
+        self._length = length
+        self.written = 0
+        self.arrays: dict[str, Tensor] = {}  # [T, …] each
+
+    def write(self, now: dict[str, Tensor]) -> None:
+        """Copy one step."""
+        if not self.arrays:
+            self.arrays = {name: x.new_empty(self._length, *x.shape) for name, x in now.items()}
+        for name, x in now.items():
+            self.arrays[name][self.written] = x
+        self.written += 1
+
+
 class Recorder:
-    """Writes a trace, step by step, from a first observation [N, M, O] on.
+    """Writes a trace of so many steps, from a first observation [N, M, O] on.
 
     With `watched`, it looks at returned arrays again, when the trace is complete or the memory for
     wide observations is full: whether they were changed in place.
     """
 
-    def __init__(self, obs: Tensor, sketch: Sketch | None, watched: bool):
+    def __init__(self, obs: Tensor, steps: int, sketch: Sketch | None, watched: bool):
         self._sketch = sketch
         self._watched = watched
         self._first = obs
-        self._now = self._copy(obs)
-        self._before: list[dict[str, Tensor]] = []  # what was known before each step
-        self._copies: list[dict[str, Tensor]] = []  # what it returned
+        self._now = self._seen(obs).clone()
+        self._known, self._results, self._later = (_Tape(steps) for _ in range(3))
         self._returned: deque[dict[str, Tensor]] = deque()
-        self._later: list[dict[str, Tensor]] = []  # what became of that
 
     def write(self, action: Tensor, step: Step, episode: Tensor, age: Tensor) -> None:
         """Copy one step [N, M, …], which began where the last one led."""
         known = {"obs": self._now, "action": action, "episode": episode, "age": age}
-        self._before.append(known)
+        self._known.write(known)
         returned = _returned(step)
-        self._copies.append(self._copied(returned))
-        self._now = self._copies[-1]["obs"]
+        self._results.write(self._all_seen(returned))
+        self._now = self._results.arrays["obs"][self._results.written - 1]
         if self._watched:
             self._returned.append(returned)
             numbers = len(self._returned) * step.obs.numel()
             if self._sketch and numbers > _HELD and len(self._returned) > 2:
-                self._later.append(self._copied(self._returned.popleft()))
+                self._later.write(self._all_seen(self._returned.popleft()))
 
     def trace(self) -> Trace:
         """All steps [T, N, M, …]."""
-        known = _stacked(self._before)
+        known = self._known.arrays
         obs, action, episode, age = (known[name] for name in ("obs", "action", "episode", "age"))
-        trace = Trace(obs, action, _step(_stacked(self._copies)), episode, age)
+        trace = Trace(obs, action, _step(self._results.arrays), episode, age)
         if not self._watched:
             return trace
-        later = [*self._later, *map(self._copied, self._returned)]
-        began = torch.cat([self._copy(self._first).unsqueeze(0), trace.obs[1:]])
-        became = replace(trace, obs=began, step=_step(_stacked(later)))
+        for returned in self._returned:
+            self._later.write(self._all_seen(returned))
+        began = torch.cat([self._seen(self._first).unsqueeze(0), obs[1:]])
+        became = replace(trace, obs=began, step=_step(self._later.arrays))
         return replace(trace, changed=difference(trace.seen, became.seen))
 
-    def _copied(self, returned: dict[str, Tensor]) -> dict[str, Tensor]:
-        copies = {name: x.clone() for name, x in returned.items() if name not in _OBSERVED}
+    def _all_seen(self, returned: dict[str, Tensor]) -> dict[str, Tensor]:
         obs, next_obs = (returned[name] for name in _OBSERVED)
-        copies["obs"] = self._copy(obs)
-        copies["next_obs"] = copies["obs"] if next_obs is obs else self._copy(next_obs)
-        return copies
+        seen = self._seen(obs)
+        return {
+            **returned,
+            "obs": seen,
+            "next_obs": seen if next_obs is obs else self._seen(next_obs),
+        }
 
-    def _copy(self, obs: Tensor) -> Tensor:
-        return self._sketch(obs) if self._sketch else obs.clone()
+    def _seen(self, obs: Tensor) -> Tensor:
+        return self._sketch(obs) if self._sketch else obs
 
 
 def _returned(step: Step) -> dict[str, Tensor]:
@@ -129,9 +151,6 @@ def _returned(step: Step) -> dict[str, Tensor]:
 
 def _step(arrays: dict[str, Tensor]) -> Step:
     """The reverse."""
-    metrics = {name[1:]: arrays.pop(name) for name in list(arrays) if name.startswith(" ")}
-    return Step(**arrays, metrics=metrics)
-
-
-def _stacked(steps: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    return {name: torch.stack([step[name] for step in steps]) for name in steps[0]}
+    plain = {name: x for name, x in arrays.items() if not name.startswith(" ")}
+    metrics = {name[1:]: x for name, x in arrays.items() if name.startswith(" ")}
+    return Step(**plain, metrics=metrics)
