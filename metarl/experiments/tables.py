@@ -290,8 +290,8 @@ def new_table(title: str) -> Table:
 def show(table: Table) -> None:
     """Print it; title and caption may be wider than the table.
 
-    Where it is wider than the terminal, intervals stand below their values, and columns that still
-    have no place follow in further tables.
+    Where it is wider than the terminal, headings are folded, then intervals stand below their
+    values, and columns that still have no place follow in further tables.
     """
     console = Console(width=terminal_width() or _WIDTH, highlight=False)
     title, table.title = table.title, None
@@ -303,10 +303,11 @@ def show(table: Table) -> None:
 
 def _fitting(table: Table, console: Console) -> Iterator[Table]:
     """The table in one or more that the console has place for; each has the first column."""
-    if _fits(table, console):
-        yield table
-        return
     first, *others = table.columns
+    for whole in (table, _narrow(first, others, below=False)):
+        if _fits(whole, console):
+            yield whole
+            return
     while others:
         count = next(
             (n for n in range(len(others), 1, -1) if _fits(_narrow(first, others[:n]), console)), 1
@@ -320,13 +321,15 @@ def _fits(table: Table, console: Console) -> bool:
     return console.measure(table, options=unlimited).maximum <= console.width
 
 
-def _narrow(first: Column, others: Sequence[Column]) -> Table:
-    """These columns, as narrow as can be read."""
+def _narrow(first: Column, others: Sequence[Column], below: bool = True) -> Table:
+    """These columns, as narrow as can be read; intervals stand `below` their values."""
     table = new_table("")
     table.title = None
     rows = []
     for column in (first, *others):
-        cells = [_INTERVAL.sub(r"\n\1", str(cell)) for cell in column.cells]
+        cells = [str(cell) for cell in column.cells]
+        if below:
+            cells = [_INTERVAL.sub(r"\n\1", cell) for cell in cells]
         width = max(_NARROW, *(len(line) for cell in cells for line in cell.split("\n")))
         if column is first:
             width = _NARROW_FIRST
