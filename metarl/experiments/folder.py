@@ -2,7 +2,7 @@
 
 config.yaml      the complete configuration
 metrics.jsonl    one object an iteration
-tensorboard/     the same for TensorBoard
+tensorboard/     the same for TensorBoard, with configuration, final scores and pictures
 checkpoints/     latest.pt, previous.pt, best.pt (by the validation tasks)
 code/            copies of the user's own files that the configuration names
 evaluation.json  of the last `metarl evaluate`

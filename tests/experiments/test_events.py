@@ -44,7 +44,10 @@ def finished(run):
 
 @pytest.fixture
 def run(tmp_path):
+    """Of an earlier process, whose files have other names."""
     train(config(), tmp_path / "run", quiet=True)
+    for file in (tmp_path / "run" / "tensorboard").iterdir():
+        file.rename(file.with_name(f"events.out.tfevents.1.1{file.suffix}"))
     return tmp_path / "run"
 
 
@@ -107,6 +110,7 @@ def test_a_run_that_goes_on_shows_its_new_limits_and_no_old_scores(run):
     train(config(iterations=5), run, resume=True, quiet=True, callbacks=[look])
     assert seen == [(False, False)] * 2
     assert hyperparameters(run)["iterations"].number_value == 5
+    assert len(shown(run).Tensors("config/text_summary")) == 1
     ((step, _),) = points(run, "test/return")
     steps = [record["env_steps"] for record in read_metrics(run)]
     assert step == steps[-1]
