@@ -437,6 +437,20 @@ def test_every_shipped_configuration_is_complete_and_reads_back(name, tmp_path):
     }
 
 
+@pytest.mark.parametrize("command", [("rl2/gridnavi",), ("--suggest", "bernoulli-bandit")])
+def test_comments_of_a_configuration_fit_the_terminal(command, tmp_path, monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    _, whole, _ = metarl("config", *command)
+    assert max(map(len, whole.splitlines())) > 80
+    monkeypatch.setenv("COLUMNS", "80")
+    code, folded, _ = metarl("config", *command)
+    assert code == 0
+    assert max(map(len, folded.splitlines())) <= 80
+    (tmp_path / "whole.yaml").write_text(whole)
+    (tmp_path / "folded.yaml").write_text(folded)
+    assert load_config(tmp_path / "folded.yaml") == load_config(tmp_path / "whole.yaml")
+
+
 def test_help_and_mistakes_answer_without_torch():
     code = """
 import sys

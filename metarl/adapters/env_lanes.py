@@ -7,7 +7,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from metarl.core.family import Family, HasFrames, make_env
+from metarl.adapters.from_gymnasium.batch_env import LanesEnv
+from metarl.core.family import BatchEnv, Family, HasFrames, make_env
 from metarl.core.rng import Rng
 from metarl.core.types import Step, Tasks, replace, tree_map
 
@@ -40,7 +41,7 @@ class TogetherLanes:
 
     def __init__(self, family: Family, lanes: int):
         self._env: Any = make_env(family, lanes)
-        self.has_frames = isinstance(self._env, HasFrames)
+        self.has_frames = _has_frames(self._env)
 
     def begin(self, tasks: Tasks, rng: Rng, begins: Flags) -> None:
         assert begins.all()
@@ -67,7 +68,7 @@ class SeparateLanes:
         self._shape = (rows, lanes)
         self._envs: list[Any] = [make_env(family, 1) for _ in range(rows * lanes)]
         self._steps: dict[int, Step] = {}  # the last one of each
-        self.has_frames = isinstance(self._envs[0], HasFrames)
+        self.has_frames = _has_frames(self._envs[0])
         self.obs = torch.zeros(rows, lanes, family.spec.obs_width, dtype=family.spec.obs_type)
 
     def begin(self, tasks: Tasks, rng: Rng, begins: Flags) -> None:
@@ -99,3 +100,10 @@ class SeparateLanes:
     def _join(self, *parts: Tensor) -> Tensor:
         """[1, 1, …] of every lane → [N, M, …]."""
         return torch.cat(parts).view(*self._shape, *parts[0].shape[2:])
+
+
+def _has_frames(env: BatchEnv) -> bool:
+    """Whether it gives pictures: other people's environments may have been built without."""
+    if isinstance(env, LanesEnv):
+        return env.renders
+    return isinstance(env, HasFrames)

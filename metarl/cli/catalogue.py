@@ -52,17 +52,20 @@ def config(
     """Print a complete configuration, every key explained."""
     from metarl.config.files import load_config, to_yaml
     from metarl.config.overrides import read_options
+    from metarl.config.yaml_text import fold_comments
 
     if suggest:
         from metarl.experiments.suggestion import suggest as suggest_for
 
-        print(suggest_for(name or "", read_options(overrides or [], "family")["family"]), end="")
+        chosen = read_options(overrides or [], "family")["family"]
+        print(fold_comments(suggest_for(name or "", chosen), terminal_width()), end="")
     elif name is None:
         from metarl.config.catalogue import configurations
 
         print(configurations(terminal_width()))
     else:
-        print(to_yaml(load_config(name, overrides or [])), end="")
+        text = to_yaml(load_config(name, overrides or []))
+        print(fold_comments(text, terminal_width()), end="")
 
 
 @command

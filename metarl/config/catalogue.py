@@ -28,7 +28,7 @@ def listing(kind: Kind, width: int | None = None) -> str:
         if found.to_install:
             command = found.to_install.replace(" ", "\N{NO-BREAK SPACE}")
             line += f" Not installed: {command}"
-        lines.append(fold(line, width, column + 2))
+        lines.append(fold(line, width, " " * (column + 2)))
     return "\n".join(lines)
 
 
@@ -44,7 +44,7 @@ def configurations(width: int | None = None) -> str:
         line = f"{name:{column}}  {tree['family']['name']}, {limits_in_words(tree)}"
         if name in measured:
             line += f"; {measured[name].in_words()}"
-        lines.append(fold(line, width, 6))
+        lines.append(fold(line, width, " " * 6))
     return "\n".join(lines)
 
 
@@ -74,22 +74,22 @@ def description(kind: Kind, name: str, width: int | None = None) -> str:
         MetaRLError: unknown, or a family that cannot be built with its defaults.
     """
     found = find(kind, name)
-    lines = [fold(f"{name}: {found.summary}", width, 2)]
+    lines = [fold(f"{name}: {found.summary}", width, " " * 2)]
     if found.to_install:
         lines.append(f"  not installed: {found.to_install}")
     elif kind == "family":
-        lines += [fold(line, width, 15) for line in _shape(found)]
+        lines += [fold(line, width, " " * 15) for line in _shape(found)]
     if kind == "family":
         trees = _shipped_trees()
         made_for = [config for config, tree in trees.items() if tree["family"]["name"] == name]
         told = ", ".join(made_for) or f"none; metarl config --suggest {name} makes one"
-        lines.append(fold(f"  configurations: {told}", width, 4))
+        lines.append(fold(f"  configurations: {told}", width, " " * 4))
     for choice, defaults in found.settings.choices().items():
         changes = [f"{key}={value}" for key, value in defaults.items()]
         text = ", ".join(changes) or "the defaults below"
-        lines.append(fold(f"  {found.settings.selector()} {choice}: {text}", width, 4))
+        lines.append(fold(f"  {found.settings.selector()} {choice}: {text}", width, " " * 4))
     for key, info in found.settings.model_fields.items():
-        lines += [f"  {kind}.{key}", fold(f"      {describe(info)}", width, 6)]
+        lines += [f"  {kind}.{key}", fold(f"      {describe(info)}", width, " " * 6)]
     return "\n".join(lines)
 
 

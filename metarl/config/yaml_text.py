@@ -15,6 +15,7 @@ from ruamel.yaml.nodes import MappingNode, Node, ScalarNode
 from ruamel.yaml.reader import ReaderError
 
 from metarl.core.errors import ConfigError, shown
+from metarl.core.texts import fold
 
 LONGEST = 100_000
 """Characters; a configuration with all its comments has 6,000."""
@@ -131,6 +132,17 @@ def _brackets(text: str) -> int:
         elif letter in "]}":
             depth = max(0, depth - 1)
     return deepest
+
+
+def fold_comments(text: str, width: int | None) -> str:
+    """YAML whose comments, each on lines of its own, are at most `width` columns wide."""
+    lines = []
+    for line in text.splitlines():
+        before, mark, _ = line.partition("# ")
+        if mark and not before.strip():
+            line = fold(line, width, before + mark)
+        lines.append(line)
+    return "".join(f"{line}\n" for line in lines)
 
 
 def one_line_yaml(value: object) -> str:

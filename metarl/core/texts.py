@@ -76,16 +76,16 @@ def terminal_width() -> int | None:
         return None
 
 
-def fold(text: str, width: int | None, indent: int) -> str:
-    """A line in lines of at most `width` columns, those after the first with an `indent`.
+def fold(text: str, width: int | None, beginning: str) -> str:
+    """A line in lines of at most `width` columns, those after the first with this `beginning`.
 
     What no-break spaces hold together stays so, with plain ones.
     """
     if width is not None:
         text = textwrap.fill(
             text,
-            max(width, indent + 20),
-            subsequent_indent=" " * indent,
+            max(width, len(beginning) + 20),
+            subsequent_indent=beginning,
             break_long_words=False,
             break_on_hyphens=False,
         )

@@ -224,7 +224,7 @@ def print_trials(tuned: "Tuned") -> None:
     show(table)
     if tuned.importances:
         shares = ", ".join(f"{key} {share:.2f}" for key, share in tuned.importances.items())
-        print(fold(f"importance: {shares}", terminal_width(), 2))
+        print(fold(f"importance: {shares}", terminal_width(), " " * 2))
     first = tuned.config.seed + 1
     seeds = ",".join(str(seed) for seed in range(first, first + 3))
     confirm = ["metarl", "train", str(tuned.file), "--seeds", seeds]
@@ -254,7 +254,7 @@ def print_usage(usage: Mapping[str, Any]) -> None:
         f"{usage['duration']:.1f} steps at a time; "
         f"one follows another at {100 * usage['switch_rate']:.1f} % of steps"
     )
-    print(fold(summary, terminal_width(), 0))
+    print(fold(summary, terminal_width(), ""))
     if "picture" in usage:
         print(usage["picture"])
 

@@ -12,11 +12,12 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from families.drift import Wind
+from families.drift import HORIZON, Drift, Wind
 from families.reach import Reach
 from gymnasium import spaces
 from gymnasium.utils.env_checker import check_env, data_equivalence
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.wrappers import TimeLimit
 from helpers import FAMILIES, Ragged
 
 import metarl.adapters.registration
@@ -280,6 +281,20 @@ def test_pictures_are_those_of_the_environment():
     env.reset(seed=0)
     assert (env.render() == int(shade[2])).all()
     assert FamilyEnv(family, tasks).render() is None
+
+
+class Blind(Wind):
+    """Its environments were built without pictures."""
+
+    def build(self):
+        return TimeLimit(Drift(), HORIZON)
+
+
+def test_environments_that_were_built_without_pictures_have_none():
+    tasks = Blind().tasks("test", 2, Rng(0))
+    assert FamilyEnv(Blind(), tasks).metadata["render_modes"] == []
+    with pytest.raises(TypeError, match="has no pictures"):
+        FamilyVectorEnv(Blind(), tasks, render_mode="rgb_array")
 
 
 # -------------------------------------------------------------------------------------------------

@@ -128,8 +128,8 @@ def test_every_text_file_is_opened_with_its_encoding():
 
 def test_lines_are_folded_where_a_terminal_has_no_place_for_them(monkeypatch):
     line = "name  one-hot words and a~command~to~copy".replace("~", "\N{NO-BREAK SPACE}")
-    assert fold(line, None, 6) == "name  one-hot words and a command to copy"
-    assert fold(line, 26, 6).splitlines() == [
+    assert fold(line, None, " " * 6) == "name  one-hot words and a command to copy"
+    assert fold(line, 26, " " * 6).splitlines() == [
         "name  one-hot words and",
         "      a command to copy",
     ]

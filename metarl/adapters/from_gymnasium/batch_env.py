@@ -70,13 +70,18 @@ class LanesEnv:
         named = dict(zip(layout.metrics, metrics.unbind(-1), strict=True))
         return Step(*fields, metrics=named)
 
+    @property
+    def renders(self) -> bool:
+        """Whether the environments were built with pictures."""
+        return self._family.env_layout.renders
+
     def frame(self, row: int, lane: int) -> Array:
         """[height, width, 3] uint8: a picture of the present state of one lane of one row.
 
         Raises:
             FamilyError: the environments were built without pictures.
         """
-        if not self._family.env_layout.renders:
+        if not self.renders:
             raise FamilyError("no picture can be taken: build() must set render_mode='rgb_array'")
         with self._told():
             return self._lanes.frame(row * self._width + lane)
