@@ -4,7 +4,7 @@ from contextlib import suppress
 
 from metarl.checker import agent_learning_rules, agent_rules
 from metarl.checker.agent_probe import CPU, AgentProbe, Build
-from metarl.checker.report import Report, Watch, examine, unwatched
+from metarl.checker.report import Report, examine
 from metarl.checker.rules import rules_of
 from metarl.config.registry import Found, Settings, find
 from metarl.core.agent import Agent
@@ -31,7 +31,6 @@ def check_agent(
     name: str = "agent",
     needs_train_tasks: bool = True,
     needs_family: bool = False,
-    watch: Watch = unwatched,
 ) -> Report:
     """Check every promise of the agents that ``build(spec, seed)`` makes, on a family of short
     episodes::
@@ -39,7 +38,7 @@ def check_agent(
         check_agent(partial(make_agent, "maml", episodes_per_task=4), make_family("gridnavi"))
     """
     probe = AgentProbe(build, family, needs_train_tasks, needs_family)
-    findings, unseen = examine(AGENT_RULES, probe, watch)
+    findings, unseen = examine(AGENT_RULES, probe)
     return Report(f"{name} on {family.spec.name}", findings, unseen)
 
 
@@ -47,7 +46,6 @@ def check_found_agent(
     found: Found,
     chosen: Settings,
     family: str | None = None,
-    watch: Watch = unwatched,
 ) -> Report:
     """Check an agent with these options on the family called so, or on a light one that it accepts.
 
@@ -64,7 +62,7 @@ def check_found_agent(
         refusal = _refusal(build, tried)
         if refusal is None:
             needs = chosen.needs_train_tasks, chosen.needs_family
-            return check_agent(build, tried, found.name, *needs, watch)
+            return check_agent(build, tried, found.name, *needs)
     raise ConfigError(f"{found.name}: {refusal} (tried: {', '.join(candidates)}; see --family)")
 
 

@@ -11,7 +11,7 @@ from metarl.checker import (
 )
 from metarl.checker.agent_check import check_found_agent
 from metarl.checker.probe import Probe
-from metarl.checker.report import ALL_OTHERS, Finding, Report, Watch, examine, unwatched
+from metarl.checker.report import ALL_OTHERS, Finding, Report, examine
 from metarl.checker.rules import rules_of
 from metarl.config.registry import Found, Settings
 from metarl.core.errors import ConfigError, MetaRLError, one_line
@@ -27,10 +27,10 @@ RULES = (
 
 
 @torch.no_grad()
-def check_family(family: Family, watch: Watch = unwatched) -> Report:
+def check_family(family: Family) -> Report:
     """Check every promise of a family; whatever its code raises becomes a finding."""
     probe = Probe(family)
-    findings, unseen = examine(RULES, probe, watch)
+    findings, unseen = examine(RULES, probe)
     name = probe.spec.name if findings[0].passed else type(family).__name__
     return Report(name, findings, unseen)
 
@@ -39,7 +39,6 @@ def check_found(
     found: Found,
     chosen: Settings,
     family: str | None = None,
-    watch: Watch = unwatched,
 ) -> Report:
     """Check a family with these options, or an agent, which is tried on the `family` called so.
 
@@ -51,7 +50,7 @@ def check_found(
     """
     found.load()
     if found.kind == "agent":
-        return check_found_agent(found, chosen, family, watch)
+        return check_found_agent(found, chosen, family)
     if family is not None:
         raise ConfigError(f"--family: {found.name} is a family itself; only an agent needs one")
     try:
@@ -63,4 +62,4 @@ def check_found(
         fix = "fix the constructor, or give other options"
         finding = Finding("builds", "FAIL", one_line(error.__cause__), why, fix)
         return Report(found.name, (finding,), (ALL_OTHERS,))
-    return check_family(built, watch)
+    return check_family(built)

@@ -61,9 +61,9 @@ class Probe:
     @cached_property
     def pace(self) -> float:
         """Seconds that a step of a lane takes; 0 if it raises, which the rule `steps` tells."""
-        env = self.family.make(1)
-        tasks = self.family.tasks("train", 2, self.rng)
         try:
+            env = self.family.make(1)
+            tasks = self.family.tasks("train", 2, self.rng)
             obs = env.reset(tasks, self.rng)
             middle = torch.full((len(tasks), 1, self.spec.action_width), 0.5)
             began = perf_counter()

@@ -2,21 +2,19 @@
 
 import textwrap
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from metarl.checker.rules import CheckFailed, NotOffered, P, Rule, Skipped, Warned
 from metarl.core.errors import MetaRLError, one_line
+from metarl.core.progress import tell
 
 Verdict = Literal["ok", "-", "skip", "warn", "FAIL"]
 """Kept; nothing was promised; could not be tested; may be a fault; broken."""
 
 ALL_OTHERS = "all further promises"
 """What a broken gate keeps from a look."""
-
-Watch = Callable[[str, float], None]
-"""Is told the name of the rule that is looked at now, and which share of all was before it."""
 
 _WIDTH = 79  # columns of a report
 
@@ -80,18 +78,10 @@ class Report:
         return "; ".join(parts)
 
 
-def unwatched(rule: str, share: float) -> None:
-    """A `Watch` that nobody looks at."""
-
-
-def examine(
-    rules: Sequence[Rule[P]],
-    probe: P,
-    watch: Watch = unwatched,
-) -> tuple[tuple[Finding, ...], tuple[str, ...]]:
+def examine(rules: Sequence[Rule[P]], probe: P) -> tuple[tuple[Finding, ...], tuple[str, ...]]:
     """Check the rules in order → findings, and the rules that a broken one kept from a look.
 
-    Whatever the code of others raises becomes a finding.
+    Whatever the code of others raises becomes a finding. It tells which rule is looked at now.
     """
     findings = []
     unseen: list[str] = []
@@ -101,7 +91,7 @@ def examine(
             unseen.append(rule.name)
             broken.add(rule.name)
             continue
-        watch(rule.name, number / len(rules))
+        tell(f"checking {rule.name}", number / len(rules))
         finding = _check(rule, probe)
         findings.append(finding)
         if not finding.passed:

@@ -8,7 +8,7 @@ import typer
 
 from metarl.cli import completion
 from metarl.cli.app import command
-from metarl.cli.options import Overrides
+from metarl.cli.options import Overrides, showing_progress
 from metarl.core.texts import terminal_width
 
 if TYPE_CHECKING:
@@ -97,10 +97,9 @@ def check(
     valid = found.configure(chosen)
 
     from metarl.checker.check import check_found  # imports torch, which no mistake above waits for
-    from metarl.checker.progress import Progress
 
-    with Progress(found.name) as progress:
-        report = check_found(found, valid, family, progress.show)
+    with showing_progress():
+        report = check_found(found, valid, family)
     print(report)
     if not report.ok:
         raise typer.Exit(1)

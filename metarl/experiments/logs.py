@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -100,7 +101,10 @@ class Display:
     """Progress on the screen: a live bar in a terminal, a line every ten seconds elsewhere."""
 
     def __init__(self, quiet: bool = False, lasting: bool = True):
-        """`lasting`: the bar stays, and the first line comes at once."""
+        """`lasting`: the bar stays, and the first line comes at once.
+
+        Otherwise a line comes every ten seconds even where nothing new is told.
+        """
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
@@ -114,15 +118,21 @@ class Display:
             disable=not self._console.is_terminal,
         )
         self._task = self._bar.add_task("", total=1.0)
-        self._last_line = -math.inf if lasting else time.monotonic()
+        self._lasting = lasting
+        self._last_line = -math.inf
         self._last_told = -math.inf
         self._validation = ""
+        self._told = (0.0, "")
+        self._over = threading.Event()
 
     def __enter__(self) -> Display:
         self._bar.start()
+        if not self._lasting and not self._console.is_terminal:
+            threading.Thread(target=self._repeat, daemon=True).start()
         return self
 
     def __exit__(self, *error: object) -> None:
+        self._over.set()
         self._bar.stop()
 
     def show(self, record: Mapping[str, Any], progress: float, left: float) -> None:
@@ -142,14 +152,26 @@ class Display:
 
     def tell(self, text: str, share: float) -> None:
         """What is done now; `share` of all, from 0 to 1, is done already."""
+        self._told = (share, text)
         now = time.monotonic()
         if now - self._last_told < _REFRESH:
             return
         self._last_told = now
         self._bar.update(self._task, completed=share, description=text)
-        if not self._console.is_terminal and now - self._last_line >= _EVERY:
+        if self._console.is_terminal or not self._lasting:
+            return
+        if now - self._last_line >= _EVERY:
             self._last_line = now
-            self._console.print(f"{share:4.0%}  {text}", soft_wrap=True)
+            self._print_told()
+
+    def _repeat(self) -> None:
+        """Print what was told last, now and then."""
+        while not self._over.wait(_EVERY):
+            self._print_told()
+
+    def _print_told(self) -> None:
+        share, text = self._told
+        self._console.print(f"{share:4.0%}  {text}", soft_wrap=True)
 
     def note(self, text: str) -> None:
         """A line that stays."""

@@ -75,21 +75,35 @@ def test_a_family_that_keeps_every_promise_keeps_them_in_sketches():
 
 
 @pytest.mark.parametrize(
-    ("shape", "horizon", "size", "steps", "said"),
+    ("shape", "horizon", "pace", "size", "steps", "said"),
     [
-        ((84, 84, 3), 100, (4, 2), 202, "observations of 21,168 numbers are kept as sketches"),
-        ((400, 600, 3), 1000, (3, 2), 124, "as sketches, and 1016 steps take too long"),
-        ((2, 1), 1000, (4, 2), 1016, ""),
+        ((84, 84, 3), 100, 0.0, (4, 2), 202, "observations of 21,168 numbers are kept as sketches"),
+        ((400, 600, 3), 1000, 0.0, (3, 2), 124, "as sketches, and 1016 steps take too long"),
+        ((2, 1), 1000, 0.0, (4, 2), 1016, ""),
+        ((2, 1), 1000, 0.01, (3, 2), 250, "1016 steps take too long"),
+        ((2, 1), 1000, 9.0, (3, 2), 16, "1016 steps take too long"),
     ],
 )
-def test_a_check_is_as_long_as_its_observations_allow(
-    shape: tuple[int, ...], horizon: int, size: tuple[int, int], steps: int, said: str
+def test_a_check_is_as_long_as_observations_and_steps_allow(
+    shape: tuple[int, ...],
+    horizon: int,
+    pace: float,
+    size: tuple[int, int],
+    steps: int,
+    said: str,
 ):
     width = int(torch.tensor(shape).prod())
     family = SimpleNamespace(spec=replace(Walk().spec, observation={"o": width}, horizon=horizon))
     examined = Probe(family)
+    examined.pace = pace
     assert (examined.size, examined.steps) == (size, steps)
     assert examined.reduced.endswith(said)
     assert bool(examined.reduced) == bool(said)
     rows, lanes = examined.wide.size
     assert rows * lanes * width < 2**25
+
+
+def test_the_pace_of_a_family_is_taken():
+    """What cannot be stepped has none: the rule of steps tells."""
+    assert 0 < Probe(Walk()).pace < 1
+    assert Probe(SimpleNamespace(spec=Walk().spec, tasks=Walk().tasks, make=object)).pace == 0

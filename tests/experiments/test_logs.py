@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from pathlib import Path
 
 import pytest
@@ -59,3 +60,37 @@ def test_a_disk_that_is_full_for_one_of_the_logs_is_one_line(tmp_path, full):
     with log:
         pass
     assert read_metrics(tmp_path)[0] == record
+
+
+# -------------------------------------------------------------------------------------------------
+# Progress of commands
+
+
+def test_outside_of_a_terminal_a_line_comes_now_and_then(monkeypatch, capsys):
+    """On stderr, even where nothing new is told."""
+    monkeypatch.setattr(logs, "_EVERY", 0.01)
+    err = ""
+    with logs.Display(lasting=False) as display:
+        display.tell("checking hidden", 0.5)
+        until = time.monotonic() + 20
+        while err.count("hidden") < 2 and time.monotonic() < until:
+            time.sleep(0.01)
+            out, more = capsys.readouterr()
+            assert not out
+            err += more
+    assert err.startswith(" 50%  checking hidden\n 50%  checking hidden\n")
+
+
+def test_what_is_done_quickly_shows_nothing(capsys):
+    with logs.Display(lasting=False) as display:
+        display.tell("checking hidden", 0.5)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_in_a_terminal_there_is_a_bar(monkeypatch, capsys):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with logs.Display(lasting=False) as display:
+        display.tell("checking hidden", 0.5)
+    out, err = capsys.readouterr()
+    assert not out
+    assert "checking hidden" in err
