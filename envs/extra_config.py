@@ -139,6 +139,17 @@ class MinigridFourRoomsConfig(MinigridConfig):
     """longest episode, in steps, H"""
 
 
+class MinigridBallsConfig(MinigridConfig):
+    """MiniGrid's room as pixels: two balls, one color pays (Chevalier-Boisvert et al. 2023)."""
+
+    configures = "metarl_envs.minigrid:MinigridBalls"
+
+    size: int = Field(5, ge=5)
+    """cells along each side of the room, walls included"""
+    horizon: PositiveInt = 40
+    """longest episode, in steps, H"""
+
+
 class MinigridFetchConfig(MinigridConfig):
     """MiniGrid's room of things, one hidden kind of which pays (Chevalier-Boisvert et al. 2023)."""
 
@@ -152,5 +163,3 @@ class MinigridFetchConfig(MinigridConfig):
     """longest episode, in steps, H"""
     observation: Literal["symbols", "pixels"] = "symbols"
     """what cells are seen as: one-hots, or an image of 4 × 4 pixels each"""
-    kinds: Literal["held-out", "all"] = "held-out"
-    """what pays: other kinds in each split, or all twelve in every one"""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import cache
+from itertools import permutations
 from typing import Any
 
 import gymnasium
@@ -12,7 +13,7 @@ from gymnasium.wrappers import TimeLimit
 from metarl.adapters.from_gymnasium.spaces import Array, Info
 from metarl.adapters.gymnasium import Env
 from metarl_envs.extra import ExtraFamily, package
-from metarl_envs.extra_config import MinigridConfig, MinigridFetchConfig
+from metarl_envs.extra_config import MinigridConfig
 
 # MiniGrid's numbers of what may be in a cell
 _UNSEEN, _EMPTY, _WALL, _KEY, _BALL, _GOAL = 0, 1, 2, 5, 6, 8
@@ -61,6 +62,49 @@ class MinigridFourRooms(ExtraFamily):
         rooms._goal_default_pos = (int(row[0]), int(row[1]))
 
 
+class MinigridBalls(ExtraFamily):
+    """A room with two balls of different colors, of which one pays.
+
+    ============  ==================================================================================
+    observation   image [4 v × 4 v × 3] of v × v cells in front of the agent, as bytes
+    action        one of 4: turn left, turn right, go ahead, pick up
+    reward        1 − 0.9 t / H on picking up the right ball after t steps, else 0
+    start         agent and balls anywhere, others in every episode
+    episode       terminates when a ball is picked up, truncated after H steps
+    task row      [2] the color that pays, and the other one: of 30 such pairs 20 of train, 4 of
+                  validation and 6 of test, in a fixed order
+    ============  ==================================================================================
+
+    It is MiniGrid's Fetch, but for the balls and the mission, a text, which is hidden.
+
+    Chevalier-Boisvert et al. 2023 (MiniGrid).
+    """
+
+    def build(self) -> Env:
+        """The package's environment."""
+        config = self.config
+        env = package("minigrid.envs", MinigridConfig).FetchEnv(
+            size=config.size,
+            numObjs=2,
+            max_steps=config.horizon,
+            agent_view_size=config.view,
+            render_mode="rgb_array",
+        )
+        return TimeLimit(_Balls(env), config.horizon)
+
+    def rows(self, split: str) -> list[Any]:
+        """All of them."""
+        pairs = np.array(list(permutations(range(_COLORS), 2)))
+        mixed = np.random.default_rng(0).permutation(pairs)
+        return list(np.split(mixed, [20, 24])[self.splits.index(split)])
+
+    def apply(self, env: Env, row: Array) -> None:
+        """Set the colors, which every reset gives to the balls."""
+        names = package("minigrid.core.constants", MinigridConfig).IDX_TO_COLOR
+        room: Any = env.unwrapped
+        room.colors = [names[int(color)] for color in row]
+
+
 class MinigridFetch(ExtraFamily):
     """A room of things, keys and balls of six colors, one hidden kind of which pays.
 
@@ -74,7 +118,7 @@ class MinigridFetch(ExtraFamily):
                   them
     episode       terminates when anything is picked up, truncated after H steps
     task row      [2] color and type (0 key, 1 ball) of what pays: six kinds of train, one of each
-                  color; of the others two of validation and four of test; or all in every split
+                  color; of the others two of validation and four of test
     ============  ==================================================================================
 
     The package's mission, a text of what to fetch, is hidden.
@@ -83,10 +127,6 @@ class MinigridFetch(ExtraFamily):
     """
 
     apply_after_reset = True
-
-    def __init__(self, config: MinigridFetchConfig):
-        super().__init__(config)
-        self.closed = config.kinds == "all"
 
     def build(self) -> Env:
         """The package's environment."""
@@ -107,8 +147,6 @@ class MinigridFetch(ExtraFamily):
         """All of them."""
         known = [(color, color % 2) for color in range(_COLORS)]
         others = [(color, 1 - kind) for color, kind in known]
-        if self.closed:
-            return known + others
         return {"train": known, "validation": others[:2], "test": others[2:]}[split]
 
     def apply(self, env: Env, row: Array) -> None:
@@ -123,6 +161,39 @@ class MinigridFetch(ExtraFamily):
 
 # -------------------------------------------------------------------------------------------------
 # Environments
+
+
+class _Balls(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Pixels, balls of the task's colors in the place of all things, success in the info."""
+
+    def __init__(self, env: Env):
+        super().__init__(env)
+        inner: Any = self.unwrapped
+        side = _TILE * inner.agent_view_size
+        self.observation_space = spaces.Box(0, 255, (side, side, 3), np.uint8)
+        self.action_space = spaces.Discrete(4)
+
+    def reset(self, *, seed: int | None = None, options: Info | None = None) -> tuple[Any, Info]:
+        """The package's start, with other things in the same cells."""
+        _, info = self.env.reset(seed=seed, options=options)
+        room: Any = self.unwrapped
+        cells = room.grid.grid
+        places = [place for place, thing in enumerate(cells) if _can_be_fetched(thing)]
+        ball = package("minigrid.core.world_object", MinigridConfig).Ball
+        for place, color in zip(room.np_random.permutation(places), room.colors, strict=True):
+            cells[place] = ball(color)
+        room.targetColor, room.targetType = room.colors[0], "ball"
+        return _picture(room.gen_obs()["image"]), info
+
+    def step(self, action: object) -> tuple[Any, Any, bool, bool, Info]:
+        """What pays is a success."""
+        obs, reward, terminated, truncated, info = self.env.step(action)
+        info = {**info, "success": bool(reward)}
+        return _picture(obs["image"]), reward, terminated, truncated, info
+
+
+def _can_be_fetched(thing: Any) -> bool:
+    return thing is not None and thing.can_pickup()
 
 
 class _Room(gymnasium.Wrapper[Any, Any, Any, Any]):

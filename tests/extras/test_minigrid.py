@@ -192,7 +192,7 @@ def test_more_things_lie_in_a_larger_room():
     assert ("red", "key") in things
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", [*FAMILIES, "minigrid-balls"])
 def test_the_contract_is_kept(name: str):
     report = check_family(make_family(name))
     assert report.ok, report
@@ -222,8 +222,35 @@ def test_pixels_are_those_of_the_packages_wrapper(view: int):
         np.testing.assert_array_equal(obs, theirs.observation({})["image"])
 
 
-def test_all_kinds_may_be_in_every_split():
-    family = make_family("minigrid-fetch", kinds="all")
-    assert family.spec.closed
-    kinds = {(color, kind) for color in range(6) for kind in range(2)}
-    assert all(set(found) == kinds for found in rows(family).values())
+def test_one_of_two_balls_pays_whose_colors_are_the_tasks():
+    """They lie where the package's things do, in either order; picking one up ends the episode."""
+    family = make_family("minigrid-balls")
+    found = rows(family)
+    assert {split: len(pairs) for split, pairs in found.items()} == {
+        "train": 20,
+        "validation": 4,
+        "test": 6,
+    }
+    assert len({pair for pairs in found.values() for pair in pairs}) == 30
+    env = family.build()
+    room = env.unwrapped
+    family.apply(env, np.array([2, 5]))
+    first = set()
+    paid = {}
+    for seed in range(12):
+        obs, _ = env.reset(seed=seed)
+        theirs = RGBImgPartialObsWrapper(room, tile_size=4)
+        np.testing.assert_array_equal(obs, theirs.observation({})["image"])
+        balls = [(place, x) for place, x in enumerate(room.grid.grid) if x and x.type == "ball"]
+        assert {ball.color for _, ball in balls} == {IDX_TO_COLOR[2], IDX_TO_COLOR[5]}
+        assert not [x for x in room.grid.grid if x and x.type == "key"]
+        place, ball = balls[0]
+        first.add(ball.color)
+        y, x = divmod(place, room.grid.width)
+        room.agent_pos, room.agent_dir = (x - 1, y), 0  # in front of it
+        _, reward, terminated, _, info = env.step(3)
+        assert terminated
+        assert info["success"] == bool(reward)
+        paid[ball.color] = bool(reward)
+    assert len(first) == 2
+    assert paid == {IDX_TO_COLOR[2]: True, IDX_TO_COLOR[5]: False}
