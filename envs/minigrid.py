@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import cache
-from itertools import permutations
+from itertools import combinations
 from typing import Any
 
 import gymnasium
@@ -71,8 +71,8 @@ class MinigridBalls(ExtraFamily):
     reward        1 − 0.9 t / H on picking up the right ball after t steps, else 0
     start         agent and balls anywhere, others in every episode
     episode       terminates when a ball is picked up, truncated after H steps
-    task row      [2] the color that pays, and the other one: of 30 such pairs 20 of train, 4 of
-                  validation and 6 of test, in a fixed order
+    task row      [2] the color that pays, and the other one: of 15 pairs 10 of train, 2 of validation
+                  and 3 of test, in a fixed order, either color paying
     ============  ==================================================================================
 
     It is MiniGrid's Fetch, but for the balls and the mission, a text, which is hidden.
@@ -94,9 +94,10 @@ class MinigridBalls(ExtraFamily):
 
     def rows(self, split: str) -> list[Any]:
         """All of them."""
-        pairs = np.array(list(permutations(range(_COLORS), 2)))
-        mixed = np.random.default_rng(0).permutation(pairs)
-        return list(np.split(mixed, [20, 24])[self.splits.index(split)])
+        pairs = np.array(list(combinations(range(_COLORS), 2)))
+        mixed = np.split(np.random.default_rng(0).permutation(pairs), [10, 12])
+        of_split = mixed[self.splits.index(split)]
+        return [*of_split, *of_split[:, ::-1]]
 
     def apply(self, env: Env, row: Array) -> None:
         """Set the colors, which every reset gives to the balls."""

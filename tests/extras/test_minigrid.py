@@ -232,6 +232,8 @@ def test_one_of_two_balls_pays_whose_colors_are_the_tasks():
         "test": 6,
     }
     assert len({pair for pairs in found.values() for pair in pairs}) == 30
+    for pairs in found.values():  # or who knows the other pairs of train would know which pays
+        assert {pair[::-1] for pair in pairs} == set(pairs)
     env = family.build()
     room = env.unwrapped
     family.apply(env, np.array([2, 5]))
