@@ -71,8 +71,8 @@ class MinigridBalls(ExtraFamily):
     reward        1 − 0.9 t / H on picking up the right ball after t steps, else 0
     start         agent and balls anywhere, others in every episode
     episode       terminates when a ball is picked up, truncated after H steps
-    task row      [2] the color that pays, and the other one: of 15 pairs 10 of train, 2 of validation
-                  and 3 of test, in a fixed order, either color paying
+    task row      [2] the color that pays, and the other one: of 15 pairs 10 of train, 2 of
+                  validation and 3 of test, in a fixed order, either color paying
     ============  ==================================================================================
 
     It is MiniGrid's Fetch, but for the balls and the mission, a text, which is hidden.
