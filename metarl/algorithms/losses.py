@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from metarl.nn.decision import Decision
 from metarl.nn.distributions import Categorical, Distribution, SquashedGaussian
-from metarl.nn.policy import Decision
 
 _ROUNDING = 1e-5
 """A deviation of so small a share of the numbers is that of float32's rounding errors."""

@@ -20,9 +20,10 @@ from metarl.core.rng import Rng
 from metarl.core.rollout import Rollout
 from metarl.core.types import Inputs, Spec, replace, tree, tree_map
 from metarl.nn.critic import PrivilegedCritic
+from metarl.nn.decision import Decision
 from metarl.nn.mlp import named, part
 from metarl.nn.normalizer import Normalizer
-from metarl.nn.policy import Decision, Policy
+from metarl.nn.policy import Policy
 from metarl.options.option_policy import AnyPolicy, Hierarchy
 
 _TARGET_WINDOW = 10.0  # statistics of the value targets remember about so many iterations

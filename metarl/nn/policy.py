@@ -27,15 +27,9 @@ from torch import Tensor
 from metarl.core.agent import Mode
 from metarl.core.rng import Streams
 from metarl.core.rollout import Rollout
-from metarl.core.types import Acted, Inputs, Params, Spec, replace, tree, tree_map
-from metarl.nn.distributions import (
-    Pair,
-    Primitive,
-    SquashedGaussian,
-    choice_heads,
-    from_heads,
-    from_squashed_head,
-)
+from metarl.core.types import Acted, Inputs, Params, Spec, replace, tree_map
+from metarl.nn.decision import Decision
+from metarl.nn.distributions import choice_heads
 from metarl.nn.hypernetwork import generated, init_generated
 from metarl.nn.image_encoder import ImageEncoder
 from metarl.nn.memory import AnyMemory, Memory, State
@@ -52,34 +46,6 @@ from metarl.nn.mlp import (
 from metarl.nn.recurrent import RecurrentMemory
 
 _VALID = 0.5  # of a mask of zeros and ones
-
-
-@tree
-class Decision:
-    """What the policy says about one or many time steps."""
-
-    heads: Params  # parameters of the action distribution
-    estimate: Tensor | None = None  # [...] value, of a policy with a value head
-
-    @property
-    def levels(self) -> dict[str, Decision]:
-        """This, as the decision on the one process of `Policy.decision_processes`."""
-        return {"action": self}
-
-    @cached_property
-    def actions(self) -> Primitive | SquashedGaussian:
-        """[...]: the action distribution."""
-        if "squashed" in self.heads:
-            return from_squashed_head(self.heads["squashed"])
-        actions = from_heads(self.heads)
-        assert not isinstance(actions, Pair)
-        return actions
-
-    @property
-    def value(self) -> Tensor:
-        """[...]: the expected return, of a policy with a value head."""
-        assert self.estimate is not None, "this policy has no value head"
-        return self.estimate
 
 
 @dataclass(frozen=True)

@@ -32,10 +32,11 @@ from metarl.core.errors import ConfigError, MetaRLError
 from metarl.core.rng import Streams
 from metarl.core.rollout import Rollout
 from metarl.core.types import NONE, Acted, Inputs, OptionState, Params, replace, tree, tree_map
+from metarl.nn.decision import Decision
 from metarl.nn.distributions import NEVER, sample_by_inversion
 from metarl.nn.memory import State
 from metarl.nn.mlp import named, part
-from metarl.nn.policy import Decision, Policy
+from metarl.nn.policy import Policy
 from metarl.options.config import OptionsConfig
 from metarl.options.pretrained import PolicyOptions, PretrainedOptions
 from metarl.options.segments import steps_since, usage

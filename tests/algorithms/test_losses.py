@@ -13,8 +13,8 @@ from torch import Tensor
 
 from metarl.algorithms.losses import masked_mean, ppo_loss, standardize
 from metarl.algorithms.trust_region import conjugate_gradient, trust_region_step
+from metarl.nn.decision import Decision
 from metarl.nn.distributions import Categorical
-from metarl.nn.policy import Decision
 
 WEIGHTS = {"clip_range": 0.2, "value_coef": 0.0, "entropy_coef": 0.0}
 

@@ -14,8 +14,9 @@ from scipy import stats
 
 from metarl.core.rng import Rng
 from metarl.core.types import Inputs, Params, Spec, tree_map
+from metarl.nn.decision import Decision
 from metarl.nn.distributions import Categorical, Gaussian, SquashedGaussian
-from metarl.nn.policy import Decision, Policy
+from metarl.nn.policy import Policy
 
 MEMORIES = ["none", "gru", "lstm"]
 T, N, M, O, A = 5, 3, 2, 4, 3  # noqa: E741  (letters of metarl.core.types)
