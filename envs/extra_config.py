@@ -144,9 +144,7 @@ class MinigridBallsConfig(MinigridConfig):
 
     configures = "metarl_envs.minigrid:MinigridBalls"
 
-    size: int = Field(5, ge=5)
-    """cells along each side of the room, walls included"""
-    horizon: PositiveInt = 40
+    horizon: PositiveInt = 10
     """longest episode, in steps, H"""
 
 

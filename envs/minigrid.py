@@ -63,13 +63,13 @@ class MinigridFourRooms(ExtraFamily):
 
 
 class MinigridBalls(ExtraFamily):
-    """A room with two balls of different colors, of which one pays.
+    """A small room with a ball at either hand, of different colors, of which one pays.
 
     ============  ==================================================================================
     observation   image [4 v × 4 v × 3] of v × v cells in front of the agent, as bytes
     action        one of 4: turn left, turn right, go ahead, pick up
     reward        1 − 0.9 t / H on picking up the right ball after t steps, else 0
-    start         agent and balls anywhere, others in every episode
+    start         the agent in the middle, the balls to its left and right in any order
     episode       terminates when a ball is picked up, truncated after H steps
     task row      [2] the color that pays, and the other one: of 15 pairs 10 of train, 2 of
                   validation and 3 of test, in a fixed order, either color paying
@@ -84,7 +84,7 @@ class MinigridBalls(ExtraFamily):
         """The package's environment."""
         config = self.config
         env = package("minigrid.envs", MinigridConfig).FetchEnv(
-            size=config.size,
+            size=5,
             numObjs=2,
             max_steps=config.horizon,
             agent_view_size=config.view,
@@ -165,7 +165,7 @@ class MinigridFetch(ExtraFamily):
 
 
 class _Balls(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """Pixels, balls of the task's colors in the place of all things, success in the info."""
+    """Pixels, balls of the task's colors in place of all things, success in the info."""
 
     def __init__(self, env: Env):
         super().__init__(env)
@@ -175,14 +175,18 @@ class _Balls(gymnasium.Wrapper[Any, Any, Any, Any]):
         self.action_space = spaces.Discrete(4)
 
     def reset(self, *, seed: int | None = None, options: Info | None = None) -> tuple[Any, Info]:
-        """The package's start, with other things in the same cells."""
+        """The agent looks up, between the balls."""
         _, info = self.env.reset(seed=seed, options=options)
         room: Any = self.unwrapped
-        cells = room.grid.grid
-        places = [place for place, thing in enumerate(cells) if _can_be_fetched(thing)]
+        middle = room.grid.width // 2
         ball = package("minigrid.core.world_object", MinigridConfig).Ball
-        for place, color in zip(room.np_random.permutation(places), room.colors, strict=True):
-            cells[place] = ball(color)
+        for place, thing in enumerate(room.grid.grid):
+            if thing is not None and thing.can_pickup():
+                room.grid.grid[place] = None
+        columns = room.np_random.permutation([middle - 1, middle + 1])
+        for column, color in zip(columns, room.colors, strict=True):
+            room.grid.set(column, middle, ball(color))
+        room.agent_pos, room.agent_dir = (middle, middle), 3
         room.targetColor, room.targetType = room.colors[0], "ball"
         return _picture(room.gen_obs()["image"]), info
 
@@ -191,10 +195,6 @@ class _Balls(gymnasium.Wrapper[Any, Any, Any, Any]):
         obs, reward, terminated, truncated, info = self.env.step(action)
         info = {**info, "success": bool(reward)}
         return _picture(obs["image"]), reward, terminated, truncated, info
-
-
-def _can_be_fetched(thing: Any) -> bool:
-    return thing is not None and thing.can_pickup()
 
 
 class _Room(gymnasium.Wrapper[Any, Any, Any, Any]):

@@ -174,7 +174,7 @@ def observed(
 def action_space(spec: Spec) -> spaces.Space[Any]:
     """Discrete, MultiDiscrete, or a Box [A] on [−1, 1]."""
     if spec.nvec:
-        return spaces.MultiDiscrete(spec.nvec)
+        return spaces.MultiDiscrete(list(spec.nvec))
     if spec.discrete:
         return spaces.Discrete(spec.action_width)
     return spaces.Box(-1.0, 1.0, (spec.action_width,), np.float32)

@@ -59,7 +59,8 @@ class Replay:
         self.capacity = capacity
         self.device = device
         self.sequence = sequence
-        self._names, self._byte_names = [], []
+        self._names: list[str] = []
+        self._byte_names: list[str] = []
         for name, column in columns.items():
             names = self._byte_names if column.dtype == torch.uint8 else self._names
             names.append(name)

@@ -24,7 +24,8 @@ class Transitions:
 
 def transition_columns(spec: Spec) -> dict[str, Column]:
     """What `Transitions` are made of, for a family of this `spec`."""
-    action = Column(*spec.action_shape, dtype=spec.action_type)
+    width = spec.action_shape[0] if spec.action_shape else None
+    action = Column(width, spec.action_type)
     return {
         "obs": Column(spec.obs_width, spec.obs_type),
         "action": action,

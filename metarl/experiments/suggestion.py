@@ -88,7 +88,8 @@ def _probe(family: Family) -> _Probe:
     spec = family.spec
     agent = make_agent("random", spec)
     world = LocalWorld(family, max(1, _ROWS // spec.horizon), None, _CPU)
-    rows = _clip(int(_PROBED_BYTES / (world.episodes * _episode_bytes(spec))), 1, _ROWS)
+    most = int(_PROBED_BYTES / (world.episodes * _episode_bytes(spec)))
+    rows = min(max(1, most), _ROWS)
     tasks = world.tasks(rows, Rng(0))
     belief = agent.begin(world.task_info(agent, tasks), lanes=1)
     began = process_time()

@@ -166,12 +166,9 @@ def _image(space: spaces.Box) -> tuple[int, int, int] | None:
     whole = space.dtype == np.uint8 and (space.low == 0).all() and (space.high == _BRIGHTEST).all()
     if not whole or len(space.shape) not in (2, 3) or not space.shape:
         return None
-    if len(space.shape) == 2:
-        return (*space.shape, 1)
-    first, *others = space.shape
-    if others[-1] > _MOST_CHANNELS and first < min(others):
-        return (*others, first)
-    height, width, channels = space.shape
+    height, width, channels = (*space.shape, 1)[:3]
+    if channels > _MOST_CHANNELS and height < min(width, channels):
+        return width, channels, height
     return height, width, channels
 
 

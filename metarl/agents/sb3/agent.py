@@ -42,9 +42,9 @@ from metarl.core.types import (
 )
 from metarl.nn.distributions import (
     Categorical,
-    Distribution,
     Gaussian,
     MultiCategorical,
+    Primitive,
     SquashedGaussian,
 )
 
@@ -121,7 +121,9 @@ class SB3(LearningAgent):
             action = action.clamp(-1.0, 1.0)
         return Acted(inputs, action, log_prob), belief
 
-    def _distribution(self, inputs: Inputs, belief: Belief) -> tuple[Distribution, Belief]:
+    def _distribution(
+        self, inputs: Inputs, belief: Belief
+    ) -> tuple[Primitive | SquashedGaussian, Belief]:
         """That of actions [N, M], and the belief with the memory after these inputs."""
         size = inputs.obs.shape[:2]
         observed, policy = self._observed(inputs), self.model.policy
