@@ -10,7 +10,13 @@ from sphinx.ext.napoleon import GoogleDocstring
 SIDEBAR = {
     "First steps": ["docs/tutorial", "docs/which-agent", "docs/glossary"],
     "Agents": ["docs/memories", "docs/maml", "docs/pearl", "docs/beliefs", "docs/options"],
-    "Your own": ["docs/plugging-in", "docs/your-own-agent", "docs/sb3", "docs/extras"],
+    "Your own": [
+        "docs/plugging-in",
+        "docs/environments-of-others",
+        "docs/your-own-agent",
+        "docs/sb3",
+        "docs/extras",
+    ],
     "Experiments": ["docs/runs", "docs/tuning", "docs/benchmarks"],
     "Reference": ["docs/api", "docs/decisions/README", "benchmarks/results/README", "CHANGELOG"],
     "Project": ["CONTRIBUTING", "docs/from-0.5"],

@@ -144,6 +144,8 @@ class MinigridBallsConfig(MinigridConfig):
 
     configures = "metarl_envs.minigrid:MinigridBalls"
 
+    colors: Literal["two", "held-out"] = "two"
+    """always red and green, or other pairs of six colors in each split"""
     horizon: PositiveInt = 10
     """longest episode, in steps, H"""
 

@@ -13,7 +13,7 @@ from gymnasium.wrappers import TimeLimit
 from metarl.adapters.from_gymnasium.spaces import Array, Info
 from metarl.adapters.gymnasium import Env
 from metarl_envs.extra import ExtraFamily, package
-from metarl_envs.extra_config import MinigridConfig
+from metarl_envs.extra_config import MinigridBallsConfig, MinigridConfig
 
 # MiniGrid's numbers of what may be in a cell
 _UNSEEN, _EMPTY, _WALL, _KEY, _BALL, _GOAL = 0, 1, 2, 5, 6, 8
@@ -71,14 +71,19 @@ class MinigridBalls(ExtraFamily):
     reward        1 − 0.9 t / H on picking up the right ball after t steps, else 0
     start         the agent in the middle, the balls to its left and right in any order
     episode       terminates when a ball is picked up, truncated after H steps
-    task row      [2] the color that pays, and the other one: of 15 pairs 10 of train, 2 of
-                  validation and 3 of test, in a fixed order, either color paying
+    task row      [2] the color that pays, and the other one: red and green in every split; or, held
+                  out, of 15 pairs 10 of train, 2 of validation and 3 of test, in a fixed order;
+                  either color of a pair may pay
     ============  ==================================================================================
 
     It is MiniGrid's Fetch, but for the balls and the mission, a text, which is hidden.
 
     Chevalier-Boisvert et al. 2023 (MiniGrid).
     """
+
+    def __init__(self, config: MinigridBallsConfig):
+        super().__init__(config)
+        self.closed = config.colors == "two"
 
     def build(self) -> Env:
         """The package's environment."""
@@ -96,7 +101,7 @@ class MinigridBalls(ExtraFamily):
         """All of them."""
         pairs = np.array(list(combinations(range(_COLORS), 2)))
         mixed = np.split(np.random.default_rng(0).permutation(pairs), [10, 12])
-        of_split = mixed[self.splits.index(split)]
+        of_split = pairs[:1] if self.closed else mixed[self.splits.index(split)]
         return [*of_split, *of_split[:, ::-1]]
 
     def apply(self, env: Env, row: Array) -> None:

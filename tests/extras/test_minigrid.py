@@ -224,7 +224,10 @@ def test_pixels_are_those_of_the_packages_wrapper(view: int):
 
 def test_one_of_two_balls_pays_whose_colors_are_the_tasks():
     """They lie at the agent's left and right in either order; picking one up ends the episode."""
-    family = make_family("minigrid-balls")
+    closed = make_family("minigrid-balls")
+    assert closed.spec.closed
+    assert all(found == [(0.0, 1.0), (1.0, 0.0)] for found in rows(closed).values())
+    family = make_family("minigrid-balls", colors="held-out")
     found = rows(family)
     assert {split: len(pairs) for split, pairs in found.items()} == {
         "train": 20,
