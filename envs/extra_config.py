@@ -146,8 +146,6 @@ class MinigridBallsConfig(MinigridConfig):
 
     colors: Literal["two", "held-out"] = "two"
     """always red and green, or other pairs of six colors in each split"""
-    horizon: PositiveInt = 10
-    """longest episode, in steps, H"""
 
 
 class MinigridFetchConfig(MinigridConfig):

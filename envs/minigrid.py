@@ -18,6 +18,7 @@ from metarl_envs.extra_config import MinigridBallsConfig, MinigridConfig
 # MiniGrid's numbers of what may be in a cell
 _UNSEEN, _EMPTY, _WALL, _KEY, _BALL, _GOAL = 0, 1, 2, 5, 6, 8
 _COLORS = 6
+_PICK_UP = 3  # its number of this action
 _TILE = 4  # pixels along each side of a cell
 _ROOM = 9  # columns and rows of four rooms from one wall to the next
 
@@ -63,14 +64,14 @@ class MinigridFourRooms(ExtraFamily):
 
 
 class MinigridBalls(ExtraFamily):
-    """A small room with a ball at either hand, of different colors, of which one pays.
+    """A bandit to be seen: a ball at either hand, of different colors, of which one pays.
 
     ============  ==================================================================================
     observation   image [4 v × 4 v × 3] of v × v cells in front of the agent, as bytes
-    action        one of 4: turn left, turn right, go ahead, pick up
-    reward        1 − 0.9 t / H on picking up the right ball after t steps, else 0
+    action        one of 2: turn left or right, and pick up the ball that lies there
+    reward        1 if it is the right one, else 0
     start         the agent in the middle, the balls to its left and right in any order
-    episode       terminates when a ball is picked up, truncated after H steps
+    episode       one pull, which terminates
     task row      [2] the color that pays, and the other one: red and green in every split; or, held
                   out, of 15 pairs 10 of train, 2 of validation and 3 of test, in a fixed order;
                   either color of a pair may pay
@@ -91,11 +92,10 @@ class MinigridBalls(ExtraFamily):
         env = package("minigrid.envs", MinigridConfig).FetchEnv(
             size=5,
             numObjs=2,
-            max_steps=config.horizon,
             agent_view_size=config.view,
             render_mode="rgb_array",
         )
-        return TimeLimit(_Balls(env), config.horizon)
+        return TimeLimit(_Balls(env), 1)
 
     def rows(self, split: str) -> list[Any]:
         """All of them."""
@@ -177,7 +177,7 @@ class _Balls(gymnasium.Wrapper[Any, Any, Any, Any]):
         inner: Any = self.unwrapped
         side = _TILE * inner.agent_view_size
         self.observation_space = spaces.Box(0, 255, (side, side, 3), np.uint8)
-        self.action_space = spaces.Discrete(4)
+        self.action_space = spaces.Discrete(2)
 
     def reset(self, *, seed: int | None = None, options: Info | None = None) -> tuple[Any, Info]:
         """The agent looks up, between the balls."""
@@ -196,10 +196,12 @@ class _Balls(gymnasium.Wrapper[Any, Any, Any, Any]):
         return _picture(room.gen_obs()["image"]), info
 
     def step(self, action: object) -> tuple[Any, Any, bool, bool, Info]:
-        """What pays is a success."""
-        obs, reward, terminated, truncated, info = self.env.step(action)
-        info = {**info, "success": bool(reward)}
-        return _picture(obs["image"]), reward, terminated, truncated, info
+        """Two of the package's steps."""
+        self.env.step(action)  # its numbers of turning left and right
+        obs, paid, terminated, truncated, info = self.env.step(_PICK_UP)
+        success = bool(paid)
+        info = {**info, "success": success}
+        return _picture(obs["image"]), float(success), terminated, truncated, info
 
 
 class _Room(gymnasium.Wrapper[Any, Any, Any, Any]):
