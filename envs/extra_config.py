@@ -140,12 +140,9 @@ class MinigridFourRoomsConfig(MinigridConfig):
 
 
 class MinigridBallsConfig(MinigridConfig):
-    """MiniGrid's room as pixels: two balls, one color pays (Chevalier-Boisvert et al. 2023)."""
+    """A bandit to be seen: balls at two of three places (Chevalier-Boisvert et al. 2023)."""
 
     configures = "metarl_envs.minigrid:MinigridBalls"
-
-    colors: Literal["two", "held-out"] = "two"
-    """always red and green, or other pairs of six colors in each split"""
 
 
 class MinigridFetchConfig(MinigridConfig):

@@ -1,9 +1,10 @@
 """MiniGrid's rooms, observed a few cells at a time: a goal to find, a kind of thing to fetch."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from functools import cache
-from itertools import combinations
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gymnasium
 import numpy as np
@@ -13,12 +14,19 @@ from gymnasium.wrappers import TimeLimit
 from metarl.adapters.from_gymnasium.spaces import Array, Info
 from metarl.adapters.gymnasium import Env
 from metarl_envs.extra import ExtraFamily, package
-from metarl_envs.extra_config import MinigridBallsConfig, MinigridConfig
+from metarl_envs.extra_config import MinigridConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from metarl.core.types import Tasks
 
 # MiniGrid's numbers of what may be in a cell
 _UNSEEN, _EMPTY, _WALL, _KEY, _BALL, _GOAL = 0, 1, 2, 5, 6, 8
 _COLORS = 6
-_PICK_UP = 3  # its number of this action
+_UP, _PICK_UP = 3, 3  # its numbers of this direction and of this action
+_PLACES = ((-1, 0), (1, 0), (0, -1))  # left, right and ahead of who looks up
+_AHEAD = 2
 _TILE = 4  # pixels along each side of a cell
 _ROOM = 9  # columns and rows of four rooms from one wall to the next
 
@@ -64,51 +72,48 @@ class MinigridFourRooms(ExtraFamily):
 
 
 class MinigridBalls(ExtraFamily):
-    """A bandit to be seen: a ball at either hand, of different colors, of which one pays.
+    """A bandit to be seen: balls lie at two of three places, whose values are hidden.
 
     ============  ==================================================================================
     observation   image [4 v × 4 v × 3] of v × v cells in front of the agent, as bytes
-    action        one of 2: turn left or right, and pick up the ball that lies there
-    reward        1 if it is the right one, else 0
-    start         the agent in the middle, the balls to its left and right in any order
+    action        one of 3: pick up what lies to the left, to the right, or ahead
+    reward        the value of that place if a ball lies there, else 0
+    start         the agent in the middle, balls of any color at two of the places
     episode       one pull, which terminates
-    task row      [2] the color that pays, and the other one: red and green in every split; or, held
-                  out, of 15 pairs 10 of train, 2 of validation and 3 of test, in a fixed order;
-                  either color of a pair may pay
+    task row      [3] the values of the places, uniform on [0, 1]
     ============  ==================================================================================
 
-    It is MiniGrid's Fetch, but for the balls and the mission, a text, which is hidden.
+    It is MiniGrid's Fetch, but for the balls and the mission, a text, which is hidden. Who sees,
+    without memory, earns 1/2 in the mean; who knows the values 2/3.
 
     Chevalier-Boisvert et al. 2023 (MiniGrid).
     """
 
-    def __init__(self, config: MinigridBallsConfig):
-        super().__init__(config)
-        self.closed = config.colors == "two"
+    horizon = 1
 
     def build(self) -> Env:
         """The package's environment."""
-        config = self.config
         env = package("minigrid.envs", MinigridConfig).FetchEnv(
             size=5,
-            numObjs=2,
-            agent_view_size=config.view,
+            numObjs=1,
+            agent_view_size=self.config.view,
             render_mode="rgb_array",
         )
-        return TimeLimit(_Balls(env), 1)
+        return _Balls(env)
 
-    def rows(self, split: str) -> list[Any]:
-        """All of them."""
-        pairs = np.array(list(combinations(range(_COLORS), 2)))
-        mixed = np.split(np.random.default_rng(0).permutation(pairs), [10, 12])
-        of_split = pairs[:1] if self.closed else mixed[self.splits.index(split)]
-        return [*of_split, *of_split[:, ::-1]]
+    def row(self, split: str, rng: np.random.Generator) -> Array:
+        """Values of three places."""
+        return rng.uniform(size=3)
 
     def apply(self, env: Env, row: Array) -> None:
-        """Set the colors, which every reset gives to the balls."""
-        names = package("minigrid.core.constants", MinigridConfig).IDX_TO_COLOR
+        """Set what the places are worth."""
         room: Any = env.unwrapped
-        room.colors = [names[int(color)] for color in row]
+        room.values = row
+
+    def optimum(self, tasks: Tasks) -> Tensor:
+        """[N]: the mean over pairs of places of the better one."""
+        first, second = tasks.params[:, [0, 0, 1]], tasks.params[:, [1, 2, 2]]
+        return first.maximum(second).mean(-1)
 
 
 class MinigridFetch(ExtraFamily):
@@ -170,38 +175,40 @@ class MinigridFetch(ExtraFamily):
 
 
 class _Balls(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """Pixels, balls of the task's colors in place of all things, success in the info."""
+    """Pixels; two balls in place of all things, and values of the places that they lie at."""
 
     def __init__(self, env: Env):
         super().__init__(env)
         inner: Any = self.unwrapped
         side = _TILE * inner.agent_view_size
         self.observation_space = spaces.Box(0, 255, (side, side, 3), np.uint8)
-        self.action_space = spaces.Discrete(2)
+        self.action_space = spaces.Discrete(len(_PLACES))
 
     def reset(self, *, seed: int | None = None, options: Info | None = None) -> tuple[Any, Info]:
-        """The agent looks up, between the balls."""
+        """The agent looks up from the middle of the room."""
         _, info = self.env.reset(seed=seed, options=options)
         room: Any = self.unwrapped
         middle = room.grid.width // 2
-        ball = package("minigrid.core.world_object", MinigridConfig).Ball
-        for place, thing in enumerate(room.grid.grid):
+        for cell, thing in enumerate(room.grid.grid):
             if thing is not None and thing.can_pickup():
-                room.grid.grid[place] = None
-        columns = room.np_random.permutation([middle - 1, middle + 1])
-        for column, color in zip(columns, room.colors, strict=True):
-            room.grid.set(column, middle, ball(color))
-        room.agent_pos, room.agent_dir = (middle, middle), 3
-        room.targetColor, room.targetType = room.colors[0], "ball"
+                room.grid.grid[cell] = None
+        names = package("minigrid.core.constants", MinigridConfig).IDX_TO_COLOR
+        ball = package("minigrid.core.world_object", MinigridConfig).Ball
+        for place in room.np_random.permutation(len(_PLACES))[:2]:
+            column, row = _PLACES[place]
+            color = names[int(room.np_random.integers(_COLORS))]
+            room.grid.set(middle + column, middle + row, ball(color))
+        room.agent_pos, room.agent_dir = (middle, middle), _UP
         return _picture(room.gen_obs()["image"]), info
 
-    def step(self, action: object) -> tuple[Any, Any, bool, bool, Info]:
-        """Two of the package's steps."""
-        self.env.step(action)  # its numbers of turning left and right
-        obs, paid, terminated, truncated, info = self.env.step(_PICK_UP)
-        success = bool(paid)
-        info = {**info, "success": success}
-        return _picture(obs["image"]), float(success), terminated, truncated, info
+    def step(self, action: int) -> tuple[Any, Any, bool, bool, Info]:
+        """Turn to the place, and pick up."""
+        room: Any = self.unwrapped
+        if action < _AHEAD:
+            self.env.step(action)  # its numbers of turning left and right
+        obs, _, _, _, info = self.env.step(_PICK_UP)
+        reward = float(room.values[action]) if room.carrying else 0.0
+        return _picture(obs["image"]), reward, True, False, info
 
 
 class _Room(gymnasium.Wrapper[Any, Any, Any, Any]):
