@@ -153,6 +153,9 @@ class Adapting(Counting):
 
 def random_action(spec: Spec, noise: Streams, counter: int) -> Tensor:
     """A uniform action for every lane of `noise`."""
+    if spec.nvec:
+        uniform = noise.uniform(counter, len(spec.nvec))
+        return (uniform * torch.tensor(spec.nvec)).long()
     if spec.discrete:
         return (noise.uniform(counter, 1).squeeze(-1) * spec.action_width).long()
     return 2 * noise.uniform(counter, spec.action_width) - 1

@@ -62,7 +62,7 @@ class Probe:
     def pace(self) -> float:
         """Seconds that a step of a lane takes; 0 if it raises, which the rule `steps` tells."""
         try:
-            env = self.family.make(1)
+            env = copy(self.family).make(1)  # whose environments nobody uses later
             tasks = self.family.tasks("train", 2, self.rng)
             obs = env.reset(tasks, self.rng)
             middle = torch.full((len(tasks), 1, self.spec.action_width), 0.5)

@@ -101,7 +101,8 @@ class Replay:
         kept = rank >= (added - self.capacity)[owner]
         slot = (self.count[owner] + rank) % self.capacity
         self._rows[owner[kept], slot[kept]] = rows[kept]
-        self._bytes[owner[kept], slot[kept]] = as_bytes[kept]
+        if self._byte_names:
+            self._bytes[owner[kept], slot[kept]] = as_bytes[kept]
         self.count += added
         if context:
             self._context[:, 0, 1] = torch.where(added > 0, self.count, self._context[:, 0, 1])
@@ -349,7 +350,7 @@ class Replay:
                 f"replay: of capacity {state['capacity']}, not {self.capacity}; "
                 "set agent.capacity to that"
             )
-        as_bytes = state.get("bytes", self._bytes)
+        as_bytes = state.get("bytes", self._bytes.new_empty(*state["rows"].shape[:2], 0))
         widths = [state["rows"].shape[-1], as_bytes.shape[-1]]
         known = [self._rows.shape[-1], self._bytes.shape[-1]]
         if widths != known:

@@ -994,7 +994,7 @@ def test_the_command_prints_a_line_a_rule(command):
     assert (code, err) == (0, "")
     lines = out.splitlines()
     assert lines[0] == f"needle: keeps {len(RULES) - 3} promises; 1 could not be tested"
-    assert "6 action choices" in out
+    assert "action 6 choices" in out
     assert [line.split()[1] for line in lines[1:] if line[0] != " "] == [r.name for r in RULES]
 
 

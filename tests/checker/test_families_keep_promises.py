@@ -19,7 +19,7 @@ VARIANTS = [
 SHORT = 25
 """Steps of an episode of a robot: a trace holds two whole ones, and of the default's 200 one."""
 
-DETERMINISTIC = {"gridnavi", "point:maml", "sparse-point", "taxi"}
+DETERMINISTIC = {"factored-bandit", "gridnavi", "point:maml", "sparse-point", "taxi"}
 """Families, or variants of them, in which the same actions always lead to the same episode."""
 
 
