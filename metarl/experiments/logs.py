@@ -124,15 +124,18 @@ class Display:
         self._validation = ""
         self._told = (0.0, "")
         self._over = threading.Event()
+        self._repeating = threading.Thread(target=self._repeat, daemon=True)
 
     def __enter__(self) -> Display:
         self._bar.start()
         if not self._lasting and not self._console.is_terminal:
-            threading.Thread(target=self._repeat, daemon=True).start()
+            self._repeating.start()
         return self
 
     def __exit__(self, *error: object) -> None:
         self._over.set()
+        if self._repeating.is_alive():
+            self._repeating.join()
         self._bar.stop()
 
     def show(self, record: Mapping[str, Any], progress: float, left: float) -> None:

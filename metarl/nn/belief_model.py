@@ -90,13 +90,14 @@ class BeliefModel:
     action_width: int
     discrete: bool
     obs_width: int
-    nvec: tuple[int, ...]
     decoder_sizes: tuple[int, ...]
     decoder_features: int
     two_rewards: bool
     """Rewards are one of two: Bernoulli; else normal, with a deviation that is learned."""
     next_obs: NextObsModel
     """What is predicted of the next observation: nothing, normal entries, or which of a one-hot."""
+    nvec: tuple[int, ...] = ()
+    """Numbers of choices of a MultiDiscrete action."""
 
     def init(self, generator: torch.Generator) -> Params:
         """The first beliefs are close to the prior N(0, I)."""
