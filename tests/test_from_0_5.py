@@ -30,6 +30,7 @@ EXPECTED = json.loads((OLD / "expected.json").read_text())
 def today(tree: dict[str, Any]) -> dict[str, Any]:
     """A complete configuration of 0.5 with the keys of today."""
     agent = {RENAMED.get(key, key): value for key, value in tree["agent"].items()}
+    agent |= {"conv_channels": [16, 32, 32], "image_features": 64}  # which read no images
     if agent["name"] == "rl2":
         agent |= {  # which had none
             "preset": "rl2",

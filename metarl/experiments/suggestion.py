@@ -1,5 +1,6 @@
 """A first configuration for any family, from its spec and some seconds of random actions."""
 
+import math
 from dataclasses import dataclass
 from time import process_time
 from typing import Any
@@ -20,6 +21,8 @@ from metarl.experiments.speed import measure_speed
 _ROWS = 20  # tasks that are probed
 _PROBED_BYTES = 4e8  # of their observations, at most
 _TRIAL_BYTES = 1e9  # of the observations of an iteration, at most
+_ITERATION = 60  # seconds that collecting its trials takes, if they are more than _FEW
+_FEW = 20
 _CPU = torch.device("cpu")
 _COSTLY = 1_000  # environment steps a second: at fewer, ten million take some three hours
 _MANY_ENTRIES = 6  # of an action; walkers and cheetahs have so many, ants and humanoids more
@@ -31,7 +34,7 @@ def suggest(name: str, options: dict[str, Any]) -> str:
     """A complete configuration for the family called `name`, with reasons, as YAML.
 
     Repeated, it gives the same but for the expected time, unless a family makes about a thousand
-    steps a second.
+    steps a second or few.
 
     Raises:
         MetaRLError: unknown family or options, or a family that cannot be stepped.
@@ -132,8 +135,10 @@ def _rl2(probe: _Probe) -> tuple[dict[str, Any], list[str]]:
     episodes = next((count for longest, count in _EPISODES.items() if horizon <= longest), 1)
     steps = episodes * horizon
     trials = _clip(30_000 // steps, 40, 500)
-    most = int(_TRIAL_BYTES / (episodes * _episode_bytes(spec)))
-    trials = _clip(most, 4, trials)
+    in_memory = max(4, int(_TRIAL_BYTES / (episodes * _episode_bytes(spec))))
+    doublings = math.log2(max(1.0, _ITERATION * probe.speed / (steps * _FEW)))
+    in_time = _FEW * 2 ** int(doublings)  # the same again, if the speed is about the same
+    trials = min(trials, in_memory, in_time)
     gamma = round(_clip(1 - 1 / steps, 0.95, 0.99), 3)
     seen = probe.spec.without_images(probe.obs) if spec.images else probe.obs
     farthest = float(seen.abs().max()) if seen.numel() else 0.0
@@ -168,11 +173,13 @@ def _rl2(probe: _Probe) -> tuple[dict[str, Any], list[str]]:
         f"normalize_…: a probe met observations up to {farthest:.2g}, rewards to "
         f"{probe.largest:.2g}.",
     ]
+    if trials == in_time:
+        reasons.append(f"trials: few, for this family makes {probe.speed:,.0f} steps a second.")
     if spec.images:
         reasons.append("conv_channels: images are read by convolutions, as bytes from 0 to 255.")
     if probe.sparse:
         reasons.append("rewards are sparse: if the return stays, more trials and entropy help.")
-    env_steps = 1_000_000 if spec.images else 10_000_000
+    env_steps = 1_000_000 if spec.images or trials == in_time else 10_000_000
     tree = {"agent": agent, "episodes": episodes, "env_steps": env_steps}
     return tree | _evaluation(steps), reasons
 

@@ -157,6 +157,24 @@ def test_what_is_far_from_1_goes_to_an_agent_that_normalizes_it(obs: float, rewa
     assert tree["agent"]["normalize_reward"]
 
 
+@pytest.mark.parametrize(
+    ("speed", "images", "trials", "env_steps"),
+    [
+        (1e6, {}, 150, 10_000_000),
+        (50.0, {}, 20, 1_000_000),
+        (200.0, {}, 40, 1_000_000),
+        (1e6, {"o": (600, 400, 3)}, 4, 1_000_000),
+    ],
+    ids=["quick", "slow", "less slow", "large images"],
+)
+def test_an_iteration_of_a_slow_or_large_family_has_few_trials(speed, images, trials, env_steps):
+    width = 720_000 if images else 2
+    spec = Spec("f", {"o": width}, 2, True, 50, 1, images=images)
+    probe = _Probe(spec, torch.rand(9, width), torch.rand(9), terminated=False, speed=speed)
+    tree, _ = _rl2(probe)
+    assert (tree["agent"]["trials"], tree["env_steps"]) == (trials, env_steps)
+
+
 def test_rounding_errors_of_a_constant_reward_are_not_scaled_up():
     spec = Spec("any", {"x": 1}, 8, discrete=False, horizon=9, task_width=1)
     reward = 1 + 6e-8 * torch.randn(50)
