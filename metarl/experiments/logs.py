@@ -21,6 +21,7 @@ from metarl.experiments.tags import grouped
 METRICS = "metrics.jsonl"
 _EVERY = 10.0  # seconds between two lines
 _REFRESH = 0.1  # seconds between two changes of a bar
+_LOOKS = 0.5  # seconds between two looks whether a line is due
 
 
 class MetricsLog:
@@ -119,10 +120,11 @@ class Display:
         )
         self._task = self._bar.add_task("", total=1.0)
         self._lasting = lasting
-        self._last_line = -math.inf
+        self._last_line = -math.inf if lasting else time.monotonic()
         self._last_told = -math.inf
         self._validation = ""
-        self._told = (0.0, "")
+        self._line = ""
+        self._lock = threading.Lock()  # of the last line
         self._over = threading.Event()
         self._repeating = threading.Thread(target=self._repeat, daemon=True)
 
@@ -155,26 +157,26 @@ class Display:
 
     def tell(self, text: str, share: float) -> None:
         """What is done now; `share` of all, from 0 to 1, is done already."""
-        self._told = (share, text)
+        self._line = f"{share:4.0%}  {text}"
         now = time.monotonic()
         if now - self._last_told < _REFRESH:
             return
         self._last_told = now
         self._bar.update(self._task, completed=share, description=text)
-        if self._console.is_terminal or not self._lasting:
-            return
-        if now - self._last_line >= _EVERY:
-            self._last_line = now
-            self._print_told()
+        self._print_if_due()
 
     def _repeat(self) -> None:
-        """Print what was told last, now and then."""
-        while not self._over.wait(_EVERY):
-            self._print_told()
+        """Say again what was told last, where nothing new is told for long."""
+        while not self._over.wait(_LOOKS):
+            self._print_if_due()
 
-    def _print_told(self) -> None:
-        share, text = self._told
-        self._console.print(f"{share:4.0%}  {text}", soft_wrap=True)
+    def _print_if_due(self) -> None:
+        with self._lock:
+            now = time.monotonic()
+            due = now - self._last_line >= _EVERY
+            if self._line and due and not self._console.is_terminal:
+                self._last_line = now
+                self._console.print(self._line, soft_wrap=True)
 
     def note(self, text: str) -> None:
         """A line that stays."""
