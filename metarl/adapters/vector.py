@@ -218,8 +218,9 @@ class FamilyEnv(gymnasium.Env[Observation, ArrayLike]):
     ===========  ==================================================================================
     observation  [O] float32; with task_input row and onehot [O + what is shown]; with goal a Dict
                  of observation [O], achieved_goal [G] and desired_goal [G], if the family says what
-                 is achieved, else [O + G]
-    action       Discrete, or a Box [A] on [−1, 1]
+                 is achieved, else [O + G]; an image alone [height, width, channels] uint8, with
+                 something beside it a Dict of the parts, and of what is shown as "task"
+    action       Discrete, MultiDiscrete, or a Box [A] on [−1, 1]
     info         is_success, training_reward and metrics, where the family has them
     ===========  ==================================================================================
     """

@@ -182,7 +182,7 @@ class Spec:
         """[..., A] bool: which choices obs [..., O] says are valid; None: all, or no choices."""
         if self.action_mask is None:
             return None
-        return obs[..., self.part(self.action_mask)] > 0.5
+        return is_valid(obs[..., self.part(self.action_mask)])
 
     def random_action(self, uniform: Tensor, obs: Tensor) -> Tensor:
         """An action drawn uniformly from the valid ones, made of `uniform` [..., A] in (0, 1)."""
@@ -210,6 +210,11 @@ class Spec:
                 f"task_input goal: the tasks of {self.name} have no goal; show the row instead"
             )
         return {"none": 0, "goal": self.goal_width}.get(task_input, self.task_width)
+
+
+def is_valid(mask: Tensor) -> Tensor:
+    """[...] bool: where an action mask of zeros and ones says that a choice is valid."""
+    return mask > 0.5
 
 
 def one_hot(action: Tensor, width: int) -> Tensor:

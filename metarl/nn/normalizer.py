@@ -145,9 +145,18 @@ class InputNormalizer:
         """Take the steps of `rollout` into account."""
         valid = rollout.valid.unsqueeze(-1)
         if self._scales_obs:
-            self.obs = self.obs.update(rollout.inputs.obs, valid)
+            self.obs = self._with_obs(rollout.inputs.obs, valid)
         if self._scales_reward:
             self.reward = self.reward.update(rollout.reward.unsqueeze(-1), valid)
+
+    def _with_obs(self, obs: Tensor, valid: Tensor) -> Normalizer:
+        """The statistics with those of obs [..., O]; of pixels, which are many, there are none."""
+        if self._scales_all:
+            return self.obs.update(obs, valid)
+        columns = self._scaled.nonzero().squeeze(-1)
+        known = tree_map(lambda x: x[columns], self.obs)
+        known = known.update(obs[..., columns], valid)
+        return tree_map(lambda x, new: x.index_copy(0, columns, new), self.obs, known)
 
     def state_dict(self) -> dict[str, Any]:
         """Both statistics."""

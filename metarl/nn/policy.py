@@ -27,6 +27,7 @@ from torch import Tensor
 from metarl.core.agent import Mode
 from metarl.core.rng import Streams
 from metarl.core.rollout import Rollout
+from metarl.core.spec import is_valid
 from metarl.core.types import Acted, Inputs, Params, Spec, replace, tree_map
 from metarl.nn.decision import Decision
 from metarl.nn.distributions import choice_heads
@@ -44,8 +45,6 @@ from metarl.nn.mlp import (
     part,
 )
 from metarl.nn.recurrent import RecurrentMemory
-
-_VALID = 0.5  # of a mask of zeros and ones
 
 
 @dataclass(frozen=True)
@@ -301,7 +300,7 @@ class Policy:
             name = "squashed" if self.squashed and not self.discrete else "action"
             heads[name] = self.read(params, "action", features, obs)
         if self.action_head and (self.nvec or self.mask is not None):
-            valid = None if self.mask is None else obs[..., self.mask] > _VALID
+            valid = None if self.mask is None else is_valid(obs[..., self.mask])
             heads = choice_heads(heads["action"], self.nvec, valid)
         if "action.log_std" in params:
             heads["log_std"] = params["action.log_std"]

@@ -8,7 +8,9 @@ from helpers import CPU, same
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metarl.nn.normalizer import Normalizer
+from metarl.core.rollout import Rollout
+from metarl.core.types import Inputs, Spec
+from metarl.nn.normalizer import InputNormalizer, Normalizer
 
 
 def all_valid(x: torch.Tensor) -> torch.Tensor:
@@ -170,3 +172,30 @@ def test_a_reward_that_hardly_changes_is_not_blown_up(reward: float, noise: floa
     """
     x = reward + noise * reward * normal(5000)
     assert seen(x).scale(x).abs().max() <= 8
+
+
+def test_images_and_masks_stay_as_they_are():
+    """And pixels have no statistics; what stands beside them is scaled as it is alone."""
+    parts = {"image": 12, "speed": 2, "mask": 3}
+    seen = Spec("seen", parts, 3, True, 5, 1, images={"image": (2, 2, 3)}, action_mask="mask")
+    alone = Spec("alone", {"speed": 2}, 3, discrete=True, horizon=5, task_width=1)
+    obs = torch.rand(5, 4, 2, 17) * 200
+    obs[..., 14:] = torch.tensor([1.0, 0.0, 1.0])
+    normalized = {}
+    for spec, x in ((seen, obs), (alone, obs[..., 12:14])):
+        own = InputNormalizer(spec, CPU, obs=True, reward=False)
+        flat = torch.zeros(5, 4, 2)
+        never = flat > 0
+        index = torch.arange(4)
+        own.update(Rollout(Inputs(x), flat, flat, flat, x, never, never, ~never, index))
+        normalized[spec.name] = own.normalize(Inputs(x)).obs
+        assert (own.obs.count > 0).tolist() == [name == "speed" for name in _columns(spec)]
+    assert same(normalized["seen"][..., :12], obs[..., :12])
+    assert same(normalized["seen"][..., 14:], obs[..., 14:])
+    assert same(normalized["seen"][..., 12:14], normalized["alone"])
+    assert not same(normalized["alone"], obs[..., 12:14])
+
+
+def _columns(spec: Spec) -> list[str]:
+    """The name of the part that each number belongs to."""
+    return [name for name, width in spec.observation.items() for _ in range(width)]

@@ -44,7 +44,7 @@ class AdaptedFamily(ABC):
     A subclass offers `row`, one task row, or `rows`, all of them. Its hyper-parameters, if it has
     any, are fields of a nested class `Settings` (see `metarl.Settings`), found in `self.config`.
 
-    Observations are flattened to float32, each part of a Dict or Tuple under its name, such as
+    Observations are flattened, each part of a Dict or Tuple under its name, such as
     ``camera.angle``; Discrete and MultiDiscrete parts become one-hots. Boxes of bytes from 0 to 255
     with two or three axes are images: they stay bytes, if no real numbers stand beside them, and
     agents read them by convolutions. Actions may be Discrete, MultiDiscrete, MultiBinary, or a Box
