@@ -21,7 +21,7 @@ from metarl.core.texts import to_json
 from metarl.experiments.checkpoints import write_atomically
 from metarl.experiments.folder import RunFolder, alone_in
 from metarl.experiments.interruption import GRACE
-from metarl.experiments.processes import Ended, Job, run_jobs
+from metarl.experiments.processes import Ended, Job, Launch, run_jobs
 
 _ERROR_LINE = re.compile("metarl: (.*)")
 
@@ -36,8 +36,17 @@ class Benchmark:
         """Whether its folder holds a result of its configuration."""
         return read_result(RunFolder(self.out / cell.folder), cell.hash) is not None
 
-    def run(self, jobs: int, resume: bool, quiet: bool, grace: float = GRACE) -> list[Cell]:
+    def run(
+        self,
+        jobs: int,
+        resume: bool,
+        quiet: bool,
+        grace: float = GRACE,
+        launch: Launch | None = None,
+    ) -> list[Cell]:
         """Run all cells that are not done, `jobs` at a time → those that have failed.
+
+        `launch` runs them; None: `run_jobs`.
 
         A cell that fails, or runs past the limit of the suite, leaves its error; others go on.
 
@@ -51,7 +60,7 @@ class Benchmark:
             waiting = [cell for cell in self.cells if not self.is_done(cell)]
             progress = _Progress(self, waiting, jobs, quiet)
             commands = [self._job(cell, grace) for cell in waiting]
-            run_jobs(commands, jobs, grace, progress.ended)
+            (launch or run_jobs)(commands, jobs, grace, progress.ended)
             return [cell for cell in waiting if not self.is_done(cell)]
 
     def _begin(self, resume: bool) -> None:
@@ -86,8 +95,12 @@ class Benchmark:
         config.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(config, to_yaml(cell.config).encode())
         command = ["train", str(config), "--out", str(folder), "--resume", "--quiet"]
-        log = folder.with_suffix(".log")
-        return Job([*command, "--no-pictures", f"--grace={grace:g}"], log, cell.limit_minutes * 60)
+        return Job(
+            [*command, "--no-pictures", f"--grace={grace:g}"],
+            folder.with_suffix(".log").absolute(),
+            cell.limit_minutes * 60,
+            cell.config.threads,
+        )
 
 
 def _record(cell: Cell) -> dict[str, Any]:
@@ -129,7 +142,8 @@ class _Progress:
             write_atomically(folder / ERROR, error.encode())
             outcome = f"FAILED: {error}"
         if not self.quiet:
-            note(f"[{self.done}/{self.total}] {cell}: {outcome}; {self._time_left()} left")
+            left = f"; {self._time_left()} left" if self.jobs else ""
+            note(f"[{self.done}/{self.total}] {cell}: {outcome}{left}")
 
     def _time_left(self) -> str:
         """By the seconds of cells of the same agent and problem, or of all."""

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from metarl.cli.app import command
-from metarl.cli.options import AsJson
+from metarl.cli.options import AsJson, Jobs, Launcher, at_once, watch_ray
 from metarl.core.errors import CheckpointError
 
 
@@ -21,7 +21,8 @@ def benchmark(
     seeds: Annotated[
         str | None, typer.Option(help="such as 0-4 or 0,1,2 (default: the suite's)")
     ] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="how many runs at once")] = 1,
+    jobs: Jobs = None,
+    launcher: Launcher = "local",
     out: Annotated[Path | None, typer.Option(help="folder (default: bench/SUITE)")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="print what would be run, and the expected hours")
@@ -33,7 +34,8 @@ def benchmark(
 ) -> None:
     """Train and evaluate all agents of a suite; exit code 1 if a run has failed."""
     from metarl.benchmark.suite import read_suite
-    from metarl.experiments.launcher import read_seeds
+    from metarl.experiments.interruption import GRACE
+    from metarl.experiments.launcher import launch_of, read_seeds
 
     read = read_suite(suite)
     names = [name for name in only.split(",") if name]
@@ -48,7 +50,8 @@ def benchmark(
     if dry_run:
         print_table(forecast_table(forecast(run), read))
         return
-    failed = run.run(jobs, resume, quiet)
+    watch_ray(launcher, "local", GRACE)
+    failed = run.run(at_once(jobs, launcher), resume, quiet, launch=launch_of(launcher))
     print(f"benchmark: {run.out} (metarl report {run.out})")
     if failed:
         print(f"{len(failed)} runs failed:")

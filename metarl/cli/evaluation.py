@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -22,6 +23,8 @@ from metarl.cli.options import (
     Trust,
     opening_of,
     showing_progress,
+    split_collecting,
+    watch_ray,
 )
 from metarl.core.texts import to_json
 
@@ -29,7 +32,13 @@ from metarl.core.texts import to_json
 @command
 def evaluate(
     run: Annotated[Path, typer.Argument(help="run folder, or a folder of several seeds")],
-    changes: Changes = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[family=FILE.py:CLASS] [collector=ray workers=W shard_rows=R]",
+            help="in place of the run's family; and who evaluates",
+        ),
+    ] = None,
     split: Split = "test",
     tasks: Annotated[
         str | None,
@@ -67,12 +76,15 @@ def evaluate(
     from metarl.experiments.folder import EVALUATION
     from metarl.experiments.tables import print_comparison
 
+    changes, collecting = split_collecting(changes)
+    opening = replace(opening_of(device, trust, changes), collecting=collecting)
+    watch_ray("local", "ray" if "collector=ray" in collecting else "local", 0.0)
     with showing_progress():
         comparison = compare(
             run,
             [name for name in against.split(",") if name],
             baselines,
-            opening_of(device, trust, changes),
+            opening,
             split=split,
             tasks=None if tasks is None else which_tasks(tasks, split),
             episodes=episodes,

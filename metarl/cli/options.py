@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -44,6 +45,14 @@ Changes = Annotated[
     list[str] | None,
     typer.Argument(metavar="[family=FILE.py:CLASS]", help="in place of the run's family"),
 ]
+Jobs = Annotated[
+    int | None,
+    typer.Option(min=1, help="how many runs at once (default: 1; on Ray as many as have CPUs)"),
+]
+Launcher = Annotated[
+    Literal["local", "ray"],
+    typer.Option(help="where runs are run: here, or on a Ray cluster ($RAY_ADDRESS)"),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
 
 
@@ -57,8 +66,29 @@ def showing_progress() -> Iterator[None]:
         yield
 
 
+def at_once(jobs: int | None, launcher: str) -> int:
+    """How many runs at once; 0: as many as have CPUs."""
+    return jobs or (1 if launcher == "local" else 0)
+
+
+def watch_ray(launcher: str, collector: str, grace: float) -> None:
+    """Where Ray is used, the command goes on in a process of its own: Ray may end it at any time.
+
+    Raises:
+        typer.Exit: in this process, when the other one has ended.
+    """
+    if "ray" not in (launcher, collector):
+        return
+    from metarl.experiments.processes import run_watched
+
+    lost = "Ray has ended this command, as its node or its head is gone; go on with --resume"
+    code = run_watched(sys.argv[1:], grace, lost)
+    if code is not None:
+        raise typer.Exit(code)
+
+
 def opening_of(device: str | None, trust: bool, changes: list[str] | None) -> Opening:
-    """How a run is opened."""
+    """How a run is opened; `changes` may name another family."""
     from metarl.experiments.loading import Opening
 
     family = None
@@ -67,6 +97,17 @@ def opening_of(device: str | None, trust: bool, changes: list[str] | None) -> Op
         if key != "family" or not family:
             raise ConfigError(f"{text!r}: only the family of a run can be another one: family=NAME")
     return Opening(device, trust, family)
+
+
+def split_collecting(changes: list[str] | None) -> tuple[list[str], tuple[str, ...]]:
+    """The changes of a run's family, and those that say who evaluates it."""
+    from metarl.experiments.loading import COLLECTING
+
+    others: list[str] = []
+    collecting: list[str] = []
+    for text in changes or []:
+        (collecting if text.partition("=")[0] in COLLECTING else others).append(text)
+    return others, tuple(collecting)
 
 
 def parse_steps(text: str | None) -> list[int] | None:

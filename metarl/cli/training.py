@@ -9,7 +9,16 @@ import typer
 
 from metarl.cli.app import command
 from metarl.cli.completion import configurations
-from metarl.cli.options import Device, Overrides, Trust, opening_of
+from metarl.cli.options import (
+    Device,
+    Jobs,
+    Launcher,
+    Overrides,
+    Trust,
+    at_once,
+    opening_of,
+    watch_ray,
+)
 from metarl.core.errors import ConfigError, install_command
 from metarl.experiments.interruption import GRACE
 
@@ -32,7 +41,8 @@ def train(
     seeds: Annotated[
         str | None, typer.Option(help="several runs, such as 0,1,2, in folders seed-0 … of --out")
     ] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="how many of several runs at once")] = 1,
+    jobs: Jobs = None,
+    launcher: Launcher = "local",
     quiet: Annotated[bool, typer.Option("--quiet", help="no progress display")] = False,
     grace: Annotated[
         float,
@@ -51,6 +61,12 @@ def train(
         chosen.append(f"device={device}")
     loaded = load_config(config, chosen)
     name = _folder_name(config)
+    if launcher == "ray" and (seeds is None or loaded.collector == "ray"):
+        raise ConfigError(
+            "--launcher ray runs several --seeds, each in one process: leave collector=ray, which "
+            "shares out a single run"
+        )
+    watch_ray(launcher, loaded.collector, grace)
     if seeds is not None:
         from metarl.experiments.launcher import read_seeds, train_seeds
 
@@ -59,11 +75,13 @@ def train(
             chosen,
             out or Path("runs") / name,
             read_seeds(seeds),
-            jobs,
+            at_once(jobs, launcher),
             resume,
             quiet,
             grace,
             pictures,
+            launcher,
+            loaded.threads,
         )
         return
     folder = out or Path("runs") / f"{name}-{loaded.seed}"

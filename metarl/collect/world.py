@@ -3,17 +3,17 @@
 import torch
 from torch import Tensor
 
-from metarl.collect.collector import adaptation_rounds, collect, task_info
+from metarl.collect.collector import adaptation_rounds, task_info
+from metarl.collect.pool import HasActingState, LocalPool, Pool
+from metarl.collect.shards import collect_in_shards
 from metarl.core.agent import Actor, Agent
 from metarl.core.errors import FamilyError
 from metarl.core.family import (
-    BatchEnv,
     Family,
     HasGoalReward,
     KnowsExpectedReward,
     KnowsOptimum,
     draw_tasks,
-    make_env,
 )
 from metarl.core.rng import Rng
 from metarl.core.rollout import Rollout
@@ -37,7 +37,11 @@ class LocalWorld:
         self.env_steps = 0
         self.device = device
         self.train_set = None if train_set is None else train_set.to(device)
-        self._envs: dict[int, BatchEnv] = {}
+        self._here = LocalPool(family)
+        self.pool: Pool = self._here
+        """Who rolls out."""
+        self.shard_rows: int | None = None
+        """How many task rows are rolled out in one job; None: all of them."""
 
     @property
     def goal_reward(self) -> GoalReward:
@@ -91,18 +95,18 @@ class LocalWorld:
         episodes: int,
         rng: Rng,
     ) -> tuple[Rollout, Belief]:
-        """`collect` in an environment that is kept for as many lanes as the belief has."""
-        lanes = belief.cue.shape[1]
-        if lanes not in self._envs:
-            self._envs[lanes] = make_env(self.family, lanes)
-        rollout, belief = collect(
+        """`collect`, in shards; an actor that cannot be copied acts here."""
+        pool, shard_rows = self.pool, self.shard_rows
+        if not isinstance(agent, HasActingState):
+            pool, shard_rows = self._here, None
+        rollout, belief = collect_in_shards(
+            pool,
             agent,
-            self._envs[lanes],
-            self.family.spec,
             belief,
             tasks,
             episodes,
             rng,
+            shard_rows,
         )
         self.env_steps += rollout.env_steps
         return rollout, belief

@@ -281,6 +281,15 @@ def _from_module(kind: Kind, name: str) -> object:
     return _attribute(kind, name, loaded, attribute)
 
 
+_ORIGINALS: dict[Path, Path] = {}
+"""Files of another machine by their copies on this one."""
+
+
+def stand_for(copy: Path, original: Path) -> None:
+    """The file `copy` is loaded under the name that the `original` has elsewhere."""
+    _ORIGINALS[copy.resolve()] = original
+
+
 def _from_file(kind: Kind, name: str) -> object:
     path_text, attribute = (name, "") if name.endswith(".py") else name.rsplit(":", 1)
     path, there = Path(path_text), False
@@ -290,7 +299,7 @@ def _from_file(kind: Kind, name: str) -> object:
     if not there:
         raise ConfigError(f"{kind} {quoted(name)}: there is no file {shown(str(path))}")
     # the same in every process: where the file was loaded, what was pickled elsewhere can be read
-    digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:12]
+    digest = hashlib.sha256(os.fsencode(_ORIGINALS.get(path, path))).hexdigest()[:12]
     module_name = f"metarl_file_{path.stem}_{digest}"
     if module_name not in sys.modules:
         _prepare_helpers(path.parent)

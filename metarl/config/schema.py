@@ -83,6 +83,19 @@ class Config(Options):
     """where tensors live"""
     threads: int = Field(1, ge=1, le=1024)
     """torch's threads"""
+    collector: Literal["local", "ray"] = "local"
+    """who rolls out, evaluates and computes gradients: this process, or workers on a Ray cluster
+    ($RAY_ADDRESS, or one on this machine); numbers do not depend on it"""
+    workers: int = Field(1, ge=1, le=10_000)
+    """how many workers, with collector=ray"""
+    worker_cpus: float | None = Field(None, gt=0)
+    """CPUs that each worker asks of the cluster; none: as many as threads"""
+    shard_rows: int | None = Field(None, ge=1)
+    """task rows that one worker rolls out at a time; none: all of them, in one; other sizes round
+    otherwise"""
+    gradient_shards: int = Field(1, ge=1, le=10_000)
+    """parts of a minibatch whose gradients are computed apart and summed in their order; other
+    numbers round otherwise"""
 
 
 def parse(tree: Mapping[str, Any], where: str = "configuration") -> Config:

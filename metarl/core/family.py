@@ -138,6 +138,14 @@ class Captioned(Protocol):
 
 
 @runtime_checkable
+class UsesThreads(Protocol):
+    """A family whose environments are stepped by several threads, which change no number."""
+
+    threads: int
+    """How many; 0: one for each CPU."""
+
+
+@runtime_checkable
 class Timed(Protocol):
     """A family that simulates a world with a clock."""
 

@@ -39,6 +39,9 @@ class EvalProtocol:
     train_set: Tasks | None = None
     """The fixed tasks that an agent was trained on: they are the split train."""
     device: str | torch.device = "cpu"
+    shard_rows: int | None = None
+    """Most tasks that are evaluated side by side, as one job; None: as many as fit. Sizes differ in
+    rounding."""
 
     @property
     def rng(self) -> Rng:

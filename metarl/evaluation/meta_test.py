@@ -3,12 +3,15 @@
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from metarl.collect.collector import adaptation_rounds, collect, task_info
+from metarl.collect.pool import LocalPool, Pool, Worker
+from metarl.collect.shards import shards
 from metarl.core.agent import Agent, DescribesActing
 from metarl.core.errors import ConfigError, blaming
 from metarl.core.family import (
@@ -34,6 +37,7 @@ def evaluate(
     agent: Agent,
     family: Family,
     protocol: EvalProtocol | None = None,
+    pool: Pool | None = None,
     **changes: Any,
 ) -> Scores:
     """Let `agent` adapt to the tasks of a protocol: begin, then act and adapt in rounds.
@@ -43,6 +47,9 @@ def evaluate(
     of one's own. An agent of M lanes has `episodes` / M rounds, and adapts to M episodes after
     each. The result has R = 1; `combine` joins several runs.
 
+    Args:
+        pool: who meets the tasks, `protocol.shard_rows` in a job; None: this process.
+
     Raises:
         MetaRLError: a split that the family does not have, episodes that the agent's lanes cannot
             share evenly, or an agent that must be shown what these tasks cannot show.
@@ -50,11 +57,11 @@ def evaluate(
     protocol = protocol.changed(**changes) if protocol else EvalProtocol(**changes)
     rows = protocol.rows(family)
     chunk = max(1, _CHUNK // agent.lanes)
-    firsts = range(0, len(rows), chunk)
-    parts = []
-    for number, first in enumerate(firsts):
-        with blaming(agent), part("", number, len(firsts)):
-            parts.append(_evaluate_rows(agent, family, rows[first : first + chunk], protocol))
+    parts_of_rows = list(shards(len(rows), min(chunk, protocol.shard_rows or chunk)))
+    jobs = []
+    for number, some in enumerate(parts_of_rows):
+        jobs.append(EvaluateJob(rows[some], protocol, number, len(parts_of_rows)))
+    parts = (pool or LocalPool(family)).run(agent, jobs)
     figures = {name: np.concatenate([x[name] for x in parts], 1)[None] for name in parts[0]}
     mean_optimum = None
     given = isinstance(protocol.tasks, Tasks)
@@ -160,16 +167,33 @@ class _Watched:
         return step
 
 
+@dataclass(frozen=True)
+class EvaluateJob:
+    """Trials on some of the tasks of a protocol."""
+
+    tasks: Tasks
+    protocol: EvalProtocol
+    number: int
+    """Among the jobs of the evaluation."""
+    count: int
+
+    def run(self, agent: Agent, worker: Worker) -> dict[str, Array]:
+        """[K, N] each: see `_evaluate_rows`."""
+        with blaming(agent), part("", self.number, self.count):
+            return _evaluate_rows(agent, worker, self.tasks, self.protocol)
+
+
 def _evaluate_rows(
     agent: Agent,
-    family: Family,
+    worker: Worker,
     tasks: Tasks,
     protocol: EvalProtocol,
 ) -> dict[str, Array]:
     """[K, N] each, the mean of the lanes: "return", "success" and metrics, where there are some."""
+    family = worker.family
     figures: dict[str, list[Array]] = defaultdict(list)
     expected = family.expected_reward if isinstance(family, KnowsExpectedReward) else None
-    for rollout, _ in trial(agent, family, tasks, protocol):
+    for rollout, _ in trial(agent, family, tasks, protocol, env=worker.env(agent.lanes)):
         reward = expected(tasks, rollout) if expected else rollout.reward
         figures["return"].append(to_numpy(rollout.episode_returns(reward)[0].mean(-1)))
         if rollout.success is not None:

@@ -1,19 +1,28 @@
 """Families and agents from their names and configurations, and trained agents from their runs."""
 
+import importlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, Protocol
 
 import torch
 
 from metarl.collect.collector import adaptation_rounds
+from metarl.collect.pool import LocalPool, Pool, UsesPool
 from metarl.config.registry import Found, Settings, find
 from metarl.config.schema import Choice, Config
 from metarl.core.agent import Agent, World
-from metarl.core.errors import CheckpointError, ConfigError, MetaRLError, one_line
+from metarl.core.errors import (
+    CheckpointError,
+    ConfigError,
+    MetaRLError,
+    install_command,
+    one_line,
+)
 from metarl.core.family import Family, draw_tasks
 from metarl.core.protocol import EvalProtocol
 from metarl.core.rng import Rng
@@ -143,8 +152,8 @@ _WORLD = ("env_steps", "progress", "train_set", "episodes", "tasks", "task_info"
 """What every world has; `goal_reward` is asked of it only for hindsight."""
 
 
-def world_of(config: Config, family: Family) -> World:
-    """What a configuration trains on: its world, made of a `family`.
+def world_of(config: Config, family: Family, pool: Pool | None = None) -> World:
+    """What a configuration trains on: its world, made of a `family`; `pool` works for it.
 
     A world's constructor takes ``(family, episodes, train_set, device)``, after its settings if it
     has some.
@@ -170,7 +179,66 @@ def world_of(config: Config, family: Family) -> World:
     missing = {name for name in _WORLD if name not in dir(world)}
     if missing:
         raise ConfigError(f"world: {found.name} lacks {', '.join(sorted(missing))}")
+    if isinstance(world, UsesPool):
+        world.pool = pool or world.pool
+        world.shard_rows = config.shard_rows
+    elif config.collector != "local" or config.shard_rows is not None:
+        raise ConfigError(
+            f"world: {found.name} rolls out by itself, as it has no pool and shard_rows; leave "
+            "collector and shard_rows"
+        )
     return world
+
+
+class Workers(Protocol):
+    """Who works, whatever the configuration."""
+
+    def pool(self, config: Config, family: Family) -> Pool:
+        """They, with the `family` and the agent of a configuration."""
+
+
+class LocalWorkers:
+    """This process."""
+
+    def pool(self, config: Config, family: Family) -> Pool:
+        """One job after another."""
+        return LocalPool(family)
+
+
+@contextmanager
+def workers_of(config: Config) -> Iterator[Workers]:
+    """Who works as `config` says, until the end of the context.
+
+    Raises:
+        ConfigError: no Ray, no cluster that can be reached, or one with too few CPUs.
+    """
+    if config.collector == "local":
+        yield LocalWorkers()
+        return
+    engine = ray_engine()
+    with engine.cluster():
+        cpus = config.worker_cpus or config.threads
+        workers = engine.RayWorkers(config.workers, cpus, config.threads)
+        try:
+            yield workers
+        finally:
+            workers.close()
+
+
+def ray_engine() -> ModuleType:
+    """The module that needs Ray.
+
+    Raises:
+        ConfigError: Ray is not installed.
+    """
+    try:
+        return importlib.import_module("metarl.experiments.ray_engine")
+    except ModuleNotFoundError as error:
+        if error.name != "ray":
+            raise
+        raise ConfigError(
+            f"collector and launcher ray need Ray: {install_command('ray')}"
+        ) from None
 
 
 def train_set(config: Config, family: Family) -> Tasks | None:
@@ -191,6 +259,7 @@ def eval_protocol(config: Config, family: Family, **given: Any) -> EvalProtocol:
         test_episodes=config.test_episodes,
         train_set=train_set(config, family),
         device=config.device,
+        shard_rows=config.shard_rows,
     )
     return protocol.changed(**given)
 

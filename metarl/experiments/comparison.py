@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from metarl.collect.pool import Pool
 from metarl.config.registry import find, names
 from metarl.config.schema import Config
 from metarl.core.agent import Agent
@@ -17,7 +18,15 @@ from metarl.evaluation import stats
 from metarl.evaluation.meta_test import evaluate
 from metarl.evaluation.scores import ARRAYS, Scores, combine
 from metarl.experiments.archive import is_sb3_model
-from metarl.experiments.building import Loaded, make_agent, open_run, train_set
+from metarl.experiments.building import (
+    Loaded,
+    LocalWorkers,
+    Workers,
+    make_agent,
+    open_run,
+    train_set,
+    workers_of,
+)
 from metarl.experiments.loading import OPENING, Opening
 
 RANDOM = "random"
@@ -96,29 +105,30 @@ def compare(
         if _is_agent(other):
             find("agent", other)
     meeting = _Meeting(path, opening, given)
-    rivals = [meeting.rival(other) for other in against]
-    elsewhere = meeting.elsewhere() if baselines else []
-    name = label_of(meeting.first.config.agent.name, meeting.first.agent)
-    count = 1 + baselines + len(rivals) + len(elsewhere)
-    with part(name, 0, count):
-        own = meeting.score_runs(meeting.runs)
-    scores, trained = {name: own}, {name}
-    if baselines and own.returns.shape[1] > 1:  # one is before any adaptation
-        label = f"{name}, no adaptation"
-        with part(label, 1, count):
-            scores[label] = meeting.score_runs(meeting.runs, adapt=False)
-    for number, rival in enumerate(rivals, 1 + baselines):
-        label = rival.label
-        if label in scores:
-            label = rival.name if rival.trained else f"{rival.name} (untrained)"
-        with part(label, number, count):
-            scores[label] = meeting.score_rival(rival, own)
-        if rival.trained:
-            trained.add(label)
-    splits: dict[str, Scores] = {}
-    for number, split in enumerate(elsewhere, count - len(elsewhere)):
-        with part(f"{name}, {split} tasks", number, count):
-            splits[split] = meeting.score_split(split)
+    with workers_of(meeting.first.config) as meeting.workers:
+        rivals = [meeting.rival(other) for other in against]
+        elsewhere = meeting.elsewhere() if baselines else []
+        name = label_of(meeting.first.config.agent.name, meeting.first.agent)
+        count = 1 + baselines + len(rivals) + len(elsewhere)
+        with part(name, 0, count):
+            own = meeting.score_runs(meeting.runs)
+        scores, trained = {name: own}, {name}
+        if baselines and own.returns.shape[1] > 1:  # one is before any adaptation
+            label = f"{name}, no adaptation"
+            with part(label, 1, count):
+                scores[label] = meeting.score_runs(meeting.runs, adapt=False)
+        for number, rival in enumerate(rivals, 1 + baselines):
+            label = rival.label
+            if label in scores:
+                label = rival.name if rival.trained else f"{rival.name} (untrained)"
+            with part(label, number, count):
+                scores[label] = meeting.score_rival(rival, own)
+            if rival.trained:
+                trained.add(label)
+        splits: dict[str, Scores] = {}
+        for number, split in enumerate(elsewhere, count - len(elsewhere)):
+            with part(f"{name}, {split} tasks", number, count):
+                splits[split] = meeting.score_split(split)
     return Comparison(
         scores,
         meeting.first.config.score,
@@ -155,17 +165,26 @@ class _Meeting:
         self.first = self.runs[0]
         self.family = self.first.family()
         self.protocol = self.first.protocol(**given)
+        self.workers: Workers = LocalWorkers()
 
-    def score(self, agent: Agent, config: Config, **changes: Any) -> Scores:
+    def score(
+        self, agent: Agent, config: Config, pool: Pool | None = None, **changes: Any
+    ) -> Scores:
         """Of an agent that was trained as `config` says, by the protocol with `changes`."""
         tasks = train_set(config, self.family)
         changes |= {"train_set": tasks, "device": config.device}
-        return evaluate(agent, self.family, self.protocol, **changes)
+        return evaluate(agent, self.family, self.protocol, pool, **changes)
+
+    def pool(self, config: Config) -> Pool:
+        """The workers with the agent of `config`, on the family that all meet."""
+        config = config.model_copy(update={"family": self.first.config.family})
+        return self.workers.pool(config, self.family)
 
     def score_runs(
         self, seeds: Sequence[Loaded], same_tasks: bool = True, **changes: Any
     ) -> Scores:
-        return combine([self.score(x.agent, x.config, **changes) for x in seeds], same_tasks)
+        scores = [self.score(x.agent, x.config, self.pool(x.config), **changes) for x in seeds]
+        return combine(scores, same_tasks)
 
     def rival(self, name: str) -> _Rival:
         """The agent called `name`, with its defaults, or what was trained at this path."""
@@ -186,7 +205,11 @@ class _Meeting:
 
     def score_rival(self, rival: _Rival, own: Scores) -> Scores:
         """Its scores on the tasks of `own`."""
-        scores = combine([self.score(*seed) for seed in rival.seeds])
+        of_seeds = []
+        for agent, config in rival.seeds:
+            pool = self.pool(config) if rival.run else None
+            of_seeds.append(self.score(agent, config, pool))
+        scores = combine(of_seeds)
         if rival.run and scores.task_hash != own.task_hash:
             raise ConfigError(
                 f"{rival.name} was trained on other tasks than {self.path}: compare other splits"

@@ -7,6 +7,9 @@ from pydantic import NonNegativeFloat, NonNegativeInt
 LIMITS = ("env_steps", "iterations", "minutes")
 """What may change when a run is resumed."""
 
+WORKERS = ("collector", "workers", "worker_cpus")
+"""Who computes: it may change as well, and changes no number."""
+
 
 @dataclass(frozen=True)
 class Counters:

@@ -25,7 +25,7 @@ from metarl.config.schema import CHOICES, Config, absent, choose, parse, to_dict
 from metarl.core.errors import CheckpointError, MetaRLError, note
 from metarl.core.texts import read_json
 from metarl.experiments import checkpoints
-from metarl.experiments.counters import LIMITS
+from metarl.experiments.counters import LIMITS, WORKERS
 from metarl.experiments.loading import CHECKPOINTS, SavedRun, read_checkpoint
 from metarl.experiments.logs import METRICS, read_metrics, write_metrics
 from metarl.experiments.user_code import keep_code, located
@@ -92,15 +92,20 @@ class RunFolder:
             CheckpointError: the folder holds a run and `resume` was not asked for, it holds a run
                 of another configuration, or no checkpoint in it can be read.
         """
-        if not resume and self._holds_run():
-            raise CheckpointError(
-                f"{self.path} holds a run already: continue it with --resume, "
-                "or choose another --out"
-            )
+        if not resume:
+            self.require_empty()
         saved = self._last_state(config) if resume else None
         if saved is None or not saved.counters.iterations:
             return None
         return saved
+
+    def require_empty(self) -> None:
+        """Raises a CheckpointError if there is a run in the folder."""
+        if self._holds_run():
+            raise CheckpointError(
+                f"{self.path} holds a run already: continue it with --resume, "
+                "or choose another --out"
+            )
 
     def repair_logs(self) -> None:
         """Of a finished run: keep what can be read, and tell what else is damaged."""
@@ -144,12 +149,14 @@ class RunFolder:
         differing = [
             key
             for key in new
-            if key not in LIMITS and old.get(key) != new[key] and then.get(key) != now[key]
+            if key not in (*LIMITS, *WORKERS)
+            and old.get(key) != new[key]
+            and then.get(key) != now[key]
         ]
         if differing:
             raise CheckpointError(
                 f"{self.path} holds a run with another {', '.join(differing)} ({file.name}); "
-                f"only {', '.join(LIMITS)} may change"
+                f"only {', '.join((*LIMITS, *WORKERS))} may change"
             )
         return saved
 

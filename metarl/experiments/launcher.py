@@ -3,8 +3,10 @@
 import re
 from pathlib import Path
 
-from metarl.core.errors import ConfigError, MetaRLError, quoted
-from metarl.experiments.processes import Job, run_jobs
+from metarl.core.errors import ConfigError, MetaRLError, note, quoted
+from metarl.experiments.building import ray_engine
+from metarl.experiments.folder import RunFolder
+from metarl.experiments.processes import Ended, Job, Launch, run_jobs
 
 _SEEDS = re.compile("([0-9]{1,19})(?:-([0-9]{1,19}))?")
 _MOST = 1000
@@ -30,6 +32,20 @@ def read_seeds(text: str) -> list[int]:
     return seeds
 
 
+def launch_of(launcher: str) -> Launch:
+    """What runs jobs by this name, local or ray.
+
+    Raises:
+        ConfigError: another name, or Ray is not installed.
+    """
+    if launcher == "local":
+        return run_jobs
+    if launcher == "ray":
+        launch: Launch = ray_engine().run_jobs_on_ray
+        return launch
+    raise ConfigError(f"--launcher {quoted(launcher)}: there is: local, ray")
+
+
 def train_seeds(
     config: str,
     overrides: list[str],
@@ -40,30 +56,38 @@ def train_seeds(
     quiet: bool,
     grace: float,
     pictures: bool,
+    launcher: str = "local",
+    cpus: float = 1.0,
 ) -> None:
     """One process a seed, `jobs` of them at a time; see `run_jobs`.
+
+    With another `launcher` than local a seed that is lost goes on elsewhere, so every seed is one
+    that goes on, and its output is in ``seed-0.log`` and so on.
 
     Raises:
         MetaRLError: some ended with an error.
         KeyboardInterrupt: after Ctrl-C, and SystemExit after the other signals.
     """
-    flags = ["--resume"] * resume + ["--quiet"] * quiet + ["--no-pictures"] * (not pictures)
+    launch, elsewhere = launch_of(launcher), launcher != "local"
+    folders = [out / f"seed-{seed}" for seed in seeds]
+    if elsewhere and not resume:
+        for folder in folders:
+            RunFolder(folder).require_empty()
+    flags = ["--resume"] * (resume or elsewhere)
+    flags += ["--quiet"] * (quiet or elsewhere) + ["--no-pictures"] * (not pictures)
     flags.append(f"--grace={grace:g}")
-    commands = [
-        Job(
-            [
-                "train",
-                config,
-                *overrides,
-                f"seed={seed}",
-                "--out",
-                str(out / f"seed-{seed}"),
-                *flags,
-            ]
-        )
-        for seed in seeds
-    ]
-    codes = run_jobs(commands, jobs, grace)
+    commands = []
+    for seed, folder in zip(seeds, folders, strict=True):
+        arguments = ["train", config, *overrides, f"seed={seed}", "--out", str(folder), *flags]
+        log = folder.with_suffix(".log").absolute() if elsewhere else None
+        commands.append(Job(arguments, log, cpus=cpus))
+
+    def tell(end: Ended) -> None:
+        if elsewhere and not quiet:
+            how = "ended" if end.code == 0 else f"failed (exit code {end.code})"
+            note(f"seed {seeds[end.place]} has {how}: {commands[end.place].log}")
+
+    codes = launch(commands, jobs, grace, tell)
     failed = [str(seed) for seed, code in zip(seeds, codes, strict=True) if code]
     if failed:
         raise MetaRLError(f"seeds {', '.join(failed)} ended with an error; see above")

@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from metarl.config.overrides import override
 from metarl.config.registry import Found, Kind, find
 from metarl.config.schema import CHOICES, Choice, Config, absent, choose, parse
 from metarl.core.errors import CheckpointError, ConfigError, MetaRLError, note
@@ -43,6 +44,10 @@ class SavedRun:
     """Whether `agent` is but what its `acting_state` gave."""
 
 
+COLLECTING = ("collector", "workers", "worker_cpus", "shard_rows")
+"""The keys of a configuration that say who evaluates, and in which shards."""
+
+
 @dataclass(frozen=True)
 class Opening:
     """How a run is opened."""
@@ -54,6 +59,8 @@ class Opening:
     """Whether code that came with the run may be executed."""
     family: str | None = None
     """A family in place of the run's own, with the same options."""
+    collecting: tuple[str, ...] = ()
+    """Overrides of `COLLECTING`, ``key=value`` each; None of them: this process evaluates."""
 
 
 OPENING = Opening()
@@ -163,4 +170,5 @@ def read_configuration(saved: SavedRun, file: Path, opening: Opening) -> Config:
             if kind == "agent":
                 raise
             tree[kind] = absent(kind, tree[kind], str(error))
-    return parse(tree, where=str(file))
+    tree["collector"] = "local"  # whoever trained it need not be there now
+    return parse(override(tree, opening.collecting), where=str(file))

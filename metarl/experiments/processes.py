@@ -6,19 +6,25 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
+from metarl.core.errors import note
 from metarl.experiments.interruption import ending, on_signals
 
 PARENT = "METARL_PARENT"
 """The environment variable by which a process knows whom it must not outlive."""
 
+_WATCHED = "METARL_WATCHED"
+"""The environment variable by which a process knows that another one sees it end."""
+
 PROGRAM = (sys.executable, "-m", "metarl")
 _POLL = 0.05  # seconds
-_KILL_AFTER = 15.0  # seconds from being asked to end, beside the grace
+KILL_AFTER = 15.0
+"""Seconds from being asked to end, beside the grace."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,8 @@ class Job:
     """Where its output goes; None: where ours goes."""
     seconds: float | None = None
     """After so many it is ended."""
+    cpus: float = 1.0
+    """That it keeps busy, for whoever shares out machines."""
 
 
 @dataclass(frozen=True)
@@ -79,9 +87,13 @@ class _Running:
         if limit is not None and now - self.began > limit:
             self.too_long = True
             self.ask_to_end()
-        if self.asked is not None and now - self.asked > self.grace + _KILL_AFTER:
+        if self.asked is not None and now - self.asked > self.grace + KILL_AFTER:
             self.process.kill()
         return None
+
+
+Launch = Callable[[Sequence[Job], int, float, Callable[[Ended], None]], list[int]]
+"""What runs jobs: `run_jobs`, or the same on a cluster."""
 
 
 def run_jobs(
@@ -131,6 +143,54 @@ def run_jobs(
     if signals:
         raise ending(signals[0])
     return codes
+
+
+def run_watched(arguments: Sequence[str], grace: float, lost: str) -> int | None:
+    """Run our own program in a process that this one sees end → its exit code.
+
+    Ray ends a process whose node dies, past all that could tell of it: then the line `lost` is
+    told here. What the process leaves behind is killed. None in such a process.
+
+    Raises:
+        KeyboardInterrupt: after Ctrl-C, and SystemExit after the other signals.
+    """
+    if os.environ.pop(_WATCHED, None) is not None:
+        return None
+    _adopt_orphans()
+    os.environ[_WATCHED] = "1"
+    try:
+        [code] = run_jobs([Job(arguments)], 1, grace)
+    finally:
+        del os.environ[_WATCHED]
+        _kill_children()
+    if code not in _ENDS:
+        note(f"{lost} (exit code {code})")
+        return 2
+    return code
+
+
+_ENDS = (0, 1, 2)
+"""Exit codes of a program that has told why it ends."""
+
+
+def _adopt_orphans() -> None:
+    """Processes below this one whose parent dies become its children, on Linux."""
+    if sys.platform == "linux":
+        import ctypes
+
+        libc: Any = ctypes.CDLL(None)
+        libc.prctl(36, 1)  # PR_SET_CHILD_SUBREAPER
+
+
+def _kill_children() -> None:
+    """All that are left, and theirs."""
+    children = Path(f"/proc/self/task/{os.getpid()}/children")
+    while children.is_file() and (numbers := children.read_text(encoding="utf-8").split()):
+        for number in map(int, numbers):
+            with suppress(ProcessLookupError):
+                os.kill(number, signal.SIGKILL)
+            with suppress(ChildProcessError):
+                os.waitpid(number, 0)
 
 
 def follow_parent() -> None:

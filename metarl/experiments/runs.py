@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from metarl.collect.pool import Pool
 from metarl.config.files import load_config
 from metarl.config.schema import Config, to_dict
 from metarl.core.agent import Agent, World
@@ -22,6 +23,7 @@ from metarl.experiments.building import (
     fitting,
     restore,
     spec_for_agent,
+    workers_of,
     world_of,
 )
 from metarl.experiments.callbacks import Callback, RunCallback
@@ -93,15 +95,18 @@ def train(
             family, agent = build(config.model_copy(update={"warm_start": None}))
         else:
             family, agent = build(config)
-        run = _Run(
-            config,
-            family,
-            agent,
-            folder,
-            saved,
-            interruption,
-        )
-        return run.go(world or world_of(config, family), callbacks, display, test)
+        with workers_of(config) as workers:
+            pool = workers.pool(config, family)
+            run = _Run(
+                config,
+                family,
+                agent,
+                folder,
+                saved,
+                interruption,
+                pool,
+            )
+            return run.go(world or world_of(config, family, pool), callbacks, display, test)
 
 
 class _Run:
@@ -115,9 +120,10 @@ class _Run:
         folder: RunFolder,
         saved: SavedRun | None,
         interruption: Interruption,
+        pool: Pool,
     ):
         self.config, self.family, self.agent, self.folder = config, family, agent, folder
-        self.interruption = interruption
+        self.interruption, self.pool = interruption, pool
         self.counters = Counters()
         self.best: float | None = None
         self.window: list[float] = []  # the last validation scores
@@ -273,7 +279,7 @@ class _Run:
             tasks=tasks,
             purpose="validation",  # fixed training tasks are reported on other episodes
         )
-        scores = evaluate(self.agent, self.family, protocol)
+        scores = evaluate(self.agent, self.family, protocol, self.pool)
         return float(scores.figure(self.config.score).mean())
 
     def _check_score(self) -> None:
@@ -361,14 +367,14 @@ class _Run:
         single = protocol.episodes + protocol.test_episodes == agent.lanes
         if single or agent.task_input == "onehot" or "test" not in self.family.spec.splits:
             return None
-        return evaluate(agent, self.family, protocol).to_dict()
+        return evaluate(agent, self.family, protocol, self.pool).to_dict()
 
     def _evaluate(self, agent: Agent) -> dict[str, Scores]:
         """By split."""
         splits = ["train"] if agent.task_input == "onehot" else ["train", "test", "ood"]
         protocol = eval_protocol(self.config, self.family)
         return {
-            split: evaluate(agent, self.family, protocol, split=split)
+            split: evaluate(agent, self.family, protocol, self.pool, split=split)
             for split in splits
             if split in self.family.spec.splits
         }

@@ -11,13 +11,14 @@ import hmac
 import json
 import os
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
-from metarl.config.registry import modules_of_user
+from metarl.config.registry import modules_of_user, stand_for
 from metarl.config.schema import CHOICES
 from metarl.core.errors import CheckpointError
 from metarl.experiments.checkpoints import write_atomically
@@ -147,11 +148,71 @@ def _digest(path: Path) -> str:
 
 def _copy(path: Path, folder: Path) -> None:
     """`path`, and what was imported from beside it."""
+    _write_files(_files_with(path), folder)
+
+
+def _files_with(path: Path) -> dict[str, bytes]:
+    """The contents of `path` and of what was imported from beside it, by name."""
     files = {file for file in modules_of_user().values() if path.parent in file.parents}
-    for file in files | {path}:
-        copy = folder / file.relative_to(path.parent)
+    return {str(file.relative_to(path.parent)): file.read_bytes() for file in files | {path}}
+
+
+def _write_files(files: Mapping[str, bytes], folder: Path) -> None:
+    for name, content in files.items():
+        copy = folder / name
         copy.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(copy, file.read_bytes())
+        write_atomically(copy, content)
+
+
+# -------------------------------------------------------------------------------------------------
+# On other machines
+
+
+@dataclass(frozen=True)
+class CodeCopy:
+    """A user's file on its way to another machine."""
+
+    place: str
+    """Where a configuration names it."""
+    name: str
+    """The name there."""
+    path: str
+    """Where the file is on this machine."""
+    files: dict[str, bytes]
+    """Its content, and that of what was imported from beside it."""
+
+
+def code_copies(tree: Mapping[str, Any]) -> list[CodeCopy]:
+    """The files that the configuration `tree` names."""
+    copies = []
+    for place, name in code_names(tree):
+        path = _file_of(name)
+        if path is not None:
+            copies.append(CodeCopy(place, name, str(path), _files_with(path)))
+    return copies
+
+
+def unpack_code(tree: Mapping[str, Any], copies: Iterable[CodeCopy]) -> dict[str, Any]:
+    """The configuration `tree` with files that are here: where they were, or written anew."""
+    changed = dict(tree)
+    names = {}
+    for copy in copies:
+        path = Path(copy.path)
+        if not (path.is_file() and path.read_bytes() == copy.files[path.name]):
+            folder = Path(mkdtemp(prefix="metarl-code-"))
+            _write_files(copy.files, folder)
+            path = folder / path.name
+            stand_for(path, Path(copy.path))
+        names[copy.name] = f"{path}:{copy.name.rpartition(':')[2]}"
+    for kind in CHOICES:
+        changed[kind] = {
+            **changed[kind],
+            "name": names.get(changed[kind]["name"], changed[kind]["name"]),
+        }
+    agent = changed["agent"]
+    if agent.get(OPTIONS):
+        changed["agent"] = agent | {OPTIONS: [names.get(name, name) for name in agent[OPTIONS]]}
+    return changed
 
 
 # -------------------------------------------------------------------------------------------------
