@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from metarl.algorithms.adam import Adam
+from metarl.algorithms.gradients import Gradients
 from metarl.core.errors import ConfigError
 from metarl.core.types import Params, tree_map
 
@@ -29,9 +30,20 @@ class Learner:
 
     def descend(self, loss: Tensor, learning_rate: float, max_grad_norm: float) -> Tensor:
         """One step of Adam on `loss` [], its gradient clipped → the gradient's norm [] before."""
-        set_learning_rate(self.optimizer, learning_rate)
         self.optimizer.zero_grad()
         loss.backward()
+        return self._descend(learning_rate, max_grad_norm)
+
+    def descend_along(
+        self, gradients: Gradients, learning_rate: float, max_grad_norm: float
+    ) -> Tensor:
+        """The same with the gradient of a loss."""
+        for name, gradient in gradients.items():
+            self.params[name].grad = gradient
+        return self._descend(learning_rate, max_grad_norm)
+
+    def _descend(self, learning_rate: float, max_grad_norm: float) -> Tensor:
+        set_learning_rate(self.optimizer, learning_rate)
         norm = torch.nn.utils.clip_grad_norm_(self.params.values(), max_grad_norm)
         self.optimizer.step()
         return norm

@@ -11,13 +11,21 @@ _ROUNDING = 1e-5
 """A deviation of so small a share of the numbers is that of float32's rounding errors."""
 
 
-def masked_mean(x: Tensor, valid: Tensor, axes: tuple[int, ...] = ()) -> Tensor:
+def masked_mean(
+    x: Tensor,
+    valid: Tensor,
+    axes: tuple[int, ...] = (),
+    count: Tensor | None = None,
+) -> Tensor:
     """Mean of x [...] over the valid steps along all axes, or along `axes`, keeping them.
 
-    Where there are none it is 0.
+    Where there are none it is 0. `count`, if given, is the number of valid steps of a whole that x
+    is a part of: the means of all parts sum up to that of the whole.
     """
     keepdim = bool(axes)
-    return (x * valid).sum(axes, keepdim) / valid.sum(axes, keepdim).clamp(min=1)
+    if count is None:
+        count = valid.sum(axes, keepdim)
+    return (x * valid).sum(axes, keepdim) / count.clamp(min=1)
 
 
 def standardize(
@@ -55,6 +63,7 @@ def ppo_loss(
     value_target: Tensor,
     valid: Tensor,
     *,
+    count: Tensor | None = None,
     clip_range: float,
     value_coef: float,
     entropy_coef: float,
@@ -69,6 +78,7 @@ def ppo_loss(
         action: [...] int64 or [..., A].
         old_log_prob, advantage, valid: [...].
         value_target: [...] in the units of `decision.value`.
+        count: [] valid steps of the minibatch, if this is a shard of it; see `masked_mean`.
         clip_range, value_coef, entropy_coef: ε, c_v, c_e.
 
     Returns:
@@ -76,19 +86,23 @@ def ppo_loss(
     """
     actions = decision.actions
     assert not isinstance(actions, SquashedGaussian), "no entropy in closed form"
+
+    def mean(x: Tensor) -> Tensor:
+        return masked_mean(x, valid, count=count)
+
     log_ratio = actions.log_prob(action) - old_log_prob
     ratio = log_ratio.exp()
-    policy_loss = -masked_mean(clipped_surrogate(ratio, advantage, clip_range), valid)
-    value_loss = 0.5 * masked_mean((decision.value - value_target).square(), valid)
-    entropy = masked_mean(actions.entropy(), valid)
+    policy_loss = -mean(clipped_surrogate(ratio, advantage, clip_range))
+    value_loss = 0.5 * mean((decision.value - value_target).square())
+    entropy = mean(actions.entropy())
     clipped = (ratio - 1).abs() > clip_range
     metrics = {
         "policy_loss": policy_loss,
         "value_loss": value_loss,
         "entropy": entropy,
         # Schulman's low-variance estimate of KL(old, new)
-        "kl": masked_mean(ratio - 1 - log_ratio, valid),
-        "clipped": masked_mean(clipped.float(), valid),
+        "kl": mean(ratio - 1 - log_ratio),
+        "clipped": mean(clipped.float()),
     }
     loss = policy_loss + value_coef * value_loss - entropy_coef * entropy
     return loss, {name: value.detach() for name, value in metrics.items()}

@@ -6,15 +6,18 @@ An agent acts by the policy, collects trials, and hands them to `update`.
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from metarl.algorithms.config import PPOConfig
+from metarl.algorithms.gradients import GradientShards, Shard, gradients_of
 from metarl.algorithms.losses import ppo_loss, standardize
 from metarl.algorithms.policy_learner import PolicyLearner
 from metarl.algorithms.returns import discounted_returns, gae, next_step
+from metarl.collect.pool import Worker
 from metarl.config.schema import schedule_value
 from metarl.core.rng import Rng
 from metarl.core.rollout import Rollout
@@ -56,6 +59,26 @@ class _Trials:
         return tree_map(lambda x: x.index_select(1, chosen), self)
 
 
+@dataclass(frozen=True)
+class _TrialsJob:
+    """The gradient of the loss on some trials of a minibatch."""
+
+    batch: _Trials
+    entropy_coef: dict[str, float]
+    counts: dict[str, Tensor]
+
+    def run(self, agent: HasPPO, worker: Worker) -> Shard:
+        """It, by the agent's engine."""
+        loss, metrics = agent.ppo.loss(self.batch, self.entropy_coef, self.counts)
+        return gradients_of(loss, agent.ppo.params), metrics
+
+
+class HasPPO(Protocol):
+    """An agent whose policy this engine improves."""
+
+    ppo: PPO
+
+
 class PPO(PolicyLearner):
     """A policy with a value head, and what PPO needs to improve it."""
 
@@ -88,6 +111,7 @@ class PPO(PolicyLearner):
         generator: torch.Generator,
         task: Tensor | None = None,
         reward: Tensor | None = None,
+        shards: GradientShards | None = None,
     ) -> dict[str, float]:
         """Several passes over minibatches of whole trials (Algorithm 1) → mean metrics.
 
@@ -97,6 +121,7 @@ class PPO(PolicyLearner):
             generator: shuffles the trials.
             task: [N, P] rows of the trials, for a privileged critic.
             reward: [T, N, M] whose returns are to grow, in place of the rewards that were seen.
+            shards: who computes the gradients; None: this process, a minibatch at once.
         """
         config = self.config
         learned = trials if reward is None else replace(trials, reward=reward)
@@ -114,7 +139,7 @@ class PPO(PolicyLearner):
         for _ in range(config.epochs):
             order = torch.randperm(count, generator=generator).to(self.device)
             for rows in order.tensor_split(min(config.minibatches, count)):
-                step = self._step(batch.rows(rows), learning_rate, entropy_coef)
+                step = self._step(batch.rows(rows), learning_rate, entropy_coef, shards)
                 for name, value in step.items():
                     metrics[name].append(value)
         self.inputs.update(trials)
@@ -241,11 +266,39 @@ class PPO(PolicyLearner):
         return statistics
 
     def _step(
-        self, batch: _Trials, learning_rate: float, entropy_coef: dict[str, float]
+        self,
+        batch: _Trials,
+        learning_rate: float,
+        entropy_coef: dict[str, float],
+        shards: GradientShards | None,
     ) -> dict[str, Tensor]:
-        """One gradient step on whole trials, their memory recomputed from the start."""
-        decision = self._decide(batch.inputs, batch.task)
+        """One gradient step on whole trials."""
+        most = self.config.max_grad_norm
+        if shards is None:
+            loss, metrics = self.loss(batch, entropy_coef)
+            norm = self.descend(loss, learning_rate, most)
+            return metrics | {"grad_norm": norm}
+        counts = {name: level.valid.sum() for name, level in batch.levels.items()}
+        trials = torch.arange(batch.inputs.obs.shape[1], device=self.device)
+        jobs = []
+        for rows in trials.tensor_split(min(shards.count, len(trials))):
+            jobs.append(_TrialsJob(batch.rows(rows), entropy_coef, counts))
+        gradients, metrics = shards.sum(jobs)
+        norm = self.descend_along(gradients, learning_rate, most)
+        return metrics | {"grad_norm": norm}
 
+    def loss(
+        self,
+        batch: _Trials,
+        entropy_coef: dict[str, float],
+        counts: dict[str, Tensor] | None = None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss [] on whole trials, their memory recomputed from the start; and metrics [].
+
+        Args:
+            counts: valid steps [] of every level of the minibatch, if `batch` is a shard of it.
+        """
+        decision = self._decide(batch.inputs, batch.task)
         total = torch.zeros((), device=self.device)
         metrics: dict[str, Tensor] = {}
         for name, level in batch.levels.items():
@@ -256,6 +309,7 @@ class PPO(PolicyLearner):
                 level.advantage,
                 level.value_target,
                 level.valid,
+                count=counts[name] if counts else None,
                 clip_range=self.config.clip_range,
                 value_coef=self.config.value_coef,
                 entropy_coef=entropy_coef[name],
@@ -264,8 +318,7 @@ class PPO(PolicyLearner):
             prefix = "" if name == "action" else f"{name}_"
             for key, value in parts.items():
                 metrics[prefix + key] = value
-        norm = self.descend(total, learning_rate, self.config.max_grad_norm)
-        return metrics | {"grad_norm": norm}
+        return total, metrics
 
     # -- checkpoints
 

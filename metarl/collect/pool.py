@@ -76,3 +76,5 @@ class UsesPool(Protocol):
     pool: Pool
     shard_rows: int | None
     """How many task rows are rolled out in one job; None: all of them."""
+    gradient_shards: int
+    """In how many parts of a minibatch gradients are computed."""

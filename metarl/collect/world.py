@@ -42,6 +42,8 @@ class LocalWorld:
         """Who rolls out."""
         self.shard_rows: int | None = None
         """How many task rows are rolled out in one job; None: all of them."""
+        self.gradient_shards = 1
+        """In how many parts of a minibatch gradients are computed."""
 
     @property
     def goal_reward(self) -> GoalReward:

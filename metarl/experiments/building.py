@@ -182,10 +182,11 @@ def world_of(config: Config, family: Family, pool: Pool | None = None) -> World:
     if isinstance(world, UsesPool):
         world.pool = pool or world.pool
         world.shard_rows = config.shard_rows
-    elif config.collector != "local" or config.shard_rows is not None:
+        world.gradient_shards = config.gradient_shards
+    elif (config.collector, config.shard_rows, config.gradient_shards) != ("local", None, 1):
         raise ConfigError(
-            f"world: {found.name} rolls out by itself, as it has no pool and shard_rows; leave "
-            "collector and shard_rows"
+            f"world: {found.name} works alone, as it has no pool, shard_rows and gradient_shards; "
+            "leave collector and these"
         )
     return world
 

@@ -1,5 +1,6 @@
 """Processes side by side: trainings of our own program, ended with the one that began them."""
 
+import atexit
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import FrameType
 from typing import IO, Any
 
@@ -19,7 +21,7 @@ PARENT = "METARL_PARENT"
 """The environment variable by which a process knows whom it must not outlive."""
 
 _WATCHED = "METARL_WATCHED"
-"""The environment variable by which a process knows that another one sees it end."""
+"""The environment variable that says which file a process leaves when it has told why it ends."""
 
 PROGRAM = (sys.executable, "-m", "metarl")
 _POLL = 0.05  # seconds
@@ -154,23 +156,23 @@ def run_watched(arguments: Sequence[str], grace: float, lost: str) -> int | None
     Raises:
         KeyboardInterrupt: after Ctrl-C, and SystemExit after the other signals.
     """
-    if os.environ.pop(_WATCHED, None) is not None:
+    mark = os.environ.pop(_WATCHED, None)
+    if mark is not None:
+        atexit.register(Path(mark).touch)
         return None
     _adopt_orphans()
-    os.environ[_WATCHED] = "1"
-    try:
-        [code] = run_jobs([Job(arguments)], 1, grace)
-    finally:
-        del os.environ[_WATCHED]
-        _kill_children()
-    if code not in _ENDS:
-        note(f"{lost} (exit code {code})")
-        return 2
-    return code
-
-
-_ENDS = (0, 1, 2)
-"""Exit codes of a program that has told why it ends."""
+    with TemporaryDirectory() as folder:
+        ended = Path(folder, "ended")
+        os.environ[_WATCHED] = str(ended)
+        try:
+            [code] = run_jobs([Job(arguments)], 1, grace)
+        finally:
+            del os.environ[_WATCHED]
+            _kill_children()
+        if ended.exists():
+            return code
+    note(f"{lost} (exit code {code})")
+    return 2
 
 
 def _adopt_orphans() -> None:

@@ -12,6 +12,7 @@ import torch
 
 from metarl.agents.memory_agent import MemoryAgent, make_policy
 from metarl.agents.rl2.config import RL2Config
+from metarl.algorithms.gradients import gradient_shards
 from metarl.algorithms.ppo import PPO
 from metarl.core.agent import RevealsTasks, World
 from metarl.core.errors import ConfigError
@@ -60,7 +61,8 @@ class RL2(MemoryAgent):
         if self.ppo.critic is not None:
             task = _revealing(world).task_rows(tasks)
         shuffle = rng.child("minibatches").generator()
-        metrics = self.ppo.update(trials, world.progress, shuffle, task, reward)
+        shards = gradient_shards(self, world)
+        metrics = self.ppo.update(trials, world.progress, shuffle, task, reward, shards)
         returns = trials.episode_returns().mean((1, 2))
         return {
             "return": float(returns.sum()),

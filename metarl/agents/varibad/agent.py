@@ -16,6 +16,7 @@ from torch import Tensor
 from metarl.agents.learning_agent import LearningAgent
 from metarl.agents.varibad.config import VariBADConfig
 from metarl.algorithms.elbo import ELBO
+from metarl.algorithms.gradients import gradient_shards
 from metarl.algorithms.novelty import Novelty
 from metarl.algorithms.ppo import PPO
 from metarl.collect.playback import Playback
@@ -134,7 +135,8 @@ class VariBAD(LearningAgent):
         bonus, metrics = self._bonus(trials, world.progress)
         shuffle = rng.child("minibatches").generator()
         reward = trials.reward + bonus
-        metrics |= self.ppo.update(trials, world.progress, shuffle, reward=reward)
+        shards = gradient_shards(self, world)
+        metrics |= self.ppo.update(trials, world.progress, shuffle, reward=reward, shards=shards)
         learned, targets = trials, trials
         if self.config.targets == "replayed":
             few = torch.arange(min(self.config.target_trials, len(tasks)), device=self.device)

@@ -32,15 +32,9 @@ def cluster() -> Iterator[None]:
         yield
         return
     address = os.environ.get(ADDRESS) or "local"
-    if "://" in address:
-        raise ConfigError(
-            f"{ADDRESS}={address}: name a node as host:port, such as 10.0.0.1:6379; Ray's client "
-            "cannot hold workers"
-        )
-    if address not in ("local", "auto"):
-        _probe(address)
+    check_address(address)
     over = threading.Event()
-    _join(address, over)
+    join(address, over)
     try:
         yield
     finally:
@@ -48,8 +42,15 @@ def cluster() -> Iterator[None]:
         over.set()
 
 
-def _probe(address: str) -> None:
+def check_address(address: str) -> None:
     """Raises a ConfigError unless something listens at `address`."""
+    if address in ("local", "auto"):
+        return
+    if "://" in address:
+        raise ConfigError(
+            f"{ADDRESS}={address}: name a node as host:port, such as 10.0.0.1:6379; Ray's client "
+            "cannot hold workers"
+        )
     try:
         knock(address)
     except ValueError:
@@ -62,11 +63,12 @@ def _probe(address: str) -> None:
 
 
 def knock(address: str) -> None:
+    """Raises an OSError unless something listens at `address`, and a ValueError if it is none."""
     host, _, port = address.rpartition(":")
     socket.create_connection((host.strip("[]"), int(port)), _PROBE_SECONDS).close()
 
 
-def _join(address: str, over: threading.Event) -> None:
+def join(address: str, over: threading.Event) -> None:
     """`ray.init`, which may wait for minutes, but for some seconds only.
 
     It is called in a thread, where it takes over no signals, and which lives until it is `over`:

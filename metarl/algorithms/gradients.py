@@ -1,0 +1,62 @@
+"""Gradients of a minibatch in shards, which may be computed side by side.
+
+The shards are fixed, and their gradients are summed in their order, so that the sum is the same
+whoever computes them.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from metarl.collect.pool import Pool, UsesPool, Worker
+from metarl.core.agent import Agent, World
+from metarl.core.types import Params
+
+Gradients = dict[str, Tensor | None]
+"""By the name of a parameter; None where the loss does not depend on it."""
+Shard = tuple[Gradients, dict[str, Tensor]]
+"""A shard's share of the gradient, and of the metrics [] of the minibatch."""
+
+
+class GradientJob(Protocol):
+    """A loss on a shard, whose sum over all shards is that on the minibatch."""
+
+    def run(self, agent: Any, worker: Worker) -> Shard:
+        """Its gradient at the parameters of `agent`."""
+
+
+class GradientShards:
+    """Who computes the gradients of an agent, and in how many shards."""
+
+    def __init__(self, agent: Agent, pool: Pool, count: int):
+        self._agent, self._pool, self.count = agent, pool, count
+
+    def sum(self, jobs: Sequence[GradientJob]) -> Shard:
+        """The gradient of a minibatch and its metrics, shard after shard."""
+        first, *others = self._pool.run(self._agent, jobs)
+        gradients, metrics = first
+        for more_gradients, more_metrics in others:
+            gradients = {name: _add(x, more_gradients[name]) for name, x in gradients.items()}
+            metrics = {name: x + more_metrics[name] for name, x in metrics.items()}
+        return gradients, metrics
+
+
+def gradient_shards(agent: Agent, world: World) -> GradientShards | None:
+    """As the `world` says; None: all at once, in this process."""
+    if not isinstance(world, UsesPool) or world.gradient_shards == 1:
+        return None
+    return GradientShards(agent, world.pool, world.gradient_shards)
+
+
+def gradients_of(loss: Tensor, params: Params) -> Gradients:
+    """Of `loss` [] with respect to all `params`."""
+    gradients = torch.autograd.grad(loss, list(params.values()), allow_unused=True)
+    return dict(zip(params, gradients, strict=True))
+
+
+def _add(x: Tensor | None, y: Tensor | None) -> Tensor | None:
+    if x is None or y is None:
+        return x if y is None else y
+    return x + y
