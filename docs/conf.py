@@ -17,7 +17,7 @@ SIDEBAR = {
         "docs/sb3",
         "docs/extras",
     ],
-    "Experiments": ["docs/runs", "docs/tuning", "docs/benchmarks"],
+    "Experiments": ["docs/runs", "docs/tuning", "docs/benchmarks", "docs/scaling"],
     "Reference": ["docs/api", "docs/decisions/README", "benchmarks/results/README", "CHANGELOG"],
     "Project": ["CONTRIBUTING", "docs/from-0.5"],
 }
