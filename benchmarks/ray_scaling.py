@@ -2,7 +2,8 @@
 
 An environment step of a rollout takes a + b·rows; every shard pays a again. From a, b, the time of
 learning and the driver's own work follows the time of an iteration with W workers on W cores, each
-with a shard of N / W rows. The prediction is checked on this machine's cores. Rounds are interleaved, and figures are medians; the machine should be quiet.
+with a shard of N / W rows. The prediction is checked on this machine's cores. Rounds are
+interleaved, and figures are medians; the machine should be quiet.
 
     pip install 'metarl-torch[ray]'
     python benchmarks/ray_scaling.py [--rounds 5] [--workers 1 2]
