@@ -19,8 +19,8 @@ from typing import Any
 
 from metarl.config.registry import modules_of_user
 from metarl.config.schema import CHOICES
+from metarl.core.disk import make_folder, write_atomically
 from metarl.core.errors import CheckpointError
-from metarl.experiments.checkpoints import write_atomically
 
 COPIES = "code"
 """The folder of the copies in that of a run."""
@@ -150,7 +150,7 @@ def _copy(path: Path, folder: Path) -> None:
     files = {file for file in modules_of_user().values() if path.parent in file.parents}
     for file in files | {path}:
         copy = folder / file.relative_to(path.parent)
-        copy.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(copy.parent)
         write_atomically(copy, file.read_bytes())
 
 
