@@ -33,9 +33,7 @@ def test_what_the_disk_refuses_is_one_line_and_the_old_file_stays(
     def refuse(*_, **__):
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(
-        *{"open": ("pathlib.Path.open", refuse), "fsync": (os, "fsync", refuse)}[call]
-    )
+    monkeypatch.setattr(call, refuse)
     with pytest.raises(DiskError, match=REFUSALS[number]) as error:
         write_atomically(path, b"new")
     monkeypatch.undo()
