@@ -57,7 +57,7 @@ def main() -> None:
     rewritten = 0
     for number in range(chosen.kills):
         process = subprocess.Popen(again)  # noqa: S603
-        time.sleep(rng.uniform(2, 2 * seconds / chosen.kills))
+        time.sleep(rng.uniform(2, max(20, 2 * seconds / chosen.kills)))  # most begin to learn
         ended = process.poll() is not None
         process.kill()
         process.wait()

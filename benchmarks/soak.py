@@ -102,6 +102,9 @@ def watch(name: str, minutes: float, out: Path) -> list[Sample]:
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         stderr=subprocess.DEVNULL,  # of the end that we ask for
     )
+    log = folder / "metrics.jsonl"
+    while process.poll() is None and not (log.is_file() and log.read_bytes().endswith(b"\n")):
+        time.sleep(0.1)
     samples: list[Sample] = []
     began = time.monotonic()
     with (out / f"{name}.jsonl").open("w") as file:
@@ -109,7 +112,7 @@ def watch(name: str, minutes: float, out: Path) -> list[Sample]:
             time.sleep(EVERY)
             if process.poll() is not None:
                 sys.exit(f"{name} ended after {time.monotonic() - began:.0f} s")
-            samples.append(sample(process.pid, folder / "metrics.jsonl", began))
+            samples.append(sample(process.pid, log, began))
             print(json.dumps(asdict(samples[-1])), file=file, flush=True)
     process.send_signal(signal.SIGTERM)
     process.wait()
