@@ -1,11 +1,12 @@
 """Runs of all agents that are killed or interrupted at random moments, and resumed.
 
-    python benchmarks/interruptions.py [--kills 20] [--signals 20] [--stops 6] [--seed 0]
-        [--disturbed KEY=VALUE …]
+    python benchmarks/interruptions.py [--kills 20] [--times 1] [--signals 20] [--stops 6]
+        [--seed 0] [--disturbed KEY=VALUE …]
 
 Each must end as the undisturbed run did: the same parameters, the same numbers in its log. After a
 signal that can be caught, no finished iteration may be lost. A stopped run (SIGSTOP) goes on after
-a second. What --disturbed says, such as another collector, holds for the disturbed runs alone.
+a second. With --times each run is killed so often. What --disturbed says, such as another
+collector, holds for the disturbed runs alone.
 """
 
 import argparse
@@ -24,7 +25,7 @@ import torch
 from torch.utils._pytree import tree_flatten
 
 from metarl.experiments.checkpoints import load
-from metarl.experiments.logs import read_metrics
+from metarl.experiments.logs import METRICS, read_metrics
 
 SMALL = {
     "rl2": {"memory_width": 8, "trials": 6, "epochs": 1, "minibatches": 2},
@@ -83,10 +84,12 @@ def start(config: Path, folder: Path, overrides: Sequence[str] = ()) -> subproce
 def disturb(
     config: Path, folder: Path, overrides: Sequence[str], number: int, delay: float
 ) -> tuple[int, int]:
-    """Send a signal some seconds after the first record → iterations logged, and those kept."""
+    """Send a signal some seconds after learning began → iterations logged, and those kept."""
+    log = folder / METRICS
+    before = log.stat().st_ino if log.is_file() else None
     process = start(config, folder, overrides)
-    while not read_metrics(folder) and process.poll() is None:
-        time.sleep(0.01)
+    while process.poll() is None and not (log.is_file() and log.stat().st_ino != before):
+        time.sleep(0.01)  # a run that is resumed writes its log anew
     time.sleep(delay)
     process.send_signal(number)
     if number == signal.SIGSTOP:
@@ -95,12 +98,13 @@ def disturb(
     process.wait()
     logged = read_metrics(folder)
     kept = load(folder / "checkpoints" / "latest.pt")["counters"]["iterations"]
-    return int(logged[-1]["iteration"]), int(kept)
+    return int(logged[-1]["iteration"]) if logged else 0, int(kept)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--times", type=int, default=1)
     parser.add_argument("--signals", type=int, default=20)
     parser.add_argument("--stops", type=int, default=6)
     parser.add_argument("--seed", type=int, default=0)
@@ -124,8 +128,9 @@ def main() -> None:
                 wholes[agent] = whole, read_metrics(whole)[-1]["seconds"]
             whole, seconds = wholes[agent]
             disturbed = Path(scratch, f"disturbed-{place}")
-            delay = chance.uniform(0, seconds)
-            logged, kept = disturb(config, disturbed, chosen.disturbed, kind, delay)
+            for _ in range(chosen.times if kind == signal.SIGKILL else 1):
+                delay = chance.uniform(0, seconds / chosen.times)
+                logged, kept = disturb(config, disturbed, chosen.disturbed, kind, delay)
             start(config, disturbed, chosen.disturbed).wait()
             good = same_state(whole, disturbed) and numbers(whole) == numbers(disturbed)
             good &= kind == signal.SIGKILL or kept >= logged

@@ -8,9 +8,8 @@ fifth of the time as warm-up, by when PEARL's replay is full:
 
 * memory: the slope of the means of every minute, with Student's interval of 95 %;
 * open files and threads: the fewest and the most;
-* speed: environment steps per processor second, the last third over the first, and the same
-  relative to a fixed product that is timed beside the run, since a machine that is shared slows
-  down processor seconds, too.
+* speed: environment steps per processor second, the fastest minute of the last third over the
+  fastest one of the first. Other work on the machine slows down processor seconds, too.
 """
 
 from __future__ import annotations
@@ -26,7 +25,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean, median
 
-import numpy as np
 from scipy.stats import linregress, t
 
 OFTEN = ["validate_every=5", "checkpoint_every=2", "validation_tasks=50"]
@@ -57,16 +55,6 @@ class Sample:
     core_seconds: float
     env_steps: int
     iterations: int
-    yardstick: float
-    """Processor seconds of a fixed product in this process."""
-
-
-def yardstick() -> float:
-    matrix = np.full((128, 128), 0.5, dtype=np.float32)
-    began = time.process_time()
-    for _ in range(200):
-        matrix @ matrix
-    return time.process_time() - began
 
 
 def last_record(path: Path) -> dict:
@@ -89,7 +77,6 @@ def sample(process: int, log: Path, began: float) -> Sample:
         core_seconds=sum(map(int, times)) / os.sysconf("SC_CLK_TCK"),
         env_steps=record["env_steps"],
         iterations=record["iteration"],
-        yardstick=yardstick(),
     )
 
 
@@ -130,25 +117,23 @@ def slope(samples: list[Sample]) -> tuple[float, float]:
     return fit.slope, fit.stderr * t.ppf(0.975, len(hours) - 2)
 
 
-def speed(samples: list[Sample]) -> float:
-    """Environment steps per processor second."""
-    first, last = samples[0], samples[-1]
-    return (last.env_steps - first.env_steps) / (last.core_seconds - first.core_seconds)
+def speeds(samples: list[Sample]) -> list[float]:
+    """Environment steps per processor second, of each minute."""
+    minutes = zip(samples, samples[round(60 / EVERY) :], strict=False)
+    return [(b.env_steps - a.env_steps) / (b.core_seconds - a.core_seconds) for a, b in minutes]
 
 
 def verdict(name: str, samples: list[Sample]) -> bool:
     """Print a row of the table → whether the run stayed as it began."""
     settled = samples[len(samples) // 5 :]
     growth, half = slope(settled)
-    third = len(settled) // 3
-    first, last = settled[: third + 1], settled[-third - 1 :]
-    change = speed(last) / speed(first)
-    ticks = [median(seen.yardstick for seen in part) for part in (first, last)]
-    relative = change * ticks[1] / ticks[0]
+    of_minutes = speeds(settled)
+    third = len(of_minutes) // 3
+    change = max(of_minutes[-third:]) / max(of_minutes[:third])
     files = {seen.files for seen in settled}
     threads = {seen.threads for seen in settled}
     leaks = growth - half > 0 and growth > GROWTH
-    good = not leaks and len(threads) == 1 and max(files) - min(files) <= 1 and relative > SLOWER
+    good = not leaks and len(threads) == 1 and max(files) - min(files) <= 1 and change > SLOWER
     held = [settled[0].mebibytes, settled[-1].mebibytes]
     cells = [
         name,
@@ -157,9 +142,8 @@ def verdict(name: str, samples: list[Sample]) -> bool:
         f"{growth:+.1f} ± {half:.1f}",
         f"{min(files)}–{max(files)}",
         f"{min(threads)}–{max(threads)}",
-        f"{speed(settled):,.0f}",
+        f"{median(of_minutes):,.0f}",
         f"{change:.3f}",
-        f"{relative:.3f}",
         "steady" if good else "NOT STEADY",
     ]
     print("|", " | ".join(cells), "|", flush=True)
@@ -173,9 +157,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("bench/soak"))
     chosen = parser.parse_args()
     chosen.out.mkdir(parents=True, exist_ok=True)
-    heads = (
-        "run, iterations, MiB, MiB/h, files, threads, steps/core s, last/first, relative, verdict"
-    )
+    heads = "run, iterations, MiB, MiB/h, files, threads, steps/core s, last/first, verdict"
     print("|", " | ".join(heads.split(", ")), "|")
     print("|---" * len(heads.split(", ")) + "|", flush=True)
     good = [verdict(name, watch(name, chosen.minutes, chosen.out)) for name in chosen.runs]

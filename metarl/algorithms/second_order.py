@@ -267,7 +267,7 @@ class MLPLinearization:
 
 
 def _sum_of_outer(delta: Tensor, a: Tensor) -> Tensor:
-    """Σ_B δ aᵀ [N, W, I]. With the narrower one on the left, thin layers take a quarter the time."""
+    """Σ_B δ aᵀ [N, W, I]; with the narrower one on the left, a thin layer takes a quarter."""
     if a.shape[-1] < delta.shape[-1]:
         return torch.bmm(a.mT, delta).mT.contiguous()
     return torch.bmm(delta.mT, a)

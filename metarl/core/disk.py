@@ -64,7 +64,7 @@ def write_atomically(path: Path, data: bytes | memoryview) -> None:
     Raises:
         DiskError: the disk is full or the folder cannot be written.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}{_PARTIAL}")
+    partial = _partial(path)
     with writing(path):
         try:
             with partial.open("wb") as file:
@@ -81,6 +81,29 @@ def write_atomically(path: Path, data: bytes | memoryview) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def link_atomically(path: Path, other: Path) -> None:
+    """Let `other` be another name of the file that is at `path` now, which stays at any moment.
+
+    Raises:
+        DiskError: the disk refuses.
+    """
+    partial = _partial(other)
+    with writing(other):
+        partial.unlink(missing_ok=True)
+        try:
+            os.link(path, partial)
+        except OSError:  # a file system without links
+            write_atomically(other, path.read_bytes())
+        else:
+            partial.replace(other)
+            partial.unlink(missing_ok=True)  # it stays where both were one file already
+
+
+def _partial(path: Path) -> Path:
+    """What `path` is called until it is whole; another one in every process."""
+    return path.with_name(f".{path.name}.{os.getpid()}{_PARTIAL}")
 
 
 def remove_partials(folder: Path) -> None:

@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 
 from metarl.config.files import to_yaml
 from metarl.config.schema import CHOICES, Config, absent, choose, parse, to_dict
-from metarl.core.disk import disk_error, remove_partials, write_atomically, writing
+from metarl.core.disk import disk_error, link_atomically, remove_partials, write_atomically, writing
 from metarl.core.errors import CheckpointError, DiskError, MetaRLError, note
 from metarl.core.texts import read_json
 from metarl.experiments import checkpoints
@@ -85,8 +85,7 @@ class RunFolder:
         """Write a checkpoint; the latest one becomes the previous one."""
         path = self.checkpoint(name)
         if name == "latest" and path.is_file():
-            with writing(path):
-                path.replace(self.checkpoint("previous"))
+            link_atomically(path, self.checkpoint("previous"))
         checkpoints.save(path, content)
 
     def read_state(self, config: Config, resume: bool) -> SavedRun | None:

@@ -9,7 +9,13 @@ import sys
 
 import pytest
 
-from metarl.core.disk import make_folder, remove_partials, write_atomically, writing
+from metarl.core.disk import (
+    link_atomically,
+    make_folder,
+    remove_partials,
+    write_atomically,
+    writing,
+)
 from metarl.core.errors import DiskError
 
 REFUSALS = {
@@ -111,6 +117,27 @@ disk.write_atomically(Path({str(tmp_path)!r}, "file"), b"half")
     assert len(list(tmp_path.iterdir())) == 2
     remove_partials(tmp_path)
     assert [file.read_bytes() for file in tmp_path.iterdir()] == [b"good"]
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_file_stays_while_it_gets_another_name(links, tmp_path, monkeypatch):
+    """Also on a file system without links, and when a process was killed half-way."""
+    latest, previous = tmp_path / "latest", tmp_path / "previous"
+    for data in (b"1", b"2", b"3"):
+        write_atomically(latest, data)
+
+    def refuse(*_):
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    if not links:
+        monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr("pathlib.Path.rename", refuse)
+    for _ in range(2):
+        link_atomically(latest, previous)
+        assert (latest.read_bytes(), previous.read_bytes()) == (b"3", b"3")
+    write_atomically(latest, b"4")
+    assert (latest.read_bytes(), previous.read_bytes()) == (b"4", b"3")
+    assert sorted(tmp_path.iterdir()) == [latest, previous]
 
 
 def test_only_what_the_disk_refuses_is_turned_into_its_error(tmp_path):
