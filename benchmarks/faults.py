@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -57,6 +58,7 @@ time.time = lambda: real() + chance.uniform(-1e6, 1e6)
 from metarl.cli import main
 main()
 """
+PROGRESS = re.compile(" *[0-9]+%")
 DAMAGED = (
     "checkpoints/latest.pt",
     "checkpoints/previous.pt",
@@ -127,7 +129,7 @@ def told(process: subprocess.Popen[str]) -> str | None:
     """The last line of a command that has ended with lines of ours alone; else None, and it is
     shown."""
     _, said = process.communicate()
-    lines = said.strip().splitlines()
+    lines = [x for x in said.strip().splitlines() if not PROGRESS.match(x)]
     clear = process.returncode in (1, 2) and lines and all(x.startswith("metarl: ") for x in lines)
     if clear and len(lines) <= 6:
         return lines[-1]
