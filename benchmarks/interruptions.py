@@ -1,9 +1,12 @@
 """Runs of all agents that are killed or interrupted at random moments, and resumed.
 
-    python benchmarks/interruptions.py [--kills 20] [--signals 20] [--seed 0]
+    python benchmarks/interruptions.py [--kills 20] [--times 1] [--signals 20] [--stops 6]
+        [--seed 0] [--disturbed KEY=VALUE …]
 
 Each must end as the undisturbed run did: the same parameters, the same numbers in its log. After a
-signal that can be caught, no finished iteration may be lost.
+signal that can be caught, no finished iteration may be lost. A stopped run (SIGSTOP) goes on after
+a second. With --times each run is killed so often. What --disturbed says, such as another
+collector, holds for the disturbed runs alone.
 """
 
 import argparse
@@ -14,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +25,7 @@ import torch
 from torch.utils._pytree import tree_flatten
 
 from metarl.experiments.checkpoints import load
-from metarl.experiments.logs import read_metrics
+from metarl.experiments.logs import METRICS, read_metrics
 
 SMALL = {
     "rl2": {"memory_width": 8, "trials": 6, "epochs": 1, "minibatches": 2},
@@ -71,40 +75,52 @@ def same_state(first: Path, second: Path) -> bool:
     return all(torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b for a, b in pairs)
 
 
-def start(config: Path, folder: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "metarl", "train", str(config), "--out", str(folder)]
-    return subprocess.Popen([*command, "--quiet", "--resume"], stdout=subprocess.DEVNULL)  # noqa: S603  (ourselves)
+def start(config: Path, folder: Path, overrides: Sequence[str] = ()) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "metarl", "train", str(config), *overrides]
+    command += ["--out", str(folder), "--quiet", "--resume", "--no-pictures"]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL)  # noqa: S603  (ourselves)
 
 
-def disturb(config: Path, folder: Path, number: int, delay: float) -> tuple[int, int]:
-    """Send a signal some seconds after the first record → iterations logged, and those kept."""
-    process = start(config, folder)
-    while not read_metrics(folder) and process.poll() is None:
-        time.sleep(0.01)
+def disturb(
+    config: Path, folder: Path, overrides: Sequence[str], number: int, delay: float
+) -> tuple[int, int]:
+    """Send a signal some seconds after learning began → iterations logged, and those kept."""
+    log = folder / METRICS
+    before = log.stat().st_ino if log.is_file() else None
+    process = start(config, folder, overrides)
+    while process.poll() is None and not (log.is_file() and log.stat().st_ino != before):
+        time.sleep(0.01)  # a run that is resumed writes its log anew
     time.sleep(delay)
     process.send_signal(number)
+    if number == signal.SIGSTOP:
+        time.sleep(1)
+        process.send_signal(signal.SIGCONT)
     process.wait()
     logged = read_metrics(folder)
     kept = load(folder / "checkpoints" / "latest.pt")["counters"]["iterations"]
-    return int(logged[-1]["iteration"]), int(kept)
+    return int(logged[-1]["iteration"]) if logged else 0, int(kept)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--times", type=int, default=1)
     parser.add_argument("--signals", type=int, default=20)
+    parser.add_argument("--stops", type=int, default=6)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--disturbed", nargs="+", default=[], metavar="KEY=VALUE")
     chosen = parser.parse_args()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # or, in the background, all ignore it
     chance = random.Random(chosen.seed)  # noqa: S311  (no secret)
     kinds = [signal.SIGKILL] * chosen.kills
     kinds += [[signal.SIGTERM, signal.SIGINT, signal.SIGHUP][i % 3] for i in range(chosen.signals)]
+    kinds += [signal.SIGSTOP] * chosen.stops
     failed = 0
     with tempfile.TemporaryDirectory() as scratch:
         wholes: dict[str, tuple[Path, float]] = {}
         for place, kind in enumerate(kinds):
             agent = list(SMALL)[place % len(SMALL)]
-            config = Path(scratch, f"{agent}.json.yaml")
+            config = Path(scratch, f"{agent}.yaml")
             if agent not in wholes:
                 config.write_text(json.dumps(configuration(agent)), encoding="utf-8")
                 whole = Path(scratch, agent)
@@ -112,9 +128,10 @@ def main() -> None:
                 wholes[agent] = whole, read_metrics(whole)[-1]["seconds"]
             whole, seconds = wholes[agent]
             disturbed = Path(scratch, f"disturbed-{place}")
-            delay = chance.uniform(0, seconds)
-            logged, kept = disturb(config, disturbed, kind, delay)
-            start(config, disturbed).wait()
+            for _ in range(chosen.times if kind == signal.SIGKILL else 1):
+                delay = chance.uniform(0, seconds / chosen.times)
+                logged, kept = disturb(config, disturbed, chosen.disturbed, kind, delay)
+            start(config, disturbed, chosen.disturbed).wait()
             good = same_state(whole, disturbed) and numbers(whole) == numbers(disturbed)
             good &= kind == signal.SIGKILL or kept >= logged
             failed += not good

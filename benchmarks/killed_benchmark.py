@@ -1,8 +1,10 @@
 """A benchmark that is killed at random moments ends with the numbers of one that is not.
 
     python benchmarks/killed_benchmark.py [--suite smoke] [--kills 10] [--out bench/killed]
+        [--disturbed=--launcher=ray]
 
-Prints whether the tables are the same bytes, and whether a result was written twice.
+Prints whether the tables are the same bytes, and whether a result was written twice. An option of
+--disturbed is given to the killed benchmark alone.
 """
 
 from __future__ import annotations
@@ -17,8 +19,9 @@ from pathlib import Path
 METARL = [sys.executable, "-m", "metarl"]
 
 
-def command(suite: str, out: Path, jobs: int) -> list[str]:
-    return [*METARL, "benchmark", suite, "--out", str(out), "--jobs", str(jobs), "--resume"]
+def command(suite: str, out: Path, jobs: int, *more: str) -> list[str]:
+    command = [*METARL, "benchmark", suite, "--out", str(out), "--jobs", str(jobs), "--resume"]
+    return [*command, *more]
 
 
 def table(out: Path) -> bytes:
@@ -40,6 +43,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--out", type=Path, default=Path("bench/killed"))
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--disturbed", action="append", default=[], metavar="OPTION")
     chosen = parser.parse_args()
     whole, killed = chosen.out / "whole", chosen.out / "killed"
 
@@ -47,12 +51,13 @@ def main() -> None:
     subprocess.run(command(chosen.suite, whole, chosen.jobs), check=True)  # noqa: S603  (ourselves)
     seconds = time.monotonic() - began
 
+    again = command(chosen.suite, killed, chosen.jobs, *chosen.disturbed)
     rng = random.Random(0)  # noqa: S311  (moments, not secrets)
     known: dict[Path, int] = {}
     rewritten = 0
     for number in range(chosen.kills):
-        process = subprocess.Popen(command(chosen.suite, killed, chosen.jobs))  # noqa: S603
-        time.sleep(rng.uniform(2, 2 * seconds / chosen.kills))
+        process = subprocess.Popen(again)  # noqa: S603
+        time.sleep(rng.uniform(2, max(20, 2 * seconds / chosen.kills)))  # most begin to learn
         ended = process.poll() is not None
         process.kill()
         process.wait()
@@ -60,7 +65,7 @@ def main() -> None:
         rewritten += sum(now[path] != written for path, written in known.items())
         known = now
         print(f"kill {number + 1}: {len(now)} results{', it was over' * ended}", flush=True)
-    subprocess.run(command(chosen.suite, killed, chosen.jobs), check=True)  # noqa: S603
+    subprocess.run(again, check=True)  # noqa: S603
     now = results(killed)
     rewritten += sum(now[path] != written for path, written in known.items())
     print(f"same table: {table(whole) == table(killed)}; results written again: {rewritten}")

@@ -16,9 +16,9 @@ from typing import Any
 from metarl.benchmark.results import ERROR, MATRIX, SUITE, read_matrix, read_result
 from metarl.benchmark.suite import Cell, ReadSuite
 from metarl.config.files import to_yaml
+from metarl.core.disk import make_folder, write_atomically, writing
 from metarl.core.errors import CheckpointError, note
 from metarl.core.texts import to_json
-from metarl.experiments.checkpoints import write_atomically
 from metarl.experiments.folder import RunFolder, alone_in
 from metarl.experiments.interruption import GRACE
 from metarl.experiments.processes import Ended, Job, Launch, run_jobs
@@ -92,7 +92,7 @@ class Benchmark:
     def _job(self, cell: Cell, grace: float) -> Job:
         folder = self.out / cell.folder
         config = folder.with_suffix(".yaml")
-        config.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(config.parent)
         write_atomically(config, to_yaml(cell.config).encode())
         command = ["train", str(config), "--out", str(folder), "--resume", "--quiet"]
         return Job(
@@ -134,11 +134,12 @@ class _Progress:
         self.left.remove((cell.problem, cell.agent))
         self.seconds.setdefault((cell.problem, cell.agent), []).append(end.seconds)
         if self.benchmark.is_done(cell):
-            (folder / ERROR).unlink(missing_ok=True)
+            with writing(folder / ERROR):
+                (folder / ERROR).unlink(missing_ok=True)
             outcome = f"{end.seconds:.0f} s"
         else:
             error = _error(end, cell, folder)
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
             write_atomically(folder / ERROR, error.encode())
             outcome = f"FAILED: {error}"
         if not self.quiet:

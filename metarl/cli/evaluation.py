@@ -70,8 +70,8 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Evaluate a run on unseen tasks, beside others; the folder keeps evaluation.json."""
+    from metarl.core.disk import write_atomically
     from metarl.data.task_rows import which_tasks
-    from metarl.experiments.checkpoints import write_atomically
     from metarl.experiments.comparison import compare
     from metarl.experiments.folder import EVALUATION
     from metarl.experiments.tables import print_comparison

@@ -77,6 +77,7 @@ def infer(
 ) -> None:
     """Draw what a run's agent believes of tasks, beside what they are and what Bayes' rule says."""
     from metarl.core.agent import InfersLatent
+    from metarl.core.disk import make_folder
     from metarl.core.errors import ConfigError
     from metarl.core.predictions import KnowsPosterior, Predicts
     from metarl.evaluation.beliefs import compare_beliefs
@@ -101,7 +102,7 @@ def infer(
             inference = ask(agent, family, protocol)
 
     folder = out or (run if run.is_dir() else run.parent)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     if beliefs is not None:
         print_beliefs(beliefs)
         print(draw_beliefs(beliefs, folder / "beliefs.png", task))

@@ -37,6 +37,10 @@ class CheckpointError(MetaRLError):
     """A checkpoint or a run folder that cannot be read, written or continued."""
 
 
+class DiskError(CheckpointError):
+    """What the disk refuses: free space, or a folder that can be written, is all that is wanted."""
+
+
 Mistake = MetaRLError
 """The name of `MetaRLError` up to version 0.5."""
 

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from metarl.config.schema import to_dict
+from metarl.core.disk import write_atomically
 from metarl.core.errors import ConfigError
 from metarl.experiments.archive import archive_bytes
 from metarl.experiments.building import Loaded, open_run
-from metarl.experiments.checkpoints import write_atomically
 from metarl.experiments.folder import read_if_whole
 from metarl.experiments.loading import OPENING, Opening, checkpoint_folder
 from metarl.experiments.user_code import OPTIONS, code_names

@@ -1,17 +1,15 @@
 """Checkpoints: written whole or not at all, read without executing anything."""
 
-import errno
 import io
-import os
 import warnings
 import zipfile
-from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from metarl.core.disk import write_atomically
 from metarl.core.errors import DISTRIBUTION, CheckpointError
 
 FORMAT = 1
@@ -68,37 +66,3 @@ def _check_whole(path: Path) -> None:
         damaged = archive.testzip()
     if damaged is not None:
         raise zipfile.BadZipFile(damaged)
-
-
-def write_atomically(path: Path, data: bytes | memoryview) -> None:
-    """Replace `path` by `data` in one step that survives a crash.
-
-    Raises:
-        CheckpointError: the disk is full or the folder cannot be written.
-    """
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except OSError as error:
-        with suppress(OSError):
-            partial.unlink()
-        raise disk_error(path, error) from None
-
-
-def disk_error(path: Path, error: OSError) -> CheckpointError:
-    """What to tell a user whose disk refuses."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return CheckpointError(
-            f"the disk is full: {path} could not be written; "
-            "free some space and repeat the command (a training with --resume)"
-        )
-    return CheckpointError(f"{path} could not be written: {error.strerror}")

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
-from math import nan, sqrt
+from array import array
+from collections.abc import Callable, Mapping, Sequence
+from math import isnan, nan, sqrt
 from statistics import fmean, median
 
 _LOOKS = (0.2, 0.5, 0.8)  # shares of the training after which is asked
 _FEWEST = 12  # iterations that are enough to tell a rise from noise
 _SIGNIFICANT = 2.0  # standard errors
 
-Records = list[Mapping[str, float]]
+Columns = Mapping[str, Sequence[float]]
+"""A number an iteration by name; NaN where it was not reported."""
+_READ = ("return", "saturated", "grad_norm", "kl", "entropy")
 
 
 class Diagnosis:
@@ -24,7 +27,7 @@ class Diagnosis:
     """
 
     def __init__(self) -> None:
-        self._records: Records = []
+        self._columns = {name: array("d") for name in _READ}
         self._looks = 0
         self._told: set[str] = set()
 
@@ -33,17 +36,18 @@ class Diagnosis:
 
         `progress`: the share of the training that is over after this iteration.
         """
-        self._records.append(record)
+        if self._looks == len(_LOOKS):
+            return None
+        for name, column in self._columns.items():
+            column.append(record.get(name, nan))
+        returns = self._columns["return"]
         looks = sum(look <= progress for look in _LOOKS)
-        if looks == self._looks or len(self._records) < _FEWEST:
+        if looks == self._looks or len(returns) < _FEWEST:
             return None
         self._looks = looks
-        returns = [record["return"] for record in self._records if "return" in record]
-        if len(returns) < len(self._records):
+        if any(map(isnan, returns)) or (_improves(returns) and not _unmoved(self._columns)):
             return None
-        if _improves(returns) and not _unmoved(self._records):
-            return None
-        name, advice = next((n, line) for n, found, line in _CAUSES if found(self._records))
+        name, advice = next((n, line) for n, found, line in _CAUSES if found(self._columns))
         if name in self._told or (name == "unknown" and (looks == 1 or self._told)):
             return None
         self._told.add(name)
@@ -54,7 +58,7 @@ class Diagnosis:
         )
 
 
-def _improves(returns: list[float]) -> bool:
+def _improves(returns: Sequence[float]) -> bool:
     """Whether the later half is above the first return, or above the earlier half."""
     half = len(returns) // 2
     early, late = returns[:half], returns[half:]
@@ -72,45 +76,51 @@ def _improves(returns: list[float]) -> bool:
 # Causes, the surest first: how each is recognized, and what to do about it
 
 
-def _constant(records: Records) -> bool:
+def _constant(columns: Columns) -> bool:
     """Every iteration earned the same, but for rounding errors."""
-    returns = [record["return"] for record in records]
+    returns = columns["return"]
     return max(returns) - min(returns) <= 1e-6 * max(map(abs, returns))
 
 
-def _saturated(records: Records) -> bool:
-    return _recent(records, "saturated", 0.0) > 0.4
+def _saturated(columns: Columns) -> bool:
+    return _recent(columns, "saturated", 0.0) > 0.4
 
 
-def _vanished(records: Records) -> bool:
+def _vanished(columns: Columns) -> bool:
     """Gradients are a thousandth of what they were, or of nothing at all."""
-    first = median(record.get("grad_norm", 1.0) for record in records[:3])
-    return _recent(records, "grad_norm", 1.0) <= 1e-3 * first
+    first = median(_known(columns, "grad_norm", 1.0)[:3])
+    return _recent(columns, "grad_norm", 1.0) <= 1e-3 * first
 
 
-def _unmoved(records: Records) -> bool:
+def _unmoved(columns: Columns) -> bool:
     """No update has changed the policy."""
-    return all(record.get("kl", 1.0) < 1e-7 for record in records)
+    return max(_known(columns, "kl", 1.0)) < 1e-7
 
 
-def _still(records: Records) -> bool:
+def _still(columns: Columns) -> bool:
     """The entropy has never left its first value."""
-    entropies = [record.get("entropy", nan) for record in records]
-    return _unmoved(records) or all(abs(h - entropies[0]) < 0.01 for h in entropies)
+    entropies = columns["entropy"]
+    return _unmoved(columns) or all(abs(h - entropies[0]) < 0.01 for h in entropies)
 
 
-def _decided(records: Records) -> bool:
+def _decided(columns: Columns) -> bool:
     """The policy's entropy is a twentieth of what it was."""
-    first = records[0].get("entropy", 0.0)
-    return 0 <= _recent(records, "entropy", first) < 0.05 * first
+    first = _known(columns, "entropy", 0.0)[0]
+    return 0 <= _recent(columns, "entropy", first) < 0.05 * first
 
 
-def _recent(records: Records, name: str, default: float) -> float:
+def _recent(columns: Columns, name: str, default: float) -> float:
     """The median over the later half."""
-    return median(record.get(name, default) for record in records[len(records) // 2 :])
+    numbers = _known(columns, name, default)
+    return median(numbers[len(numbers) // 2 :])
 
 
-_CAUSES: tuple[tuple[str, Callable[[Records], bool], str], ...] = (
+def _known(columns: Columns, name: str, default: float) -> list[float]:
+    """With `default` where nothing was reported."""
+    return [default if isnan(number) else number for number in columns[name]]
+
+
+_CAUSES: tuple[tuple[str, Callable[[Columns], bool], str], ...] = (
     (
         "constant",
         _constant,
@@ -139,7 +149,7 @@ _CAUSES: tuple[tuple[str, Callable[[Records], bool], str], ...] = (
     ),
     (
         "unknown",
-        lambda records: True,
+        lambda columns: True,
         "try more trials (tasks) an iteration, or another learning_rate",
     ),
 )

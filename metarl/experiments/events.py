@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from metarl.config.files import to_yaml
 from metarl.config.schema import Config, to_dict
-from metarl.experiments.checkpoints import disk_error, write_atomically
+from metarl.core.disk import write_atomically, writing
 from metarl.experiments.tags import flat
 
 if TYPE_CHECKING:
@@ -71,11 +71,9 @@ def begin_events(run: Path, config: Config) -> None:
     from tensorboard.plugins.hparams.plugin_data_pb2 import SessionStartInfo
     from torch.utils.tensorboard.summary import text
 
-    try:
-        for kind in ("pictures", "result"):
-            _remove(run, kind)
-    except OSError as error:
-        raise disk_error(run, error) from None
+    with writing(run):
+        for file in _files(run, "pictures") + _files(run, "result"):
+            file.unlink()
     code = "".join(f"    {line}\n" for line in to_yaml(config).splitlines())
     start = SessionStartInfo(start_time_secs=time.time())
     for key, value in flat(to_dict(config)).items():
@@ -141,24 +139,28 @@ def _hparams(tag: str, **content: Any) -> Summary:
 def _replace(run: Path, kind: str, summaries: Iterable[Summary], env_steps: int) -> None:
     """Write all of a file in one step."""
     events = [_event(step=env_steps, summary=summary) for summary in summaries]
-    try:
-        _remove(run, kind)
+    with writing(run):
+        old = _files(run, kind)
         path = _path(run, kind)
-    except OSError as error:
-        raise disk_error(run, error) from None
-    write_atomically(path, b"".join([_event(file_version="brain.Event:2"), *events]))
+        write_atomically(path, b"".join([_event(file_version="brain.Event:2"), *events]))
+        for file in old:
+            file.unlink()
 
 
-def _remove(run: Path, kind: str) -> None:
-    for old in (run / "tensorboard").glob(f"events.*.{kind}"):
-        old.unlink()
+def _files(run: Path, kind: str) -> list[Path]:
+    return sorted((run / "tensorboard").glob(f"events.out.tfevents.*.{kind}"))
 
 
 def _path(run: Path, kind: str) -> Path:
-    """TensorBoard reads the files of a folder in the order of their names."""
+    """A new file: TensorBoard reads those of a folder in the order of their names.
+
+    It is behind the others even where the clock was put back.
+    """
     folder = run / "tensorboard"
     folder.mkdir(exist_ok=True)
-    return folder / f"events.out.tfevents.{time.time():.0f}.{os.getpid()}.{kind}"
+    begun = [int(file.name.split(".")[3]) for file in _files(run, kind)]
+    seconds = max([int(time.time()), *(second + 1 for second in begun)])
+    return folder / f"events.out.tfevents.{seconds}.{os.getpid()}.{kind}"
 
 
 def _event(**content: Any) -> bytes:

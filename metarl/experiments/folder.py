@@ -13,7 +13,7 @@ traceback.txt    of the error that ended it, where a user's own code raised it
 
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,8 @@ from filelock import FileLock, Timeout
 
 from metarl.config.files import to_yaml
 from metarl.config.schema import CHOICES, Config, absent, choose, parse, to_dict
-from metarl.core.errors import CheckpointError, MetaRLError, note
+from metarl.core.disk import disk_error, link_atomically, remove_partials, write_atomically, writing
+from metarl.core.errors import CheckpointError, DiskError, MetaRLError, note
 from metarl.core.texts import read_json
 from metarl.experiments import checkpoints
 from metarl.experiments.counters import LIMITS, WORKERS
@@ -49,7 +50,9 @@ class RunFolder:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Nobody else trains in the folder meanwhile; see `alone_in`."""
-        with alone_in(self.path, self.checkpoint("latest").parent, "training"):
+        kept = self.checkpoint("latest").parent
+        with alone_in(self.path, kept, "training"):
+            remove_partials(kept)
             yield
 
     @contextmanager
@@ -61,8 +64,9 @@ class RunFolder:
             if error.__cause__ is None:
                 raise
             text = "".join(traceback.format_exception(error))
-            checkpoints.write_atomically(self.traceback, text.encode())
-            error.args = (f"{error} (traceback: {self.traceback})",)
+            with suppress(DiskError):  # which would hide what happened
+                write_atomically(self.traceback, text.encode())
+                error.args = (f"{error} (traceback: {self.traceback})",)
             raise
 
     def begin(self, config: Config) -> dict[str, Any]:
@@ -71,16 +75,17 @@ class RunFolder:
         Returns:
             What checkpoints say of the code.
         """
-        checkpoints.write_atomically(self.config, to_yaml(config).encode())
-        self.result.unlink(missing_ok=True)
-        self.traceback.unlink(missing_ok=True)
+        write_atomically(self.config, to_yaml(config).encode())
+        with writing(self.path):
+            self.result.unlink(missing_ok=True)
+            self.traceback.unlink(missing_ok=True)
         return asdict(keep_code(to_dict(config), self.path))
 
     def save(self, name: str, content: dict[str, Any]) -> None:
         """Write a checkpoint; the latest one becomes the previous one."""
         path = self.checkpoint(name)
         if name == "latest" and path.is_file():
-            path.replace(self.checkpoint("previous"))
+            link_atomically(path, self.checkpoint("previous"))
         checkpoints.save(path, content)
 
     def read_state(self, config: Config, resume: bool) -> SavedRun | None:
@@ -131,7 +136,8 @@ class RunFolder:
                     saved = self.read_own(previous, config)
                 except CheckpointError:
                     raise error from None
-                latest.unlink()  # or it would take the place of the good one at the next save
+                with writing(latest):
+                    latest.unlink()  # or it would take the good one's place at the next save
                 note(f"{error}; going on from {previous.name}")
                 return saved
         return self.read_own(previous, config) if previous.is_file() else None
@@ -180,7 +186,7 @@ def alone_in(path: Path, folder: Path, doing: str) -> Iterator[None]:
             f"{path} is in use: another process is {doing} there; choose another --out"
         ) from None
     except OSError as error:
-        raise checkpoints.disk_error(path, error) from None
+        raise disk_error(path, error) from None
     with lock:
         yield
 

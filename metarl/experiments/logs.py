@@ -12,9 +12,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from metarl.core.disk import write_atomically, writing
 from metarl.core.errors import note
 from metarl.core.texts import to_json
-from metarl.experiments.checkpoints import disk_error, write_atomically
 from metarl.experiments.events import MetricEvents
 from metarl.experiments.tags import grouped
 
@@ -38,11 +38,9 @@ class MetricsLog:
         self._path = folder / METRICS
         records = [r for r in read_metrics(folder) if r["iteration"] <= resume_at]
         write_metrics(folder, records)
-        try:
+        with writing(self._path):
             self._file = self._path.open("a", encoding="utf-8")
             self._events = MetricEvents(folder, records[-1]["env_steps"] if records else 0)
-        except OSError as error:
-            raise disk_error(self._path, error) from None
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Append one iteration's record.
@@ -50,12 +48,10 @@ class MetricsLog:
         Raises:
             MetaRLError: the disk is full.
         """
-        try:
+        with writing(self._path):
             self._file.write(to_json(record) + "\n")
             self._file.flush()
             self._events.write(grouped(record), record["env_steps"])
-        except OSError as error:
-            raise disk_error(self._path, error) from None
 
     def __enter__(self) -> MetricsLog:
         return self

@@ -28,10 +28,10 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 from metarl.agents.rl2.agent import RL2
 from metarl.collect.collector import collect, task_info
 from metarl.core.agent import Agent
+from metarl.core.disk import write_atomically
 from metarl.core.errors import ConfigError, MetaRLError, install_command
 from metarl.core.types import Inputs
 from metarl.experiments.building import Loaded, open_run
-from metarl.experiments.checkpoints import write_atomically
 from metarl.experiments.loading import OPENING, Opening
 from metarl.nn.policy import Policy
 from metarl.nn.transformer import TransformerMemory

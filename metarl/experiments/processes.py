@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 from types import FrameType
 from typing import IO, Any
 
+from metarl.core.disk import writing
 from metarl.core.errors import note
 from metarl.experiments.interruption import ending, on_signals
 
@@ -62,8 +63,9 @@ class _Running:
         self.too_long = False
         output: IO[bytes] | None = None
         if job.log is not None:
-            job.log.parent.mkdir(parents=True, exist_ok=True)
-            output = job.log.open("wb")
+            with writing(job.log):
+                job.log.parent.mkdir(parents=True, exist_ok=True)
+                output = job.log.open("wb")
         self.process = subprocess.Popen(  # noqa: S603  (our own program)
             [*PROGRAM, *job.arguments],
             stdout=output,

@@ -10,13 +10,13 @@ from metarl.collect.pool import Pool
 from metarl.config.files import load_config
 from metarl.config.schema import Config, to_dict
 from metarl.core.agent import Agent, World
+from metarl.core.disk import write_atomically
 from metarl.core.errors import CheckpointError, note
 from metarl.core.family import Family
 from metarl.core.rng import Rng
 from metarl.core.texts import to_json
 from metarl.evaluation.meta_test import evaluate
 from metarl.evaluation.scores import Scores
-from metarl.experiments import checkpoints
 from metarl.experiments.building import (
     build,
     eval_protocol,
@@ -173,7 +173,7 @@ class _Run:
                     follower.end(scores, result)
                 end_events(self.folder.path, scores, self.counters.env_steps)
                 if test:
-                    checkpoints.write_atomically(self.folder.result, to_json(result).encode())
+                    write_atomically(self.folder.result, to_json(result).encode())
                 return result
         except Abandoned:
             place = f"{self.folder.path}: interrupted after iteration {self.counters.iterations}"

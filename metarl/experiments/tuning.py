@@ -25,15 +25,24 @@ from typing import Any
 import optuna
 from filelock import FileLock
 from optuna.distributions import distribution_to_json
+from optuna.exceptions import StorageInternalError
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 from metarl.config.files import to_yaml
 from metarl.config.schema import Config, to_dict
-from metarl.core.errors import CheckpointError, ConfigError, MetaRLError, note, one_line
+from metarl.core.disk import write_atomically
+from metarl.core.errors import (
+    CheckpointError,
+    ConfigError,
+    DiskError,
+    MetaRLError,
+    note,
+    one_line,
+)
 from metarl.core.rng import Rng
 from metarl.core.texts import read_json, to_json
-from metarl.experiments.checkpoints import write_atomically
 from metarl.experiments.counters import LIMITS
 from metarl.experiments.folder import RunFolder, alone_in
 from metarl.experiments.interruption import GRACE, ending, on_signals
@@ -157,6 +166,11 @@ def opened(
             load_if_exists=True,
         )
         yield Search(space, out, trials, seed, study)
+    except (StorageInternalError, SQLAlchemyError) as error:
+        raise DiskError(
+            f"{out}: the storage of the trials refuses ({one_line(error.__cause__ or error)}); "
+            "repeat the command to go on"
+        ) from error
     finally:
         database.remove_session()
         database.engine.dispose()
@@ -240,6 +254,8 @@ class Search:
                 )
             if not judge.pruned and not math.isfinite(result["validation"]):
                 raise MetaRLError(f"score: {config.score} is not finite on validation tasks")
+        except DiskError:  # no fault of what was drawn: it goes on when the command is repeated
+            raise
         except Exception as error:  # such as too little memory for what was drawn
             known = isinstance(error, MetaRLError)
             trial.set_user_attr("error", " ".join(str(error).split()) if known else one_line(error))

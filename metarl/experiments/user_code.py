@@ -20,8 +20,8 @@ from typing import Any
 
 from metarl.config.registry import modules_of_user, stand_for
 from metarl.config.schema import CHOICES
+from metarl.core.disk import make_folder, write_atomically
 from metarl.core.errors import CheckpointError
-from metarl.experiments.checkpoints import write_atomically
 
 COPIES = "code"
 """The folder of the copies in that of a run."""
@@ -160,7 +160,7 @@ def _files_with(path: Path) -> dict[str, bytes]:
 def _write_files(files: Mapping[str, bytes], folder: Path) -> None:
     for name, content in files.items():
         copy = folder / name
-        copy.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(copy.parent)
         write_atomically(copy, content)
 
 

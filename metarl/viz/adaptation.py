@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from metarl.core.disk import make_folder
 from metarl.core.errors import CheckpointError
 from metarl.evaluation.scores import acting_in_words, modes_in_words
 from metarl.experiments.comparison import runs as runs_in
@@ -27,7 +28,7 @@ def draw_adaptation_curve(folder: Path, out: Path, formats: Sequence[str] = ("pn
     """
     family = named(read_config(runs_in(folder)[0]).family)
     figure, curves = adaptation_figure(read_scores(folder), family)
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     pictures = [save(figure, out / f"adaptation.{suffix}") for suffix in formats]
     return [*pictures, write_table(curves, "episodes_consumed", out / "adaptation.csv")]
 

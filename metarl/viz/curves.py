@@ -15,9 +15,9 @@ from matplotlib.axes import Axes
 
 from metarl.config.files import load_config
 from metarl.config.schema import Choice, Config
+from metarl.core.disk import write_atomically
 from metarl.core.errors import CheckpointError, ConfigError, suggest
 from metarl.evaluation.stats import Array
-from metarl.experiments.checkpoints import write_atomically
 
 FORMATS = ("png", "svg", "pdf")
 

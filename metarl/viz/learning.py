@@ -12,6 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from metarl.config.schema import Config, to_dict
+from metarl.core.disk import make_folder
 from metarl.core.errors import CheckpointError, ConfigError
 from metarl.evaluation.stats import Array, t_interval
 from metarl.experiments.comparison import runs as runs_in
@@ -104,7 +105,7 @@ def draw_learning_curve(
     figure.suptitle(f"{join(named(config.family) for config in configs)}: {agents}")
     if any(curve.low is not None for curve in drawn):
         figure.legend(handles=_foot(panels), **FOOT)
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     pictures = [save(figure, out / f"learning.{suffix}") for suffix in formats]
     return [*pictures, write_table(drawn, x, out / "learning.csv")]
 

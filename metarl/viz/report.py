@@ -22,10 +22,10 @@ from metarl.benchmark.report_tables import (
 from metarl.benchmark.results import BenchmarkResults, Entry, read_benchmark
 from metarl.benchmark.score_table import measure
 from metarl.benchmark.table_texts import Table, to_csv, to_latex, to_markdown
+from metarl.core.disk import make_folder, write_atomically
 from metarl.core.errors import CheckpointError, MetaRLError
 from metarl.core.family import Drawable, HasFrames
 from metarl.experiments.building import make_family
-from metarl.experiments.checkpoints import write_atomically
 from metarl.viz.report_figures import COLORS, FAINT, GRAY, INK, LOOK, Picture, draw_figures, rivals
 from metarl.viz.style import figure_bytes, save
 
@@ -112,7 +112,7 @@ def _changes(results: BenchmarkResults, older: Sequence[BenchmarkResults]) -> li
 
 
 def _save_figures(pictures: Mapping[str, Sequence[Picture]], folder: Path) -> list[Path]:
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     return [
         save(picture.figure, folder / f"{picture.key}.{suffix}")
         for section in pictures.values()

@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.typing import ColorType
 from numpy.typing import NDArray
 
+from metarl.core.disk import write_atomically
 from metarl.core.errors import ConfigError
 from metarl.evaluation.stats import Array
-from metarl.experiments.checkpoints import write_atomically
 
 Ints = NDArray[np.int64]
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from imageio.v2 import get_writer
 
+from metarl.core.disk import write_atomically
 from metarl.core.errors import ConfigError, MetaRLError, install_command
 from metarl.evaluation.episodes import Picture
-from metarl.experiments.checkpoints import write_atomically
 
 
 def check_ffmpeg() -> None:

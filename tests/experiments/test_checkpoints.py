@@ -83,12 +83,6 @@ def test_full_disk_leaves_the_old_file_and_no_scraps(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_unwritable_folder_is_a_mistake(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(MetaRLError, match="could not be written"):
-        checkpoints.write_atomically(tmp_path / "file" / "c.pt", b"")
-
-
 def test_a_flipped_bit_is_told_wherever_it_is(tmp_path):
     """In every record of the file; what lies between them (padding, headers) is harmless or
     refused."""

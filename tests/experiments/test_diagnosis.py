@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -179,3 +180,21 @@ def test_a_run_says_it_on_the_screen_once_and_also_if_it_was_stopped(tmp_path, c
     warm = parse({**chosen, "warm_start": str(tmp_path / "whole")})
     train(warm, tmp_path / "warm")
     assert said not in capsys.readouterr().err
+
+
+def test_a_long_training_keeps_five_numbers_an_iteration():
+    """Whatever it reports; and none after the last look."""
+    diagnosis, numbers = Diagnosis(), {f"metric_{i}": 1.0 for i in range(50)}
+    tracemalloc.start()
+    try:
+        for i in range(20_000):
+            diagnosis.read({"iteration": i, "return": float(i), **numbers}, progress=0.1)
+        used, _ = tracemalloc.get_traced_memory()
+        assert used < 20_000 * 5 * 8 * 1.25
+        diagnosis.read({"return": 1.0}, progress=0.9)
+        before, _ = tracemalloc.get_traced_memory()
+        for i in range(20_000):
+            diagnosis.read({"return": float(i)}, progress=0.9)
+        assert tracemalloc.get_traced_memory()[0] - before < 1000
+    finally:
+        tracemalloc.stop()

@@ -317,6 +317,8 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(tmp_path, whole, monkeypatch
     with pytest.raises(MetaRLError, match="the disk is full"):
         train(config(), tmp_path / "a", quiet=True)
     monkeypatch.undo()
+    iterations = trained(tmp_path / "a")["counters"]["iterations"]
+    assert 0 < iterations < trained(whole)["counters"]["iterations"]
     train(config(), tmp_path / "a", resume=True, quiet=True)
     assert same(trained(tmp_path / "a")["agent"], trained(whole)["agent"])
 

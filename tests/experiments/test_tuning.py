@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -14,11 +15,12 @@ import optuna
 import pytest
 from filelock import FileLock
 from helpers import FILES
+from sqlalchemy.exc import OperationalError
 from test_cli import metarl, mistake
 
 from metarl.config.files import load_config
 from metarl.config.schema import to_dict
-from metarl.core.errors import CheckpointError, ConfigError, MetaRLError
+from metarl.core.errors import CheckpointError, ConfigError, DiskError, MetaRLError
 from metarl.experiments import tuning
 from metarl.experiments.counters import Counters
 from metarl.experiments.loop import Update
@@ -225,6 +227,37 @@ def test_an_interrupted_search_goes_on_with_the_run_that_was_under_way(at, monke
     assert texts[0] == texts[1]
     lines = (at / "parts" / "trial-0001" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["iteration"] for line in lines] == [1, 2, 3, 4]
+
+
+def test_a_full_disk_is_no_fault_of_a_trial(at, monkeypatch):
+    """The search ends with its line, and goes on as one that was left alone."""
+    tune(space(at), at / "whole", 2, quiet=True)
+
+    def full(config, folder, *, callbacks, **given):
+        def refuse(update):
+            if folder.name == "trial-0000" and update.counters.iterations == 3:
+                raise DiskError("the disk is full")
+
+        return train(config, folder, callbacks=[*callbacks, refuse], **given)
+
+    monkeypatch.setattr(tuning, "train", full)
+    with pytest.raises(DiskError, match="the disk is full"):
+        tune(space(at), at / "parts", 2, quiet=True)
+    monkeypatch.undo()
+    assert [row["state"] for row in rows(at / "parts")] == ["interrupted"]
+    tune(space(at), at / "parts", 2, quiet=True)
+    texts = [(at / name / "trials.csv").read_text() for name in ("whole", "parts")]
+    assert texts[0] == texts[1]
+
+
+def test_a_storage_that_refuses_is_one_line(at):
+    (at / "out").mkdir()
+    cause = sqlite3.OperationalError("database or disk is full")
+    with (
+        pytest.raises(DiskError, match=r"out: the storage of the trials refuses .*disk is full"),
+        tuning.opened(space(at), at / "out", 2, None, 0),
+    ):
+        raise OperationalError("INSERT", {}, cause) from cause
 
 
 def test_a_signal_ends_all_processes_and_saves_what_they_do(at):

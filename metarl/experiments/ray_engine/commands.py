@@ -11,6 +11,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
+from metarl.core.disk import writing
 from metarl.core.errors import ConfigError, note
 from metarl.experiments.interruption import ending, on_signals
 from metarl.experiments.processes import KILL_AFTER, Ended, Job, run_jobs
@@ -104,7 +105,7 @@ class _Commands:
         """A command that came to no end: its log says why."""
         log = self.jobs[place].log
         if log is not None:
-            with log.open("a", encoding="utf-8") as file:
+            with writing(log), log.open("a", encoding="utf-8") as file:
                 file.write(f"metarl: {why}\n")
         note(why)
         return Ended(place, 1, 0.0, too_long=False)
