@@ -129,15 +129,16 @@ class _Rooms(TensorEnv):
         self._starts = tasks.streams(rng.child("start"), self.lanes)
 
     def start(self) -> Tensor:
-        other = ((len(CELLS) - 1) * self._starts.uniform(self.time, 1).squeeze(-1)).long()
+        other = self._starts.below(len(CELLS) - 1, self.time)
         return other + (other >= self._goal)
 
     def observe(self, state: Tensor) -> Tensor:
         return embedding(state, self._one_hots)
 
     def move(self, state: Tensor, action: Tensor) -> Transition:
-        outcome = (_OUTCOMES * self._slips.uniform(self.time, 1).squeeze(-1)).long()
-        cell = self._outcomes[_OUTCOMES * (len(MOVES) * state + action) + outcome]
+        chance = self._slips.below(_OUTCOMES, self.time)
+        place = torch.add(chance, action, alpha=_OUTCOMES).add_(state, alpha=len(MOVES) * _OUTCOMES)
+        cell = self._outcomes.take(place)
         arrived = cell == self._goal
         return Transition(cell, reward=arrived.float(), terminated=arrived, success=arrived)
 

@@ -128,7 +128,7 @@ class _Taxis(TensorEnv):
         return embedding(state, self._one_hots)
 
     def move(self, state: Tensor, action: Tensor) -> Transition:
-        pair = ACTIONS * state + action
+        pair = torch.add(action, state, alpha=ACTIONS)
         reward = self._reward.gather(1, pair)
         delivered = reward > 0
         reward = reward.masked_fill(self.at_horizon() & ~delivered, -2.0)

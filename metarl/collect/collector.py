@@ -65,7 +65,10 @@ def collect(
 
 def _freeze_waiting(valid: Tensor, after: Belief, before: Belief) -> Belief:
     """The belief `after` a step; lanes that wait keep the cue and the state of `before`."""
-    cue, lane = where(valid, (after.cue, after.lane), (before.cue, before.lane))
+    cue = torch.where(valid.unsqueeze(-1), after.cue, before.cue)
+    lane = after.lane
+    if lane is not before.lane:
+        lane = where(valid, lane, before.lane)
     return replace(after, cue=cue, lane=lane)
 
 

@@ -94,6 +94,7 @@ class Streams:
         self._block = torch.empty(0)  # [block, N, M, width]: drawn ahead, more every time
         self._first = 0  # the counter that the block begins at
         self._width = 0
+        self._below = (0, self._block)  # a number, and integers below it made of the block
 
     def uniform(self, counter: int, width: int) -> Tensor:
         """[N, M, width] float32, uniform on the open interval (0, 1) in steps of 2⁻²³.
@@ -107,7 +108,18 @@ class Streams:
             self._block = ((bits >> 41) & 0x7FFFFF).to(torch.float32).mul_(2.0**-23).add_(2.0**-24)
             self._first = counter
             self._width = width
+            self._below = (0, self._block)
         return self._block[counter - self._first]
+
+    def below(self, number: int, counter: int) -> Tensor:
+        """[N, M] int64, uniform on 0, …, `number` − 1: ⌊number · u⌋ of `uniform(counter, 1)`.
+
+        Not to be changed in place.
+        """
+        self.uniform(counter, 1)
+        if self._below[0] != number:
+            self._below = number, (number * self._block.squeeze(-1)).long()
+        return self._below[1][counter - self._first]
 
     def normal(self, counter: int, width: int) -> Tensor:
         """[N, M, width] float32, standard normal: the quantile of `uniform`, so within ±5.3."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils._pytree import tree_leaves
 
+from metarl.core.blocks import BLOCKS
 from metarl.core.errors import MetaRLError
 from metarl.core.types import (
     Acted,
@@ -237,12 +238,21 @@ class Recorder:
         else:
             del record["metrics"]
         if not self._storage:
-            self._storage = tree_map(lambda x: x.new_empty((self.capacity, *x.shape)), record)
-            self._rows = [x.unbind(0) for x in tree_leaves(self._storage)]
-        for rows, leaf in zip(self._rows, tree_leaves(record), strict=True):
+            self._storage = tree_map(lambda x: BLOCKS.empty((self.capacity, *x.shape), x), record)
+            self._rows = [x.unbind(0) for x in _leaves(self._storage)]
+        for rows, leaf in zip(self._rows, _leaves(record), strict=True):
             rows[self.length].copy_(leaf)
         self.length += 1
 
     def rollout(self, tasks: Tasks) -> Rollout:
         """All that was written, with axis T in front."""
         return Rollout(index=tasks.index, **tree_map(lambda x: x[: self.length], self._storage))
+
+
+def _leaves(record: dict[str, Any]) -> Iterator[Tensor]:
+    """The arrays of a record, which are few and mostly its own values."""
+    for value in record.values():
+        if isinstance(value, Tensor):
+            yield value
+        else:
+            yield from tree_leaves(value)

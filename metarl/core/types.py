@@ -255,8 +255,7 @@ def next_cue(spec: Spec, action: Tensor, step: Step) -> Tensor:
     done = terminated | truncated: for the policy, a time limit ends an episode as the task does.
     """
     taken = spec.encode_action(action)
-    done = step.done.unsqueeze(-1).to(taken.dtype)
-    return torch.cat([taken, step.reward.unsqueeze(-1), done], dim=-1)
+    return torch.cat([taken, step.reward.unsqueeze(-1), step.done.unsqueeze(-1)], dim=-1)
 
 
 # -------------------------------------------------------------------------------------------------

@@ -236,7 +236,7 @@ class _GRUSequence(torch.autograd.Function):
                 torch.mul(d_n_t, r_t, out=d_q)
                 torch.mul(d_n_t, q_t, out=g)
                 _sigmoid_backward(g, r_t, grad_input=d_r)
-                torch.addmm(scratch, d_rzq_t, w_hh, out=g)
+                g, scratch = scratch.addmm_(d_rzq_t, w_hh), g
 
             length = stop - first
             of_n = d_n[:length].flatten(0, 1)

@@ -115,6 +115,21 @@ def test_drawing_ahead_is_invisible(places: list[tuple[int, int]]):
         )
 
 
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 200), st.sampled_from([1, 2, 36, 103])), min_size=1, max_size=12
+    )
+)
+def test_integers_are_those_of_the_uniform_draw(places: list[tuple[int, int]]):
+    """In any order of counters and bounds, and beside wider draws."""
+    streams = Rng(1).streams(torch.arange(2), 2)
+    for counter, number in places:
+        drawn = streams.below(number, counter)
+        assert torch.equal(drawn, (number * streams.uniform(counter, 1).squeeze(-1)).long())
+        assert drawn.max() < number
+        streams.uniform(counter, 3)
+
+
 def test_streams_too_large_for_a_block_draw_the_same(monkeypatch: pytest.MonkeyPatch):
     ample = Rng(1).streams(torch.arange(5)).uniform(3, 2)
     monkeypatch.setattr(rng_module, "_BLOCK_ELEMENTS", 1)
