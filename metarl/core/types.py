@@ -120,7 +120,9 @@ class Tasks:
         generator = rng.generator()
         copies = -(-count // size)
         orders = [torch.randperm(size, generator=generator) for _ in range(copies)]
-        return replace(self[torch.cat(orders)[:count]], copy=torch.arange(count) // size)
+        device = self.index.device
+        drawn = self[torch.cat(orders)[:count].to(device)]
+        return replace(drawn, copy=torch.arange(count, device=device) // size)
 
     def streams(self, rng: Rng, lanes: int) -> Streams:
         """A random stream of its own for every lane [N, M], which no other row changes."""

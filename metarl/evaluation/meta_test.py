@@ -48,7 +48,7 @@ def evaluate(
             share evenly, or an agent that must be shown what these tasks cannot show.
     """
     protocol = protocol.changed(**changes) if protocol else EvalProtocol(**changes)
-    rows = protocol.rows(family)
+    rows = protocol.rows(family, agent)
     chunk = max(1, _CHUNK // agent.lanes)
     firsts = range(0, len(rows), chunk)
     parts = []
