@@ -36,7 +36,7 @@ _WAITS = {
 """The CPU needs the outcome, or its shape."""
 _INDEXES = {_aten.index, _aten.index_put, _aten.index_put_, _aten._index_put_impl_}
 _COPIES = {_aten._to_copy, _aten.copy_}
-_UNORDERED = {_aten.scatter_add, _aten.scatter_add_, _aten.index_add, _aten.index_add_}
+_UNORDERED = {_aten.scatter_add, _aten.scatter_add_}
 
 
 class _There(Tensor):
@@ -107,9 +107,11 @@ class OtherDevice(TorchDispatchMode):
             masks = [x for x in args[1] if x is not None and x.dtype in (torch.bool, torch.uint8)]
             if masks:
                 self.waits["a mask as index"] += 1
-        summed = tensors and tensors[0].is_floating_point()
-        if summed and (packet in _UNORDERED or (packet in _INDEXES and True in args[3:4])):
-            self.unordered[packet.__name__] += 1
+        if packet in _UNORDERED and args[0].is_floating_point():
+            _, dim, places, _ = _map(_here, args)
+            none = torch.zeros(args[0].shape, dtype=torch.long)
+            if none.scatter_add(dim, places, torch.ones_like(places)).max() > 1:
+                self.unordered[packet.__name__] += 1
 
 
 class _Lists(TorchFunctionMode):

@@ -276,6 +276,11 @@ def where(condition: Tensor, new: C, old: C) -> C:
     return tree_map(choose, new, old)
 
 
+def maybe_any(condition: Tensor) -> bool:
+    """Whether it holds anywhere; True on a GPU, which would have to be waited for."""
+    return not condition.is_cpu or bool(condition.any())
+
+
 def append_axes(x: Tensor, dim: int) -> Tensor:
     """[...] → [..., 1, 1, …], as a view of `dim` axes."""
     return x.reshape(*x.shape, *[1] * (dim - x.dim()))

@@ -148,7 +148,7 @@ def unroll(
 def _library_sequence(
     kind: MemoryKind, x: Tensor, state: list[Tensor], weights: tuple[Tensor, ...]
 ) -> Tensor:
-    """``(x [T, B, I], state [B, D]) → h [T, B, D]`` by the kernels of torch: oneDNN's or cuDNN's."""
+    """``(x [T, B, I], state [B, D]) → h [T, B, D]`` by oneDNN or cuDNN."""
     state = [part.unsqueeze(0) for part in state]
     if not x.is_cpu:
         weights = _side_by_side(weights)

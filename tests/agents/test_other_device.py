@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from helpers import CPU
 from other_device import OTHER, OtherDevice
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 from metarl.agents.learning_agent import LearningAgent
 from metarl.collect.world import LocalWorld
 from metarl.core.rng import Rng
-from metarl.core.types import replace, tree_map
+from metarl.core.types import replace
 from metarl.evaluation.meta_test import evaluate
+from metarl.evaluation.session import Session
 from metarl.experiments.building import make_agent, make_family
 
 TASKS, EPISODES = 3, 4
@@ -79,26 +82,73 @@ RUNS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "half-cheetah-vel": ("ppo", PPO, {"name": "half-cheetah-vel", "horizon": 4}),
 }
 
+WAITLESS = (
+    "rl2, gru",
+    "rl2, keyed",
+    "rl2, slots",
+    "rl2, set",
+    "dac",
+    "maml",
+    "famp",
+    "pearl",
+    "varibad",
+    "four-rooms",
+    "taxi",
+)
+"""Ways to act, but for a transformer, which waits for the age of its cache, and in a simulator."""
 
-def life(name: str, device: torch.device) -> tuple[list[dict[str, float]], dict[str, Any], Any]:
-    """Two iterations, the state after them, and an evaluation."""
+
+def world_of(name: str, device: torch.device) -> tuple[LearningAgent, LocalWorld]:
+    """An agent, and what it is trained on."""
     agent_name, options, given = RUNS[name]
     family = make_family(**given)
     spec = replace(family.spec, task_width=TASKS) if agent_name == "mtsac" else family.spec
     agent = make_agent(agent_name, spec, 1, device, **options)
     assert isinstance(agent, LearningAgent)
     tasks = replace(family.tasks("train", TASKS, Rng(3)), index=torch.arange(TASKS), copy=None)
-    world = LocalWorld(family, EPISODES, tasks, device)
+    return agent, LocalWorld(family, EPISODES, tasks, device)
+
+
+def life(name: str, device: torch.device) -> dict[str, Any]:
+    """Two iterations, the state after them, an evaluation, and the actions of a session."""
+    agent, world = world_of(name, device)
+    family, known = world.family, world.train_set
     logged = [agent.iterate(world, Rng(4).child(i)) for i in range(2)]
-    seen = {"train_set": world.train_set, "split": "train"} if agent_name == "mtsac" else {}
-    scores = evaluate(agent, family, episodes=EPISODES, tasks=TASKS, **seen)
-    return logged, agent.state_dict(), scores.returns
+    fixed = {"train_set": known, "split": "train"} if agent.task_input == "onehot" else {}
+    scores = evaluate(agent, family, episodes=EPISODES, tasks=TASKS, **fixed)
+
+    shown = world.task_info(agent, known).shown
+    task = None if shown is None else shown[0].cpu().numpy()
+    session = Session(agent, family.spec, task=task)
+    actions = []
+    length = min(3, family.spec.horizon)
+    for step in range(length * agent.lanes):
+        obs = np.ones(family.spec.obs_width, np.float32)
+        actions.append(session.act(obs))
+        session.observe(1.0, obs, terminated=step % length == length - 1, truncated=False)
+    state = tree_map_only(Tensor, Tensor.cpu, agent.state_dict())
+    return {"logged": logged, "state": state, "scores": scores.returns, "actions": actions}
 
 
 @pytest.mark.parametrize("name", RUNS)
 def test_an_agent_learns_and_acts_there_as_here(name: str) -> None:
     expected = life(name, CPU)
-    with OtherDevice():
-        logged, state, returns = life(name, OTHER)
-        state = tree_map(lambda x: x.cpu() if isinstance(x, Tensor) else x, state)
-    torch.testing.assert_close((logged, state, returns), expected, rtol=1e-4, atol=1e-5)
+    with OtherDevice() as device:
+        found = life(name, OTHER)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert not device.unordered
+
+
+@pytest.mark.parametrize("name", WAITLESS)
+def test_collecting_there_does_not_wait_for_every_step(name: str) -> None:
+    waits, lengths = [], []
+    with OtherDevice() as device:
+        agent, world = world_of(name, OTHER)
+        for episodes in (4, 12):
+            belief = agent.begin(world.task_info(agent, world.train_set), agent.lanes)
+            device.waits.clear()
+            rollout, _ = world.collect(agent, belief, world.train_set, episodes, Rng(5))
+            waits.append(device.waits.total())
+            lengths.append(len(rollout.valid))
+    looks = -(-(lengths[1] - lengths[0]) // 16)
+    assert waits[1] - waits[0] <= 2 * looks + 2  # at the actions, and for lanes that go on

@@ -32,6 +32,7 @@ from metarl.core.types import (
     TaskInfo,
     Tasks,
     first_cue,
+    maybe_any,
     replace,
     tree,
     tree_map,
@@ -114,14 +115,14 @@ class PEARL(LearningAgent):
         With `exploration_mode` sample the first episodes are no less random than in training.
         """
         begins = belief.cue[..., -1] == 1
-        if begins.any():
+        if maybe_any(begins):
             z = where(begins, self._sample_latent(belief.row, noise, counter), belief.lane)
             belief = replace(belief, lane=z)
         inputs = Inputs(obs, latent=belief.lane, task=expand_to_lanes(belief.row.shown, obs))
         acted = self.sac.act(inputs, begins, noise, counter, mode)
         if mode == "greedy" and self.config.exploration_mode == "sample":
             explores = self._explores(belief.row).unsqueeze(1).expand_as(begins)
-            if explores.any():
+            if maybe_any(explores):
                 sampled = self.sac.act(inputs, begins, noise, counter, "sample")
                 acted = where(explores, sampled, acted)
         return acted, belief
