@@ -11,7 +11,7 @@ from torch import Tensor
 
 from metarl.core.family import Family
 from metarl.core.rng import Rng
-from metarl.core.types import Step, Tasks, append_axes
+from metarl.core.types import Step, Tasks, append_axes, maybe_any
 
 
 class Transition(NamedTuple):
@@ -74,7 +74,7 @@ class TensorEnv(ABC):
             terminated = moved.terminated
             truncated = self.at_horizon() & ~terminated
             done = terminated | truncated
-            ended = bool(done.any())
+            ended = maybe_any(done)
         self.time += 1
 
         self._state = moved.state

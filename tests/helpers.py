@@ -107,7 +107,7 @@ class Counting:
     def begin(self, info: TaskInfo, lanes: int) -> Belief:
         return Belief(
             first_cue(self.spec, info.rows, lanes, info.device),
-            lane=(torch.zeros(info.rows, lanes),),
+            lane=(torch.zeros(info.rows, lanes, device=info.device),),
         )
 
     def act(
@@ -169,10 +169,11 @@ def live(
     lanes: int = 1,
     seed: int = 0,
     env: BatchEnv | None = None,
+    agent: Counting | None = None,
 ) -> tuple[Rollout, Belief]:
-    """What a `Counting` agent lives through."""
-    agent = Counting(family.spec)
-    belief = agent.begin(TaskInfo(len(tasks), episodes, CPU), lanes)
+    """What `agent`, or a `Counting` one, lives through."""
+    agent = agent or Counting(family.spec)
+    belief = agent.begin(TaskInfo(len(tasks), episodes, tasks.index.device), lanes)
     return collect(
         agent, env or family.make(lanes), family.spec, belief, tasks, episodes, Rng(seed)
     )

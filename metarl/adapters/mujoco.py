@@ -29,7 +29,7 @@ from torch import Tensor
 
 from metarl.adapters.offscreen import offscreen
 from metarl.core.errors import FamilyError
-from metarl.core.rng import Rng, Streams
+from metarl.core.rng import Rng, Streams, send
 from metarl.core.types import Spec, Step, Tasks
 
 _FULL = int(mujoco.mjtState.mjSTATE_FULLPHYSICS)
@@ -376,7 +376,7 @@ class MujocoEnv:
 
     def _out(self, array: NDArray[Any], dtype: type = np.float32) -> Tensor:
         """A new tensor of `dtype`, on the device of the tasks."""
-        return torch.from_numpy(array.astype(dtype)).to(self._device)
+        return send(torch.from_numpy(array.astype(dtype)), self._device)
 
     # -- keeping
 

@@ -39,7 +39,7 @@ class Learner:
     ) -> Tensor:
         """The same with the gradient of a loss."""
         for name, gradient in gradients.items():
-            self.params[name].grad = gradient
+            self.params[name].grad = None if gradient is None else gradient.to(self.device)
         return self._descend(learning_rate, max_grad_norm)
 
     def _descend(self, learning_rate: float, max_grad_norm: float) -> Tensor:

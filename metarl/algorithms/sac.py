@@ -26,7 +26,7 @@ from metarl.algorithms.losses import soft_value
 from metarl.config.schema import schedule_value
 from metarl.core.agent import Mode
 from metarl.core.errors import ConfigError, MetaRLError
-from metarl.core.rng import Rng, Streams
+from metarl.core.rng import Rng, Streams, send
 from metarl.core.types import Acted, Inputs, Params, Spec, replace, tree, tree_map
 from metarl.nn.distributions import Distribution, SquashedGaussian
 from metarl.nn.image_encoder import ImageEncoder
@@ -165,7 +165,7 @@ class SAC(Learner):
 
         Args:
             batch: its `inputs` may have a gradient to the networks that made them.
-            generator: of the sampled actions.
+            generator: of the sampled actions, on the CPU.
             more_loss: [] added to the critics' loss, for the networks that made the inputs.
         """
         policy_optimizer, critic_optimizer, temperature_optimizer = self._optimizers
@@ -234,7 +234,7 @@ class SAC(Learner):
         normal = None
         if not self.spec.discrete:
             shape = (len(inputs.obs), self.spec.action_width)
-            normal = torch.randn(shape, generator=generator, device=self.device)
+            normal = send(torch.randn(shape, generator=generator), self.device)
         value, entropy = soft_value(pi, smaller_q, self._temperature, normal)
         return pi, value, entropy
 

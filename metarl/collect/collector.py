@@ -11,6 +11,10 @@ from metarl.core.rng import Rng
 from metarl.core.rollout import Recorder, Rollout
 from metarl.core.types import Belief, Spec, Step, TaskInfo, Tasks, next_cue, one_hot, replace, where
 
+_LOOK = 16
+"""Steps on a GPU after which `collect` looks whether all lanes are done; those too many are cut
+off."""
+
 
 @torch.no_grad()
 def collect(
@@ -38,29 +42,47 @@ def collect(
     check_array("obs", obs, (rows, lanes, spec.obs_width), spec.obs_type, spec, time=0)
     left = torch.full((rows, lanes), episodes, device=obs.device)  # episodes to go
     valid = left > 0
-    waiting = False  # whether some lanes have finished
+    waits = not obs.is_cpu  # whoever looks at a tensor of a GPU, waits for it
+    waiting = waits  # whether some lanes may have finished
 
     for time in range(recorder.capacity):
+        looks = not waits or (time + 1) % _LOOK == 0 or time + 1 == recorder.capacity
         acted, after = agent.act(belief, obs, noise, time, mode)
-        if not spec.discrete and not acted.action.sum().isfinite():  # nothing to give to a robot
-            given = {"obs": obs.unsqueeze(0), "action": acted.action.unsqueeze(0)}
-            _require_finite(given, tasks.index, spec, agent, time)
-        with calling(f"{spec.name}: step {time}"):
-            step = env.step(acted.action)
+        asked = (acted.action, obs, tasks.index, spec, agent, time)
+        if looks:
+            _check_action(*asked)
+        try:
+            with calling(f"{spec.name}: step {time}"):
+                step = env.step(acted.action)
+        except FamilyError:
+            _check_action(*asked)  # whoever gave what no environment can take is to blame
+            raise
         check_step(step, spec, (rows, lanes), time)
         recorder.write(acted, step, valid)
         after = replace(after, cue=next_cue(spec, acted.action, step))
         belief = _freeze_waiting(valid, after, belief) if waiting else after
         obs = step.obs
-        if step.done.any():
+        if waits or step.done.any():
             left = left - (step.done & valid).long()
             valid = left > 0
-            waiting = not valid.all()
-            if not valid.any():
-                rollout = recorder.rollout(tasks)
-                _require_finite(_arrays(rollout), rollout.index, spec, agent)
-                return rollout, belief
+            if looks:
+                waiting = waits or not valid.all()
+                if not valid.any():
+                    rollout = recorder.rollout(tasks)
+                    if waits:
+                        rollout = rollout.first_steps(int(rollout.valid.any(2).any(1).sum()))
+                    _require_finite(_arrays(rollout), rollout.index, spec, agent)
+                    return rollout, belief
     raise FamilyError(f"{spec.name}: an episode is too long; truncate it at step {spec.horizon}")
+
+
+def _check_action(
+    action: Tensor, obs: Tensor, index: Tensor, spec: Spec, agent: Actor, time: int
+) -> None:
+    """Raises a MetaRLError for an action that is not finite: nothing to give to a robot."""
+    if not spec.discrete and not action.sum().isfinite():
+        given = {"obs": obs.unsqueeze(0), "action": action.unsqueeze(0)}
+        _require_finite(given, index, spec, agent, time)
 
 
 def _freeze_waiting(valid: Tensor, after: Belief, before: Belief) -> Belief:

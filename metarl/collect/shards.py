@@ -66,7 +66,8 @@ def collect_in_shards(
     for rows in shards(len(tasks), shard_rows):
         part = cut(belief, rows) if len(tasks[rows]) < len(tasks) else belief
         jobs.append(CollectJob(part, tasks[rows], episodes, rng, mode))
-    done = pool.run(agent, jobs)
+    device = belief.cue.device  # workers elsewhere have their own
+    done = [tree_map(lambda x: x.to(device), result) for result in pool.run(agent, jobs)]
     if len(done) == 1:
         rollout, cue, lane = done[0]
         return rollout, replace(belief, cue=cue, lane=lane)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
 from metarl.core.rng import Rng, Streams
@@ -128,6 +129,18 @@ class Agent(Actor, Protocol):
 
     def warm_start(self, state: dict[str, Any]) -> None:
         """Take over another agent's `acting_state`; all else is as before training."""
+
+
+@runtime_checkable
+class HasDevice(Protocol):
+    """An agent that acts on one device alone; others act wherever their belief is."""
+
+    device: torch.device
+
+
+def device_of(agent: Agent | None) -> torch.device:
+    """Where `agent` acts; the CPU unless it says so."""
+    return agent.device if isinstance(agent, HasDevice) else torch.device("cpu")
 
 
 @runtime_checkable

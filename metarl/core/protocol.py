@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from metarl.core.agent import Mode
+from metarl.core.agent import Agent, Mode, device_of
 from metarl.core.errors import ConfigError, suggest
 from metarl.core.family import Family, draw_tasks
 from metarl.core.rng import Rng
@@ -38,7 +38,8 @@ class EvalProtocol:
     """Protocols of different purposes share no randomness; None: the purpose is the split."""
     train_set: Tasks | None = None
     """The fixed tasks that an agent was trained on: they are the split train."""
-    device: str | torch.device = "cpu"
+    device: str | torch.device | None = None
+    """Of the tasks; None: where the agent acts."""
     shard_rows: int | None = None
     """Most tasks that are evaluated side by side, as one job; None: as many as fit. Sizes differ in
     rounding."""
@@ -60,13 +61,13 @@ class EvalProtocol:
         """How actions are chosen: while the agent adapts, or in the rounds that test it."""
         return self.test_mode or self.mode if testing else self.mode
 
-    def rows(self, family: Family) -> Tasks:
-        """The tasks themselves: those given, or the first `tasks` rows of the split.
+    def rows(self, family: Family, agent: Agent | None = None) -> Tasks:
+        """The tasks of `agent`: those given, or the first `tasks` rows of the split.
 
         Raises:
             ConfigError: a split that the family does not have, or rows that cannot be its tasks.
         """
-        device = torch.device(self.device)
+        device = device_of(agent) if self.device is None else torch.device(self.device)
         if isinstance(self.tasks, Tasks):
             shape, width = list(self.tasks.params.shape), family.spec.task_width
             if shape[1:] != [width]:
@@ -87,14 +88,14 @@ class EvalProtocol:
             rows = draw_tasks(family, split, self.tasks, self.rng.child("tasks"))
         return rows.to(device)
 
-    def row(self, family: Family, place: int) -> Tasks:
+    def row(self, family: Family, place: int, agent: Agent | None = None) -> Tasks:
         """The task at `place`, alone.
 
         Raises:
             ConfigError: there are not so many.
         """
         protocol = self if isinstance(self.tasks, Tasks) else replace(self, tasks=place + 1)
-        rows = protocol.rows(family)
+        rows = protocol.rows(family, agent)
         if place >= len(rows):
             raise ConfigError(
                 f"task {place}: there are {len(rows)} {rows.split} tasks, and the first is task 0"

@@ -49,7 +49,10 @@ class Rng:
         return Rng(key)
 
     def generator(self, device: torch.device | str = "cpu") -> torch.Generator:
-        """A fresh torch generator, for draws of no task row (initial weights, minibatches)."""
+        """A fresh torch generator, for draws of no task row (initial weights, minibatches).
+
+        That of another device draws other numbers: draw on the CPU, and `send` them there.
+        """
         return torch.Generator(device).manual_seed(self.key & 0x7FFF_FFFF_FFFF_FFFF)
 
     def rows(self, count: int, width: int) -> Tensor:
@@ -60,6 +63,13 @@ class Rng:
         """One stream for each task row of `index` [N] and each lane → keys [N, M]."""
         row = _hash(index.unsqueeze(1) * _GOLDEN + self.key)
         return Streams(_hash(row + torch.arange(1, lanes + 1, device=index.device) * _GOLDEN))
+
+
+def send(x: Tensor, device: torch.device) -> Tensor:
+    """What was drawn on the CPU, on `device`; neither waits for the other."""
+    if device.type == "cuda":
+        x = x.pin_memory()
+    return x.to(device, non_blocking=True)
 
 
 @contextmanager

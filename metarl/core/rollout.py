@@ -75,8 +75,7 @@ class Rollout:
             reward = self.reward
         reward = reward * self.valid
         episodes = int((self.done & self.valid).sum(0).max())
-        returns = torch.zeros(episodes, *reward.shape[1:], device=reward.device)
-        return returns.scatter_add_(0, self.episode().clamp_(max=episodes - 1), reward)
+        return sum_by_place(reward, self.episode().clamp_(max=episodes - 1), episodes)
 
     def episode_metrics(self) -> dict[str, Tensor]:
         """[K, N, M] each: the value at the last step of every episode, as SB3's `Monitor` has it.
@@ -215,6 +214,18 @@ def join_steps(parts: Sequence[Rollout]) -> Rollout:
 def gather_times(x: Tensor, time: Tensor) -> Tensor:
     """x [T, N, M, …] at every lane's own `time` [T', N, M] → [T', N, M, …]."""
     return torch.take_along_dim(x, append_axes(time, x.dim()), 0)
+
+
+def sum_by_place(x: Tensor, place: Tensor, count: int) -> Tensor:
+    """[count, N, M]: each lane's sums of x [T, N, M] over the times of the same `place` [T, N, M].
+
+    Added in the order of time: `scatter_add_` has none on a GPU.
+    """
+    sums = x.new_zeros(count, *x.shape[1:])
+    if x.is_cpu:
+        return sums.scatter_add_(0, place, x)
+    rows, lanes = (torch.arange(size, device=x.device) for size in x.shape[1:])
+    return sums.index_put_((place, rows.unsqueeze(1), lanes), x, accumulate=True)
 
 
 class Recorder:

@@ -120,7 +120,9 @@ class Tasks:
         generator = rng.generator()
         copies = -(-count // size)
         orders = [torch.randperm(size, generator=generator) for _ in range(copies)]
-        return replace(self[torch.cat(orders)[:count]], copy=torch.arange(count) // size)
+        device = self.index.device
+        drawn = self[torch.cat(orders)[:count].to(device)]
+        return replace(drawn, copy=torch.arange(count, device=device) // size)
 
     def streams(self, rng: Rng, lanes: int) -> Streams:
         """A random stream of its own for every lane [N, M], which no other row changes."""
@@ -271,6 +273,11 @@ def where(condition: Tensor, new: C, old: C) -> C:
         return torch.where(append_axes(condition, a.dim()), a, b)
 
     return tree_map(choose, new, old)
+
+
+def maybe_any(condition: Tensor) -> bool:
+    """Whether it holds anywhere; True on a GPU, which would have to be waited for."""
+    return not condition.is_cpu or bool(condition.any())
 
 
 def append_axes(x: Tensor, dim: int) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from metarl.core.errors import CheckpointError, MetaRLError
+from metarl.core.rng import send
 from metarl.core.rollout import Rollout
 from metarl.core.types import append_axes
 
@@ -36,6 +37,9 @@ class Replay:
 
         task 0   t5 t6 t2 t3 t4     capacity 5, count 7, context from 3 to 5: t3, t4
         task 1   t0 t1 .  .  .
+
+    Which steps there are is known on the CPU, and drawn there by a generator of the CPU: the same
+    on every device, and without waiting for it.
     """
 
     def __init__(
@@ -51,7 +55,7 @@ class Replay:
         Args:
             columns: of a step, by name.
             capacity: steps of a task.
-            device: where they are kept.
+            device: where the steps are kept.
             sequence: what `sequences` and `future` end with: an episode, or a whole rollout.
             visits: how many visits' contexts are known, V.
         """
@@ -69,9 +73,9 @@ class Replay:
         self._byte_widths = [widths[name] for name in self._byte_names]
         self._rows = torch.empty(0, 0, sum(self._widths), device=device)  # [S, size so far, W]
         self._bytes = torch.empty(0, 0, sum(self._byte_widths), dtype=torch.uint8, device=device)
-        self.count = torch.zeros(0, dtype=torch.long, device=device)
+        self.count = torch.zeros(0, dtype=torch.long)
         """[S]: steps that were ever added to every task."""
-        self._context = torch.zeros(0, visits, 2, dtype=torch.long, device=device)
+        self._context = torch.zeros(0, visits, 2, dtype=torch.long)
         """[S, V, 2]: number of the first step of each context, the newest one in front, and of the
         one after the last; equal where there is none."""
 
@@ -88,18 +92,19 @@ class Replay:
                 follow the last one.
         """
         rows, as_bytes, owner = self._flat(rollout, more)
-        self._add_tasks(rollout.index)
-        added = torch.bincount(owner, minlength=self.tasks)
+        self._add_tasks(rollout.index.cpu())
+        added = torch.bincount(owner, minlength=self.tasks).cpu()
         if context and (self._context[:, 0, 1] != self.count)[added > 0].any():
             raise MetaRLError(
                 "replay: context is one stretch; begin another one with begin_context"
             )
         self._grow(int((self.count + added).max()))
 
-        first = (added.cumsum(0) - added)[owner]
+        of_tasks = [added.cumsum(0) - added, added - self.capacity, self.count]
+        first, skipped, count = torch.stack(of_tasks).to(self.device)[:, owner]
         rank = torch.arange(len(rows), device=self.device) - first  # within its task
-        kept = rank >= (added - self.capacity)[owner]
-        slot = (self.count[owner] + rank) % self.capacity
+        kept = rank >= skipped
+        slot = (count + rank) % self.capacity
         self._rows[owner[kept], slot[kept]] = rows[kept]
         if self._byte_names:
             self._bytes[owner[kept], slot[kept]] = as_bytes[kept]
@@ -109,6 +114,7 @@ class Replay:
 
     def begin_context(self, tasks: Tensor) -> None:
         """Begin an empty context of these tasks [N]; their transitions stay for the critics."""
+        tasks = tasks.cpu()
         self._add_tasks(tasks)
         self._context[tasks, 1:] = self._context[tasks, :-1]
         self._context[tasks, 0] = self.count[tasks].unsqueeze(1)
@@ -195,8 +201,7 @@ class Replay:
         Raises:
             MetaRLError: a task without steps.
         """
-        last = self.count[tasks]
-        number = self._numbers(tasks, torch.zeros_like(last), last, size, generator)
+        tasks, number = self._draw(tasks, size, generator)
         columns, left = self._read(tasks, number)
         if future is not None:
             later = number + self._below(left + 1, size, generator)
@@ -213,8 +218,7 @@ class Replay:
         Raises:
             MetaRLError: a task without steps.
         """
-        last = self.count[tasks]
-        first = self._numbers(tasks, torch.zeros_like(last), last, size, generator)
+        tasks, first = self._draw(tasks, size, generator)
         _, left = self._read(tasks, first)
         age = append_axes(torch.arange(length, device=self.device), 3)
         number = first + torch.minimum(age, left)  # [L, N, B]
@@ -229,8 +233,10 @@ class Replay:
         Raises:
             MetaRLError: a task without context, or whose context was overwritten.
         """
+        tasks = tasks.cpu()
         first, last = self._context[tasks, 0].unbind(1)
-        return self._read(tasks, self._numbers(tasks, first, last, size, generator))[0]
+        number = self._numbers(tasks, first, last, size, generator)
+        return self._read(*self._send(tasks, number))[0]
 
     def prefixes(
         self,
@@ -249,12 +255,13 @@ class Replay:
         Raises:
             MetaRLError: a task without a whole context.
         """
+        tasks = tasks.cpu()
         first, last = self._draw_visits(tasks, generator).unbind(1)
-        age = torch.arange(int((last - first).max()), device=self.device)
+        age = torch.arange(int((last - first).max()))
         number = torch.minimum(first.unsqueeze(1) + age, last.unsqueeze(1) - 1)  # [N, L]
         inside = age < (last - first).unsqueeze(1)
 
-        left = self._rows.flatten(0, 1)[self._places(tasks, number), -1]
+        left = self._rows.flatten(0, 1)[self._places(*self._send(tasks, number)), -1].cpu()
         ends = inside & (left == 0)
         episode = ends.cumsum(1) - ends.long()
         most = ends.sum(1, keepdim=True).clamp(max=episodes)
@@ -263,8 +270,9 @@ class Replay:
         length = int(valid.sum(1).max())
         number, valid = number[:, :length], valid[:, :length]
         if dropout:
-            uniform = torch.rand(len(tasks), length + 1, generator=generator, device=self.device)
+            uniform = torch.rand(len(tasks), length + 1, generator=generator)
             valid = valid & (uniform[:, :-1] >= dropout * uniform[:, -1:])
+        tasks, number, valid = self._send(tasks, number, valid)
         return self._read(tasks, number)[0] | {"valid": valid}
 
     def _draw_visits(self, tasks: Tensor, generator: torch.Generator) -> Tensor:
@@ -280,7 +288,15 @@ class Replay:
             )
         chosen = self._below(count, 1, generator)
         place = (whole & (whole.cumsum(1) == chosen + 1)).long().argmax(1)
-        return contexts[torch.arange(len(tasks), device=self.device), place]
+        return contexts[torch.arange(len(tasks)), place]
+
+    def _draw(self, tasks: Tensor, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """`tasks` [N], and numbers [N, size] of any of their steps, where the steps are kept."""
+        tasks = tasks.cpu()
+        last = self.count[tasks]
+        number = self._numbers(tasks, torch.zeros_like(last), last, size, generator)
+        tasks, number = self._send(tasks, number)
+        return tasks, number
 
     def _numbers(
         self,
@@ -299,6 +315,10 @@ class Replay:
                 "or enlarge agent.capacity"
             )
         return first.unsqueeze(1) + self._below((last - first).unsqueeze(1), size, generator)
+
+    def _send(self, *drawn: Tensor) -> list[Tensor]:
+        """What was drawn on the CPU, where the steps are kept."""
+        return [send(x, self.device) for x in drawn]
 
     def _read(self, tasks: Tensor, number: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """[..., N, B, …]: columns of the steps of `tasks` [N] by number, and the steps left."""
@@ -320,10 +340,8 @@ class Replay:
 
     def _below(self, bound: Tensor, size: int, generator: torch.Generator) -> Tensor:
         """[N, B] int64: uniform from 0 to before `bound` [N, 1] or [N, B]."""
-        uniform = torch.rand(
-            len(bound), size, generator=generator, device=self.device, dtype=torch.float64
-        )
-        return (uniform * bound).long()
+        uniform = torch.rand(len(bound), size, generator=generator, dtype=torch.float64)
+        return (send(uniform, bound.device) * bound).long()
 
     # -- keeping
 
@@ -363,12 +381,13 @@ class Replay:
         context = state["context"]
         if context.dim() == 2:
             context = context.unsqueeze(1)  # before version 0.12 that of one visit was known
-        self._check_numbers(state["rows"], state["count"], context)
+        device = state["rows"].device
+        self._check_numbers(state["rows"], state["count"].to(device), context.to(device))
         self._rows = state["rows"].to(self.device, copy=True)
         self._bytes = as_bytes.to(self.device, torch.uint8, copy=True)
-        self.count = state["count"].to(self.device, copy=True)
+        self.count = state["count"].to("cpu", copy=True)
         missing = self._context.shape[1] - context.shape[1]
-        self._context = pad(context.to(self.device), (0, 0, 0, missing)).clone()
+        self._context = pad(context.cpu(), (0, 0, 0, missing)).clone()
 
     def _check_numbers(self, rows: Tensor, count: Tensor, context: Tensor) -> None:
         """Raises a CheckpointError for steps or numbers of steps that no replay has."""

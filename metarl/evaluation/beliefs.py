@@ -67,7 +67,7 @@ def compare_beliefs(
         )
     if times is not None and not len(times):
         raise ConfigError("times: none is given; name steps of the trial, such as 0 and 20")
-    tasks = protocol.rows(family)
+    tasks = protocol.rows(family, agent)
     if len(tasks) < 2:
         raise ConfigError("tasks: another task's belief is compared, too; ask for 2 or more")
     rollout = join_steps([part for part, _ in trial(agent, family, tasks, protocol)])

@@ -80,7 +80,7 @@ def record_episodes(
         raise ConfigError(
             f"lane {lane}: {type(agent).__name__} has {agent.lanes} lanes, and the first is lane 0"
         )
-    row = protocol.row(family, task)
+    row = protocol.row(family, task, agent)
     lanes = max(agent.lanes, lane + 1)
     env = make_env(family, lanes)
     if not isinstance(family, Drawable):

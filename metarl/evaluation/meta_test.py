@@ -55,7 +55,7 @@ def evaluate(
             share evenly, or an agent that must be shown what these tasks cannot show.
     """
     protocol = protocol.changed(**changes) if protocol else EvalProtocol(**changes)
-    rows = protocol.rows(family)
+    rows = protocol.rows(family, agent)
     chunk = max(1, _CHUNK // agent.lanes)
     parts_of_rows = list(shards(len(rows), min(chunk, protocol.shard_rows or chunk)))
     jobs = []

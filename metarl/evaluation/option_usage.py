@@ -101,7 +101,7 @@ def measure_option_usage(
             f"{name} acts without options; train one that has some, "
             "such as rl2 with agent.options=4"
         )
-    rows, lanes = protocol.rows(family), agent.lanes
+    rows, lanes = protocol.rows(family, agent), agent.lanes
     rounds, moves = [], []
     for rollout, _ in trial(agent, family, rows, protocol):
         rounds.append(_without_observations(rollout))

@@ -40,7 +40,7 @@ def infer(
         raise ConfigError(
             f"{name} infers no latent task variable; choose an agent that does, such as pearl"
         )
-    rows, lanes = protocol.rows(family), agent.lanes
+    rows, lanes = protocol.rows(family, agent), agent.lanes
     means, stds = [], []
     for _, belief in trial(agent, family, rows, protocol):
         mean, std = agent.inferred(belief)

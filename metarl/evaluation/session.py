@@ -6,12 +6,12 @@ from typing import Any
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from metarl.core.agent import Agent, Mode
+from metarl.core.agent import Agent, Mode, device_of
 from metarl.core.arrays import flag, float32, short, single
 from metarl.core.errors import MetaRLError
 from metarl.core.rng import Rng
 from metarl.core.rollout import Recorder, Rollout, stack_lanes
-from metarl.core.types import Acted, Spec, Step, TaskInfo, Tasks, next_cue, replace
+from metarl.core.types import Acted, Spec, Step, TaskInfo, Tasks, next_cue, replace, tree_map
 from metarl.data.recording import Recording, recorded
 
 
@@ -47,12 +47,15 @@ class Session:
             width = spec.shown_width(agent.task_input)
             if shown.shape[1] != width:
                 raise MetaRLError(f"task: {width} numbers are expected, not {shown.shape[1]}")
+        self._device = device_of(agent)
         params = torch.zeros(1, 0) if shown is None else shown
-        self._tasks = Tasks(params, torch.zeros(1, dtype=torch.long), "session")
+        tasks = Tasks(params, torch.zeros(1, dtype=torch.long), "session")
+        self._tasks = tasks.to(self._device)
         self._rng = Rng(seed).child("session")
         self._episode = 0
         rounds = -(-episodes // agent.lanes)
-        self.belief = agent.begin(TaskInfo(1, rounds, torch.device("cpu"), shown), lanes=1)
+        shown = None if shown is None else self._tasks.params
+        self.belief = agent.begin(TaskInfo(1, rounds, self._device, shown), lanes=1)
         self._acted: Acted | None = None
         self._round: list[Rollout] = []  # since the last adaptation
         self._start_episode()
@@ -73,7 +76,7 @@ class Session:
                 self.belief, lane_obs, noise, counter, self.mode
             )
         action = self._acted.action[0, 0]
-        return int(action) if self.spec.single_choice else action.numpy()
+        return int(action) if self.spec.single_choice else action.cpu().numpy()
 
     def observe(
         self,
@@ -94,7 +97,8 @@ class Session:
         ended = flag(terminated, "terminated")
         cut = flag(truncated, "truncated")
         step = Step(successor, successor, paid, torch.tensor([[ended]]), torch.tensor([[cut]]))
-        self._recorder.write(self._acted, step, torch.ones(1, 1, dtype=torch.bool))
+        step = tree_map(lambda x: x.to(self._device), step)
+        self._recorder.write(self._acted, step, torch.ones_like(step.terminated))
         self.belief = replace(self.belief, cue=next_cue(self.spec, self._acted.action, step))
         self._acted = None
         if ended or cut:
@@ -118,7 +122,8 @@ class Session:
         """
         if self._acted is not None or self._recorder.length or self._round:
             raise MetaRLError(f"replay: finish the round of {self.agent.lanes} episodes first")
-        for rollout in recorded(self.spec, episodes, self.agent.lanes).rounds():
+        given = recorded(self.spec, episodes, self.agent.lanes)
+        for rollout in tree_map(lambda x: x.to(self._device), given).rounds():
             self.belief = self.agent.replay(self.belief, rollout)
 
     def _start_episode(self) -> None:
@@ -132,4 +137,4 @@ class Session:
             raise MetaRLError(
                 f"{name}: {self.spec.obs_width} numbers are expected, not {short(obs)}"
             )
-        return torch.from_numpy(array).view(1, 1, -1).to(self.spec.obs_type)
+        return torch.from_numpy(array).view(1, 1, -1).to(self._device, self.spec.obs_type)

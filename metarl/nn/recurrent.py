@@ -24,9 +24,6 @@ State = tuple[Tensor, ...]
 GATES = {"gru": 3, "lstm": 4}
 _STATES = {"gru": 1, "lstm": 2}
 _weights = itemgetter("w_ih", "w_hh", "b_ih", "b_hh")
-_ONE_LAYER = (True, 1, 0.0, False, False, False)
-"""Has biases, layers, dropout, training, bidirectional, batch_first."""
-
 _BLOCK_ROWS = 1024  # steps × sequences of a backward block: what the second-level cache holds
 _sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
 _tanh_backward = torch.ops.aten.tanh_backward.grad_input
@@ -140,14 +137,41 @@ def unroll(
             outputs.append(state[0])
         return torch.stack(outputs)
     sequence = x.flatten(1, 2)
-    flat = [part.flatten(0, 1).unsqueeze(0) for part in state]
-    if kind == "lstm":
-        output = torch.lstm(sequence, flat, weights, *_ONE_LAYER)[0]
-    elif x.is_cuda:
-        output = torch.gru(sequence, flat[0], weights, *_ONE_LAYER)[0]
+    flat = [part.flatten(0, 1) for part in state]
+    if kind == "gru" and x.is_cpu:
+        output = _GRUSequence.apply(sequence, *flat, *weights)  # type: ignore[no-untyped-call]
     else:
-        output = _GRUSequence.apply(sequence, flat[0][0], *weights)  # type: ignore[no-untyped-call]
+        output = _library_sequence(kind, sequence, flat, weights)
     return output.view(*x.shape[:-1], -1)
+
+
+def _library_sequence(
+    kind: MemoryKind, x: Tensor, state: list[Tensor], weights: tuple[Tensor, ...]
+) -> Tensor:
+    """``(x [T, B, I], state [B, D]) → h [T, B, D]`` by oneDNN or cuDNN."""
+    state = [part.unsqueeze(0) for part in state]
+    if not x.is_cpu:
+        weights = _side_by_side(weights)
+        state = [part.contiguous() for part in state]  # cuDNN takes no other
+    kernel, start = (torch.lstm, state) if kind == "lstm" else (torch.gru, state[0])
+    return kernel(
+        x,
+        start,
+        weights,
+        has_biases=True,
+        num_layers=1,
+        dropout=0.0,
+        train=torch.is_grad_enabled(),  # else cuDNN keeps nothing for a backward pass
+        bidirectional=False,
+        batch_first=False,
+    )[0]
+
+
+def _side_by_side(weights: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """The weights as parts of one buffer, as cuDNN wants them; else it warns at every call."""
+    buffer = torch.cat([weight.flatten() for weight in weights])
+    parts = buffer.split([weight.numel() for weight in weights])
+    return tuple(part.view_as(weight) for part, weight in zip(parts, weights, strict=True))
 
 
 class _GRUSequence(torch.autograd.Function):

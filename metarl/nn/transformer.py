@@ -93,8 +93,10 @@ class TransformerMemory:
     def step(self, params: Params, x: Tensor, inputs: Inputs, state: State) -> tuple[Tensor, State]:
         cache, previous_obs = state
         time = cache.time
-        capacity = _BLOCK * len(cache.keys[0])
-        used = min(int(time.max()) // _BLOCK + 1, len(cache.keys[0]))  # blocks
+        first, last = (t // _BLOCK for t in torch.stack(time.aminmax()).tolist())  # blocks
+        count = len(cache.keys[0])
+        capacity, used = _BLOCK * count, min(last + 1, count)
+        current = {block % count for block in range(first, last + 1)}
         place = torch.arange(used * _BLOCK, device=x.device)
         age = (time.unsqueeze(-1) - place) % capacity  # [N, M, C]
         seen = (age < self.context) & (age <= time.unsqueeze(-1))
@@ -104,8 +106,8 @@ class TransformerMemory:
         all_keys, all_values = [], []
         for i in range(self.layers):
             query, key, value = self._projected(params, i, x, time)
-            keys = _with_entry(cache.keys[i], written, key)
-            values = _with_entry(cache.values[i], written, value)
+            keys = _with_entry(cache.keys[i], current, written, key)
+            values = _with_entry(cache.values[i], current, written, value)
             x = self._block(params, i, x, _attention(query, keys[:used], values[:used], seen))
             all_keys.append(keys)
             all_values.append(values)
@@ -147,12 +149,12 @@ class TransformerMemory:
         return x + linear(params, f"{layer}.narrow", wide)
 
 
-def _with_entry(blocks: Blocks, written: Tensor, new: Tensor) -> Blocks:
-    """The blocks with new [N, M, heads, D] at the places `written` [N, M, C] bool."""
-    changed = list(blocks)
-    for i, place in enumerate(written.split(_BLOCK, -1)):
-        if place.any():
-            changed[i] = torch.where(place[:, :, None, :, None], new.unsqueeze(-2), blocks[i])
+def _with_entry(blocks: Blocks, current: set[int], written: Tensor, new: Tensor) -> Blocks:
+    """The blocks with new [N, M, heads, D] at the places `written` [N, M, C], all in `current`."""
+    changed, places = list(blocks), written.split(_BLOCK, -1)
+    for i in current:
+        place = places[i][:, :, None, :, None]
+        changed[i] = torch.where(place, new.unsqueeze(-2), blocks[i])
     return tuple(changed)
 
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from metarl.core.errors import MetaRLError
-from metarl.core.rollout import Rollout
+from metarl.core.rollout import Rollout, sum_by_place
 from metarl.core.types import tree
 
 
@@ -38,12 +38,12 @@ def segments(rollout: Rollout, gamma: float = 1.0) -> Segments:
         raise MetaRLError("segments: a rollout without options; use an agent that has some")
     begins = running.begins & rollout.valid
     number = (begins.long().cumsum(0) - 1).clamp(min=0)  # a lane may have no valid step
-    shape = (int(number.max()) + 1, *number.shape[1:])
+    count = int(number.max()) + 1
     reward = rollout.reward * gamma ** steps_since(begins) * rollout.valid
 
     def fold(x: Tensor) -> Tensor:
         """Sums [S, N, M] of x [T, N, M] over segments."""
-        return torch.zeros(shape, dtype=x.dtype, device=x.device).scatter_add_(0, number, x)
+        return sum_by_place(x, number, count)
 
     return Segments(
         option=fold(running.current * begins),

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from helpers import CPU, Counting, Ragged, live, same
+from other_device import OTHER, OtherDevice
 from torch import Tensor
 
 from metarl.collect.collector import collect, task_info
@@ -29,6 +30,49 @@ def family(request: pytest.FixtureRequest) -> Ragged:
 @pytest.fixture
 def tasks(family: Ragged) -> Tasks:
     return family.tasks("test", ROWS, Rng(0))
+
+
+# -------------------------------------------------------------------------------------------------
+# On another device
+
+
+@pytest.mark.parametrize("episodes", [1, 2, 10])
+def test_a_rollout_there_is_the_one_here(family: Ragged, tasks: Tasks, episodes: int):
+    """Though it does not look after every step whether all lanes are done."""
+    expected = live(family, tasks, episodes, lanes=LANES)
+    with OtherDevice() as device:
+        rollout, belief = live(family, tasks.to(OTHER), episodes, lanes=LANES)
+        looks = device.waits.total()
+        arrived = tree_map(Tensor.cpu, (rollout, belief))
+    assert same(arrived, expected)
+    assert looks <= 9 + 2 * -(-len(rollout.valid) // 16)  # of the whole rollout; every 16th step
+
+
+def test_who_gives_no_number_is_blamed_there_as_here(tasks: Tasks):
+    """Not the environment that cannot take it, between two looks at the actions."""
+
+    class Silent(Counting):
+        def act(self, *given: Any) -> Any:
+            acted, belief = super().act(*given)
+            broken = acted.action / 0 if given[3] == 2 else acted.action
+            return replace(acted, action=broken), belief
+
+    class Picky(Ragged):
+        def make(self, lanes: int) -> Any:
+            made = super().make(lanes)
+            step = made.step
+
+            def checked(action: Tensor) -> Step:
+                assert action.isfinite().all()
+                return step(action)
+
+            made.step = checked
+            return made
+
+    family = Picky(discrete=False)
+    for device in (CPU, OTHER):
+        with OtherDevice(), pytest.raises(MetaRLError, match=r"Silent: action of task 0 .* step 2"):
+            live(family, tasks.to(device), EPISODES, agent=Silent(family.spec))
 
 
 # -------------------------------------------------------------------------------------------------

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from helpers import CPU
+from other_device import OTHER, OtherDevice
 from torch import Tensor
 
 from metarl.core.types import Params
@@ -131,3 +134,41 @@ def test_one_copy_a_task_has_second_derivatives(kind: str):
         return recurrent.unroll(kind, dict(zip(names, weights, strict=True)), x, state)
 
     assert torch.autograd.gradgradcheck(unroll, values)
+
+
+# -------------------------------------------------------------------------------------------------
+# On a GPU
+
+
+@pytest.mark.parametrize("learns", [True, False], ids=["with gradients", "without"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_cudnn_is_called_as_it_wants(kind: str, learns: bool, monkeypatch: pytest.MonkeyPatch):
+    """For a backward pass it must be told to train; weights side by side it does not copy."""
+    calls, kernel = [], getattr(torch, kind)
+
+    def watched(*given: Any, **options: Any) -> Any:
+        calls.append((given, options))
+        return kernel(*given, **options)
+
+    monkeypatch.setattr(torch, kind, watched)
+    x, state = random_inputs(kind)
+    params = random_params(kind)
+    expected = recurrent.unroll(kind, params, x, state)
+    calls.clear()
+    with OtherDevice(), torch.set_grad_enabled(learns):
+        there = {name: value.to(OTHER).requires_grad_() for name, value in params.items()}
+        strided = tuple(part.to(OTHER).mT.contiguous().mT for part in state)
+        output = recurrent.unroll(kind, there, x.to(OTHER), strided)
+        ((_, start, weights), options) = calls.pop()
+        starts = start if kind == "lstm" else (start,)
+        assert options["train"] is learns
+        assert all(part.is_contiguous() for part in starts)
+        first = weights[0].here.data_ptr()
+        for weight in weights:
+            assert weight.is_contiguous()
+            assert weight.here.data_ptr() == first
+            first += weight.here.nbytes
+        torch.testing.assert_close(output.detach().cpu(), expected)
+        if learns:
+            output.sum().backward()
+            assert all(value.grad is not None for value in there.values())

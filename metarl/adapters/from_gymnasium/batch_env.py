@@ -13,7 +13,7 @@ from metarl.adapters.from_gymnasium.calls import EVERY_LANE, CallError
 from metarl.adapters.from_gymnasium.lanes import Lanes
 from metarl.adapters.from_gymnasium.spaces import Array, Layout
 from metarl.core.errors import FamilyError
-from metarl.core.rng import Rng
+from metarl.core.rng import Rng, send
 from metarl.core.types import Step, Tasks
 
 
@@ -107,7 +107,7 @@ class LanesEnv:
 
     def _tensor(self, array: Array) -> Tensor:
         """[L, …] → [N, M, …]."""
-        return torch.from_numpy(array).view(*self._shape, *array.shape[1:]).to(self._device)
+        return send(torch.from_numpy(array), self._device).view(*self._shape, *array.shape[1:])
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_lanes"}

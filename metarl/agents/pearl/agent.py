@@ -22,7 +22,7 @@ from metarl.config.schema import schedule_value
 from metarl.core.agent import Mode, World
 from metarl.core.errors import ConfigError
 from metarl.core.predictions import Predictions, Questions
-from metarl.core.rng import Rng, Streams
+from metarl.core.rng import Rng, Streams, send
 from metarl.core.rollout import Rollout
 from metarl.core.types import (
     Acted,
@@ -32,6 +32,7 @@ from metarl.core.types import (
     TaskInfo,
     Tasks,
     first_cue,
+    maybe_any,
     replace,
     tree,
     tree_map,
@@ -114,14 +115,14 @@ class PEARL(LearningAgent):
         With `exploration_mode` sample the first episodes are no less random than in training.
         """
         begins = belief.cue[..., -1] == 1
-        if begins.any():
+        if maybe_any(begins):
             z = where(begins, self._sample_latent(belief.row, noise, counter), belief.lane)
             belief = replace(belief, lane=z)
         inputs = Inputs(obs, latent=belief.lane, task=expand_to_lanes(belief.row.shown, obs))
         acted = self.sac.act(inputs, begins, noise, counter, mode)
         if mode == "greedy" and self.config.exploration_mode == "sample":
             explores = self._explores(belief.row).unsqueeze(1).expand_as(begins)
-            if explores.any():
+            if maybe_any(explores):
                 sampled = self.sac.act(inputs, begins, noise, counter, "sample")
                 acted = where(explores, sampled, acted)
         return acted, belief
@@ -222,14 +223,14 @@ class PEARL(LearningAgent):
 
         self.sac.set_progress(world.progress)
         kl_coef = schedule_value(config.kl_coef, world.progress)
-        generator = rng.child("updates").generator(self.device)
+        generator = rng.child("updates").generator()
         shown = world.task_info(self, world.train_set).shown
         rows = self.teacher.rows(world)
         totals: dict[str, Any] = defaultdict(float)
         for _ in range(config.updates):
             chosen = self._draw_tasks(generator)
             batch, context = self._sample_batches(world, shown, chosen, generator)
-            known = None if rows is None else rows[chosen]
+            known = None if rows is None else rows[send(chosen, self.device)]
             for name, value in self._update(batch, context, kl_coef, generator, known).items():
                 totals[name] += value
         means = {name: float(total) / config.updates for name, total in totals.items()}
@@ -260,9 +261,9 @@ class PEARL(LearningAgent):
         return rollouts
 
     def _draw_tasks(self, generator: torch.Generator) -> Tensor:
-        """[N]: the training tasks of a gradient step."""
+        """[N]: the training tasks of a gradient step, on the CPU."""
         size = (self.config.meta_batch_size,)
-        return torch.randint(self.buffer.tasks, size, generator=generator, device=self.device)
+        return torch.randint(self.buffer.tasks, size, generator=generator)
 
     def _sample_batches(
         self, world: World, shown: Tensor | None, tasks: Tensor, generator: torch.Generator
@@ -273,9 +274,9 @@ class PEARL(LearningAgent):
         columns = self.buffer.sample(tasks, config.batch_size, generator, future=future)
         batch = Transitions(**columns)
         if shown is not None:
-            batch = replace(batch, task=expand_to_lanes(shown[tasks], batch.obs))
+            batch = replace(batch, task=expand_to_lanes(shown[send(tasks, self.device)], batch.obs))
         if config.hindsight:
-            uniform = torch.rand(batch.reward.shape, generator=generator, device=self.device)
+            uniform = send(torch.rand(batch.reward.shape, generator=generator), self.device)
             batch = replace(batch, future=self.spec.achieved(columns["future"]))
             batch = hindsight(batch, uniform < config.hindsight, self.spec, world.goal_reward)
         if not config.latent_width:
@@ -303,7 +304,7 @@ class PEARL(LearningAgent):
         tasks = len(batch.obs)
         posterior = self._infer_posterior(context, tasks)
         shape = (tasks, self.config.latent_width)
-        normal = torch.randn(shape, generator=generator, device=self.device)
+        normal = send(torch.randn(shape, generator=generator), self.device)
         lesson = self.teacher.lesson(self.sac.networks, posterior, normal, batch, rows)
 
         transitions = Batch(
