@@ -5,7 +5,8 @@ whoever computes them.
 """
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from itertools import pairwise
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -16,8 +17,16 @@ from metarl.core.types import Params
 
 Gradients = dict[str, Tensor | None]
 """By the name of a parameter; None where the loss does not depend on it."""
-Shard = tuple[Gradients, dict[str, Tensor]]
-"""A shard's share of the gradient, and of the metrics [] of the minibatch."""
+
+
+class Shard(NamedTuple):
+    """What a shard adds to its minibatch."""
+
+    gradients: Gradients
+    metrics: dict[str, Tensor]
+    """[] each; those of all shards are summed."""
+    kept: Any = None
+    """What else the next job on it needs."""
 
 
 class GradientJob(Protocol):
@@ -33,14 +42,20 @@ class GradientShards:
     def __init__(self, agent: Agent, pool: Pool, count: int):
         self._agent, self._pool, self.count = agent, pool, count
 
+    def slices(self, count: int) -> list[slice]:
+        """Those of a minibatch of `count` rows: as many as there are shards, of like size."""
+        number = min(self.count, count)
+        bounds = [count * place // number for place in range(number + 1)]
+        return [slice(first, last) for first, last in pairwise(bounds)]
+
     def sum(self, jobs: Sequence[GradientJob]) -> Shard:
-        """The gradient of a minibatch and its metrics, shard after shard."""
-        first, *others = self._pool.run(self._agent, jobs)
-        gradients, metrics = first
-        for more_gradients, more_metrics in others:
-            gradients = {name: _add(x, more_gradients[name]) for name, x in gradients.items()}
-            metrics = {name: x + more_metrics[name] for name, x in metrics.items()}
-        return gradients, metrics
+        """The gradient of a minibatch and its metrics, shard after shard; `kept` is a list."""
+        done = self._pool.run(self._agent, jobs)
+        gradients, metrics = done[0].gradients, done[0].metrics
+        for shard in done[1:]:
+            gradients = {name: _add(x, shard.gradients[name]) for name, x in gradients.items()}
+            metrics = {name: x + shard.metrics[name] for name, x in metrics.items()}
+        return Shard(gradients, metrics, [shard.kept for shard in done])
 
 
 def gradient_shards(agent: Agent, world: World) -> GradientShards | None:

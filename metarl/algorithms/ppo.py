@@ -70,7 +70,7 @@ class _TrialsJob:
     def run(self, agent: HasPPO, worker: Worker) -> Shard:
         """It, by the agent's engine."""
         loss, metrics = agent.ppo.loss(self.batch, self.entropy_coef, self.counts)
-        return gradients_of(loss, agent.ppo.params), metrics
+        return Shard(gradients_of(loss, agent.ppo.params), metrics)
 
 
 class HasPPO(Protocol):
@@ -279,13 +279,13 @@ class PPO(PolicyLearner):
             norm = self.descend(loss, learning_rate, most)
             return metrics | {"grad_norm": norm}
         counts = {name: level.valid.sum() for name, level in batch.levels.items()}
-        trials = torch.arange(batch.inputs.obs.shape[1], device=self.device)
         jobs = []
-        for rows in trials.tensor_split(min(shards.count, len(trials))):
-            jobs.append(_TrialsJob(batch.rows(rows), entropy_coef, counts))
-        gradients, metrics = shards.sum(jobs)
-        norm = self.descend_along(gradients, learning_rate, most)
-        return metrics | {"grad_norm": norm}
+        trials = torch.arange(batch.inputs.obs.shape[1], device=self.device)
+        for rows in shards.slices(len(trials)):
+            jobs.append(_TrialsJob(batch.rows(trials[rows]), entropy_coef, counts))
+        whole = shards.sum(jobs)
+        norm = self.descend_along(whole.gradients, learning_rate, most)
+        return whole.metrics | {"grad_norm": norm}
 
     def loss(
         self,

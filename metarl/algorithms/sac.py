@@ -14,6 +14,7 @@ from torch.nn.functional import mse_loss
 
 from metarl.algorithms.adam import Adam
 from metarl.algorithms.config import SACConfig
+from metarl.algorithms.gradients import Gradients, gradients_of
 from metarl.algorithms.learner import (
     Learner,
     check_state,
@@ -167,27 +168,55 @@ class SAC(Learner):
             generator: of the sampled actions, on the CPU.
             more_loss: [] added to the critics' loss, for the networks that made the inputs.
         """
-        policy_optimizer, critic_optimizer, temperature_optimizer = self._optimizers
+        policy_optimizer, critic_optimizer, _ = self._optimizers
         with torch.no_grad():
             after = self._encode_images(batch.next_inputs)
         inputs = self._encode_images(batch.inputs)
         batch = replace(batch, inputs=inputs, next_inputs=after)
-        loss, metrics = self._critic_loss(batch, generator)
+        count = len(batch.reward)
+        loss, metrics = self.critic_loss(batch, self.normal(count, generator))
         self._descend(critic_optimizer, loss if more_loss is None else loss + more_loss)
 
         inputs = tree_map(Tensor.detach, batch.inputs)
-        loss, entropy, more = self._policy_loss(inputs, generator)
+        loss, more = self.policy_loss(inputs, self.normal(count, generator))
         self._descend(policy_optimizer, loss)
+        return metrics | more | self._follow(more["entropy"])
 
+    def critic_gradients(self, loss: Tensor) -> Gradients:
+        """Of a loss of the critics and of the networks that make inputs."""
+        return self._gradients(1, loss)
+
+    def policy_gradients(self, loss: Tensor) -> Gradients:
+        """Of a loss of the policy."""
+        return self._gradients(0, loss)
+
+    def descend_critics(self, gradients: Gradients) -> None:
+        """A step of the critics and of the networks that make inputs."""
+        self._descend_along(1, gradients)
+
+    def descend_policy(self, gradients: Gradients, entropy: Tensor) -> dict[str, Tensor]:
+        """A step of the policy of this `entropy` [], and of all that follows it → metrics []."""
+        self._descend_along(0, gradients)
+        return self._follow(entropy)
+
+    def _follow(self, entropy: Tensor) -> dict[str, Tensor]:
+        """A step of the temperature and the targets, after policy and critics → metrics []."""
         if self.config.learn_temperature:
             # SAC, equation 18, with log α in the place of α
             loss = self.params["log_temperature"] * (entropy - self._target_entropy)
-            self._descend(temperature_optimizer, loss)
+            self._descend(self._optimizers[2], loss)
 
         with torch.no_grad():
             followed = [self.params[name] for name in self.targets]
             torch._foreach_lerp_(list(self.targets.values()), followed, self.config.tau)
-        return metrics | more | {"entropy": entropy, "temperature": self._temperature}
+        return {"temperature": self._temperature}
+
+    def normal(self, count: int, generator: torch.Generator) -> Tensor | None:
+        """[count, A]: what sampled actions are made of; None for discrete ones."""
+        if self.spec.discrete:
+            return None
+        drawn = torch.randn((count, self.spec.action_width), generator=generator)
+        return send(drawn, self.device)
 
     def _encode_images(self, inputs: Inputs) -> Inputs:
         """The inputs [...] with features in the place of images."""
@@ -195,33 +224,31 @@ class SAC(Learner):
             return inputs
         return replace(inputs, obs=self.images(self.networks["images"], inputs.obs))
 
-    def _critic_loss(
-        self, batch: Batch, generator: torch.Generator
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """SAC, equation 5, with the smaller one of two target critics."""
+    def critic_loss(self, batch: Batch, normal: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
+        """SAC, equation 5, with the smaller one of two target critics; and metrics []."""
         with torch.no_grad():
             after = batch.next_inputs
-            _, value, _ = self._soft_value(after, self._target_networks, generator)
+            _, value, _ = self._soft_value(after, self._target_networks, normal)
             reward = self.config.reward_scale * batch.reward
             target = reward + self.config.gamma * ~batch.terminated * value
         q1, q2 = self._q_values(self.networks, batch.inputs, batch.action)
         error = mse_loss(q1, target) + mse_loss(q2, target)
         return error, {"critic_loss": error.detach(), "q": q1.detach().mean()}
 
-    def _policy_loss(
-        self, inputs: Inputs, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """SAC, equation 7; and the policy's entropy []."""
-        pi, value, entropy = self._soft_value(inputs, self.networks, generator)
+    def policy_loss(
+        self, inputs: Inputs, normal: Tensor | None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """SAC, equation 7; and metrics [], with the policy's entropy."""
+        pi, value, entropy = self._soft_value(inputs, self.networks, normal)
         loss = -value.mean()
-        metrics = {"policy_loss": loss.detach()}
+        metrics = {"policy_loss": loss.detach(), "entropy": entropy.detach().mean()}
         if isinstance(pi, SquashedGaussian):
             size = pi.mean.square().mean() + pi.log_std.square().mean()
             loss = loss + self.config.regularization * size
-        return loss, entropy.detach().mean(), metrics
+        return loss, metrics
 
     def _soft_value(
-        self, inputs: Inputs, critics: dict[str, Params], generator: torch.Generator
+        self, inputs: Inputs, critics: dict[str, Params], normal: Tensor | None
     ) -> tuple[Distribution, Tensor, Tensor]:
         """π(· | s), the soft value of s by the smaller one of two critics, and π's entropy."""
         decision, _ = self.policy.step(self.networks["policy"], inputs, ())
@@ -230,10 +257,6 @@ class SAC(Learner):
             return torch.minimum(*self._q_values(critics, inputs, action))
 
         pi = decision.actions
-        normal = None
-        if not self.spec.discrete:
-            shape = (len(inputs.obs), self.spec.action_width)
-            normal = send(torch.randn(shape, generator=generator), self.device)
         value, entropy = soft_value(pi, smaller_q, self._temperature, normal)
         return pi, value, entropy
 
@@ -262,6 +285,20 @@ class SAC(Learner):
             x.grad = gradient
         optimizer.descend()
 
+    def _gradients(self, place: int, loss: Tensor) -> Gradients:
+        """Of the parameters of the optimizer at `place`, in their order."""
+        parameters = self._optimizers[place].param_groups[0]["params"]
+        return gradients_of(loss, {str(number): x for number, x in enumerate(parameters)})
+
+    def _descend_along(self, place: int, gradients: Gradients) -> None:
+        """A step of the optimizer at `place`."""
+        optimizer = self._optimizers[place]
+        for x, gradient in zip(
+            optimizer.param_groups[0]["params"], gradients.values(), strict=True
+        ):
+            x.grad = None if gradient is None else gradient.to(self.device)
+        optimizer.descend()
+
     @property
     def _temperature(self) -> Tensor:
         """α []."""
@@ -274,6 +311,11 @@ class SAC(Learner):
             return self.config.target_entropy
         width = self.spec.action_width
         return 0.5 * math.log(width) if self.spec.discrete else -float(width)
+
+    def follow_targets(self, targets: Params) -> None:
+        """Take over the targets of another engine."""
+        for name, target in self.targets.items():
+            target.copy_(targets[name])
 
     # -- checkpoints
 
@@ -288,7 +330,6 @@ class SAC(Learner):
         """Continue where `state_dict` was taken."""
         self.warm_start(state)
         check_state(state["targets"], self.targets, "targets")
-        for name, target in self.targets.items():
-            target.copy_(state["targets"][name])
+        self.follow_targets(state["targets"])
         for optimizer, content in zip(self._optimizers, state["optimisers"], strict=True):
             load_optimizer(optimizer, content)

@@ -66,6 +66,9 @@ class Settings(Options):
     needs_train_tasks: ClassVar[bool] = False
     """Whether the agent learns from a fixed set of training tasks alone."""
 
+    shards_gradients: ClassVar[bool] = False
+    """Of an agent: whether it computes its gradients in shards, where these are asked for."""
+
     needs_family: ClassVar[bool] = False
     """Whether the agent steps environments itself, which it makes of the world's `family`."""
 

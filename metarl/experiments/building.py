@@ -119,6 +119,10 @@ def build(config: Config) -> tuple[Family, Agent]:
             f"{config.agent.name} keeps a replay buffer for each training task: "
             "set train_tasks, such as 100"
         )
+    if config.gradient_shards > 1 and not config.agent.settings.shards_gradients:
+        raise ConfigError(
+            f"gradient_shards: {config.agent.name} computes its gradients at once; leave it at 1"
+        )
     torch.set_num_threads(config.threads)
     family = family_of(config)
     agent = agent_of(config, spec_for_agent(config, family.spec))

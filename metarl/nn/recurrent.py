@@ -23,7 +23,8 @@ State = tuple[Tensor, ...]
 
 GATES = {"gru": 3, "lstm": 4}
 _STATES = {"gru": 1, "lstm": 2}
-_weights = itemgetter("w_ih", "w_hh", "b_ih", "b_hh")_ONE_LAYER = (True, 1, 0.0)
+_weights = itemgetter("w_ih", "w_hh", "b_ih", "b_hh")
+_ONE_LAYER = (True, 1, 0.0)
 """Has biases, layers, dropout."""
 _ONE_WAY = (False, False)
 """Bidirectional, batch_first."""

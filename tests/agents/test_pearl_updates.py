@@ -376,8 +376,9 @@ def test_regularization_reaches_the_policy():
     for weight in (0.0, 0.7):
         agent = double_agent(False, regularization=weight)
         batch, z = transitions(agent, BATCH), torch.randn(TASKS, 3, generator=generator(1)).double()
-        inputs = agent._inputs(batch.obs, z, batch.task)
-        loss, _, metrics = agent.sac._policy_loss(inputs, generator(2))
+        inputs = agent.inputs(batch.obs, z, batch.task)
+        normal = agent.sac.normal(TASKS * BATCH, generator(2))
+        loss, metrics = agent.sac.policy_loss(inputs, normal)
         found.append((gradients(loss, of(agent.params, "policy")), metrics["policy_loss"]))
     hand = ByHand(agent)
     regular = hand.policy_loss(

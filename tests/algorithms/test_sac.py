@@ -122,12 +122,12 @@ def test_it_computes_what_pearl_without_a_latent_does(discrete: bool, learn_temp
     update, logged = agent._update, []
 
     def both(
-        batch: Any, context: Any, kl_coef: float, generator: torch.Generator, rows: None
+        batch: Any, context: Any, kl_coef: float, generator: torch.Generator, *nothing: None
     ) -> Any:
         engine.set_progress(world.progress)
         again = torch.Generator()
         again.set_state(generator.get_state())
-        metrics = update(batch, context, kl_coef, generator, rows)
+        metrics = update(batch, context, kl_coef, generator, *nothing)
         task = batch.task.flatten(0, 1)
         own = engine.update(
             Batch(
@@ -172,7 +172,8 @@ def test_networks_that_make_the_inputs_learn_from_the_critics_alone():
         q1, q2 = engine._q_values(engine.networks, batch.inputs, action)
         with torch.no_grad():
             chance = torch.Generator().manual_seed(1)
-            _, value, _ = engine._soft_value(batch.next_inputs, engine._target_networks, chance)
+            normal = engine.normal(9, chance)
+            _, value, _ = engine._soft_value(batch.next_inputs, engine._target_networks, normal)
             target = config.reward_scale * reward + config.gamma * value
         size = made.square().sum()
         loss = (q1 - target).square().mean() + (q2 - target).square().mean() + added * size

@@ -16,7 +16,9 @@ from torch import Tensor
 from metarl.agents.learning_agent import LearningAgent, expand_to_lanes, return_metrics
 from metarl.agents.pearl.config import PEARLConfig
 from metarl.agents.pearl.encoder import ContextEncoder
+from metarl.agents.pearl.shards import LessonJob, update_in_shards
 from metarl.agents.pearl.teacher import OutcomeTeacher, make_teacher
+from metarl.algorithms.gradients import GradientShards, gradient_shards
 from metarl.algorithms.sac import SAC, Batch
 from metarl.config.schema import schedule_value
 from metarl.core.agent import Mode, World
@@ -226,12 +228,14 @@ class PEARL(LearningAgent):
         generator = rng.child("updates").generator()
         shown = world.task_info(self, world.train_set).shown
         rows = self.teacher.rows(world)
+        shards = gradient_shards(self, world)
         totals: dict[str, Any] = defaultdict(float)
         for _ in range(config.updates):
             chosen = self._draw_tasks(generator)
             batch, context = self._sample_batches(world, shown, chosen, generator)
             known = None if rows is None else rows[send(chosen, self.device)]
-            for name, value in self._update(batch, context, kl_coef, generator, known).items():
+            step = self._update(batch, context, kl_coef, generator, known, shards)
+            for name, value in step.items():
                 totals[name] += value
         means = {name: float(total) / config.updates for name, total in totals.items()}
         return return_metrics(rollouts) | means
@@ -295,29 +299,60 @@ class PEARL(LearningAgent):
         kl_coef: float,
         generator: torch.Generator,
         rows: Tensor | None = None,
+        shards: GradientShards | None = None,
     ) -> dict[str, Tensor]:
         """A step of soft actor-critic, whose critics also train the encoder (Algorithm 1).
 
-        L_critic + β L_KL, where L_KL is *summed* over tasks and entries of z; and a teacher's loss,
-        which may know the tasks' `rows` [N, P].
+        The teacher may know the tasks' `rows` [N, P].
         """
-        tasks = len(batch.obs)
-        posterior = self._infer_posterior(context, tasks)
-        shape = (tasks, self.config.latent_width)
-        normal = send(torch.randn(shape, generator=generator), self.device)
-        lesson = self.teacher.lesson(self.sac.networks, posterior, normal, batch, rows)
+        normal = self._draw_normal(len(batch.obs), generator)
+        if shards is not None:
+            if self.sac.images is not None:
+                raise ConfigError(
+                    "gradient_shards: an agent on SAC that sees images computes its gradients at "
+                    "once; leave it at 1"
+                )
+            lesson = LessonJob(batch, context, normal, rows, kl_coef)
+            return update_in_shards(self.sac, lesson, generator, shards)
+        transitions, loss, metrics = self.lesson(batch, context, normal, rows, kl_coef)
+        return self.sac.update(transitions, generator, loss) | metrics
 
+    def lesson(
+        self,
+        batch: Transitions,
+        context: Transitions | None,
+        normal: Tensor,
+        rows: Tensor | None,
+        kl_coef: float,
+        share: float = 1.0,
+    ) -> tuple[Batch, Tensor, dict[str, Tensor]]:
+        """What N tasks give to a step: transitions, what is added to the critics' loss, metrics [].
+
+        L_critic + β L_KL, where L_KL is *summed* over tasks and entries of z; and a teacher's loss.
+
+        Args:
+            normal: [N, Z] standard normal numbers that z is made of.
+            share: of the tasks of a gradient step, all of which have one mean.
+        """
+        posterior = self._infer_posterior(context, len(batch.obs))
+        lesson = self.teacher.lesson(self.sac.networks, posterior, normal, batch, rows)
         transitions = Batch(
-            self._inputs(batch.obs, lesson.z, batch.task),
+            self.inputs(batch.obs, lesson.z, batch.task),
             batch.action.flatten(0, 1),
             batch.training_reward.flatten(),
-            self._inputs(batch.next_obs, lesson.z.detach(), batch.task),
+            self.inputs(batch.next_obs, lesson.z.detach(), batch.task),
             batch.terminated.flatten(),
         )
         kl = posterior.kl().sum()
-        loss = kl_coef * kl + lesson.loss
-        metrics = self.sac.update(transitions, generator, loss)
-        return metrics | {"kl": kl.detach()} | lesson.metrics
+        metrics = {"kl": kl.detach()}
+        for name, value in lesson.metrics.items():
+            metrics[name] = share * value
+        return transitions, kl_coef * kl + share * lesson.loss, metrics
+
+    def _draw_normal(self, tasks: int, generator: torch.Generator) -> Tensor:
+        """[N, Z]."""
+        shape = (tasks, self.config.latent_width)
+        return send(torch.randn(shape, generator=generator), self.device)
 
     def _infer_posterior(self, context: Transitions | None, tasks: int) -> Posterior:
         """q(z|c) for the context c [N, C] of N `tasks`; the prior without."""
@@ -336,7 +371,7 @@ class PEARL(LearningAgent):
         nothing = factors.shift.new_zeros(*valid.shape, self.config.latent_width)
         return tree_map(lambda x: nothing.index_put((valid,), x), factors)
 
-    def _inputs(self, obs: Tensor, z: Tensor, task: Tensor | None) -> Inputs:
+    def inputs(self, obs: Tensor, z: Tensor, task: Tensor | None) -> Inputs:
         """The inputs of policy and critics at obs [N, B, O], z [N, Z] and task [N, B, P]."""
         inputs = Inputs(obs, latent=expand_to_lanes(z, obs), task=task)
         return tree_map(lambda x: x.flatten(0, 1), inputs)

@@ -28,6 +28,7 @@ class PEARLConfig(SACConfig):
 
     configures = "metarl.agents.pearl.agent:PEARL"
     needs_train_tasks = True
+    shards_gradients = True
     variants: ClassVar = {
         "pearl": {},
         "sac": _NO_LATENT,

@@ -15,6 +15,7 @@ class RL2Config(MemoryAgentConfig, PPOConfig, OptionsConfig):
     """RL²: a recurrent policy learns in a trial, by PPO (Duan et al. 2016, arXiv:1611.02779)."""
 
     configures = "metarl.agents.rl2.agent:RL2"
+    shards_gradients = True
     small: ClassVar = {"trials": 6, "epochs": 2, "minibatches": 2}
     variants: ClassVar = {
         "rl2": {},

@@ -17,6 +17,7 @@ class VariBADConfig(PolicyConfig, PPOConfig, ELBOConfig):
     """
 
     configures = "metarl.agents.varibad.agent:VariBAD"
+    shards_gradients = True
     small: ClassVar = {"trials": 6, "epochs": 2, "minibatches": 2, "elbo_epochs": 1}
 
     trials: PositiveInt = 500
