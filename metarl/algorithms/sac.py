@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.functional import mse_loss
-from torch.optim import Optimizer
 
 from metarl.algorithms.adam import Adam
 from metarl.algorithms.config import SACConfig
@@ -186,8 +185,8 @@ class SAC(Learner):
             self._descend(temperature_optimizer, loss)
 
         with torch.no_grad():
-            for name, target in self.targets.items():
-                target.lerp_(self.params[name], self.config.tau)
+            followed = [self.params[name] for name in self.targets]
+            torch._foreach_lerp_(list(self.targets.values()), followed, self.config.tau)
         return metrics | more | {"entropy": entropy, "temperature": self._temperature}
 
     def _encode_images(self, inputs: Inputs) -> Inputs:
@@ -255,11 +254,13 @@ class SAC(Learner):
             q2 = q2.gather(-1, action)
         return q1.squeeze(-1), q2.squeeze(-1)
 
-    def _descend(self, optimizer: Optimizer, loss: Tensor) -> None:
+    def _descend(self, optimizer: Adam, loss: Tensor) -> None:
         """A step of the parameters of `optimizer`; no other gets a gradient."""
-        optimizer.zero_grad()
-        loss.backward(inputs=optimizer.param_groups[0]["params"])
-        optimizer.step()
+        parameters = optimizer.param_groups[0]["params"]
+        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+        for x, gradient in zip(parameters, gradients, strict=True):
+            x.grad = gradient
+        optimizer.descend()
 
     @property
     def _temperature(self) -> Tensor:

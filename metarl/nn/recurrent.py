@@ -24,6 +24,12 @@ State = tuple[Tensor, ...]
 GATES = {"gru": 3, "lstm": 4}
 _STATES = {"gru": 1, "lstm": 2}
 _weights = itemgetter("w_ih", "w_hh", "b_ih", "b_hh")
+_ONE_LAYER = (True, 1, 0.0)
+"""Has biases, layers, dropout."""
+_ONE_WAY = (False, False)
+"""Bidirectional, batch_first."""
+
+
 _BLOCK_ROWS = 1024  # steps × sequences of a backward block: what the second-level cache holds
 _sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
 _tanh_backward = torch.ops.aten.tanh_backward.grad_input
@@ -153,18 +159,10 @@ def _library_sequence(
     if not x.is_cpu:
         weights = _side_by_side(weights)
         state = [part.contiguous() for part in state]  # cuDNN takes no other
-    kernel, start = (torch.lstm, state) if kind == "lstm" else (torch.gru, state[0])
-    return kernel(
-        x,
-        start,
-        weights,
-        has_biases=True,
-        num_layers=1,
-        dropout=0.0,
-        train=torch.is_grad_enabled(),  # else cuDNN keeps nothing for a backward pass
-        bidirectional=False,
-        batch_first=False,
-    )[0]
+    train = torch.is_grad_enabled()  # else cuDNN keeps nothing for a backward pass
+    if kind == "lstm":
+        return torch.lstm(x, state, weights, *_ONE_LAYER, train, *_ONE_WAY)[0]
+    return torch.gru(x, state[0], weights, *_ONE_LAYER, train, *_ONE_WAY)[0]
 
 
 def _side_by_side(weights: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

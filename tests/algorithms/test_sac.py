@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -11,7 +12,9 @@ from pearl_by_hand import Dense, world_of
 from torch import Tensor
 
 from metarl.agents.learning_agent import LearningAgent, expand_to_lanes
+from metarl.algorithms.adam import Adam
 from metarl.algorithms.config import SACConfig
+from metarl.algorithms.learner import load_optimizer
 from metarl.algorithms.sac import SAC, Batch
 from metarl.collect.world import LocalWorld
 from metarl.core.agent import Mode
@@ -182,3 +185,24 @@ def test_networks_that_make_the_inputs_learn_from_the_critics_alone():
         for name, value in named(own, "encoder").items():
             assert not torch.equal(value, weights[name])
     assert not torch.allclose(found[0][0], found[1][0])
+
+
+def test_adam_descends_as_torch_has_it():
+    """Bit for bit, also after a checkpoint; a parameter without a gradient stays as it is."""
+    torch.manual_seed(0)
+    values = [torch.randn(3, 4), torch.randn(4), torch.randn(())]
+    own, theirs = ([x.clone().requires_grad_() for x in values] for _ in range(2))
+    ours, torchs = Adam(own, lr=0.1, fused=True), torch.optim.Adam(theirs, lr=0.1, fused=True)
+    for step in range(4):
+        gradients = [torch.randn_like(x) for x in values[:2]] + [None]
+        for x, y, gradient in zip(own, theirs, gradients, strict=True):
+            x.grad, y.grad = gradient, gradient
+        torchs.step()
+        ours.descend()
+        if step == 1:
+            state = copy.deepcopy(torchs.state_dict())
+            ours = Adam(own, lr=0.1, fused=True)
+            load_optimizer(ours, state)
+        assert same(own, theirs)
+        assert same(ours.state_dict()["state"], torchs.state_dict()["state"])
+    assert torch.equal(own[2], values[2])
