@@ -175,11 +175,11 @@ class SAC(Learner):
         batch = replace(batch, inputs=inputs, next_inputs=after)
         count = len(batch.reward)
         loss, metrics = self.critic_loss(batch, self.normal(count, generator))
-        self._descend(critic_optimizer, loss if more_loss is None else loss + more_loss)
+        self._step(critic_optimizer, loss if more_loss is None else loss + more_loss)
 
         inputs = tree_map(Tensor.detach, batch.inputs)
         loss, more = self.policy_loss(inputs, self.normal(count, generator))
-        self._descend(policy_optimizer, loss)
+        self._step(policy_optimizer, loss)
         return metrics | more | self._follow(more["entropy"])
 
     def critic_gradients(self, loss: Tensor) -> Gradients:
@@ -204,7 +204,7 @@ class SAC(Learner):
         if self.config.learn_temperature:
             # SAC, equation 18, with log α in the place of α
             loss = self.params["log_temperature"] * (entropy - self._target_entropy)
-            self._descend(self._optimizers[2], loss)
+            self._step(self._optimizers[2], loss)
 
         with torch.no_grad():
             followed = [self.params[name] for name in self.targets]
@@ -277,7 +277,7 @@ class SAC(Learner):
             q2 = q2.gather(-1, action)
         return q1.squeeze(-1), q2.squeeze(-1)
 
-    def _descend(self, optimizer: Adam, loss: Tensor) -> None:
+    def _step(self, optimizer: Adam, loss: Tensor) -> None:
         """A step of the parameters of `optimizer`; no other gets a gradient."""
         parameters = optimizer.param_groups[0]["params"]
         gradients = torch.autograd.grad(loss, parameters, allow_unused=True)

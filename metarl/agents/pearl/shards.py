@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,6 +16,8 @@ from metarl.data.transitions import Transitions
 
 if TYPE_CHECKING:
     from metarl.agents.pearl.agent import PEARL
+
+C = TypeVar("C")
 
 
 @dataclass(frozen=True)
@@ -35,12 +37,16 @@ class LessonJob:
 
     def part(self, rows: slice) -> LessonJob:
         """On some of the tasks."""
-        arrays = (self.batch, self.context, self.normal, self.rows, self.action_normal)
-        cut = [None if x is None else tree_map(lambda y: y[rows], x) for x in arrays]
-        batch, context, normal, known, action_normal = cut
-        share = self.share * len(normal) / len(self.normal)
+        normal = self.normal[rows]
         return LessonJob(
-            batch, context, normal, known, self.kl_coef, action_normal, self.targets, share
+            _cut(self.batch, rows),
+            _cut(self.context, rows),
+            normal,
+            _cut(self.rows, rows),
+            self.kl_coef,
+            _cut(self.action_normal, rows),
+            self.targets,
+            self.share * len(normal) / len(self.normal),
         )
 
     def run(self, agent: PEARL, worker: Worker) -> Shard:
@@ -91,10 +97,15 @@ def update_in_shards(
     jobs = []
     normal = _by_task(second, tasks)
     for rows, part, inputs in zip(slices, parts, critics.kept, strict=True):
-        jobs.append(PolicyJob(inputs, None if normal is None else normal[rows], part.share))
+        jobs.append(PolicyJob(inputs, _cut(normal, rows), part.share))
     policy = shards.sum(jobs)
     more = sac.descend_policy(policy.gradients, policy.metrics["entropy"])
     return critics.metrics | policy.metrics | more
+
+
+def _cut(x: C, rows: slice) -> C:
+    """The `rows` of a tree of tensors; of None it is None."""
+    return x if x is None else tree_map(lambda y: y[rows], x)
 
 
 def _by_task(normal: Tensor | None, tasks: int) -> Tensor | None:
