@@ -60,6 +60,11 @@ def today(tree: dict[str, Any]) -> dict[str, Any]:
         "test_episodes": 0,
         "test_mode": None,
         "validation_window": 1,
+        "collector": "local",
+        "workers": 1,
+        "worker_cpus": None,
+        "shard_rows": None,
+        "gradient_shards": 1,
     }
     return tree | newer | {"agent": agent}
 

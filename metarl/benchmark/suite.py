@@ -36,7 +36,7 @@ from metarl.config.schema import Config, parse, to_dict
 from metarl.config.yaml_text import LONGEST, read_yaml
 from metarl.core.errors import ConfigError, MetaRLError, quoted, suggest
 from metarl.core.texts import read_text, to_json
-from metarl.experiments.counters import LIMITS
+from metarl.experiments.counters import LIMITS, WORKERS
 
 RANDOM = "random"
 _LABEL = re.compile(r"[a-z0-9][a-z0-9_.-]*", re.IGNORECASE)
@@ -123,9 +123,17 @@ class Cell:
         return f"{self.problem} / {self.agent} / seed {self.seed}"
 
 
+_NEWER = {"shard_rows": None, "gradient_shards": 1}
+"""Keys since version 0.14, with the values that change nothing: older results keep their hashes."""
+
+
 def config_hash(plain: Mapping[str, Any]) -> str:
-    """Of a configuration as plain values, whatever their order."""
-    text = json.dumps(json.loads(to_json(plain)), sort_keys=True)
+    """Of a configuration as plain values, whatever their order and whoever computes."""
+    counted = {}
+    for key, value in plain.items():
+        if key not in WORKERS and not (key in _NEWER and value == _NEWER[key]):
+            counted[key] = value
+    text = json.dumps(json.loads(to_json(counted)), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -168,3 +168,13 @@ def test_every_reference_is_of_a_problem():
     suites = [read_suite(name) for name in shipped_suites()]
     problems = {problem for suite in suites for problem in suite.problems}
     assert {reference.problem for suite in suites for reference in suite.references} <= problems
+
+
+def test_the_hash_of_a_configuration_does_not_tell_who_computed():
+    plain = to_dict(load_config("rl2/bernoulli-bandit"))
+    on_workers = plain | {"collector": "ray", "workers": 4, "worker_cpus": 0.5}
+    assert config_hash(on_workers) == config_hash(plain)
+    before_0_14 = {key: value for key, value in plain.items() if "shard" not in key}
+    assert config_hash(before_0_14) == config_hash(plain)
+    for change in ({"shard_rows": 5}, {"gradient_shards": 2}, {"seed": 1}):
+        assert config_hash(plain | change) != config_hash(plain)
