@@ -15,6 +15,7 @@ from .core.agent import Agent as Agent
 from .core.agent import World as World
 from .core.errors import CheckpointError as CheckpointError
 from .core.errors import ConfigError as ConfigError
+from .core.errors import DiskError as DiskError
 from .core.errors import FamilyError as FamilyError
 from .core.errors import MetaRLError as MetaRLError
 from .core.errors import Mistake as Mistake
