@@ -69,6 +69,8 @@ def network() -> Iterator[None]:
             inside(host, "ip", "addr", "add", f"{address}/24", "dev", "eth0"), check=True
         )
         subprocess.run(inside(host, "ip", "link", "set", "eth0", "up"), check=True)
+        route = ["ip", "route", "add", "default", "dev", "eth0"]  # by which Ray finds its address
+        subprocess.run(inside(host, *route), check=True)
     try:
         yield
     finally:

@@ -1,6 +1,7 @@
 """A worker process: a family, and an agent that acts as the driver's does."""
 
 import os
+import socket
 import sys
 import traceback
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from typing import Any
 
 import ray
 import torch
+from ray.exceptions import GetTimeoutError
 
 from metarl.collect.messages import Message, pack, unpack
 from metarl.collect.pool import Worker
@@ -19,6 +21,9 @@ from metarl.core.errors import MetaRLError, one_line
 from metarl.core.family import UsesThreads
 from metarl.experiments.building import build
 from metarl.experiments.user_code import CodeCopy, unpack_code
+
+
+_FETCH_SECONDS = 60.0  # for what the driver sends beside a job
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,7 @@ class Actor:
             self._prepare(*setup)
             number, references = state
             if number != self._state:
-                self._agent.warm_start(unpack(ray.get(references[0])))
+                self._agent.warm_start(unpack(_fetch(references[0])))
                 self._state = number
             return True, pack(unpack(job).run(self._agent, self._worker))
         except Exception as error:
@@ -66,12 +71,25 @@ class Actor:
         """Family and agent of a setup, unless they are here already."""
         if number == self._setup:
             return
-        setup: Setup = unpack(ray.get(references[0]))
+        setup: Setup = unpack(_fetch(references[0]))
         family, self._agent = build(parse(unpack_code(setup.tree, setup.code)))
         if isinstance(family, UsesThreads):
             family.threads = self._cores
         self._worker = Worker(family)
         self._setup, self._state = number, -1
+
+
+def _fetch(reference: Any) -> Message:
+    """What the driver has put there."""
+    try:
+        message: Message = ray.get(reference, timeout=_FETCH_SECONDS)
+    except GetTimeoutError:
+        raise MetaRLError(
+            f"collector ray: the worker on {socket.gethostname()} cannot reach the program that "
+            f"asks it within {_FETCH_SECONDS:g} s; see ray status, and the address that the "
+            "program's machine joined with (ray start --node-ip-address)"
+        ) from None
+    return message
 
 
 def _packed_error(error: Exception) -> Message:
