@@ -22,7 +22,6 @@ from metarl.core.family import UsesThreads
 from metarl.experiments.building import build
 from metarl.experiments.user_code import CodeCopy, unpack_code
 
-
 _FETCH_SECONDS = 60.0  # for what the driver sends beside a job
 
 
