@@ -80,7 +80,7 @@ def below(process: int) -> list[int]:
     try:
         tasks = list(Path(f"/proc/{process}/task").iterdir())
         for task in tasks:
-            for child in map(int, (task / "children").read_text().split()):
+            for child in map(int, (task / "children").read_text(encoding="utf-8").split()):
                 found += [child, *below(child)]
     except OSError:
         pass
@@ -165,7 +165,7 @@ def main() -> None:
     arguments = parser.parse_args()
     chance = random.Random(arguments.seed)  # noqa: S311  (moments, not secrets)
     folder = Path(tempfile.mkdtemp(prefix="metarl-ray-"))
-    (folder / "run.yaml").write_text(RUN)
+    (folder / "run.yaml").write_text(RUN, encoding="utf-8")
     code, told, _ = Program(folder, ["--out", "alone", "--quiet"]).ended()
     assert code == 0, told
     kill_actors(folder, arguments.actors, chance)

@@ -27,6 +27,9 @@ from torch.utils._pytree import tree_leaves
 BRIDGE, PORT = "metarl-br", 6379
 HOSTS = {"head": "10.77.0.1", "one": "10.77.0.2", "two": "10.77.0.3"}
 CPUS = 2
+FIRST: dict[str, int] = {}
+"""The first process of each host."""
+RAY_FOLDER = Path("/tmp/ray")  # noqa: S108  (Ray's own)
 RUN = (
     "rl2/half-cheetah-vel",
     "agent.trials=16",
@@ -50,7 +53,22 @@ def ip(*arguments: str) -> None:
 
 def inside(host: str, *command: str) -> list[str]:
     """The command as it is run on a host."""
-    return ["ip", "netns", "exec", f"metarl-{host}", *command]
+    return ["nsenter", "--target", str(FIRST[host]), "--net", "--mount", "--pid", *command]
+
+
+def boot(host: str) -> None:
+    """Start the first process of a host: it has processes and a folder of Ray of its own."""
+    own = Path(tempfile.gettempdir(), f"metarl-ray-{host}")
+    for folder in (own, RAY_FOLDER):
+        folder.mkdir(exist_ok=True)
+    alone = ["unshare", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child"]
+    first = f"mount --bind {own} {RAY_FOLDER} && exec sleep infinity"
+    holder = subprocess.Popen(["ip", "netns", "exec", f"metarl-{host}", *alone, "sh", "-c", first])
+    children = Path(f"/proc/{holder.pid}/task/{holder.pid}/children")
+    while not (found := children.read_text(encoding="utf-8").split()):
+        time.sleep(0.05)
+    time.sleep(0.5)  # until it has mounted its folder
+    FIRST[host] = int(found[0])
 
 
 @contextlib.contextmanager
@@ -64,6 +82,7 @@ def network() -> Iterator[None]:
         peer = ["peer", "name", "eth0", "netns", f"metarl-{host}"]
         ip("link", "add", f"m-{host}", "type", "veth", *peer)
         ip("link", "set", f"m-{host}", "master", BRIDGE, "up")
+        boot(host)
         subprocess.run(inside(host, "ip", "link", "set", "lo", "up"), check=True)
         subprocess.run(
             inside(host, "ip", "addr", "add", f"{address}/24", "dev", "eth0"), check=True
@@ -133,7 +152,7 @@ def equal(run: Path, other: Path) -> bool:
 
 def wait_for_iterations(run: Path, count: int, program: subprocess.Popen[str]) -> None:
     log = run / "metrics.jsonl"
-    while not log.is_file() or len(log.read_text().splitlines()) < count:
+    while not log.is_file() or len(log.read_text(encoding="utf-8").splitlines()) < count:
         if program.poll() is not None:
             raise SystemExit(f"ended too early: {program.communicate()[0]}")
         time.sleep(0.1)

@@ -270,7 +270,7 @@ class PPO(PolicyLearner):
         batch: _Trials,
         learning_rate: float,
         entropy_coef: dict[str, float],
-        shards: GradientShards | None,
+        shards: GradientShards | None = None,
     ) -> dict[str, Tensor]:
         """One gradient step on whole trials."""
         most = self.config.max_grad_norm

@@ -67,6 +67,9 @@ class _StillStreams:
     def uniform(self, counter: int, width: int) -> Tensor:
         return self._streams.uniform(self._place(), width)
 
+    def below(self, number: int, counter: int) -> Tensor:
+        return self._streams.below(number, self._place())
+
     def normal(self, counter: int, width: int) -> Tensor:
         return self._streams.normal(self._place(), width)
 

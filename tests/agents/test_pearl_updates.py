@@ -166,7 +166,7 @@ class Descent:
 
 def watch(agent: PEARL) -> list[Descent]:
     """All descents from now on."""
-    seen, descend, params = [], agent.sac._descend, agent.params
+    seen, descend, params = [], agent.sac._step, agent.params
 
     def differ(before: dict[str, Tensor | None], after: dict[str, Tensor | None]) -> set[str]:
         return {
@@ -192,7 +192,7 @@ def watch(agent: PEARL) -> list[Descent]:
             )
         )
 
-    agent.sac._descend = watched
+    agent.sac._step = watched
     return seen
 
 
@@ -218,7 +218,7 @@ def test_every_loss_moves_its_own_parameters_and_nothing_else(discrete: bool):
             assert descent.given <= reached <= set(of(agent.params, *depends))
         assert of(seen[1].reached, "q"), "of the lesser one alone, where that is always the same"
         close(agent.sac.targets, held)
-        del agent.sac._descend
+        del agent.sac._step
 
 
 @SPACES

@@ -570,10 +570,10 @@ def test_pseudo_regret_is_what_expected_rewards_are_short_of_the_optimum(monkeyp
     update = agent.ppo.update
 
     def spy(
-        trials: Rollout, progress: float, shuffle: Any, task: Any, reward: Tensor
+        trials: Rollout, progress: float, shuffle: Any, task: Any, reward: Tensor, shards: None
     ) -> dict[str, float]:
         given.append(reward)
-        return update(trials, progress, shuffle, task, reward)
+        return update(trials, progress, shuffle, task, reward, shards)
 
     monkeypatch.setattr(agent.ppo, "update", spy)
     logged = agent.iterate(world, Rng(0))

@@ -26,7 +26,7 @@ def test_seeds_are_whole_numbers_each_once():
 def test_a_command_a_seed_and_those_that_failed_are_named(monkeypatch):
     given = {}
 
-    def run_jobs(jobs, at_once, grace):
+    def run_jobs(jobs, at_once, grace, ended):
         given.update(jobs=jobs, at_once=at_once, grace=grace)
         return [1, 0, 2]
 

@@ -30,7 +30,7 @@ sys.exit(int(code))
 @pytest.fixture(autouse=True)
 def program(monkeypatch):
     monkeypatch.setattr(processes, "PROGRAM", (sys.executable, "-c", SCRIPT))
-    monkeypatch.setattr(processes, "_KILL_AFTER", 0.3)
+    monkeypatch.setattr(processes, "KILL_AFTER", 0.3)
 
 
 def job(folder: Path, name: str, lasts: float = 0.0, code: int = 0, *rest: str, **more) -> Job:

@@ -93,9 +93,9 @@ def test_without_test_a_run_is_judged_by_validation_alone_until_it_resumes(tmp_p
 
     asked = []
 
-    def counted(agent, family, protocol, **changes):
+    def counted(agent, family, protocol, pool, **changes):
         asked.append((protocol.changed(**changes).split, protocol.purpose))
-        return evaluate(agent, family, protocol, **changes)
+        return evaluate(agent, family, protocol, pool, **changes)
 
     expected = train(config(), tmp_path / "whole", quiet=True)
     monkeypatch.setattr(runs, "evaluate", counted)

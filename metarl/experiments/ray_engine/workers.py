@@ -48,7 +48,9 @@ class RayWorkers:
         self.idle: deque[Any] = deque()
         self.starting: dict[Any, Any] = {}  # what tells that it has started → the actor
         self.lost = 0
+        """Since a job was last done."""
         self._setups = 0
+        self._known = [own_versions()]  # what was found already
         for _ in range(count):
             self.hire()
         while not self.idle:  # the others may follow
@@ -68,7 +70,9 @@ class RayWorkers:
         except RayError:
             self.lose(actor)
             return
-        _require_versions(versions)
+        if versions not in self._known:
+            _require_versions(versions)
+            self._known.append(versions)
         self.idle.append(actor)
 
     def lose(self, actor: Any) -> None:
@@ -133,8 +137,6 @@ def _require_versions(versions: dict[str, str]) -> None:
     differing = [
         f"{name} {x} and here {own[name]}" for name, x in versions.items() if x != own[name]
     ]
-    if not differing:
-        return
     line = f"collector ray: a worker has {', '.join(differing)}"
     if versions["metarl-torch"] != own["metarl-torch"]:
         raise ConfigError(f"{line}; install the same version on all nodes")
@@ -228,6 +230,7 @@ class _Round:
             self._workers.lose(actor)
             self._waiting.appendleft(place)
             return
+        self._workers.lost = 0
         self._workers.idle.append(actor)
         if succeeded:
             self._results[place] = message
