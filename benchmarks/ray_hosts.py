@@ -99,7 +99,11 @@ def network() -> Iterator[None]:
 def remove() -> None:
     for host in HOSTS:
         pids = subprocess.run(
-            ["ip", "netns", "pids", f"metarl-{host}"], capture_output=True, text=True, check=False
+            ["ip", "netns", "pids", f"metarl-{host}"],
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            check=False,
         )
         for pid in pids.stdout.split():
             with contextlib.suppress(ProcessLookupError):
@@ -137,6 +141,7 @@ def metarl(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        encoding="utf-8",
     )
 
 
