@@ -86,6 +86,7 @@ class Command:
             [*METARL, *words, *more],
             cwd=work,
             text=True,
+            encoding="utf-8",
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
@@ -328,9 +329,9 @@ def wait_for(path: Path) -> None:
 
 def prepare(work: Path) -> None:
     """Configurations, an undisturbed run, and a finished one and a benchmark to be read."""
-    (work / "small.yaml").write_text(SMALL)
-    (work / "suite.yaml").write_text(SUITE)
-    (work / "space.yaml").write_text(SPACE)
+    (work / "small.yaml").write_text(SMALL, encoding="utf-8")
+    (work / "suite.yaml").write_text(SUITE, encoding="utf-8")
+    (work / "space.yaml").write_text(SPACE, encoding="utf-8")
     for words in (
         "train small.yaml --quiet --out whole",
         "benchmark suite.yaml --quiet --out bench",
