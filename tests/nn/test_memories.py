@@ -298,8 +298,16 @@ def test_one_block_recalls_what_was_fifty_steps_ago():
     assert recalled(sequence).argmax(-1).equal(sequence[:-distance])
 
 
-@pytest.mark.parametrize("agent", ["rl2", "varibad", "distill"])
-@pytest.mark.parametrize("memory", ["keyed", "gru+keyed", "slots"])
+@pytest.mark.parametrize(
+    ("agent", "memory"),
+    [
+        ("rl2", "keyed"),
+        ("rl2", "gru+keyed"),
+        ("rl2", "slots"),
+        ("varibad", "keyed"),
+        ("distill", "slots"),
+    ],
+)
 def test_a_normalized_observation_is_no_key(agent: str, memory: str):
     """It is negative at times, and the root of a negative count is NaN."""
     found = find("agent", agent)
