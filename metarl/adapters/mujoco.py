@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import compress
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import mujoco
 import mujoco.rollout
@@ -213,6 +213,8 @@ def contact_forces(now: Physics) -> Array:
 
 class MujocoEnv:
     """N task rows × M lanes of a simulated family."""
+
+    steps_on_cpu: Literal[True] = True
 
     def __init__(self, family: Simulated, lanes: int):
         self._family = family

@@ -11,7 +11,7 @@ from pydantic import (
     model_validator,
 )
 
-from metarl.nn.config import ImageConfig, MemoryConfig
+from metarl.nn.config import LOOKED_UP, ImageConfig, MemoryConfig
 
 TaskInput = Annotated[
     Literal["none", "row", "goal", "onehot"],
@@ -37,6 +37,17 @@ class PolicyConfig(MemoryConfig):
     makes the first hidden layer, which reads the observation"""
     initial_std: PositiveFloat = 1.0
     """standard deviation of the first policy (continuous actions)"""
+
+    @field_validator("memory_keys")
+    @classmethod
+    def _keys_are_not_negative(cls, value: int, others: ValidationInfo) -> int:
+        memory, is_normalized = (others.data.get(x) for x in ("memory", "normalize_obs"))
+        if memory in LOOKED_UP and is_normalized and not value:
+            raise ValueError(
+                f"memory {memory} is looked up by the observation itself, and a normalized one is "
+                "no one-hot; set memory_keys, such as 8, or normalize_obs to false"
+            )
+        return value
 
     @field_validator("pair_input")
     @classmethod

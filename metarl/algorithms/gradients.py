@@ -6,7 +6,7 @@ whoever computes them.
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -31,6 +31,9 @@ class Shard(NamedTuple):
 
 class GradientJob(Protocol):
     """A loss on a shard, whose sum over all shards is that on the minibatch."""
+
+    steps_envs: ClassVar[bool]
+    """False."""
 
     def run(self, agent: Any, worker: Worker) -> Shard:
         """Its gradient at the parameters of `agent`."""

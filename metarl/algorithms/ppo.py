@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -63,6 +63,7 @@ class _Trials:
 class _TrialsJob:
     """The gradient of the loss on some trials of a minibatch."""
 
+    steps_envs: ClassVar[bool] = False
     batch: _Trials
     entropy_coef: dict[str, float]
     counts: dict[str, Tensor]

@@ -5,7 +5,7 @@ bytes wherever it is done, so that results do not depend on who does it.
 """
 
 from collections.abc import Sequence
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 from metarl.core.family import BatchEnv, Family, make_env
 
@@ -29,6 +29,9 @@ class Worker:
 
 class Job(Protocol[R]):
     """Work for an agent. It is sent as it is: tensors and plain values, no code of its own."""
+
+    steps_envs: ClassVar[bool]
+    """Whether it is done where environments are, or where the agent learns."""
 
     def run(self, agent: Any, worker: Worker) -> R:
         """Do it. `agent` acts as the agent that the pool was given; it may be a copy."""

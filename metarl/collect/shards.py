@@ -7,7 +7,7 @@ workers, and every number is the same for any of them.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor
@@ -26,6 +26,7 @@ C = TypeVar("C")
 class CollectJob:
     """A rollout of some task rows."""
 
+    steps_envs: ClassVar[bool] = True
     belief: Belief
     tasks: Tasks
     episodes: int

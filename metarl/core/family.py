@@ -3,7 +3,7 @@
 ``isinstance(family, KnowsOptimum)`` asks whether a family has one of these optional parts.
 """
 
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from metarl.core.types import Scene, Spec, Step, Tasks
 class BatchEnv(Protocol):
     """N task rows × M lanes that step together, on the device of the tasks.
 
-    It may also be a `HasFrames`.
+    It may also be a `HasFrames` or a `StepsOnCPU`.
     """
 
     def reset(self, tasks: Tasks, rng: Rng) -> Tensor:
@@ -159,3 +159,10 @@ class HasFrames(Protocol):
 
     def frame(self, row: int, lane: int) -> NDArray[np.uint8]:
         """[height, width, 3]: a picture of the present state of one lane of one row."""
+
+
+@runtime_checkable
+class StepsOnCPU(Protocol):
+    """An environment that computes on the CPU, wherever its tasks are: agents act beside it."""
+
+    steps_on_cpu: Literal[True]

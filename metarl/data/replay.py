@@ -12,6 +12,7 @@ from metarl.core.errors import CheckpointError, MetaRLError
 from metarl.core.rng import send
 from metarl.core.rollout import Rollout
 from metarl.core.types import append_axes
+from metarl.data.step_numbers import StepNumbers, below
 
 _FIRST_SIZE = 1024
 
@@ -38,8 +39,7 @@ class Replay:
         task 0   t5 t6 t2 t3 t4     capacity 5, count 7, context from 3 to 5: t3, t4
         task 1   t0 t1 .  .  .
 
-    Which steps there are is known on the CPU, and drawn there by a generator of the CPU: the same
-    on every device, and without waiting for it.
+    Which steps there are is known on the CPU: see `StepNumbers`.
     """
 
     def __init__(
@@ -73,11 +73,7 @@ class Replay:
         self._byte_widths = [widths[name] for name in self._byte_names]
         self._rows = torch.empty(0, 0, sum(self._widths), device=device)  # [S, size so far, W]
         self._bytes = torch.empty(0, 0, sum(self._byte_widths), dtype=torch.uint8, device=device)
-        self.count = torch.zeros(0, dtype=torch.long)
-        """[S]: steps that were ever added to every task."""
-        self._context = torch.zeros(0, visits, 2, dtype=torch.long)
-        """[S, V, 2]: number of the first step of each context, the newest one in front, and of the
-        one after the last; equal where there is none."""
+        self._numbers = StepNumbers(capacity, visits)
 
     # -- writing
 
@@ -94,10 +90,8 @@ class Replay:
         rows, as_bytes, owner = self._flat(rollout, more)
         self._add_tasks(rollout.index.cpu())
         added = torch.bincount(owner, minlength=self.tasks).cpu()
-        if context and (self._context[:, 0, 1] != self.count)[added > 0].any():
-            raise MetaRLError(
-                "replay: context is one stretch; begin another one with begin_context"
-            )
+        if context:
+            self._numbers.require_one_stretch(added)
         self._grow(int((self.count + added).max()))
 
         of_tasks = [added.cumsum(0) - added, added - self.capacity, self.count]
@@ -108,16 +102,13 @@ class Replay:
         self._rows[owner[kept], slot[kept]] = rows[kept]
         if self._byte_names:
             self._bytes[owner[kept], slot[kept]] = as_bytes[kept]
-        self.count += added
-        if context:
-            self._context[:, 0, 1] = torch.where(added > 0, self.count, self._context[:, 0, 1])
+        self._numbers.add(added, context=context)
 
     def begin_context(self, tasks: Tensor) -> None:
         """Begin an empty context of these tasks [N]; their transitions stay for the critics."""
         tasks = tasks.cpu()
         self._add_tasks(tasks)
-        self._context[tasks, 1:] = self._context[tasks, :-1]
-        self._context[tasks, 0] = self.count[tasks].unsqueeze(1)
+        self._numbers.begin_context(tasks)
 
     def _flat(self, rollout: Rollout, more: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Its steps [X, W], their bytes and tasks [X], ordered by task, row, lane and time."""
@@ -161,8 +152,7 @@ class Replay:
         if more > 0:
             self._rows = pad(self._rows, (0, 0, 0, 0, 0, more))
             self._bytes = pad(self._bytes, (0, 0, 0, 0, 0, more))
-            self.count = pad(self.count, (0, more))
-            self._context = pad(self._context, (0, 0, 0, 0, 0, more))
+            self._numbers.add_tasks(more)
 
     def _grow(self, most: int) -> None:
         """Make room for `most` transitions of a task, or for all that the capacity allows."""
@@ -175,6 +165,11 @@ class Replay:
             self._bytes = pad(self._bytes, (0, 0, 0, room - size))
 
     # -- reading
+
+    @property
+    def count(self) -> Tensor:
+        """[S]: steps that were ever added to every task."""
+        return self._numbers.count
 
     @property
     def tasks(self) -> int:
@@ -204,7 +199,7 @@ class Replay:
         tasks, number = self._draw(tasks, size, generator)
         columns, left = self._read(tasks, number)
         if future is not None:
-            later = number + self._below(left + 1, size, generator)
+            later = number + below(left + 1, size, generator)
             columns["future"] = self._read(tasks, later)[0][future]
         return columns
 
@@ -234,8 +229,7 @@ class Replay:
             MetaRLError: a task without context, or whose context was overwritten.
         """
         tasks = tasks.cpu()
-        first, last = self._context[tasks, 0].unbind(1)
-        number = self._numbers(tasks, first, last, size, generator)
+        number = self._numbers.of_context(tasks, size, generator)
         return self._read(*self._send(tasks, number))[0]
 
     def prefixes(
@@ -256,7 +250,7 @@ class Replay:
             MetaRLError: a task without a whole context.
         """
         tasks = tasks.cpu()
-        first, last = self._draw_visits(tasks, generator).unbind(1)
+        first, last = self._numbers.of_a_visit(tasks, generator)
         age = torch.arange(int((last - first).max()))
         number = torch.minimum(first.unsqueeze(1) + age, last.unsqueeze(1) - 1)  # [N, L]
         inside = age < (last - first).unsqueeze(1)
@@ -265,7 +259,7 @@ class Replay:
         ends = inside & (left == 0)
         episode = ends.cumsum(1) - ends.long()
         most = ends.sum(1, keepdim=True).clamp(max=episodes)
-        valid = episode < 1 + self._below(most, 1, generator)
+        valid = episode < 1 + below(most, 1, generator)
 
         length = int(valid.sum(1).max())
         number, valid = number[:, :length], valid[:, :length]
@@ -275,46 +269,11 @@ class Replay:
         tasks, number, valid = self._send(tasks, number, valid)
         return self._read(tasks, number)[0] | {"valid": valid}
 
-    def _draw_visits(self, tasks: Tensor, generator: torch.Generator) -> Tensor:
-        """[N, 2]: a whole context of each of `tasks`, uniformly."""
-        contexts = self._context[tasks]
-        first, last = contexts.unbind(2)  # [N, V]
-        whole = (first < last) & (first >= (self.count[tasks] - self.capacity).unsqueeze(1))
-        count = whole.sum(1, keepdim=True)
-        if not count.all():
-            raise MetaRLError(
-                f"replay: task {int(tasks[count.squeeze(1) == 0][0])} has no context of which "
-                "nothing was overwritten; collect it first, or enlarge agent.capacity"
-            )
-        chosen = self._below(count, 1, generator)
-        place = (whole & (whole.cumsum(1) == chosen + 1)).long().argmax(1)
-        return contexts[torch.arange(len(tasks)), place]
-
     def _draw(self, tasks: Tensor, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """`tasks` [N], and numbers [N, size] of any of their steps, where the steps are kept."""
         tasks = tasks.cpu()
-        last = self.count[tasks]
-        number = self._numbers(tasks, torch.zeros_like(last), last, size, generator)
-        tasks, number = self._send(tasks, number)
+        tasks, number = self._send(tasks, self._numbers.of_any(tasks, size, generator))
         return tasks, number
-
-    def _numbers(
-        self,
-        tasks: Tensor,
-        first: Tensor,
-        last: Tensor,
-        size: int,
-        generator: torch.Generator,
-    ) -> Tensor:
-        """[N, size] numbers of steps from `first` [N] to before `last` [N]."""
-        first = torch.maximum(first, self.count[tasks] - self.capacity)  # the oldest that is left
-        empty = last <= first
-        if empty.any():
-            raise MetaRLError(
-                f"replay: task {int(tasks[empty][0])} has nothing to draw from; collect it first, "
-                "or enlarge agent.capacity"
-            )
-        return first.unsqueeze(1) + self._below((last - first).unsqueeze(1), size, generator)
 
     def _send(self, *drawn: Tensor) -> list[Tensor]:
         """What was drawn on the CPU, where the steps are kept."""
@@ -338,11 +297,6 @@ class Replay:
         """[..., N, B]: where the steps of `tasks` [N] of these numbers stand in all rings."""
         return tasks.unsqueeze(1) * self._rows.shape[1] + number % self.capacity
 
-    def _below(self, bound: Tensor, size: int, generator: torch.Generator) -> Tensor:
-        """[N, B] int64: uniform from 0 to before `bound` [N, 1] or [N, B]."""
-        uniform = torch.rand(len(bound), size, generator=generator, dtype=torch.float64)
-        return (send(uniform, bound.device) * bound).long()
-
     # -- keeping
 
     def state_dict(self) -> dict[str, Any]:
@@ -351,7 +305,7 @@ class Replay:
             "capacity": self.capacity,
             "rows": self._rows,
             "count": self.count,
-            "context": self._context,
+            "context": self._numbers.context,
         }
         if self._byte_names:
             state["bytes"] = self._bytes
@@ -361,7 +315,7 @@ class Replay:
         """Continue with a copy of what `state_dict` returned.
 
         Raises:
-            CheckpointError: a replay of another capacity or of other columns.
+            CheckpointError: a replay of another capacity or of other columns, or a damaged one.
         """
         if state["capacity"] != self.capacity:
             raise CheckpointError(
@@ -378,36 +332,6 @@ class Replay:
             )
         if self._byte_names and as_bytes.shape[:2] != state["rows"].shape[:2]:
             raise CheckpointError("replay: its bytes and rows do not belong together")
-        context = state["context"]
-        if context.dim() == 2:
-            context = context.unsqueeze(1)  # before version 0.12 that of one visit was known
-        device = state["rows"].device
-        self._check_numbers(state["rows"], state["count"].to(device), context.to(device))
+        self._numbers.load(state["count"], state["context"], state["rows"])
         self._rows = state["rows"].to(self.device, copy=True)
         self._bytes = as_bytes.to(self.device, torch.uint8, copy=True)
-        self.count = state["count"].to("cpu", copy=True)
-        missing = self._context.shape[1] - context.shape[1]
-        self._context = pad(context.cpu(), (0, 0, 0, missing)).clone()
-
-    def _check_numbers(self, rows: Tensor, count: Tensor, context: Tensor) -> None:
-        """Raises a CheckpointError for steps or numbers of steps that no replay has."""
-        tasks, size = rows.shape[:2]
-        whole = (rows.dtype, count.dtype, context.dtype) == (torch.float32, *[torch.long] * 2)
-        whole &= count.shape == (tasks,) and context.dim() == 3
-        whole &= (len(context), context.shape[-1]) == (tasks, 2)
-        whole &= {rows.layout, count.layout, context.layout} == {torch.strided}
-        if whole:
-            last = count.unsqueeze(1)
-            slot = torch.arange(size, device=count.device)
-            number = last - 1 - (last - 1 - slot) % self.capacity  # of the step that is kept there
-            left = rows[..., -1]
-            first, end = context.unbind(2)  # [S, V]
-            whole = bool(
-                rows.isfinite().all()
-                & (count.clamp(max=self.capacity) <= size).all()
-                & ((left >= 0) & (number + left < last) | (number < 0)).all()
-                & ((first >= 0) & (first <= end) & (end <= last)).all()
-                & (end[:, 1:] <= first[:, :-1]).all()
-            )
-        if not whole:
-            raise CheckpointError("replay: its steps and their numbers do not belong together")

@@ -4,7 +4,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from torch import Tensor
@@ -171,6 +171,7 @@ class _Watched:
 class EvaluateJob:
     """Trials on some of the tasks of a protocol."""
 
+    steps_envs: ClassVar[bool] = True
     tasks: Tasks
     protocol: EvalProtocol
     number: int

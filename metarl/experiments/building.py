@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import torch
 
 from metarl.collect.collector import adaptation_rounds
+from metarl.collect.cpu_pool import CPUPool
 from metarl.collect.pool import LocalPool, Pool, UsesPool
 from metarl.config.registry import Found, Settings, find
 from metarl.config.schema import Choice, Config
@@ -206,8 +207,11 @@ class LocalWorkers:
     """This process."""
 
     def pool(self, config: Config, family: Family) -> Pool:
-        """One job after another."""
-        return LocalPool(family)
+        """One job after another; an agent on a GPU acts on the CPU where simulators do."""
+        if config.device == "cpu":
+            return LocalPool(family)
+        on_cpu = config.model_copy(update={"device": "cpu"})
+        return CPUPool(family, lambda agent: agent_of(on_cpu, agent.spec))
 
 
 @contextmanager

@@ -7,6 +7,8 @@ from pydantic import NonNegativeInt, PositiveInt, ValidationInfo, field_validato
 from metarl.config.registry import Settings
 
 MemoryName = Literal["gru", "lstm", "keyed", "gru+keyed", "slots", "set", "transformer", "none"]
+LOOKED_UP: tuple[MemoryName, ...] = ("keyed", "gru+keyed", "slots")
+"""Memories whose key is the observation, or made from it."""
 
 
 class ImageConfig(Settings):

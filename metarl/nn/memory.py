@@ -9,7 +9,7 @@ from torch import Tensor
 
 from metarl.core.errors import ConfigError
 from metarl.core.types import Inputs, Params, Spec
-from metarl.nn.config import MemoryConfig
+from metarl.nn.config import LOOKED_UP, MemoryConfig
 from metarl.nn.deep_sets import SetMemory
 from metarl.nn.image_encoder import ImageEncoder
 from metarl.nn.keyed import KeyedMemory, SlotMemory
@@ -56,8 +56,7 @@ def make_memory(config: MemoryConfig, spec: Spec, images: ImageEncoder | None = 
     """
     width, actions = config.memory_width, spec.action_width
     obs_width = spec.obs_width if images is None else images.width
-    looked_up = config.memory in ("keyed", "gru+keyed", "slots")
-    if images is not None and looked_up and not config.memory_keys:
+    if images is not None and config.memory in LOOKED_UP and not config.memory_keys:
         raise ConfigError(
             f"memory {config.memory}: images of {spec.name} are no one-hots to look up by; set "
             "agent.memory_keys, or agent.memory=gru"

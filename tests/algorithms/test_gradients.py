@@ -107,6 +107,8 @@ def test_parameters_that_a_loss_does_not_depend_on_have_no_gradient():
     params = {"a": torch.tensor(2.0, requires_grad=True), "b": torch.ones(2, requires_grad=True)}
 
     class Job:
+        steps_envs = False
+
         def __init__(self, of: str):
             self.of = of
 

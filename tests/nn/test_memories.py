@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +12,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, one_hot
 
 from metarl.agents.strategies.mdps import Experience
+from metarl.config.registry import find
+from metarl.core.errors import ConfigError
 from metarl.core.rng import Rng
 from metarl.core.types import Inputs, Params, tree_map, where
 from metarl.nn.keyed import KeyedMemory, SlotMemory, linear_attention
@@ -293,3 +296,25 @@ def test_one_block_recalls_what_was_fifty_steps_ago():
         optimizer.step()
     sequence = torch.randint(tokens, (length, 500, 1))
     assert recalled(sequence).argmax(-1).equal(sequence[:-distance])
+
+
+@pytest.mark.parametrize(
+    ("agent", "memory"),
+    [
+        ("rl2", "keyed"),
+        ("rl2", "gru+keyed"),
+        ("rl2", "slots"),
+        ("varibad", "keyed"),
+        ("distill", "slots"),
+    ],
+)
+def test_a_normalized_observation_is_no_key(agent: str, memory: str):
+    """It is negative at times, and the root of a negative count is NaN."""
+    found = find("agent", agent)
+    chosen = {"memory": memory, "normalize_obs": True}
+    with pytest.raises(
+        ConfigError, match=rf"^agent\.memory_keys: memory {re.escape(memory)} .*normalize_obs to"
+    ):
+        found.configure(chosen)
+    for changes in ({"memory_keys": 3}, {"normalize_obs": False}, {"memory": "gru"}):
+        found.configure(chosen | changes)

@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -33,6 +33,8 @@ class LanesEnv:
     starts these episodes again with their seeds and takes the same actions. So environments need
     not be picklable themselves.
     """
+
+    steps_on_cpu: Literal[True] = True
 
     def __init__(self, family: Lender, width: int):
         self._family = family

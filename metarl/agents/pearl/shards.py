@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ C = TypeVar("C")
 class LessonJob:
     """The gradient of critics and encoder on some tasks; it keeps the policy's inputs."""
 
+    steps_envs: ClassVar[bool] = False
     batch: Transitions  # [N, B]
     context: Transitions | None  # [N, C]
     normal: Tensor  # [N, Z]
@@ -67,6 +68,7 @@ class LessonJob:
 class PolicyJob:
     """The gradient of the policy at some inputs."""
 
+    steps_envs: ClassVar[bool] = False
     inputs: Inputs  # [N · B, …]
     action_normal: Tensor | None  # [N, B, A]
     share: float
