@@ -132,7 +132,7 @@ def metarl(
 ) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "metarl", *arguments]
     if host is not None:
-        command = inside(host, *command)
+        command = inside(host, "env", f"--chdir={folder}", *command)
         environment = TOKEN | {"RAY_ADDRESS": f"{HOSTS['head']}:{PORT}"} | environment
     return subprocess.Popen(
         command,
@@ -167,6 +167,8 @@ def ended(program: subprocess.Popen[str]) -> tuple[int, str]:
     """Its exit code, and the lines that it told."""
     output, _ = program.communicate(timeout=900)
     told = [line for line in output.splitlines() if line.startswith("metarl: ")]
+    if program.returncode not in (0, 2):
+        print(output)
     return program.returncode, "\n    ".join(told)
 
 
@@ -184,7 +186,8 @@ def main() -> None:
             start_ray(host)
         print("three hosts, six workers:")
         code, told = ended(metarl(folder, [*train, "three", *WORKERS], "head"))
-        print(f"  exit code {code}; equal by bytes: {equal(folder / 'three', folder / 'alone')}")
+        print(f"  exit code {code} {told}")
+        print(f"  equal by bytes: {equal(folder / 'three', folder / 'alone')}")
 
         print("two seeds as tasks of the cluster:")
         seeds = ["--seeds", "0,1", "--launcher", "ray"]

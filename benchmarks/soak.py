@@ -66,8 +66,10 @@ def last_record(path: Path) -> dict:
 
 def sample(process: int, log: Path, began: float) -> Sample:
     folder = Path("/proc", str(process))
-    status = dict(line.split(":", 1) for line in (folder / "status").read_text().splitlines())
-    times = (folder / "stat").read_text().rpartition(")")[2].split()[11:13]
+    status = dict(
+        line.split(":", 1) for line in (folder / "status").read_text(encoding="utf-8").splitlines()
+    )
+    times = (folder / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()[11:13]
     record = last_record(log)
     return Sample(
         seconds=time.monotonic() - began,
@@ -94,7 +96,7 @@ def watch(name: str, minutes: float, out: Path) -> list[Sample]:
         time.sleep(0.1)
     samples: list[Sample] = []
     began = time.monotonic()
-    with (out / f"{name}.jsonl").open("w") as file:
+    with (out / f"{name}.jsonl").open("w", encoding="utf-8") as file:
         while time.monotonic() - began < 60 * minutes:
             time.sleep(EVERY)
             if process.poll() is not None:
