@@ -15,8 +15,9 @@ class CPUPool:
     """This process: one job after another, each where its environments step.
 
     Between a simulator on the CPU and an agent on a GPU, every step would send an observation, and
-    wait for the action. So a copy of the agent acts on the CPU, and whole rollouts are sent. Jobs without environments stay with the agent, as do those whose environments are
-    tensors on its device.
+    wait for the action. So a copy of the agent acts on the CPU, and whole rollouts are sent. Jobs
+    without environments stay with the agent, as do those whose environments are tensors on its
+    device.
     """
 
     size = 1
