@@ -49,7 +49,7 @@ RUNS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "rl2, lstm": ("rl2", MEMORY | {"memory": "lstm"}, POINT),
     "rl2, keyed": ("rl2", KEYED | {"memory": "keyed"}, MDP),
     "rl2, gru+keyed": ("rl2", KEYED | {"memory": "gru+keyed"}, MDP),
-    "rl2, slots": ("rl2", MEMORY | {"memory": "slots"}, BANDIT),
+    "rl2, slots": ("rl2", KEYED | {"memory": "slots"}, BANDIT),
     "rl2, set": ("rl2", MEMORY | {"memory": "set"}, BANDIT),
     "rl2, transformer": (
         "rl2",
