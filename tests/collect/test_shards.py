@@ -101,13 +101,12 @@ def test_any_number_of_workers_gives_the_same_bytes(name: str):
     chosen = config(name, shard_rows=3)
     agent, family, _, metrics = trained(chosen, 0)
     scores = evaluate(agent, family, eval_protocol(chosen, family))
-    for workers in (1, 4):
-        other, _, pool, other_metrics = trained(chosen, workers)
-        assert pool.jobs > 2  # they were asked
-        assert same(other.state_dict(), agent.state_dict())
-        assert other_metrics == metrics
-        other_scores = evaluate(other, family, eval_protocol(chosen, family), pool)
-        assert (other_scores.returns == scores.returns).all()
+    other, _, pool, other_metrics = trained(chosen, 3)
+    assert pool.jobs > 2  # they were asked
+    assert same(other.state_dict(), agent.state_dict())
+    assert other_metrics == metrics
+    other_scores = evaluate(other, family, eval_protocol(chosen, family), pool)
+    assert (other_scores.returns == scores.returns).all()
 
 
 @pytest.mark.parametrize("name", ["rl2 on a bandit", "maml with two inner steps", "pearl"])
