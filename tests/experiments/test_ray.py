@@ -148,10 +148,28 @@ def test_workers_that_others_leave_no_cpu_for_are_given_up(monkeypatch: pytest.M
     greedy = Greedy.remote()
     ray.get(greedy.ready.remote())
     try:
-        with pytest.raises(MetaRLError, match="no worker has started: other work has the CPUs"):
+        with pytest.raises(
+            MetaRLError, match="no worker has started for 1 s: other work has the CPUs"
+        ):
             ray_engine.RayWorkers(1, 1, 1, patience=1.0)
     finally:
         ray.kill(greedy)
+
+
+def test_a_head_that_does_not_answer_ends_the_run(
+    sharded: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Also where a worker is at work, which may take as long as it needs otherwise."""
+    engine = sys.modules["metarl.experiments.ray_engine.workers"]
+    monkeypatch.setattr(engine, "_HEAD_SECONDS", 0.1)
+    monkeypatch.setattr(engine, "_LOOK_SECONDS", 0.1)
+    with workers_of(with_workers(sharded, 1)) as workers:
+        actor = workers.idle[0]
+        held = actor.__ray_call__.remote(lambda _: time.sleep(5))
+        assert workers.is_reachable()
+        monkeypatch.setattr(type(workers), "is_reachable", lambda _: False)
+        with pytest.raises(MetaRLError, match=r"the head at .* has not answered .*--resume"):
+            workers.wait({held: None})
 
 
 def test_seeds_are_tasks_of_the_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -22,7 +22,8 @@ from metarl.experiments.user_code import code_copies
 
 S = TypeVar("S")
 
-_PATIENCE = 120.0  # seconds without any sign of life
+_PATIENCE = 120.0  # seconds for a worker to start
+_HEAD_SECONDS = 20.0  # without an answer of the head; Ray itself ends the program after 60
 _LOOK_SECONDS = 2.0  # between looks at a silent cluster
 _MOST_LOSSES = 3  # workers that a job may cost
 
@@ -95,21 +96,26 @@ class RayWorkers:
         A job may take as long as it needs, if the cluster answers; a worker may not, to start.
 
         Raises:
-            ClusterLost: no sign of life for long.
+            ClusterLost: the head does not answer, or no worker starts.
         """
-        sign_of_life = time.monotonic()
+        began = answered = time.monotonic()
         while True:
             ready, _ = ray.wait([*busy, *self.starting], timeout=_LOOK_SECONDS)
             if ready:
                 return list(ready)
-            reachable = self.is_reachable()
-            if busy and reachable:
-                sign_of_life = time.monotonic()
-            if time.monotonic() - sign_of_life > self.patience:
-                what = "no worker has started: other work has the CPUs of the cluster"
-                if not reachable:
-                    what = f"the cluster at {self._address} has not answered"
-                raise ClusterLost(f"collector ray: {what} for {self.patience:g} s")
+            now = time.monotonic()
+            if self.is_reachable():
+                answered = now
+            elif now - answered > _HEAD_SECONDS:
+                raise ClusterLost(
+                    f"collector ray: the head at {self._address} has not answered for "
+                    f"{_HEAD_SECONDS:g} s; go on with --resume"
+                )
+            if not busy and now - began > self.patience:
+                raise ClusterLost(
+                    f"collector ray: no worker has started for {self.patience:g} s: other work has "
+                    "the CPUs of the cluster; see ray status"
+                )
 
     def is_reachable(self) -> bool:
         """Whether the head of the cluster answers."""
