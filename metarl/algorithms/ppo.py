@@ -70,14 +70,15 @@ class _TrialsJob:
 
     def run(self, agent: HasPPO, worker: Worker) -> Shard:
         """It, by the agent's engine."""
-        loss, metrics = agent.ppo.loss(self.batch, self.entropy_coef, self.counts)
-        return Shard(gradients_of(loss, agent.ppo.params), metrics)
+        ppo = agent.learner
+        loss, metrics = ppo.loss(self.batch, self.entropy_coef, self.counts)
+        return Shard(gradients_of(loss, ppo.params), metrics)
 
 
 class HasPPO(Protocol):
     """An agent whose policy this engine improves."""
 
-    ppo: PPO
+    learner: PPO
 
 
 class PPO(PolicyLearner):
