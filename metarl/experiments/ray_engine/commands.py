@@ -37,6 +37,8 @@ def run_jobs_on_ray(
         ConfigError: no cluster, or no node with so many CPUs.
         KeyboardInterrupt: after Ctrl-C, and SystemExit after the other signals.
     """
+    if not jobs:
+        return []
     with cluster():
         require_cpus(1, max(job.cpus for job in jobs))
         return _Commands(jobs, at_once, grace, ended).run()
