@@ -78,7 +78,8 @@ def evaluate(
 
     changes, collecting = split_collecting(changes)
     opening = replace(opening_of(device, trust, changes), collecting=collecting)
-    watch_ray("local", "ray" if "collector=ray" in collecting else "local", 0.0)
+    collector = "ray" if "collector=ray" in collecting else "local"
+    watch_ray("local", collector, grace=0.0, remedy="repeat it")
     with showing_progress():
         comparison = compare(
             run,

@@ -71,8 +71,12 @@ def at_once(jobs: int | None, launcher: str) -> int:
     return jobs or (1 if launcher == "local" else 0)
 
 
-def watch_ray(launcher: str, collector: str, grace: float) -> None:
+def watch_ray(
+    launcher: str, collector: str, grace: float, remedy: str = "go on with --resume"
+) -> None:
     """Where Ray is used, the command goes on in a process of its own: Ray may end it at any time.
+
+    `remedy`: what to do then.
 
     Raises:
         typer.Exit: in this process, when the other one has ended.
@@ -81,8 +85,7 @@ def watch_ray(launcher: str, collector: str, grace: float) -> None:
         return
     from metarl.experiments.processes import run_watched
 
-    lost = "Ray has ended this command, as its node or its head is gone; go on with --resume"
-    code = run_watched(sys.argv[1:], grace, lost)
+    code = run_watched(sys.argv[1:], grace, remedy)
     if code is not None:
         raise typer.Exit(code)
 

@@ -20,8 +20,6 @@ class CPUPool:
     device.
     """
 
-    size = 1
-
     def __init__(self, family: Family, make_copy: Callable[[Agent], Agent]):
         """`make_copy`: another agent of the same configuration, on the CPU; its weights differ."""
         self._worker = Worker(family)

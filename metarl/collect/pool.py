@@ -40,9 +40,6 @@ class Job(Protocol[R]):
 class Pool(Protocol):
     """Whoever does jobs. It is closed by whoever has made it."""
 
-    size: int
-    """How many jobs are done at once."""
-
     def run(self, agent: Any, jobs: Sequence[Job[S]]) -> list[S]:
         """The results of `jobs`, in their order.
 
@@ -53,8 +50,6 @@ class Pool(Protocol):
 
 class LocalPool:
     """This process: one job after another, by the agent itself."""
-
-    size = 1
 
     def __init__(self, family: Family):
         self._worker = Worker(family)

@@ -149,11 +149,11 @@ def run_jobs(
     return codes
 
 
-def run_watched(arguments: Sequence[str], grace: float, lost: str) -> int | None:
+def run_watched(arguments: Sequence[str], grace: float, remedy: str) -> int | None:
     """Run our own program in a process that this one sees end → its exit code.
 
-    Ray ends a process whose node dies, past all that could tell of it: then the line `lost` is
-    told here. What the process leaves behind is killed. None in such a process.
+    Ray ends a process whose node dies, past all that could tell of it: then a line with the
+    `remedy` is told here. What the process leaves behind is killed. None in such a process.
 
     Raises:
         KeyboardInterrupt: after Ctrl-C, and SystemExit after the other signals.
@@ -173,7 +173,10 @@ def run_watched(arguments: Sequence[str], grace: float, lost: str) -> int | None
             _kill_children()
         if ended.exists():
             return code
-    note(f"{lost} (exit code {code})")
+    why = f"was killed by signal {-code}"
+    if code >= 0:
+        why = f"was ended by Ray (exit code {code}), as its node or its head is gone"
+    note(f"this command {why}; {remedy}")
     return 2
 
 

@@ -154,7 +154,6 @@ class RayPool:
 
     def __init__(self, workers: RayWorkers, config: Config, number: int):
         self._workers = workers
-        self.size = workers.size
         tree = to_dict(config) | {"warm_start": None, "device": "cpu", "collector": "local"}
         self._setup = number, [ray.put(pack(Setup(tree, code_copies(tree))))]
         self._states = 0
