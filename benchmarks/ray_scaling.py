@@ -22,7 +22,8 @@ from metarl.collect.shards import collect_in_shards
 from metarl.config.files import load_config
 from metarl.config.schema import Config, parse, to_dict
 from metarl.core.rng import Rng
-from metarl.experiments.building import build, workers_of, world_of
+from metarl.experiments.building import build, world_of
+from metarl.experiments.workers import workers_of
 
 WORKLOADS = {
     "cheetah 40 × 400": (

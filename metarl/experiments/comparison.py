@@ -18,16 +18,9 @@ from metarl.evaluation import stats
 from metarl.evaluation.meta_test import evaluate
 from metarl.evaluation.scores import ARRAYS, Scores, combine
 from metarl.experiments.archive import is_sb3_model
-from metarl.experiments.building import (
-    Loaded,
-    LocalWorkers,
-    Workers,
-    make_agent,
-    open_run,
-    train_set,
-    workers_of,
-)
+from metarl.experiments.building import Loaded, make_agent, open_run, train_set
 from metarl.experiments.loading import OPENING, Opening
+from metarl.experiments.workers import LocalWorkers, Workers, workers_of
 
 RANDOM = "random"
 

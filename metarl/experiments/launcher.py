@@ -4,9 +4,9 @@ import re
 from pathlib import Path
 
 from metarl.core.errors import ConfigError, MetaRLError, note, quoted
-from metarl.experiments.building import ray_engine
 from metarl.experiments.folder import RunFolder
 from metarl.experiments.processes import Ended, Job, Launch, run_jobs
+from metarl.experiments.workers import ray_engine
 
 _SEEDS = re.compile("([0-9]{1,19})(?:-([0-9]{1,19}))?")
 _MOST = 1000

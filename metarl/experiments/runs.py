@@ -23,7 +23,6 @@ from metarl.experiments.building import (
     fitting,
     restore,
     spec_for_agent,
-    workers_of,
     world_of,
 )
 from metarl.experiments.callbacks import Callback, RunCallback
@@ -38,6 +37,7 @@ from metarl.experiments.logs import Display, MetricsLog, read_metrics
 from metarl.experiments.loop import Update, learn, require_finite
 from metarl.experiments.provenance import core_seconds, peak_mebibytes, provenance
 from metarl.experiments.tags import final_scores, flat
+from metarl.experiments.workers import workers_of
 
 
 def train(

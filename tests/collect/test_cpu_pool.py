@@ -20,7 +20,8 @@ from metarl.config.schema import Config, parse
 from metarl.core.rng import Rng
 from metarl.core.types import replace
 from metarl.evaluation.meta_test import evaluate
-from metarl.experiments.building import LocalWorkers, family_of, make_agent
+from metarl.experiments.building import family_of, make_agent
+from metarl.experiments.workers import LocalWorkers
 
 TASKS = 3
 SHORT = {"trials": TASKS, "minibatches": 2, "epochs": 1, "memory_width": 6}

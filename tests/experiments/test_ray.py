@@ -21,9 +21,9 @@ from metarl.config.files import to_yaml
 from metarl.config.schema import Config, parse, to_dict
 from metarl.core.errors import ConfigError, FamilyError, MetaRLError
 from metarl.core.texts import read_json
-from metarl.experiments.building import workers_of
 from metarl.experiments.launcher import train_seeds
 from metarl.experiments.runs import train
+from metarl.experiments.workers import workers_of
 
 ray = pytest.importorskip("ray")
 
