@@ -29,10 +29,10 @@ demo: install
 	$(BIN)/metarl plot $(OUT)
 
 test: lint
-	$(BIN)/pytest --numprocesses 2
+	$(BIN)/pytest --numprocesses 2 --dist worksteal
 
 fast: install
-	$(BIN)/pytest --numprocesses 2 -m 'not learning'
+	$(BIN)/pytest --numprocesses 2 --dist worksteal -m 'not learning'
 
 extras: $(EXTRAS)/bin/.installed
 	$(EXTRAS)/bin/pytest --numprocesses 2 --dist loadfile tests/extras
