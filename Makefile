@@ -29,7 +29,7 @@ demo: install
 	$(BIN)/metarl plot $(OUT)
 
 test: lint
-	$(BIN)/pytest --numprocesses 2 --dist worksteal
+	$(BIN)/pytest --numprocesses 2 --dist worksteal -m 'not long'
 
 fast: install
 	$(BIN)/pytest --numprocesses 2 --dist worksteal -m 'not learning'

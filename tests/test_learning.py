@@ -122,7 +122,16 @@ def navigated(change=lambda agent: None, **options):
     return evaluate(agent, family, episodes=config.episodes).returns.mean((0, 2))
 
 
-@pytest.mark.parametrize("preset", ["maml", "fomaml", "e-maml", "promp", "meta-sgd"])
+@pytest.mark.parametrize(
+    "preset",
+    [
+        "maml",
+        "promp",
+        pytest.param("fomaml", marks=pytest.mark.long),
+        pytest.param("e-maml", marks=pytest.mark.long),
+        pytest.param("meta-sgd", marks=pytest.mark.long),
+    ],
+)
 def test_one_step_of_maml_finds_the_goal(preset):
     before, after = navigated(preset=preset)
     assert before < BLIND + 0.2
@@ -194,7 +203,7 @@ def test_pearl_infers_nothing_where_no_reward_is_in_the_context():
     assert inferred(blind).max() < MIDDLE
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.long)])
 def test_the_teacher_does_not_tear_the_half_circle(seed: int):
     """Goals side by side have z side by side, or contexts that confuse them could not say so.
 
@@ -319,7 +328,14 @@ def test_a_reward_that_never_changes_leaves_the_memory_useful(tmp_path):
 
 @pytest.mark.parametrize(
     ("factor", "shift"),
-    [(1.0, 0.0), (1e-6, 0.0), (1e6, 0.0), (1e25, 0.0), (1.0, 100.0), (1.0, -100.0)],
+    [
+        (1.0, 0.0),
+        (1e6, 0.0),
+        (1.0, 100.0),
+        pytest.param(1e-6, 0.0, marks=pytest.mark.long),
+        pytest.param(1e25, 0.0, marks=pytest.mark.long),
+        pytest.param(1.0, -100.0, marks=pytest.mark.long),
+    ],
     ids=str,
 )
 def test_a_bandit_is_learned_in_whatever_units_it_pays(factor: float, shift: float):
@@ -351,7 +367,7 @@ def test_a_bandit_is_learned_in_whatever_units_it_pays(factor: float, shift: flo
     assert (returns / factor - 10 * shift / factor) > 5.7
 
 
-@pytest.mark.parametrize("memory", ["slots", "keyed"])
+@pytest.mark.parametrize("memory", ["slots", pytest.param("keyed", marks=pytest.mark.long)])
 def test_what_is_looked_up_is_found(memory: str):
     """On random MDPs a GRU that looks nothing up ends near 125, and the paper's RL² at 156.2."""
     config = load_config(f"rl2/tabular-mdp-{memory}", ["env_steps=500_000"])
