@@ -6,12 +6,12 @@ whoever computes them.
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from metarl.collect.pool import Pool, UsesPool, Worker
+from metarl.collect.pool import Job, Pool, UsesPool
 from metarl.core.agent import Agent, World
 from metarl.core.types import Params
 
@@ -29,16 +29,6 @@ class Shard(NamedTuple):
     """What else the next job on it needs."""
 
 
-class GradientJob(Protocol):
-    """A loss on a shard, whose sum over all shards is that on the minibatch."""
-
-    steps_envs: ClassVar[bool]
-    """False."""
-
-    def run(self, agent: Any, worker: Worker) -> Shard:
-        """Its gradient at the parameters of `agent`."""
-
-
 class GradientShards:
     """Who computes the gradients of an agent, and in how many shards."""
 
@@ -51,7 +41,7 @@ class GradientShards:
         bounds = [count * place // number for place in range(number + 1)]
         return [slice(first, last) for first, last in pairwise(bounds)]
 
-    def sum(self, jobs: Sequence[GradientJob]) -> Shard:
+    def sum(self, jobs: Sequence[Job[Shard]]) -> Shard:
         """The gradient of a minibatch and its metrics, shard after shard; `kept` is a list."""
         done = self._pool.run(self._agent, jobs)
         gradients, metrics = done[0].gradients, done[0].metrics

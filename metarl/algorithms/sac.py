@@ -184,19 +184,19 @@ class SAC(Learner):
 
     def critic_gradients(self, loss: Tensor) -> Gradients:
         """Of a loss of the critics and of the networks that make inputs."""
-        return self._gradients(1, loss)
+        return self._gradients(self._optimizers[1], loss)
 
     def policy_gradients(self, loss: Tensor) -> Gradients:
         """Of a loss of the policy."""
-        return self._gradients(0, loss)
+        return self._gradients(self._optimizers[0], loss)
 
     def descend_critics(self, gradients: Gradients) -> None:
         """A step of the critics and of the networks that make inputs."""
-        self._descend_along(1, gradients)
+        self._descend_along(self._optimizers[1], gradients)
 
     def descend_policy(self, gradients: Gradients, entropy: Tensor) -> dict[str, Tensor]:
         """A step of the policy of this `entropy` [], and of all that follows it → metrics []."""
-        self._descend_along(0, gradients)
+        self._descend_along(self._optimizers[0], gradients)
         return self._follow(entropy)
 
     def _follow(self, entropy: Tensor) -> dict[str, Tensor]:
@@ -279,20 +279,15 @@ class SAC(Learner):
 
     def _step(self, optimizer: Adam, loss: Tensor) -> None:
         """A step of the parameters of `optimizer`; no other gets a gradient."""
-        parameters = optimizer.param_groups[0]["params"]
-        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
-        for x, gradient in zip(parameters, gradients, strict=True):
-            x.grad = gradient
-        optimizer.descend()
+        self._descend_along(optimizer, self._gradients(optimizer, loss))
 
-    def _gradients(self, place: int, loss: Tensor) -> Gradients:
-        """Of the parameters of the optimizer at `place`, in their order."""
-        parameters = self._optimizers[place].param_groups[0]["params"]
+    def _gradients(self, optimizer: Adam, loss: Tensor) -> Gradients:
+        """Of the parameters of `optimizer`, in their order."""
+        parameters = optimizer.param_groups[0]["params"]
         return gradients_of(loss, {str(number): x for number, x in enumerate(parameters)})
 
-    def _descend_along(self, place: int, gradients: Gradients) -> None:
-        """A step of the optimizer at `place`."""
-        optimizer = self._optimizers[place]
+    def _descend_along(self, optimizer: Adam, gradients: Gradients) -> None:
+        """A step of `optimizer`."""
         for x, gradient in zip(
             optimizer.param_groups[0]["params"], gradients.values(), strict=True
         ):
